@@ -1,0 +1,235 @@
+//! The whole of it, put together: binds, starts, reloads, drains.
+//!
+//! ```text
+//!  Config ─▶ App::bind ─▶ Bound { addresses } ─▶ run(shutdown) ─▶ drained
+//!                            └▶ Handle: reload, rotate
+//! ```
+//!
+//! Invariants: nothing is let in before the trail has it; a configuration takes effect whole, in one swap, or not at all.
+
+mod house;
+
+use std::future::Future;
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::sync::atomic::AtomicUsize;
+use std::time::Duration;
+
+use tokio::net::TcpListener;
+use tokio::sync::watch;
+
+pub use house::{DraftError, Handle, ReloadError, RotateNamedError};
+
+use crate::audit::{self, Event};
+use crate::clock::Clock;
+use crate::config::Config;
+use crate::metrics::{Error as MetricsError, Metrics};
+use crate::proxy::{self, Address, BindError, Listener, Worker, WorkerSettings};
+use crate::readiness::Readiness;
+use crate::scrape::{self, Scrape};
+use crate::state::{self, StateError};
+use crate::tasks::{Failed, Task, Tasks};
+use crate::telemetry::Log;
+use crate::usage;
+use house::House;
+
+/// How often sums of refusals go into the trail.
+const SUMS: Duration = Duration::from_secs(1);
+
+/// Why the app does not start.
+#[derive(Debug, thiserror::Error)]
+pub enum StartError {
+    #[error(transparent)]
+    Metrics(#[from] MetricsError),
+    #[error(transparent)]
+    State(#[from] StateError),
+    #[error("cannot open the audit trail: {0}")]
+    Audit(#[from] audit::OpenError),
+    #[error("cannot write the audit trail, and nothing starts without it: {0}")]
+    Trail(#[from] audit::Unavailable),
+    #[error(transparent)]
+    Bind(#[from] BindError),
+    #[error("cannot listen on {0} for telemetry: {1}")]
+    Telemetry(SocketAddr, std::io::Error),
+    /// The config is well-formed, and what it names cannot be built.
+    #[error(transparent)]
+    Draft(#[from] DraftError),
+    #[error("cannot start a worker: {0}")]
+    Worker(std::io::Error),
+}
+
+/// Puts the app together.
+pub struct App;
+
+impl App {
+    /// Opens the trail, binds every listener and starts the tokens' lives; requests are served by [`Bound::run`].
+    /// To be called on the control runtime.
+    ///
+    /// # Errors
+    /// When something that the config asks for cannot be had. Nothing is left behind then.
+    pub async fn bind(config: Config, clock: Arc<dyn Clock>, log: Option<&Log>) -> Result<Bound, StartError> {
+        let metrics = Metrics::new()?;
+        if let Some(log) = log {
+            log.register(&metrics)?;
+        }
+        state::open(&config.state_dir)?;
+        let fingerprinter = Arc::new(state::fingerprinter(&config.state_dir)?);
+        let (recorder, trail) =
+            audit::open(&config.audit, clock.clone(), audit::Metrics::register(metrics.registry())?)?;
+        let listeners: Vec<Listener> = config.proxy.listen.iter().map(Listener::bind).collect::<Result<_, _>>()?;
+        let telemetry =
+            TcpListener::bind(config.scrape).await.map_err(|error| StartError::Telemetry(config.scrape, error))?;
+        let telemetry_address = telemetry.local_addr().map_err(|error| StartError::Telemetry(config.scrape, error))?;
+        recorder
+            .record_patiently(Event::Start { version: env!("CARGO_PKG_VERSION"), config_digest: config.digest.clone() })
+            .await?;
+
+        let own = listeners.iter().filter_map(|listener| match listener.address {
+            Address::Tcp(address) => Some(address),
+            Address::Unix(_) => None,
+        });
+        let own = own.chain([telemetry_address]).collect();
+        let readiness = Arc::new(Readiness::default());
+        let tasks = Tasks::new();
+        let usage = usage::Metrics::register(&metrics)?;
+        let house = House::build(
+            house::Ground {
+                clock: clock.clone(),
+                recorder: recorder.clone(),
+                fingerprinter,
+                metrics: metrics.clone(),
+                usage: usage.clone(),
+                readiness: readiness.clone(),
+                tasks: tasks.clone(),
+                own,
+            },
+            &config,
+        )
+        .await?;
+        let shared = proxy::Shared {
+            tables: house.tables(),
+            clock,
+            recorder: recorder.clone(),
+            limits: config.proxy.limits.clone(),
+            metrics: proxy::Metrics::register(&metrics)?,
+            usage,
+            access_log: config.telemetry.access,
+        };
+        Ok(Bound {
+            listen: listeners.iter().map(|listener| listener.address.clone()).collect(),
+            telemetry_address,
+            parts: Parts { config, listeners, telemetry, house, shared, readiness, metrics, tasks, recorder, trail },
+        })
+    }
+}
+
+/// What `run` needs.
+struct Parts {
+    config: Config,
+    listeners: Vec<Listener>,
+    telemetry: TcpListener,
+    house: Arc<House>,
+    shared: proxy::Shared,
+    readiness: Arc<Readiness>,
+    metrics: Metrics,
+    tasks: Tasks,
+    recorder: audit::Recorder,
+    trail: audit::Thread,
+}
+
+/// An app whose addresses are bound, and which waits to serve.
+pub struct Bound {
+    /// Where clients may connect, with the ports that were chosen.
+    pub listen: Vec<Address>,
+    pub telemetry_address: SocketAddr,
+    parts: Parts,
+}
+
+/// Why the app ended otherwise than it was told to.
+#[derive(Debug, thiserror::Error)]
+pub enum RunError {
+    #[error(transparent)]
+    Task(#[from] Failed),
+    #[error("the audit trail did not end well: {0}")]
+    Trail(#[from] audit::FinishError),
+    #[error("cannot start a worker: {0}")]
+    Worker(#[from] std::io::Error),
+}
+
+impl Bound {
+    /// What may be done to the running app.
+    pub fn handle(&self) -> Handle {
+        Handle::new(self.parts.house.clone())
+    }
+
+    /// Serves until `shutdown` resolves with its cause, then drains: accepts nothing more, finishes what runs, ends.
+    ///
+    /// # Errors
+    /// When an essential part ended by itself; the rest has been drained then too.
+    pub async fn run(self, shutdown: impl Future<Output = &'static str>) -> Result<(), RunError> {
+        let Parts { config, listeners, telemetry, house, shared, readiness, metrics, tasks, recorder, trail } =
+            self.parts;
+        let (drain, draining) = watch::channel(false);
+        let listeners = Arc::new(listeners);
+        let connections = Arc::new(AtomicUsize::new(0));
+        let start = |number| {
+            let settings = WorkerSettings {
+                number,
+                shared: shared.clone(),
+                listeners: listeners.clone(),
+                connections: connections.clone(),
+                draining: draining.clone(),
+                drain: config.proxy.drain,
+            };
+            Worker::start(settings, tasks.clone())
+        };
+        let workers: Vec<Worker> = (0..config.proxy.workers).map(start).collect::<Result<_, _>>()?;
+        let keys = house.clone();
+        let scrape = Scrape { metrics, readiness: readiness.clone(), keys: Box::new(move || keys.public_keys()) };
+        let _telemetry = tasks.essential("telemetry", scrape::serve(telemetry, Arc::new(scrape)));
+        let _sums = sums(&tasks, house.clone());
+        house.ready();
+        tracing::info!(
+            listen = %self.listen.iter().map(ToString::to_string).collect::<Vec<_>>().join(", "),
+            telemetry = %self.telemetry_address,
+            "countersign runs"
+        );
+
+        let outcome = tokio::select! {
+            cause = shutdown => Ok(cause),
+            failed = tasks.failed() => Err(failed),
+        };
+        let cause = outcome.as_ref().map_or("failure", |cause| cause);
+        tracing::info!(cause, connections = connections.load(std::sync::atomic::Ordering::Relaxed), "draining");
+        readiness.drain();
+        // With the workers' own handles the sockets are closed: who comes now is refused at once.
+        drop(listeners);
+        drain.send_replace(true);
+        let joined = tokio::task::spawn_blocking(move || workers.into_iter().for_each(Worker::join)).await;
+        if joined.is_err() {
+            tracing::error!("waiting for the workers failed");
+        }
+        house.record_refusals();
+        house.close();
+        recorder.note(Event::Stop { cause: cause.to_owned() });
+        let finished = tokio::task::spawn_blocking(move || trail.finish()).await;
+        tracing::info!("stopped");
+        outcome?;
+        match finished {
+            Ok(finished) => Ok(finished?),
+            Err(_) => Err(audit::FinishError::Died.into()),
+        }
+    }
+}
+
+/// Tells the trail, now and then, how many requests went without their token, and lets go of replaced tokens.
+fn sums(tasks: &Tasks, house: Arc<House>) -> Task {
+    tasks.essential("sums", async move {
+        let mut tick = tokio::time::interval(SUMS);
+        loop {
+            tick.tick().await;
+            house.record_refusals();
+            house.let_go().await;
+        }
+    })
+}

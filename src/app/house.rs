@@ -1,0 +1,460 @@
+//! What a configuration turns into, and how another takes its place: tokens that did not change live on, what is new is
+//! recorded and started, the table is swapped in at once, and what is gone is retired.
+
+use std::collections::BTreeMap;
+use std::net::SocketAddr;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
+use std::time::Duration;
+
+use arc_swap::ArcSwap;
+use prometheus::IntGauge;
+
+use super::StartError;
+use crate::audit::{Event, OnFailure, Recorder};
+use crate::clock::{Clock, Moment};
+use crate::config::Config;
+use crate::dial::{Destinations, Dialer};
+use crate::fetch::Fetcher;
+use crate::identity::Clients;
+use crate::metrics::Metrics;
+use crate::name::TokenName;
+use crate::readiness::{Condition, Readiness};
+use crate::route::{Ingredients, RouteToken, Table, TableError};
+use crate::secret::Fingerprinter;
+use crate::tasks::Tasks;
+use crate::token::source::{self, BuildError};
+use crate::token::{self, Parts, Prepared, RotateError, Token};
+use crate::usage;
+
+/// What stays over reloads.
+pub(super) struct Ground {
+    pub clock: Arc<dyn Clock>,
+    pub recorder: Recorder,
+    pub fingerprinter: Arc<Fingerprinter>,
+    pub metrics: Metrics,
+    pub usage: usage::Metrics,
+    pub readiness: Arc<Readiness>,
+    pub tasks: Tasks,
+    /// Our own listeners, which are never dialled.
+    pub own: Vec<SocketAddr>,
+}
+
+pub(super) struct House {
+    ground: Ground,
+    token_metrics: token::Metrics,
+    tables: Arc<ArcSwap<Table>>,
+    reload_success: IntGauge,
+    reload_time: IntGauge,
+    /// What the running configuration was made of. One reload at a time.
+    running: tokio::sync::Mutex<Running>,
+    tokens: Mutex<Arc<Tokens>>,
+    leaving: Mutex<Vec<Leaving>>,
+    fetcher: Arc<Fetcher>,
+    dialer: Arc<Dialer>,
+}
+
+/// The longest that a replaced token outlives the swap.
+const LEAVE_WITHIN: Duration = Duration::from_secs(60);
+
+type Tokens = BTreeMap<TokenName, Arc<Token>>;
+
+struct Running {
+    fixed: Fixed,
+    destinations: Destinations,
+}
+
+/// Tokens whose successors are in force, and the table whose last requests may still carry them.
+struct Leaving {
+    table: Weak<Table>,
+    tokens: Vec<Arc<Token>>,
+    until: Moment,
+}
+
+/// What a reload cannot change.
+#[derive(Clone, PartialEq)]
+struct Fixed {
+    listen: Vec<crate::proxy::Address>,
+    workers: usize,
+    drain: Duration,
+    limits: crate::proxy::Limits,
+    telemetry: crate::telemetry::Settings,
+    scrape: SocketAddr,
+    state_dir: std::path::PathBuf,
+    audit_dir: std::path::PathBuf,
+}
+
+/// Why a new configuration was not taken; the old one goes on.
+#[derive(Debug, thiserror::Error)]
+pub enum ReloadError {
+    #[error("`{0}` takes effect at a restart only: restart, or put its old value back")]
+    NeedsRestart(&'static str),
+    #[error(transparent)]
+    Draft(#[from] DraftError),
+    #[error("token {0} is new in part, and its issuer gives no generation for it yet: try again when it does")]
+    NotReady(TokenName),
+    #[error("the audit trail cannot be written, and no new configuration is let in without it: {0}")]
+    Trail(#[from] crate::audit::Unavailable),
+}
+
+/// Why a configuration that is well-formed cannot be built.
+#[derive(Debug, thiserror::Error)]
+pub enum DraftError {
+    #[error("token {0}: {1}")]
+    Source(TokenName, BuildError),
+    #[error(transparent)]
+    Table(#[from] TableError),
+}
+
+/// Why a token was not rotated.
+#[derive(Debug, thiserror::Error)]
+pub enum RotateNamedError {
+    #[error("there is no token {0}")]
+    NoToken(TokenName),
+    #[error("token {0}: {1}")]
+    Rotate(TokenName, RotateError),
+}
+
+/// A configuration built: whatever can fail has been done, and nothing has been asked of anybody.
+struct Draft {
+    table: Table,
+    kept: Tokens,
+    prepared: Vec<Prepared>,
+}
+
+impl House {
+    /// Builds the first configuration: its tokens' lives begin.
+    pub(super) async fn build(ground: Ground, config: &Config) -> Result<Arc<Self>, StartError> {
+        let metrics = &ground.metrics;
+        let token_metrics = token::Metrics::register(metrics)?;
+        let reload_success =
+            metrics.gauge("config_reload_success", "1 if the last configuration was taken, 0 if not.")?;
+        let reload_time =
+            metrics.gauge("config_reload_timestamp_seconds", "When a configuration was last taken, as Unix time.")?;
+        let dialer = Arc::new(Dialer::new(config.destinations.clone(), ground.own.clone()));
+        let fetcher = Arc::new(Fetcher::new(dialer.clone()));
+        let kitchen = Kitchen { ground: &ground, metrics: &token_metrics, fetcher: &fetcher, dialer: &dialer };
+        let Draft { table, prepared, .. } = kitchen.draft(config, &Tokens::new(), None, false)?;
+        for prepared in &prepared {
+            ground.recorder.record_patiently(requested(prepared.settings())).await?;
+        }
+        let tokens = begin(prepared, &ground.tasks);
+        let house = Arc::new(Self {
+            token_metrics,
+            tables: Arc::new(ArcSwap::from_pointee(table)),
+            reload_success,
+            reload_time,
+            running: tokio::sync::Mutex::new(Running {
+                fixed: Fixed::of(config),
+                destinations: config.destinations.clone(),
+            }),
+            tokens: Mutex::new(Arc::new(tokens.collect())),
+            leaving: Mutex::default(),
+            fetcher,
+            dialer,
+            ground,
+        });
+        house.taken();
+        Ok(house)
+    }
+
+    pub(super) fn tables(&self) -> Arc<ArcSwap<Table>> {
+        self.tables.clone()
+    }
+
+    pub(super) fn public_keys(&self) -> Vec<serde_json::Value> {
+        self.tokens().values().flat_map(|token| token.public_keys()).collect()
+    }
+
+    /// From now on readiness waits for the required tokens.
+    pub(super) fn ready(&self) {
+        let tokens = self.tokens();
+        let required = tokens.values().filter(|token| token.settings.required);
+        let conditions = required.map(|token| {
+            let (reader, clock) = (token.reader.clone(), self.ground.clock.clone());
+            Condition {
+                name: format!("token {}", token.settings.name),
+                holds: Box::new(move || reader.is_retired() || reader.is_usable(clock.now())),
+            }
+        });
+        let mut conditions: Vec<Condition> = conditions.collect();
+        let recorder = self.ground.recorder.clone();
+        conditions.push(Condition { name: "audit trail".into(), holds: Box::new(move || recorder.is_healthy()) });
+        self.ground.readiness.wait_for(conditions);
+    }
+
+    /// Puts the sums of refused requests into the trail.
+    pub(super) fn record_refusals(&self) {
+        for cell in self.tables.load().cells() {
+            for (token, reason, count) in cell.take_refusals() {
+                self.ground.recorder.note(Event::TokenRefused {
+                    token: token.clone(),
+                    route: cell.route.clone(),
+                    client: cell.client.clone(),
+                    reason,
+                    count,
+                });
+            }
+        }
+    }
+
+    /// Ends the supervisors. Requests have ended by now.
+    pub(super) fn close(&self) {
+        *self.lock() = Arc::new(Tokens::new());
+    }
+
+    async fn reload(&self, config: &Config) -> Result<(), ReloadError> {
+        let mut running = self.running.lock().await;
+        running.fixed.allows(&Fixed::of(config))?;
+        let same_destinations = running.destinations == config.destinations;
+        let (before, table) = (self.tokens(), self.tables.load_full());
+        let kitchen = Kitchen {
+            ground: &self.ground,
+            metrics: &self.token_metrics,
+            fetcher: &self.fetcher,
+            dialer: &self.dialer,
+        };
+        let draft = kitchen.draft(config, &before, Some(&table), same_destinations)?;
+        for prepared in &draft.prepared {
+            self.ground.recorder.record_patiently(requested(prepared.settings())).await?;
+        }
+        self.dialer.allow(config.destinations.clone());
+        let started: Tokens = begin(draft.prepared, &self.ground.tasks).collect();
+        if let Err(error) = self.admit(config, &before, &started).await {
+            // None of it: what has begun ends here, and what goes on says again how it stands.
+            self.dialer.allow(running.destinations.clone());
+            for (name, token) in &started {
+                token.control.step_down().await;
+                match before.get(name) {
+                    Some(old) => {
+                        token.superseded_by(old);
+                        old.control.restate().await;
+                    }
+                    None => token.forget(),
+                }
+            }
+            return Err(error);
+        }
+        let names: Vec<&str> = started.keys().map(TokenName::as_str).collect();
+        tracing::info!(started = ?names, "a new configuration is in force");
+        self.record_refusals();
+        let tokens: Tokens = draft.kept.into_iter().chain(started).collect();
+        self.tables.store(Arc::new(draft.table));
+        *self.lock() = Arc::new(tokens.clone());
+        running.destinations = config.destinations.clone();
+        self.ready();
+        self.taken();
+        self.part_with(&before, &tokens, &table).await;
+        Ok(())
+    }
+
+    /// A configuration is let in when what takes a usable token's place is usable too, and the trail has it.
+    async fn admit(&self, config: &Config, before: &Tokens, started: &Tokens) -> Result<(), ReloadError> {
+        let clock = &*self.ground.clock;
+        for (name, token) in started {
+            let replaces_usable = before.get(name).is_some_and(|old| old.reader.is_usable(clock.now()));
+            let ready = token.reader.ready(clock, config.proxy.acquire_timeout);
+            if replaces_usable && ready.await.is_err() {
+                return Err(ReloadError::NotReady(name.clone()));
+            }
+        }
+        Ok(self.ground.recorder.record_patiently(Event::Reload { config_digest: config.digest.clone() }).await?)
+    }
+
+    /// Retires at once what the config does not hold any more; what was replaced leaves with the last request that may
+    /// carry it.
+    async fn part_with(&self, before: &Tokens, after: &Tokens, table: &Arc<Table>) {
+        let mut replaced = Vec::new();
+        for (name, token) in before {
+            match after.get(name) {
+                Some(same) if Arc::ptr_eq(same, token) => {}
+                Some(new) => {
+                    token.superseded_by(new);
+                    replaced.push(token.clone());
+                }
+                None => {
+                    token.control.retire().await;
+                    token.forget();
+                }
+            }
+        }
+        if !replaced.is_empty() {
+            let until = self.ground.clock.now().after(LEAVE_WITHIN);
+            self.leaving().push(Leaving { table: Arc::downgrade(table), tokens: replaced, until });
+        }
+    }
+
+    /// Lets go of replaced tokens that no request can carry any more. Called now and then.
+    pub(super) async fn let_go(&self) {
+        let now = self.ground.clock.now();
+        let gone: Vec<Leaving> = self
+            .leaving()
+            .extract_if(.., |leaving| leaving.table.strong_count() == 0 || leaving.until.reached(now))
+            .collect();
+        for token in gone.iter().flat_map(|leaving| &leaving.tokens) {
+            token.control.step_down().await;
+        }
+    }
+
+    fn leaving(&self) -> MutexGuard<'_, Vec<Leaving>> {
+        self.leaving.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn taken(&self) {
+        self.reload_success.set(1);
+        self.reload_time.set(i64::try_from(self.ground.clock.now().wall.as_secs()).unwrap_or(i64::MAX));
+    }
+
+    fn tokens(&self) -> Arc<Tokens> {
+        self.lock().clone()
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Arc<Tokens>> {
+        self.tokens.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// What a draft is made with.
+struct Kitchen<'a> {
+    ground: &'a Ground,
+    metrics: &'a token::Metrics,
+    fetcher: &'a Arc<Fetcher>,
+    dialer: &'a Arc<Dialer>,
+}
+
+impl Kitchen<'_> {
+    /// Everything that can fail without asking anybody: sources, upstreams, the table.
+    fn draft(
+        &self,
+        config: &Config,
+        before: &Tokens,
+        table: Option<&Table>,
+        keep_upstreams: bool,
+    ) -> Result<Draft, DraftError> {
+        let (mut kept, mut prepared) = (Tokens::new(), Vec::new());
+        for settings in &config.tokens {
+            let old = before.get(&settings.name);
+            if let Some(token) = old.filter(|token| *token.settings == *settings) {
+                kept.insert(settings.name.clone(), token.clone());
+                continue;
+            }
+            let source = source::build(&settings.source, self.fetcher, self.ground.clock.clone())
+                .map_err(|error| DraftError::Source(settings.name.clone(), error))?;
+            let parts = Parts {
+                clock: self.ground.clock.clone(),
+                recorder: self.ground.recorder.clone(),
+                fingerprinter: self.ground.fingerprinter.clone(),
+                metrics: self.metrics.clone(),
+            };
+            prepared.push(Prepared::new(settings.clone(), source, parts, old.map(|old| &**old)));
+        }
+        let find = |name: &TokenName| {
+            let kept = kept.get(name).map(|token| (&*token.settings, &token.reader));
+            let new = prepared.iter().find(|new| new.settings().name == *name);
+            let (settings, reader) = kept.or_else(|| new.map(|new| (new.settings(), &new.reader)))?;
+            Some(RouteToken { name: name.clone(), placement: settings.placement.clone(), reader: reader.clone() })
+        };
+        let table = Table::new(
+            &config.routes,
+            Ingredients {
+                clients: Clients::new(config.clients.clone(), rustix::process::geteuid().as_raw()),
+                dialer: self.dialer.clone(),
+                acquire_timeout: config.proxy.acquire_timeout,
+                refuse_without_trail: config.audit.on_failure == OnFailure::Refuse,
+                metrics: &self.ground.usage,
+                token: &find,
+                before: table,
+                keep_upstreams,
+            },
+        )?;
+        Ok(Draft { table, kept, prepared })
+    }
+}
+
+fn begin(prepared: Vec<Prepared>, tasks: &Tasks) -> impl Iterator<Item = (TokenName, Arc<Token>)> {
+    prepared.into_iter().map(|prepared| {
+        let token = prepared.begin(tasks);
+        (token.settings.name.clone(), Arc::new(token))
+    })
+}
+
+/// Every token is an access request: who, why, what for, until when.
+fn requested(settings: &token::Settings) -> Event {
+    Event::TokenRequested {
+        token: settings.name.clone(),
+        owner: settings.owner.clone(),
+        reason: settings.reason.clone(),
+        scopes: settings.scopes.clone(),
+        hosts: settings.hosts.iter().map(ToString::to_string).collect(),
+        grant_ends: settings.grant_ends,
+    }
+}
+
+impl Fixed {
+    fn of(config: &Config) -> Self {
+        Self {
+            listen: config.proxy.listen.clone(),
+            workers: config.proxy.workers,
+            drain: config.proxy.drain,
+            limits: config.proxy.limits.clone(),
+            telemetry: config.telemetry.clone(),
+            scrape: config.scrape,
+            state_dir: config.state_dir.clone(),
+            audit_dir: config.audit.dir.clone(),
+        }
+    }
+
+    fn allows(&self, new: &Self) -> Result<(), ReloadError> {
+        let table = [
+            ("proxy.listen", self.listen != new.listen),
+            ("proxy.workers", self.workers != new.workers),
+            ("proxy.drain", self.drain != new.drain),
+            ("proxy.limits", self.limits != new.limits),
+            ("telemetry.log", self.telemetry != new.telemetry),
+            ("telemetry.listen", self.scrape != new.scrape),
+            ("state.dir", self.state_dir != new.state_dir),
+            ("audit.dir", self.audit_dir != new.audit_dir),
+        ];
+        match table.into_iter().find(|(_, changed)| *changed) {
+            Some((key, _)) => Err(ReloadError::NeedsRestart(key)),
+            None => Ok(()),
+        }
+    }
+}
+
+/// What may be done to the running app.
+#[derive(Clone)]
+pub struct Handle(Arc<House>);
+
+impl Handle {
+    pub(super) fn new(house: Arc<House>) -> Self {
+        Self(house)
+    }
+
+    /// Puts another configuration in force, whole, or none of it.
+    ///
+    /// # Errors
+    /// When it cannot be had: the old one goes on then.
+    pub async fn reload(&self, config: &Config) -> Result<(), ReloadError> {
+        let outcome = self.0.reload(config).await;
+        if outcome.is_err() {
+            self.refused(1);
+        }
+        outcome
+    }
+
+    /// A new configuration was not even well-formed: says so in the metric and the trail.
+    pub fn refused(&self, problems: usize) {
+        self.0.reload_success.set(0);
+        let problems = u32::try_from(problems).unwrap_or(u32::MAX);
+        self.0.ground.recorder.note(Event::ReloadRefused { problems });
+    }
+
+    /// Rotates a token now; resolves with the number of its new generation when that is live.
+    ///
+    /// # Errors
+    /// When there is no such token, or its issuer gives no new generation.
+    pub async fn rotate(&self, name: &TokenName) -> Result<u64, RotateNamedError> {
+        let token = self.0.tokens().get(name).cloned().ok_or_else(|| RotateNamedError::NoToken(name.clone()))?;
+        token.control.rotate().await.map_err(|error| RotateNamedError::Rotate(name.clone(), error))
+    }
+}

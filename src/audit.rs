@@ -1,0 +1,216 @@
+//! The audit trail: one record for each change of state, durable before the change where it lets something in.
+//!
+//! ```text
+//! Recorder::record ─┐         (waits, 100 ms at most)
+//! Recorder::note  ──┴─ queue ── thread "audit" ── DIR/trail-<first record>.log
+//! ```
+//!
+//! A line of a file is one record: `frame` has its form, `recovery` what a reader accepts, `writer` what happens when the
+//! disk fails.
+//!
+//! Invariant: a record that was acknowledged is in the trail, once, in its place; one that was not written is counted, and
+//! the trail tells how many those were. No caller waits for the disk itself.
+
+mod batch;
+mod event;
+mod folder;
+mod frame;
+mod metrics;
+mod queue;
+mod recovery;
+mod scan;
+#[cfg(test)]
+mod tests;
+mod writer;
+
+use std::io;
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::sync::mpsc::{Receiver, RecvTimeoutError, sync_channel};
+use std::thread::JoinHandle;
+use std::time::Duration;
+
+use self::folder::{Disk, Folder};
+use self::queue::{Job, Queue, Ticket, Waiter};
+use self::recovery::Trail;
+use self::writer::{Pace, Writer};
+use crate::clock::Clock;
+
+pub use self::event::Event;
+pub use self::folder::FolderError;
+pub use self::frame::{Damage, TooLong};
+pub use self::metrics::Metrics;
+pub use self::recovery::RecoveryError;
+
+/// `[audit]`
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Settings {
+    pub dir: PathBuf,
+    pub on_failure: OnFailure,
+}
+
+/// What happens to live tokens when the trail cannot be written.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum OnFailure {
+    Continue,
+    Refuse,
+}
+
+/// Opens the trail and starts its thread. Blocks until the whole trail is read: call it before anything is served.
+///
+/// # Errors
+/// When the folder cannot be used, another process holds it, or the trail in it is not what this program wrote.
+pub fn open(settings: &Settings, clock: Arc<dyn Clock>, metrics: Metrics) -> Result<(Recorder, Thread), OpenError> {
+    let folder = Folder::open(&settings.dir)?;
+    let trail = recovery::recover(&folder)?;
+    start(folder, trail, clock, metrics, Pace::default())
+}
+
+fn start(
+    disk: impl Disk,
+    trail: Trail,
+    clock: Arc<dyn Clock>,
+    metrics: Metrics,
+    pace: Pace,
+) -> Result<(Recorder, Thread), OpenError> {
+    let queue = Arc::new(Queue::new(&metrics));
+    let recorder = Recorder { queue: queue.clone(), clock: clock.clone(), answer_within: ANSWER_WITHIN };
+    let writer = Writer::new(disk, trail, clock, metrics, queue.clone(), pace);
+    let (done, finished) = sync_channel(1);
+    let run = move || {
+        let unwritten = writer.run();
+        // Nobody waits for a thread that was not told to finish.
+        let _ = done.send(unwritten);
+    };
+    let handle = std::thread::Builder::new().name("audit".into()).spawn(run).map_err(OpenError::Thread)?;
+    Ok((recorder, Thread { queue, handle: Some(handle), finished }))
+}
+
+/// The right to append to the trail. Clones append to the same one.
+#[derive(Clone)]
+pub struct Recorder {
+    queue: Arc<Queue>,
+    clock: Arc<dyn Clock>,
+    answer_within: Duration,
+}
+
+impl Recorder {
+    /// Records an event; it is durable when this returns. For all that lets something in.
+    ///
+    /// # Errors
+    /// After 100 ms at most. Then it is not known whether the record will be in the trail: one that got into the queue is
+    /// written if the disk comes back, so that what went on meanwhile is not forgotten.
+    pub async fn record(&self, event: Event) -> Result<(), Unavailable> {
+        self.record_within(event, self.answer_within).await
+    }
+
+    /// The same with patience, for when nobody waits for an answer: at a start, and for a new configuration.
+    ///
+    /// # Errors
+    /// As for [`Recorder::record`], after 5 s at most.
+    pub async fn record_patiently(&self, event: Event) -> Result<(), Unavailable> {
+        self.record_within(event, PATIENCE).await
+    }
+
+    async fn record_within(&self, event: Event, limit: Duration) -> Result<(), Unavailable> {
+        let (waiter, answer) = Waiter::new();
+        let ticket = self.push(event, Some(waiter))?;
+        match tokio::time::timeout(limit, answer).await {
+            Ok(Ok(result)) => result,
+            Ok(Err(_)) => Err(Unavailable::Stopped),
+            Err(_) => {
+                self.queue.overdue(ticket);
+                Err(Unavailable::Slow)
+            }
+        }
+    }
+
+    /// Records an event soon, without waiting. A record that finds the queue full is lost, and counted as that.
+    pub fn note(&self, event: Event) {
+        // What is lost was counted where it was lost.
+        let _ = self.push(event, None);
+    }
+
+    /// Whether the trail can be written, as far as is known: the last write succeeded, and nobody waits for one in vain.
+    pub fn is_healthy(&self) -> bool {
+        self.queue.is_healthy()
+    }
+
+    fn push(&self, event: Event, waiter: Option<Waiter>) -> Result<Ticket, Unavailable> {
+        self.queue.push(Job { time: self.clock.now().wall, event, waiter })
+    }
+}
+
+/// The thread that writes. Dropped without [`Thread::finish`], it still writes what is queued, unless the process is faster.
+pub struct Thread {
+    queue: Arc<Queue>,
+    handle: Option<JoinHandle<()>>,
+    finished: Receiver<u64>,
+}
+
+impl Thread {
+    /// Takes no more records and waits, for 5 seconds at most, until all that are queued are durable. Blocks.
+    ///
+    /// # Errors
+    /// When records remained unwritten, or that is not known.
+    pub fn finish(mut self) -> Result<(), FinishError> {
+        self.queue.close();
+        let unwritten = self.finished.recv_timeout(FINISH_WITHIN).map_err(|error| match error {
+            RecvTimeoutError::Timeout => FinishError::Blocked,
+            RecvTimeoutError::Disconnected => FinishError::Died,
+        })?;
+        if let Some(handle) = self.handle.take() {
+            handle.join().map_err(|_| FinishError::Died)?;
+        }
+        if unwritten == 0 { Ok(()) } else { Err(FinishError::Unwritten(unwritten)) }
+    }
+}
+
+impl Drop for Thread {
+    fn drop(&mut self) {
+        self.queue.close();
+    }
+}
+
+/// Why there is no trail to write to.
+#[derive(Debug, thiserror::Error)]
+pub enum OpenError {
+    #[error(transparent)]
+    Folder(#[from] FolderError),
+    #[error(transparent)]
+    Trail(#[from] RecoveryError),
+    #[error("cannot start the audit thread: {0}")]
+    Thread(#[source] io::Error),
+}
+
+/// Why a record is not known to be durable.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, thiserror::Error)]
+pub enum Unavailable {
+    #[error("the audit trail was not written in time")]
+    Slow,
+    #[error("too many records wait for the audit trail")]
+    Full,
+    #[error("the audit trail is closed")]
+    Stopped,
+    #[error(transparent)]
+    TooLong(#[from] TooLong),
+}
+
+/// Why the end of the trail may be missing.
+#[derive(Debug, thiserror::Error)]
+pub enum FinishError {
+    #[error("{0} records of the audit trail could not be written")]
+    Unwritten(u64),
+    #[error("the audit trail was not written within 5 s")]
+    Blocked,
+    #[error("the audit thread died")]
+    Died,
+}
+
+/// How slow a disk may be at a start.
+const PATIENCE: Duration = Duration::from_secs(5);
+
+/// The 100 ms that a caller may wait, less what it takes to wake it.
+const ANSWER_WITHIN: Duration = Duration::from_millis(95);
+
+const FINISH_WITHIN: Duration = Duration::from_secs(5);

@@ -1,0 +1,224 @@
+//! What the trail tells: one event for each change of state. Events hold names, numbers, fingerprints and texts; no type
+//! that holds a secret can be serialised. A text is data: whatever it contains, JSON escapes it into its own field.
+
+use std::time::Duration;
+
+use serde::{Serialize, Serializer};
+
+use crate::clock::Moment;
+use crate::name::{ClientName, RouteName, TokenName};
+use crate::secret::Fingerprint;
+
+/// One change of state. Fields named `reason` that are `&'static str` hold the stable name of a failure; times are since
+/// the Unix epoch.
+#[derive(Clone, PartialEq, Debug, Serialize)]
+#[serde(tag = "event", rename_all = "snake_case")]
+pub enum Event {
+    /// The process takes up its work.
+    Start { version: &'static str, config_digest: String },
+    /// The process ends, and why.
+    Stop { cause: String },
+    /// A new configuration is in force.
+    Reload { config_digest: String },
+    /// A new configuration had problems: the old one stays.
+    ReloadRefused { problems: u32 },
+    /// Somebody asked for a token, with the four things that each token needs.
+    TokenRequested {
+        token: TokenName,
+        owner: String,
+        reason: String,
+        scopes: Vec<String>,
+        hosts: Vec<String>,
+        #[serde(serialize_with = "time")]
+        grant_ends: Duration,
+    },
+    /// The first generation of a token is live.
+    TokenIssued {
+        token: TokenName,
+        generation: u64,
+        fingerprint: Fingerprint,
+        #[serde(serialize_with = "time")]
+        expires: Duration,
+        source: &'static str,
+    },
+    /// A generation took the place of another.
+    TokenRotated {
+        token: TokenName,
+        generation: u64,
+        replaces: u64,
+        fingerprint: Fingerprint,
+        #[serde(serialize_with = "time")]
+        expires: Duration,
+        source: &'static str,
+    },
+    /// An issuer could not be asked, or gave no token.
+    TokenFailed {
+        token: TokenName,
+        reason: &'static str,
+        #[serde(serialize_with = "capped")]
+        detail: String,
+        attempt: u32,
+    },
+    /// An issuer's answer was refused.
+    TokenRejected {
+        token: TokenName,
+        reason: &'static str,
+        #[serde(serialize_with = "capped")]
+        detail: String,
+    },
+    /// Requests were refused because the token could not be attached.
+    TokenRefused { token: TokenName, route: RouteName, client: ClientName, reason: &'static str, count: u64 },
+    /// The live generation expired before another took its place.
+    TokenExpired { token: TokenName, generation: u64 },
+    /// A replaced generation is no longer used, and wiped.
+    TokenRetired { token: TokenName, generation: u64 },
+    /// An incomplete end of the trail, left by a crash, was cut.
+    AuditTailRepaired { bytes: u64 },
+    /// Records that never reached the trail.
+    AuditRecordsLost { count: u64 },
+    /// The trail could not be written for a while.
+    AuditFailed {
+        operation: &'static str,
+        #[serde(serialize_with = "capped")]
+        detail: String,
+    },
+}
+
+impl Event {
+    /// The value of the `event` field, and of the label of `countersign_audit_records_total`.
+    pub fn name(&self) -> &'static str {
+        match self {
+            Self::Start { .. } => "start",
+            Self::Stop { .. } => "stop",
+            Self::Reload { .. } => "reload",
+            Self::ReloadRefused { .. } => "reload_refused",
+            Self::TokenRequested { .. } => "token_requested",
+            Self::TokenIssued { .. } => "token_issued",
+            Self::TokenRotated { .. } => "token_rotated",
+            Self::TokenFailed { .. } => "token_failed",
+            Self::TokenRejected { .. } => "token_rejected",
+            Self::TokenRefused { .. } => "token_refused",
+            Self::TokenExpired { .. } => "token_expired",
+            Self::TokenRetired { .. } => "token_retired",
+            Self::AuditTailRepaired { .. } => "audit_tail_repaired",
+            Self::AuditRecordsLost { .. } => "audit_records_lost",
+            Self::AuditFailed { .. } => "audit_failed",
+        }
+    }
+}
+
+/// An event with its place in the trail: the JSON of one line.
+#[derive(Serialize)]
+pub(super) struct Record<'a> {
+    #[serde(rename = "v")]
+    pub version: u32,
+    pub seq: u64,
+    #[serde(serialize_with = "time")]
+    pub time: Duration,
+    #[serde(flatten)]
+    pub event: &'a Event,
+}
+
+fn time<S: Serializer>(since_epoch: &Duration, serializer: S) -> Result<S::Ok, S::Error> {
+    serializer.serialize_str(&Moment { boot: Duration::ZERO, wall: *since_epoch }.to_rfc3339())
+}
+
+/// Details come from outside (an issuer's error text): a long one is cut, so that it cannot crowd out the trail.
+fn capped<S: Serializer>(text: &str, serializer: S) -> Result<S::Ok, S::Error> {
+    if text.len() <= MAX_DETAIL_BYTES {
+        return serializer.serialize_str(text);
+    }
+    let cut = text.floor_char_boundary(MAX_DETAIL_BYTES);
+    serializer.collect_str(&format_args!("{}…", &text[..cut]))
+}
+
+const MAX_DETAIL_BYTES: usize = 2048;
+
+#[cfg(test)]
+pub(super) mod tests {
+    use super::*;
+    use crate::secret::{Fingerprinter, Secret};
+
+    /// One of each.
+    pub fn samples() -> Vec<Event> {
+        let token: TokenName = "github".parse().expect("a name");
+        let fingerprint = Fingerprinter::new(&[1; 32]).of(&Secret::new("a"));
+        let expires = Duration::from_secs(1_700_000_000);
+        vec![
+            Event::Start { version: "0.1.0", config_digest: "abc".into() },
+            Event::Stop { cause: "SIGTERM".into() },
+            Event::Reload { config_digest: "abc".into() },
+            Event::ReloadRefused { problems: 2 },
+            Event::TokenRequested {
+                token: token.clone(),
+                owner: "team".into(),
+                reason: "reads issues".into(),
+                scopes: vec!["repo".into()],
+                hosts: vec!["api.github.com".into()],
+                grant_ends: expires,
+            },
+            Event::TokenIssued { token: token.clone(), generation: 1, fingerprint, expires, source: "env" },
+            Event::TokenRotated {
+                token: token.clone(),
+                generation: 2,
+                replaces: 1,
+                fingerprint,
+                expires,
+                source: "env",
+            },
+            Event::TokenFailed { token: token.clone(), reason: "timeout", detail: "…".into(), attempt: 3 },
+            Event::TokenRejected { token: token.clone(), reason: "charset", detail: "byte 7".into() },
+            Event::TokenRefused {
+                token: token.clone(),
+                route: "github".parse().expect("a name"),
+                client: ClientName::implicit(),
+                reason: "token_expired",
+                count: 7,
+            },
+            Event::TokenExpired { token: token.clone(), generation: 2 },
+            Event::TokenRetired { token, generation: 1 },
+            Event::AuditTailRepaired { bytes: 17 },
+            Event::AuditRecordsLost { count: 3 },
+            Event::AuditFailed { operation: "sync", detail: "Input/output error".into() },
+        ]
+    }
+
+    fn json(event: &Event) -> String {
+        let record = Record { version: 1, seq: 7, time: Duration::from_millis(1_700_000_000_123), event };
+        serde_json::to_string(&record).expect("plain data")
+    }
+
+    #[test]
+    fn an_event_is_named_as_it_is_labelled() {
+        for event in samples() {
+            let value: serde_json::Value = serde_json::from_str(&json(&event)).expect("JSON");
+            assert_eq!(value["event"], event.name());
+        }
+    }
+
+    #[test]
+    fn a_record_begins_with_its_place_and_shows_times_and_fingerprints_as_text() {
+        let issued = &samples()[5];
+        assert_eq!(
+            json(issued),
+            r#"{"v":1,"seq":7,"time":"2023-11-14T22:13:20.123Z","event":"token_issued","token":"github","generation":1,"fingerprint":"FP","expires":"2023-11-14T22:13:20.000Z","source":"env"}"#
+                .replace("FP", &Fingerprinter::new(&[1; 32]).of(&Secret::new("a")).to_string())
+        );
+    }
+
+    #[test]
+    fn a_text_with_control_characters_stays_in_its_field() {
+        let text = json(&Event::Stop { cause: "a\",\"event\":\"start\"}\r\n\u{1b}[31m\0".into() });
+        assert!(!text.contains(char::is_control));
+        let value: serde_json::Value = serde_json::from_str(&text).expect("JSON");
+        assert_eq!(value["event"], "stop");
+    }
+
+    #[test]
+    fn a_long_detail_is_cut_between_characters() {
+        let text =
+            json(&Event::AuditFailed { operation: "write", detail: format!("a{}", "ä".repeat(MAX_DETAIL_BYTES)) });
+        assert!(text.len() < MAX_DETAIL_BYTES + 200);
+        assert!(text.contains("ä…\""));
+    }
+}

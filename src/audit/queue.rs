@@ -1,0 +1,245 @@
+//! Between those who have something to record and the one thread that writes: a queue with a bound, and the health of what
+//! is behind it.
+//!
+//! Invariant: what does not get into the queue is counted, and the count is handed to the writer with the next records. The
+//! writer's success and a waiter's impatience change the health under the same lock, so that the later one wins.
+
+use std::collections::VecDeque;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Condvar, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use super::metrics::Metrics;
+use super::{Event, Unavailable};
+use prometheus::{IntCounter, IntGauge};
+use tokio::sync::oneshot;
+
+/// A record that is to be written.
+pub struct Job {
+    /// When the event happened, since the Unix epoch.
+    pub time: Duration,
+    pub event: Event,
+    /// Who waits for it.
+    pub waiter: Option<Waiter>,
+}
+
+/// Somebody who waits for a record to be durable.
+pub struct Waiter(oneshot::Sender<Result<(), Unavailable>>);
+
+impl Waiter {
+    pub fn new() -> (Self, oneshot::Receiver<Result<(), Unavailable>>) {
+        let (sender, answer) = oneshot::channel();
+        (Self(sender), answer)
+    }
+
+    pub fn answer(self, result: Result<(), Unavailable>) {
+        // Those who gave up are not told.
+        let _ = self.0.send(result);
+    }
+}
+
+/// What the writer is to do next.
+pub struct Work {
+    pub jobs: Vec<Job>,
+    /// How many records were lost since it was last asked.
+    pub lost: u64,
+    /// To be handed to [`Queue::written`].
+    pub ticket: Ticket,
+}
+
+/// A job's place in the order of all jobs.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Default, Debug)]
+pub struct Ticket(u64);
+
+/// See the module.
+pub struct Queue {
+    state: Mutex<State>,
+    changed: Condvar,
+    healthy: AtomicBool,
+    healthy_gauge: IntGauge,
+    lost_total: IntCounter,
+}
+
+#[derive(Default)]
+struct State {
+    jobs: VecDeque<Job>,
+    lost: u64,
+    pushed: Ticket,
+    taken: Ticket,
+    written: Ticket,
+    closed: bool,
+}
+
+impl Queue {
+    pub fn new(metrics: &Metrics) -> Self {
+        let queue = Self {
+            state: Mutex::default(),
+            changed: Condvar::new(),
+            healthy: AtomicBool::new(false),
+            healthy_gauge: metrics.healthy.clone(),
+            lost_total: metrics.lost.clone(),
+        };
+        queue.set_healthy(true);
+        queue
+    }
+
+    /// Adds a job, without waiting.
+    ///
+    /// # Errors
+    /// When the queue is full or closed; then the record is lost.
+    pub fn push(&self, job: Job) -> Result<Ticket, Unavailable> {
+        let mut state = self.lock();
+        if state.closed || state.jobs.len() >= CAPACITY {
+            state.lost += 1;
+            self.lost_total.inc();
+            self.set_healthy(false);
+            return Err(if state.closed { Unavailable::Stopped } else { Unavailable::Full });
+        }
+        state.jobs.push_back(job);
+        state.pushed.0 += 1;
+        self.changed.notify_one();
+        Ok(state.pushed)
+    }
+
+    /// Waits for jobs and takes some of them: `None` when there are none left and there will be none.
+    pub fn take(&self) -> Option<Work> {
+        let idle = |state: &mut State| state.jobs.is_empty() && !state.closed;
+        let mut state = self.changed.wait_while(self.lock(), idle).unwrap_or_else(PoisonError::into_inner);
+        if state.jobs.is_empty() { None } else { Some(state.take(MOST_AT_ONCE)) }
+    }
+
+    /// All that is left, without waiting.
+    pub fn take_rest(&self) -> Work {
+        self.lock().take(usize::MAX)
+    }
+
+    /// Waits that long: `true` as soon as the queue is closed.
+    pub fn closes_within(&self, time: Duration) -> bool {
+        let open = |state: &mut State| !state.closed;
+        let waited = self.changed.wait_timeout_while(self.lock(), time, open);
+        waited.unwrap_or_else(PoisonError::into_inner).0.closed
+    }
+
+    /// The jobs up to `ticket` are durable.
+    pub fn written(&self, ticket: Ticket, healthy: bool) {
+        let mut state = self.lock();
+        state.written = state.written.max(ticket);
+        self.set_healthy(healthy);
+    }
+
+    /// Somebody waited too long for a job.
+    pub fn overdue(&self, ticket: Ticket) {
+        let state = self.lock();
+        if state.written < ticket {
+            self.set_healthy(false);
+        }
+    }
+
+    /// The disk does not take any records now.
+    pub fn failed(&self) {
+        let _lock = self.lock();
+        self.set_healthy(false);
+    }
+
+    /// The disk takes records again.
+    pub fn recovered(&self) {
+        let _lock = self.lock();
+        self.set_healthy(true);
+    }
+
+    /// Takes no more jobs.
+    pub fn close(&self) {
+        self.lock().closed = true;
+        self.changed.notify_all();
+    }
+
+    /// There is no writer any more: whoever waits is told so.
+    pub fn abandon(&self) {
+        let mut state = self.lock();
+        state.closed = true;
+        state.jobs.clear();
+        self.set_healthy(false);
+    }
+
+    pub fn is_healthy(&self) -> bool {
+        self.healthy.load(Ordering::Relaxed)
+    }
+
+    /// Only under the lock.
+    fn set_healthy(&self, healthy: bool) {
+        self.healthy.store(healthy, Ordering::Relaxed);
+        self.healthy_gauge.set(healthy.into());
+    }
+
+    fn lock(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl State {
+    fn take(&mut self, most: usize) -> Work {
+        let count = self.jobs.len().min(most);
+        self.taken.0 += count as u64;
+        Work { jobs: self.jobs.drain(..count).collect(), lost: std::mem::take(&mut self.lost), ticket: self.taken }
+    }
+}
+
+/// How many records may wait.
+pub const CAPACITY: usize = 1024;
+
+/// How many records are written at once: fewer than the reserve on the disk can hold.
+const MOST_AT_ONCE: usize = 256;
+
+#[cfg(test)]
+mod tests {
+    use prometheus::Registry;
+
+    use super::*;
+
+    fn queue() -> Queue {
+        Queue::new(&Metrics::register(&Registry::new()).expect("a new registry"))
+    }
+
+    fn job() -> Job {
+        Job { time: Duration::ZERO, event: Event::ReloadRefused { problems: 1 }, waiter: None }
+    }
+
+    #[test]
+    fn impatience_counts_only_for_what_is_not_written() {
+        let queue = queue();
+        let ticket = queue.push(job()).expect("room");
+        let work = queue.take().expect("a job");
+        queue.written(work.ticket, true);
+        queue.overdue(ticket);
+        assert!(queue.is_healthy(), "the answer was on its way");
+        let ticket = queue.push(job()).expect("room");
+        queue.overdue(ticket);
+        assert!(!queue.is_healthy());
+        queue.written(queue.take().expect("a job").ticket, true);
+        assert!(queue.is_healthy());
+    }
+
+    #[test]
+    fn what_is_lost_is_handed_over_once() {
+        let queue = queue();
+        for _ in 0..CAPACITY {
+            queue.push(job()).expect("room");
+        }
+        assert_eq!(queue.push(job()), Err(Unavailable::Full));
+        assert_eq!(queue.push(job()), Err(Unavailable::Full));
+        let lost: Vec<u64> = (0..CAPACITY / MOST_AT_ONCE).map(|_| queue.take().expect("jobs").lost).collect();
+        assert_eq!(lost, [2, 0, 0, 0]);
+        assert_eq!(queue.lost_total.get(), 2);
+    }
+
+    #[test]
+    fn a_closed_queue_is_emptied_before_it_ends() {
+        let queue = queue();
+        queue.push(job()).expect("room");
+        queue.close();
+        assert_eq!(queue.push(job()), Err(Unavailable::Stopped));
+        assert_eq!(queue.take().map(|work| work.jobs.len()), Some(1));
+        assert!(queue.take().is_none());
+        assert!(queue.closes_within(Duration::MAX));
+    }
+}

@@ -1,0 +1,193 @@
+//! The trail on disks that fail, fill up, or block.
+
+use std::sync::atomic::Ordering;
+
+use super::super::folder::RESERVE_BYTES;
+use super::super::metrics::Operation;
+use super::super::queue::CAPACITY;
+use super::faulty::{FOR_EVER, Panicking};
+use super::*;
+
+#[tokio::test]
+async fn after_a_failed_fsync_the_segment_is_not_used_again() {
+    let fixture = Fixture::new();
+    let (recorder, thread) = fixture.open_faulty();
+    recorder.record(event("one")).await.expect("written");
+    let before = std::fs::read(fixture.segment(0)).expect("there");
+    fixture.faults.fail(Operation::Sync, 1);
+    recorder.record(event("two")).await.expect("written elsewhere");
+    assert_eq!(std::fs::read(fixture.segment(0)).expect("there"), before);
+    assert!(recorder.is_healthy());
+    recorder.record(event("three")).await.expect("written");
+    thread.finish().expect("written");
+    assert_eq!(fixture.story(), ["one", "two", "audit_failed", "three"]);
+    assert!(fixture.segment(1).exists());
+    assert_eq!(fixture.records()[2]["operation"], "sync");
+    assert_eq!(fixture.failures(Operation::Sync), 1);
+}
+
+#[tokio::test]
+async fn a_segment_that_cannot_even_be_cut_leaves_a_good_trail() {
+    for failed in [Operation::Write, Operation::Sync] {
+        let fixture = Fixture::new();
+        let (recorder, thread) = fixture.open_faulty();
+        recorder.record(event("one")).await.expect("written");
+        fixture.faults.fail(failed, 1);
+        fixture.faults.fail(Operation::Cut, 1);
+        recorder.record(event("two")).await.expect("written elsewhere");
+        thread.finish().expect("written");
+        assert!(std::fs::read(fixture.segment(0)).expect("there").len() > 110, "the rest is still there");
+        assert_eq!(fixture.failures(Operation::Cut), 1);
+        assert_eq!(fixture.story(), ["one", "two", "audit_failed"]);
+    }
+}
+
+#[tokio::test]
+async fn records_fail_in_time_while_no_segment_can_be_opened_and_are_written_later() {
+    let fixture = Fixture::new();
+    let (recorder, thread) = fixture.open_faulty();
+    fixture.faults.fail(Operation::Open, FOR_EVER);
+    assert_eq!(impatient(&recorder).record(event("one")).await, Err(Unavailable::Slow));
+    assert!(!recorder.is_healthy());
+    assert_eq!(fixture.metrics.healthy.get(), 0);
+    recorder.note(event("two"));
+    fixture.faults.fail(Operation::Open, 0);
+    record_at_last(&recorder, &event("three")).await;
+    assert!(recorder.is_healthy());
+    assert_eq!(fixture.metrics.healthy.get(), 1);
+    thread.finish().expect("written");
+    assert_eq!(fixture.story()[..3], ["one", "audit_failed", "two"]);
+    assert!(fixture.failures(Operation::Open) > 1);
+}
+
+#[tokio::test]
+async fn a_disk_that_stays_broken_is_not_waited_for_at_the_end() {
+    let fixture = Fixture::new();
+    let (recorder, thread) = fixture.open_with(Pace::default());
+    fixture.faults.fail(Operation::Sync, FOR_EVER);
+    recorder.note(event("one"));
+    recorder.note(event("two"));
+    assert!(matches!(thread.finish(), Err(FinishError::Unwritten(2..=4))));
+    assert!(fixture.metrics.lost.get() >= 2);
+}
+
+#[tokio::test]
+async fn a_write_that_blocks_fails_the_record_in_time() {
+    let fixture = Fixture::new();
+    let (recorder, thread) = fixture.open_faulty();
+    recorder.record(event("one")).await.expect("written");
+    fixture.faults.block(true);
+    let before = tokio::time::Instant::now();
+    assert_eq!(impatient(&recorder).record(event("two")).await, Err(Unavailable::Slow));
+    // What a busy machine adds is not ours.
+    assert!(before.elapsed() < Duration::from_secs(1), "{:?}", before.elapsed());
+    assert!(!recorder.is_healthy());
+    fixture.faults.block(false);
+    record_at_last(&recorder, &event("three")).await;
+    assert!(recorder.is_healthy());
+    thread.finish().expect("written");
+    assert_eq!(fixture.story()[..2], ["one", "two"]);
+}
+
+#[tokio::test]
+async fn what_finds_the_queue_full_is_counted_in_the_trail() {
+    let fixture = Fixture::new();
+    let (recorder, thread) = fixture.open_faulty();
+    fixture.faults.block(true);
+    // The writer may have taken some already.
+    for _ in 0..2 * CAPACITY {
+        recorder.note(other());
+    }
+    assert_eq!(recorder.record(event("one")).await, Err(Unavailable::Full));
+    assert!(!recorder.is_healthy());
+    fixture.faults.block(false);
+    record_at_last(&recorder, &event("two")).await;
+    assert!(recorder.is_healthy());
+    thread.finish().expect("written");
+    let records = fixture.records();
+    let lost: u64 = records.iter().filter_map(|record| record["count"].as_u64()).sum();
+    let written = records.iter().filter(|record| record["event"] == "reload_refused").count();
+    assert!(lost > 0);
+    assert_eq!(lost, fixture.metrics.lost.get());
+    let failed = records.iter().filter(|record| record["event"] == "stop").count();
+    assert!(failed >= 1);
+    assert!(lost + written as u64 > 2 * CAPACITY as u64);
+}
+
+#[tokio::test]
+async fn records_that_wait_together_share_a_sync() {
+    let fixture = Fixture::new();
+    let (recorder, thread) = fixture.open_faulty();
+    fixture.faults.block(true);
+    for _ in 0..200 {
+        recorder.note(other());
+    }
+    fixture.faults.block(false);
+    thread.finish().expect("written");
+    assert_eq!(fixture.records().len(), 200);
+    assert!(fixture.faults.syncs.load(Ordering::SeqCst) <= 3);
+}
+
+#[tokio::test]
+async fn a_full_disk_is_recorded_in_the_reserve_and_so_is_the_stop() {
+    let fixture = Fixture::new();
+    fixture.faults.set_free(Some(RESERVE_BYTES + 150));
+    let (recorder, thread) = fixture.open_faulty();
+    recorder.record(event("one")).await.expect("room for one");
+    assert!(fixture.path().join("reserve").exists());
+    recorder.record(event("two")).await.expect("the reserve has room");
+    assert!(!recorder.is_healthy());
+    assert!(!fixture.path().join("reserve").exists());
+    assert_eq!(
+        impatient(&recorder).record(other()).await,
+        Err(Unavailable::Slow),
+        "the room that is left is for the stop"
+    );
+    assert_eq!(impatient(&recorder).record(event("stop")).await, Err(Unavailable::Slow));
+    assert!(matches!(thread.finish(), Err(FinishError::Unwritten(1))));
+    assert_eq!(fixture.story(), ["one", "two", "audit_failed", "stop", "audit_records_lost"]);
+    assert_eq!(fixture.records()[4]["count"], 1);
+    assert_eq!(fixture.metrics.lost.get(), 1);
+}
+
+#[tokio::test]
+async fn when_the_disk_has_room_again_the_reserve_is_made_anew() {
+    let fixture = Fixture::new();
+    fixture.faults.set_free(Some(RESERVE_BYTES));
+    let (recorder, thread) = fixture.open_faulty();
+    recorder.record(event("one")).await.expect("the reserve has room");
+    assert!(!recorder.is_healthy());
+    recorder.note(other());
+    fixture.faults.set_free(None);
+    record_at_last(&recorder, &event("two")).await;
+    assert!(recorder.is_healthy());
+    assert!(fixture.path().join("reserve").exists());
+    thread.finish().expect("written");
+    assert_eq!(fixture.story()[..3], ["one", "audit_failed", "reload_refused"]);
+}
+
+#[tokio::test]
+async fn a_disk_that_is_full_at_the_start_is_waited_for() {
+    let fixture = Fixture::new();
+    fixture.faults.set_free(Some(0));
+    let (recorder, thread) = fixture.open_faulty();
+    assert_eq!(impatient(&recorder).record(event("one")).await, Err(Unavailable::Slow));
+    assert!(!recorder.is_healthy());
+    fixture.faults.set_free(None);
+    record_at_last(&recorder, &event("two")).await;
+    assert!(recorder.is_healthy());
+    thread.finish().expect("written");
+    assert_eq!(fixture.story()[0], "one");
+}
+
+#[tokio::test]
+async fn nobody_waits_for_a_thread_that_died() {
+    let fixture = Fixture::new();
+    let trail = Trail { next_seq: 0, last: None, repaired_bytes: 0 };
+    let (recorder, thread) =
+        start(Panicking, trail, Arc::new(SystemClock), fixture.metrics.clone(), Pace::default()).expect("a thread");
+    assert_eq!(recorder.record(event("one")).await, Err(Unavailable::Stopped));
+    assert!(!recorder.is_healthy());
+    assert_eq!(recorder.record(event("two")).await, Err(Unavailable::Stopped));
+    assert!(matches!(thread.finish(), Err(FinishError::Died)));
+}

@@ -1,0 +1,259 @@
+//! The thread that writes, and the only one that waits for the disk.
+//!
+//! ```text
+//! queue → batch → append, fdatasync → acknowledge            one write for all that waits
+//!           ↑             ↓ failure
+//!           └── abandon the segment, begin a new one          at once, then once a second
+//! ```
+//!
+//! Invariant: a record is acknowledged when it is durable in a segment in which nothing has failed. After a failed fsync the
+//! kernel may take lost pages for written ones, so that segment is not used again: its end is cut back to what was
+//! acknowledged, and the same bytes are written at the beginning of a new one, where a reader finds them in either case.
+//!
+//! On a full disk the reserve is released, for the records of the failure and of the stop. Nothing else is written until it
+//! can be set aside anew.
+
+use std::io;
+use std::mem;
+use std::sync::Arc;
+use std::time::Duration;
+
+use super::batch::Batch;
+use super::folder::{Disk, is_full};
+use super::metrics::{Metrics, Operation};
+use super::queue::{Queue, Work};
+use super::recovery::{Segment, Trail};
+use super::{Event, Unavailable};
+use crate::clock::Clock;
+
+/// What tests make smaller.
+#[derive(Clone, Copy)]
+pub struct Pace {
+    /// A segment that is as long as this is followed by a new one.
+    pub segment_bytes: u64,
+    /// How often a disk that failed is tried again.
+    pub attempt_every: Duration,
+}
+
+impl Default for Pace {
+    fn default() -> Self {
+        Self { segment_bytes: 64 * 1024 * 1024, attempt_every: Duration::from_secs(1) }
+    }
+}
+
+/// See the module.
+pub struct Writer<D: Disk> {
+    disk: D,
+    clock: Arc<dyn Clock>,
+    metrics: Metrics,
+    queue: Arc<Queue>,
+    pace: Pace,
+    /// Where the next batch goes; a new one where there is none.
+    segment: Option<Segment>,
+    /// What is to be written, and is not acknowledged.
+    batch: Batch,
+    /// Whether the last attempt failed.
+    failing: bool,
+    /// Whether the reserve is set aside.
+    reserved: bool,
+    /// Whether the log says that something is wrong.
+    reported: bool,
+}
+
+impl<D: Disk> Writer<D> {
+    pub fn new(disk: D, trail: Trail, clock: Arc<dyn Clock>, metrics: Metrics, queue: Arc<Queue>, pace: Pace) -> Self {
+        let batch = Batch::new(trail.next_seq);
+        let segment = trail.last;
+        let mut writer = Self {
+            disk,
+            clock,
+            metrics,
+            queue,
+            pace,
+            segment,
+            batch,
+            failing: false,
+            reserved: false,
+            reported: false,
+        };
+        if trail.repaired_bytes > 0 {
+            writer.add_own(&Event::AuditTailRepaired { bytes: trail.repaired_bytes });
+        }
+        writer
+    }
+
+    /// Writes until the queue is closed. Returns how many records could not be written in the end.
+    pub fn run(mut self) -> u64 {
+        self.set_reserve_aside();
+        while self.catch_up() {
+            let Some(work) = self.queue.take() else { break };
+            self.add(work);
+        }
+        self.finish()
+    }
+
+    /// Gets the batch onto the disk, however long it takes; `false` when the queue was closed before that was done.
+    fn catch_up(&mut self) -> bool {
+        while !self.commit() || !self.set_reserve_aside() {
+            if self.queue.closes_within(self.pace.attempt_every) {
+                return false;
+            }
+        }
+        true
+    }
+
+    /// One last attempt: with all that is left, or on a full disk with the stop and the number of what is not written.
+    fn finish(mut self) -> u64 {
+        let mut rest = self.queue.take_rest();
+        let mut given_up = 0;
+        if !self.reserved {
+            let before = rest.jobs.len();
+            rest.jobs.retain(|job| matches!(job.event, Event::Stop { .. }));
+            given_up = self.give_up(before - rest.jobs.len());
+        }
+        rest.lost += given_up;
+        self.add(rest);
+        if self.commit() { given_up } else { given_up + self.give_up(self.batch.len()) }
+    }
+
+    fn give_up(&self, records: usize) -> u64 {
+        self.metrics.lost.inc_by(records as u64);
+        records as u64
+    }
+
+    fn add(&mut self, work: Work) {
+        let mut lost = work.lost;
+        for job in work.jobs {
+            if let Err((waiter, error)) = self.batch.add(job) {
+                lost += self.give_up(1);
+                if let Some(waiter) = waiter {
+                    waiter.answer(Err(Unavailable::TooLong(error)));
+                }
+            }
+        }
+        self.batch.ticket = work.ticket;
+        if lost > 0 {
+            self.add_own(&Event::AuditRecordsLost { count: lost });
+        }
+    }
+
+    fn add_own(&mut self, event: &Event) {
+        self.batch.add_event(self.clock.now().wall, event).expect("the trail's own events are short");
+    }
+
+    /// Writes the batch: a first failure is followed by an attempt in a new segment.
+    fn commit(&mut self) -> bool {
+        while !self.batch.is_empty() {
+            match self.write() {
+                Ok(()) => self.acknowledge(),
+                Err(failure) => {
+                    let is_first = !mem::replace(&mut self.failing, true);
+                    self.fall_back(&failure, is_first);
+                    if !is_first {
+                        self.queue.failed();
+                        return false;
+                    }
+                }
+            }
+        }
+        true
+    }
+
+    fn write(&mut self) -> Result<(), Failure> {
+        let segment = match self.segment.take() {
+            Some(segment) if segment.length < self.pace.segment_bytes => segment,
+            _ => {
+                let file = self.disk.create(self.batch.first_seq()).map_err(failed(Operation::Open))?;
+                Segment { file, length: 0 }
+            }
+        };
+        let segment = self.segment.insert(segment);
+        self.disk.append(&segment.file, self.batch.frames()).map_err(failed(Operation::Write))?;
+        self.disk.sync(&segment.file).map_err(failed(Operation::Sync))?;
+        segment.length += self.batch.frames().len() as u64;
+        Ok(())
+    }
+
+    fn acknowledge(&mut self) {
+        self.failing = false;
+        self.report_recovery();
+        let next = Batch::new(self.batch.next_seq());
+        let written = mem::replace(&mut self.batch, next);
+        self.queue.written(written.ticket, self.reserved);
+        written.acknowledge(&self.metrics);
+    }
+
+    fn fall_back(&mut self, failure: &Failure, is_first: bool) {
+        self.report(failure);
+        if let Some(segment) = self.segment.take() {
+            let cut = self.disk.truncate(&segment.file, segment.length).and_then(|()| self.disk.sync(&segment.file));
+            if let Err(error) = cut {
+                self.report(&Failure { operation: Operation::Cut, error });
+            }
+        }
+        if is_full(&failure.error) {
+            self.reserved = false;
+            if let Err(error) = self.disk.release_reserve() {
+                self.report(&Failure { operation: Operation::Reserve, error });
+            }
+        }
+        if is_first {
+            self.add_own(&Event::AuditFailed {
+                operation: failure.operation.name(),
+                detail: failure.error.to_string(),
+            });
+        }
+    }
+
+    /// Whether the disk has room for what must be written when it has no room.
+    fn set_reserve_aside(&mut self) -> bool {
+        if !self.reserved {
+            match self.disk.reserve() {
+                Ok(()) => {
+                    self.reserved = true;
+                    self.report_recovery();
+                    self.queue.recovered();
+                }
+                Err(error) => {
+                    self.report(&Failure { operation: Operation::Reserve, error });
+                    self.queue.failed();
+                }
+            }
+        }
+        self.reserved
+    }
+
+    fn report_recovery(&mut self) {
+        if self.reserved && mem::replace(&mut self.reported, false) {
+            tracing::info!("the audit trail is written again");
+        }
+    }
+
+    fn report(&mut self, failure: &Failure) {
+        let Failure { operation, error } = failure;
+        let operation = operation.name();
+        self.metrics.failures.with_label_values(&[operation]).inc();
+        // Attempts go on once a second; the log need not.
+        if mem::replace(&mut self.reported, true) {
+            tracing::debug!(operation, %error, "the audit trail still cannot be written");
+        } else {
+            tracing::error!(operation, %error, "the audit trail cannot be written");
+        }
+    }
+}
+
+/// Also when the thread panics: nobody shall wait for a writer that is gone.
+impl<D: Disk> Drop for Writer<D> {
+    fn drop(&mut self) {
+        self.queue.abandon();
+    }
+}
+
+struct Failure {
+    operation: Operation,
+    error: io::Error,
+}
+
+fn failed(operation: Operation) -> impl Fn(io::Error) -> Failure {
+    move |error| Failure { operation, error }
+}

@@ -1,0 +1,213 @@
+//! The command line: one function a command, and what its outcome means as an exit code.
+
+mod process;
+mod run;
+
+use std::ffi::OsString;
+use std::io::Write as _;
+use std::path::{Path, PathBuf};
+use std::process::ExitCode;
+use std::sync::Arc;
+
+use clap::{Args, Parser, Subcommand};
+
+use crate::app::StartError;
+use crate::clock::{Clock, SystemClock};
+use crate::config::{self, Config, Environment};
+use crate::dial::Dialer;
+use crate::fetch::Fetcher;
+use crate::route::Upstream;
+use crate::token::source;
+use crate::{REVISION, demo};
+
+/// Exit codes beyond 0 and 1 (sysexits.h).
+const USAGE: u8 = 64;
+const CONFIG: u8 = 78;
+
+/// Attaches short-lived tokens to an app's outbound API calls, so that the app never holds a credential.
+#[derive(Parser)]
+#[command(name = "countersign", version, disable_help_subcommand = true)]
+struct Arguments {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Subcommand)]
+enum Command {
+    /// Run the proxy
+    Run(ConfigOption),
+    /// Run the proxy against an issuer and an API of its own, and say what to try
+    Demo {
+        /// Make a round trip, rotate the token, make another, and end
+        #[arg(long)]
+        once: bool,
+    },
+    /// Read and build the whole config, and print every problem in it; resolves no secret, runs nothing
+    Check {
+        #[command(flatten)]
+        config: ConfigOption,
+        /// Print the problems as JSON
+        #[arg(long)]
+        json: bool,
+    },
+    /// Print what this is
+    Version {
+        #[arg(long)]
+        json: bool,
+    },
+}
+
+#[derive(Args)]
+struct ConfigOption {
+    /// The config file [default: $COUNTERSIGN_CONFIG, then $XDG_CONFIG_HOME/countersign/countersign.toml, then
+    /// /etc/countersign/countersign.toml]
+    #[arg(long, value_name = "FILE")]
+    config: Option<PathBuf>,
+}
+
+/// Runs the command that the arguments name.
+pub fn main(arguments: impl Iterator<Item = OsString>) -> ExitCode {
+    process::say_no_payload_in_panics();
+    let arguments = match Arguments::try_parse_from(arguments) {
+        Ok(arguments) => arguments,
+        Err(error) => {
+            // Help and version are no errors. That they cannot be printed is nobody's fault.
+            let _ = error.print();
+            return if error.use_stderr() { ExitCode::from(USAGE) } else { ExitCode::SUCCESS };
+        }
+    };
+    match arguments.command {
+        Command::Run(option) => with_config(&option, run::run),
+        Command::Demo { once } => outcome(demo::main(once)),
+        Command::Check { config, json } => check(&config, json),
+        Command::Version { json } => version(json),
+    }
+}
+
+fn outcome(outcome: anyhow::Result<()>) -> ExitCode {
+    match outcome {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("countersign: {error:#}");
+            // What `check` would have said.
+            let config = matches!(error.downcast_ref(), Some(StartError::Draft(_)));
+            if config { ExitCode::from(CONFIG) } else { ExitCode::FAILURE }
+        }
+    }
+}
+
+/// Finds and loads the config, and goes on with it.
+fn with_config(option: &ConfigOption, go_on: impl FnOnce(&Path, Config) -> anyhow::Result<()>) -> ExitCode {
+    let environment = Environment::of_this_process(SystemClock.now());
+    let path = match config::find(option.config.as_deref(), &environment) {
+        Ok(path) => path,
+        Err(error) => {
+            eprintln!("countersign: {error}\n  help: countersign demo runs without one");
+            return ExitCode::from(CONFIG);
+        }
+    };
+    match Config::load(&path, &environment) {
+        Ok(config) => outcome(go_on(&path, config)),
+        Err(error) => {
+            eprintln!("{error}");
+            ExitCode::from(CONFIG)
+        }
+    }
+}
+
+fn check(option: &ConfigOption, json: bool) -> ExitCode {
+    let environment = Environment::of_this_process(SystemClock.now());
+    let path = match config::find(option.config.as_deref(), &environment) {
+        Ok(path) => path,
+        Err(error) if json => return problems(&serde_json::json!([unplaced("", &error.to_string())])),
+        Err(error) => {
+            eprintln!("countersign: {error}");
+            return ExitCode::from(CONFIG);
+        }
+    };
+    match Config::load(&path, &environment) {
+        Err(error) if json => problems(&error.to_json()),
+        Err(error) => {
+            eprintln!("{error}");
+            ExitCode::from(CONFIG)
+        }
+        Ok(config) => check_built(&path, &config, json),
+    }
+}
+
+/// What a file alone cannot tell: whether what it names can be built.
+fn check_built(path: &Path, config: &Config, json: bool) -> ExitCode {
+    let file = path.display().to_string();
+    let unbuilt = build(config);
+    if json {
+        let mut all = config.warnings.to_json();
+        if let Some(all) = all.as_array_mut() {
+            all.extend(unbuilt.iter().map(|message| unplaced(&file, message)));
+        }
+        say(&format!("{all:#}"));
+    } else {
+        if !config.warnings.is_empty() {
+            eprintln!("{}", config.warnings);
+        }
+        for message in &unbuilt {
+            eprintln!("{file}: error: {message}");
+        }
+    }
+    if !unbuilt.is_empty() {
+        return ExitCode::from(CONFIG);
+    }
+    if !json {
+        say(&format!("{file}: ok, {} tokens, {} routes", config.tokens.len(), config.routes.len()));
+    }
+    ExitCode::SUCCESS
+}
+
+/// Builds each source and upstream as `run` would, and lets go of them.
+fn build(config: &Config) -> Vec<String> {
+    let clock: Arc<dyn Clock> = Arc::new(SystemClock);
+    let fetcher = Arc::new(Fetcher::new(Arc::new(Dialer::new(config.destinations.clone(), Vec::new()))));
+    let tokens = config.tokens.iter().filter_map(|token| {
+        let built = source::build(&token.source, &fetcher, clock.clone());
+        built.err().map(|error| format!("token {}: {error}", token.name))
+    });
+    let routes = config.routes.iter().filter_map(|route| {
+        let built = Upstream::new(&route.upstream, &route.tls);
+        built.err().map(|error| format!("route {}: {error}", route.name))
+    });
+    tokens.chain(routes).collect()
+}
+
+fn unplaced(file: &str, message: &str) -> serde_json::Value {
+    serde_json::json!({ "file": file, "line": 1, "column": 1, "severity": "error", "message": message, "help": null })
+}
+
+fn problems(all: &serde_json::Value) -> ExitCode {
+    say(&format!("{all:#}"));
+    ExitCode::from(CONFIG)
+}
+
+fn version(json: bool) -> ExitCode {
+    let version = env!("CARGO_PKG_VERSION");
+    if json {
+        say(&serde_json::json!({ "version": version, "revision": REVISION }).to_string());
+    } else {
+        say(&format!("countersign {version} ({REVISION})"));
+    }
+    ExitCode::SUCCESS
+}
+
+/// Prints a line on standard output; a reader that has gone (`| head`) is no error.
+fn say(text: &str) {
+    let _ = writeln!(std::io::stdout(), "{text}");
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use clap::CommandFactory;
+
+    #[test]
+    fn the_arguments_are_consistent() {
+        Arguments::command().debug_assert();
+    }
+}

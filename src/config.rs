@@ -1,0 +1,233 @@
+//! The config file: TOML in, the settings of every part out, or all that is wrong with it.
+//!
+//! ```text
+//! file ─► load (whose is it?) ─► TOML ─► variables ─► sections ─► cross checks ─► Config
+//!                                  └─────────┴───────────┴─────────────┴────────► Problems, each with its place and its fix
+//! ```
+//!
+//! Reading is pure but for the file itself: what defaults need stands in [`Environment`]. No secret is read here, and none
+//! may stand in the file: where one does, it is refused without being shown.
+//!
+//! Invariant: nothing in the file is ignored. A key that is unknown, or that only a later version has, is an error.
+
+mod client;
+mod cross;
+mod environment;
+mod later;
+mod load;
+mod placement;
+mod problem;
+mod proxy;
+mod reader;
+mod record;
+mod route;
+mod source;
+mod token;
+mod value;
+mod variables;
+
+use std::net::SocketAddr;
+use std::path::{Path, PathBuf};
+
+use aws_lc_rs::digest;
+use toml::Spanned;
+use toml::de::DeTable;
+
+use crate::authority::{Endpoint, Host, Scheme};
+use crate::name::ClientName;
+use crate::{audit, dial, identity, telemetry};
+
+pub use environment::Environment;
+pub use load::{LoadError, NotFound, find};
+pub use problem::{Problem, Problems, Severity};
+
+use problem::Report;
+use reader::Section;
+
+/// A config that can be built: every value is in range, and what refers to another exists.
+#[derive(Clone, PartialEq, Debug)]
+pub struct Config {
+    pub proxy: crate::proxy::Settings,
+    pub destinations: dial::Destinations,
+    pub telemetry: telemetry::Settings,
+    /// Where metrics and health are served.
+    pub scrape: SocketAddr,
+    pub state_dir: PathBuf,
+    pub audit: audit::Settings,
+    /// Empty: the one implicit client.
+    pub clients: Vec<identity::Settings>,
+    pub tokens: Vec<crate::token::Settings>,
+    pub routes: Vec<crate::route::Settings>,
+    /// SHA-256 of the file's bytes, in hex.
+    pub digest: String,
+    /// What is taken, but should be looked at.
+    pub warnings: Problems,
+}
+
+impl Config {
+    /// Reads a file. Relative paths in it start from the folder that `path` names it in.
+    ///
+    /// # Errors
+    /// When the file cannot be read or could have been written by others, and with all the problems in it.
+    pub fn load(path: &Path, environment: &Environment) -> Result<Self, LoadError> {
+        let text = load::read(path, environment.uid)?;
+        let absolute =
+            std::path::absolute(path).map_err(|error| LoadError::Unreadable { path: path.to_owned(), error })?;
+        let base = absolute.parent().unwrap_or(Path::new("/"));
+        Self::parse(&text, &path.display().to_string(), base, environment).map_err(LoadError::Problems)
+    }
+
+    /// Reads a text. `file` names it in problems; relative paths in it start from `base`.
+    ///
+    /// # Errors
+    /// With all the problems, if one of them is an error.
+    pub fn parse(text: &str, file: &str, base: &Path, environment: &Environment) -> Result<Self, Problems> {
+        let report = Report::new(text);
+        let (mut table, errors) = DeTable::parse_recoverable(text);
+        let config = if errors.is_empty() {
+            variables::apply(table.get_mut(), &environment.scalars, &report);
+            sections(&report, table.get_ref(), base, environment)
+        } else {
+            report_syntax(&report, text, &errors);
+            None
+        };
+        let refused = report.has_errors();
+        let problems = report.finish(file);
+        match config {
+            Some(config) if !refused => Ok(Self { digest: sha256(text), warnings: problems, ..config }),
+            _ => Err(problems),
+        }
+    }
+}
+
+/// What sections need beyond themselves.
+struct Context<'a> {
+    report: &'a Report<'a>,
+    base: &'a Path,
+    environment: &'a Environment,
+    destinations: dial::Destinations,
+}
+
+/// Reads section by section, in the order of the file that documents them. `None` only with an error reported.
+fn sections<'a>(
+    report: &'a Report<'a>,
+    table: &'a DeTable<'a>,
+    base: &'a Path,
+    environment: &'a Environment,
+) -> Option<Config> {
+    let mut root = Section::new(report, later::ROOT, 0..0, Some(table));
+    let mut context = Context { report, base, environment, destinations: dial::Destinations::default() };
+
+    let proxy = proxy::read(root.table("proxy", "[proxy]"), &context);
+    context.destinations = proxy.destinations;
+    let context = &context;
+    let (scrape, telemetry) = record::telemetry(root.table("telemetry", "[telemetry]"));
+    record::keep_apart(&scrape, &proxy.listen, context);
+    let state_dir = record::state(root.table("state", "[state]"), context);
+    let audit = record::audit(root.table("audit", "[audit]"), &state_dir, context);
+    let clients = root.tables("client", "[[client]]").and_then(|each| clients(each, &proxy.listen, context));
+    let tokens = root.tables("token", "[[token]]");
+    let tokens: Vec<_> = tokens.into_iter().flatten().map(|each| token::read(each, context)).collect();
+    let routes = root.tables("route", "[[route]]").map(|each| routes(each, context)).unwrap_or_default();
+    root.finish();
+    cross_check(clients.as_deref(), &tokens, &routes, context);
+
+    Some(Config {
+        proxy: proxy.settings,
+        destinations: context.destinations.clone(),
+        telemetry,
+        scrape: scrape.into_inner(),
+        state_dir,
+        audit,
+        clients: clients?,
+        tokens: tokens.into_iter().map(|token| token.settings).collect::<Option<_>>()?,
+        routes: routes.into_iter().map(|route| route.settings).collect::<Option<_>>()?,
+        digest: String::new(),
+        warnings: Problems::default(),
+    })
+}
+
+/// The clients; `None` if one of them could not be named.
+fn clients(
+    sections: Vec<Section<'_>>,
+    listen: &[Spanned<crate::proxy::Address>],
+    context: &Context<'_>,
+) -> Option<Vec<identity::Settings>> {
+    if sections.is_empty() {
+        client::warn_of_the_implicit_one(context);
+    }
+    let read: Vec<_> = sections.into_iter().map(|section| client::read(section, context)).collect();
+    let named: Vec<_> = read.iter().flatten().cloned().collect();
+    cross::unique("client", named.iter().map(Some), context);
+    client::keep_apart(&named, context);
+    client::check_groups(&named, listen, context);
+    (named.len() == read.len()).then(|| named.into_iter().map(Spanned::into_inner).collect())
+}
+
+fn routes(sections: Vec<Section<'_>>, context: &Context<'_>) -> Vec<route::Route> {
+    if sections.is_empty() {
+        let help = "add a [[route]] with `name`, `upstream`, `token` and `allow`";
+        context.report.warning(0..0, "the file has no route, so every request is refused", help);
+    }
+    sections.into_iter().map(|section| route::read(section, context)).collect()
+}
+
+fn cross_check(
+    clients: Option<&[identity::Settings]>,
+    tokens: &[token::Token],
+    routes: &[route::Route],
+    context: &Context<'_>,
+) {
+    cross::unique("token", tokens.iter().map(|token| token.name.as_ref()), context);
+    cross::unique("route", routes.iter().map(|route| route.name.as_ref()), context);
+    cross::tokens_of_routes(routes, tokens, context);
+    match clients {
+        Some([]) => cross::clients_of_routes(routes, &[ClientName::implicit()], context),
+        Some(clients) => {
+            let names: Vec<_> = clients.iter().map(|client| client.name.clone()).collect();
+            cross::clients_of_routes(routes, &names, context);
+        }
+        None => {}
+    }
+    cross::routes_of_one_authority(routes, context);
+    cross::unused_tokens(routes, tokens, context);
+}
+
+impl Context<'_> {
+    /// Plain text may go to this very machine only, and only where the guard of destinations lets it.
+    fn judge_endpoint(&self, key: &str, url: &Spanned<Endpoint>) {
+        let Endpoint { scheme: Scheme::Http, authority, .. } = url.get_ref() else { return };
+        if !authority.host.is_loopback_name() {
+            let message = format!("`{key}` must be https: plain http is for loopback addresses");
+            self.report.error(url.span(), message, "write https://");
+            return;
+        }
+        let loopback = match &authority.host {
+            Host::Ip(address) => vec![*address],
+            Host::Name(_) => vec![std::net::Ipv4Addr::LOCALHOST.into(), std::net::Ipv6Addr::LOCALHOST.into()],
+        };
+        if !loopback.iter().any(|address| self.destinations.allow.iter().any(|net| net.contains(address))) {
+            let message = format!("`{key}` is plain http, towards a loopback address that is not allowed");
+            let help = format!("use https, or add `allow = [\"{}\"]` to [proxy.destinations]", loopback[0]);
+            self.report.error(url.span(), message, help);
+        }
+    }
+}
+
+/// A file that is not TOML is not read further. Its lines are not shown: where strings end is not known, so that a secret
+/// could stand anywhere.
+fn report_syntax(report: &Report<'_>, text: &str, errors: &[toml::de::Error]) {
+    report.conceal(0..text.len() + 1);
+    for error in errors {
+        let at = error.span().unwrap_or(0..0);
+        report.error(at, format!("this is not TOML: {}", error.message()), None);
+    }
+}
+
+fn sha256(text: &str) -> String {
+    let digest = digest::digest(&digest::SHA256, text.as_bytes());
+    digest.as_ref().iter().map(|byte| format!("{byte:02x}")).collect()
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,80 @@
+//! `[[client]]`: who may call.
+
+use toml::Spanned;
+
+use super::Context;
+use super::reader::Section;
+use crate::identity::Settings;
+use crate::name::ClientName;
+use crate::proxy::Address;
+
+/// The largest id: the one above it means "none" to the kernel.
+const MAX_ID: u64 = u32::MAX as u64 - 1;
+
+const APART: &str = "run the app as another user, and name it: `[[client]]` with `name = \"app\"` and `uid = 1000`";
+
+/// A client of the file, with the place of its name; none where the name is wrong.
+pub fn read(mut section: Section<'_>, context: &Context<'_>) -> Option<Spanned<Settings>> {
+    let name = section.name::<ClientName>("name");
+    section.require("name", "the client has no name", "name = \"app\"");
+    let uid = id(&mut section, "uid");
+    let gid = id(&mut section, "gid");
+    if name.as_ref().is_some_and(|name| *name.get_ref() == ClientName::implicit()) {
+        section.refuse("name", "`local` is the client that is there when the file names none", "choose another name");
+    }
+    let known_later = ["key", "jwt", "cgroup"].iter().any(|key| section.has(key));
+    if !section.has("uid") && !section.has("gid") && !known_later {
+        let message = format!("{} is not told from others: nothing says how it is known", label(name.as_ref()));
+        section.require("uid", message, "uid = 1000");
+    }
+    if uid == Some(context.environment.uid) {
+        let message = format!("{} is not kept apart from the proxy, which runs as the same user", label(name.as_ref()));
+        context.report.warning(section.place("uid"), message, APART);
+    }
+    section.finish();
+    name.map(|name| Spanned::new(name.span(), Settings { name: name.into_inner(), uid, gid }))
+}
+
+fn id(section: &mut Section<'_>, key: &'static str) -> Option<u32> {
+    section.integer(key, 0..=MAX_ID).and_then(|id| u32::try_from(id).ok())
+}
+
+fn label(name: Option<&Spanned<ClientName>>) -> String {
+    name.map_or("the client".to_owned(), |name| format!("client `{}`", name.get_ref()))
+}
+
+/// The app of a file without clients is any process of our own user.
+pub fn warn_of_the_implicit_one(context: &Context<'_>) {
+    let message = "the file names no client, so any process of the proxy's own user is one: such an app is not kept \
+                   apart from the proxy";
+    context.report.warning(0..0, message, APART);
+}
+
+/// One process must not be two clients.
+pub fn keep_apart(clients: &[Spanned<Settings>], context: &Context<'_>) {
+    for (index, one) in clients.iter().enumerate() {
+        let (own, earlier) = (one.get_ref(), &clients[..index]);
+        if let Some(other) = earlier.iter().map(Spanned::get_ref).find(|other| overlap(own, other)) {
+            let message = format!("one process can be both client `{}` and client `{}`", other.name, own.name);
+            context.report.error(one.span(), message, "give each a `uid` of its own");
+        }
+    }
+}
+
+/// Whether there is a process that both describe.
+fn overlap(one: &Settings, other: &Settings) -> bool {
+    let may_agree = |a: Option<u32>, b: Option<u32>| a.is_none() || b.is_none() || a == b;
+    one.name != other.name && may_agree(one.uid, other.uid) && may_agree(one.gid, other.gid)
+}
+
+/// The group of a process is known on unix sockets only.
+pub fn check_groups(clients: &[Spanned<Settings>], listen: &[Spanned<Address>], context: &Context<'_>) {
+    if listen.iter().any(|address| matches!(address.get_ref(), Address::Unix(_))) {
+        return;
+    }
+    for client in clients.iter().filter(|client| client.get_ref().gid.is_some()) {
+        let message =
+            format!("client `{}` can never call: its `gid` is told on unix sockets only", client.get_ref().name);
+        context.report.warning(client.span(), message, "add a \"unix:\" address to `listen` in [proxy]");
+    }
+}

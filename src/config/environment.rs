@@ -1,0 +1,94 @@
+//! What defaults are taken from: the variables, user and machine that a config is read on. Plain, so that reading is pure.
+
+use std::collections::BTreeMap;
+use std::path::PathBuf;
+use std::time::Duration;
+
+use super::variables::{PREFIX, SEPARATOR};
+use crate::clock::Moment;
+
+/// A folder of ours inside those that the XDG base directory specification names.
+const OURS: &str = "countersign";
+
+#[derive(Clone, PartialEq, Eq, Debug, Default)]
+pub struct Environment {
+    /// `$COUNTERSIGN_CONFIG`
+    pub config: Option<PathBuf>,
+    /// `$STATE_DIRECTORY`, from systemd: one folder or several, separated by colons
+    pub state_directory: Option<PathBuf>,
+    /// `$XDG_STATE_HOME`
+    pub xdg_state_home: Option<PathBuf>,
+    /// `$XDG_CONFIG_HOME`
+    pub xdg_config_home: Option<PathBuf>,
+    /// `$HOME`
+    pub home: Option<PathBuf>,
+    /// `$COUNTERSIGN_SECTION__KEY`, which take the place of scalars of the file.
+    pub scalars: BTreeMap<String, String>,
+    /// The user that the proxy runs as.
+    pub uid: u32,
+    /// How many cores the proxy may use.
+    pub cores: usize,
+    /// The wall clock, since the Unix epoch.
+    pub now: Duration,
+}
+
+impl Environment {
+    /// That of this process. A variable that is set to nothing counts as absent.
+    pub fn of_this_process(now: Moment) -> Self {
+        let variable = |name| std::env::var_os(name).filter(|value| !value.is_empty()).map(PathBuf::from);
+        let ours = |name: &str| name.strip_prefix(PREFIX).is_some_and(|key| key.contains(SEPARATOR));
+        let text = |value: std::ffi::OsString| value.to_string_lossy().into_owned();
+        let all = std::env::vars_os().map(|(name, value)| (text(name), text(value)));
+        Self {
+            scalars: all.filter(|(name, _)| ours(name)).collect(),
+            config: variable("COUNTERSIGN_CONFIG"),
+            state_directory: variable("STATE_DIRECTORY"),
+            xdg_state_home: variable("XDG_STATE_HOME"),
+            xdg_config_home: variable("XDG_CONFIG_HOME"),
+            home: variable("HOME"),
+            uid: rustix::process::geteuid().as_raw(),
+            cores: std::thread::available_parallelism().map_or(1, usize::from),
+            now: now.wall,
+        }
+    }
+
+    /// Where state is kept unless the config says where.
+    pub(super) fn state_dir(&self) -> Option<PathBuf> {
+        let first = |list: &PathBuf| std::env::split_paths(list).next();
+        let systemd = self.state_directory.as_ref().and_then(first);
+        systemd.or_else(|| Some(self.xdg(&self.xdg_state_home, ".local/state")?.join(OURS)))
+    }
+
+    /// The user's own config file, if the user has a home.
+    pub(super) fn user_config(&self) -> Option<PathBuf> {
+        Some(self.xdg(&self.xdg_config_home, ".config")?.join(OURS).join("countersign.toml"))
+    }
+
+    /// The specification has relative folders ignored.
+    fn xdg(&self, folder: &Option<PathBuf>, default: &str) -> Option<PathBuf> {
+        let set = folder.clone().filter(|folder| folder.is_absolute());
+        set.or_else(|| Some(self.home.as_ref().filter(|home| home.is_absolute())?.join(default)))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn systemd_says_first_where_state_goes_then_xdg_then_the_home() {
+        let mut environment = Environment {
+            state_directory: Some("/var/lib/a:/var/lib/b".into()),
+            xdg_state_home: Some("/x".into()),
+            home: Some("/home/u".into()),
+            ..Environment::default()
+        };
+        assert_eq!(environment.state_dir(), Some("/var/lib/a".into()));
+        environment.state_directory = None;
+        assert_eq!(environment.state_dir(), Some("/x/countersign".into()));
+        environment.xdg_state_home = Some("relative".into());
+        assert_eq!(environment.state_dir(), Some("/home/u/.local/state/countersign".into()));
+        environment.home = None;
+        assert_eq!(environment.state_dir(), None);
+    }
+}

@@ -1,0 +1,60 @@
+//! What the config will have and this version has not. Such a key is refused by name: taking the file and ignoring a
+//! rule that protects would fail open.
+
+/// The title of the file as a whole.
+pub const ROOT: &str = "the file";
+
+/// What to do about it.
+pub const HELP: &str = "remove it: what it asks for would not be done";
+
+/// Keys by the title of their section.
+const KEYS: [(&str, &[&str]); 11] = [
+    (ROOT, &["admin", "operator", "approval", "review", "vault", "detect", "alert"]),
+    ("[state]", &["key"]),
+    ("[[client]]", &["key", "jwt", "cgroup", "version"]),
+    ("[[token]]", &["next_source", "permanent", "retire_unused", "version"]),
+    ("`rotation`", &["shorten", "overlap", "mode", "probe"]),
+    ("`placement`", &["basic", "query", "cookie"]),
+    ("`source`", &["cert", "login"]),
+    ("[[route]]", &["rate", "version"]),
+    ("`tls`", &["cert", "key", "pin"]),
+    ("[audit]", &["usage", "export"]),
+    ("[proxy.limits]", &["connections_per_client"]),
+];
+
+/// Kinds of sources.
+pub const SOURCES: [&str; 17] = [
+    "exec",
+    "refresh_token",
+    "jwt_bearer",
+    "token_exchange",
+    "github_app",
+    "gcp_service_account",
+    "gcp_metadata",
+    "azure_client",
+    "azure_metadata",
+    "aws_static",
+    "aws_assume_role",
+    "aws_web_identity",
+    "aws_metadata",
+    "vault_kv",
+    "vault_dynamic",
+    "kubernetes",
+    "key_endpoint",
+];
+
+/// Ways in which a client proves itself to its issuer.
+pub const AUTHS: [&str; 2] = ["private_key_jwt", "mtls"];
+
+/// Placements that are one word.
+pub const PLACEMENTS: [&str; 1] = ["sigv4"];
+
+/// Whether a key of the section with this title is one of them.
+pub fn has(title: &str, key: &str) -> bool {
+    keys(title).any(|known| known == key)
+}
+
+/// The keys of the section with this title.
+pub fn keys(title: &str) -> impl Iterator<Item = &'static str> + '_ {
+    KEYS.iter().filter(move |(section, _)| *section == title).flat_map(|(_, keys)| keys.iter().copied())
+}

@@ -1,0 +1,179 @@
+//! `[proxy]`: where it listens, how much it takes on, and which addresses may be dialled.
+
+use std::net::{IpAddr, Ipv4Addr, SocketAddr};
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use ipnet::IpNet;
+use toml::Spanned;
+
+use super::Context;
+use super::reader::Section;
+use crate::dial::{Destinations, address};
+use crate::proxy::{Address, Limits, Settings};
+
+/// The longest path of a unix socket (`sun_path` less its end mark).
+const MAX_SOCKET_PATH: usize = 107;
+
+const MILLISECOND: Duration = Duration::from_millis(1);
+const HOUR: Duration = Duration::from_secs(3600);
+
+/// What `[proxy]` holds. The addresses keep their places, to be compared with the other listener's.
+pub struct Proxy {
+    pub settings: Settings,
+    pub listen: Vec<Spanned<Address>>,
+    pub destinations: Destinations,
+}
+
+pub fn read(mut section: Section<'_>, context: &Context<'_>) -> Proxy {
+    let listen = listen(&mut section, context.base);
+    section.choice("unrouted", &[("refuse", ())], &["tunnel"]);
+    let settings = Settings {
+        listen: listen.iter().map(|address| address.get_ref().clone()).collect(),
+        workers: section.count("workers", 1..=1024).unwrap_or(context.environment.cores.clamp(1, 1024)),
+        drain: section.duration("drain", Duration::ZERO..=HOUR).unwrap_or(Duration::from_secs(30)),
+        acquire_timeout: section
+            .duration("acquire_timeout", MILLISECOND..=Duration::from_secs(300))
+            .unwrap_or(Duration::from_secs(10)),
+        limits: limits(section.table("limits", "[proxy.limits]")),
+    };
+    let destinations = destinations(section.table("destinations", "[proxy.destinations]"));
+    section.finish();
+    Proxy { settings, listen, destinations }
+}
+
+fn limits(mut section: Section<'_>) -> Limits {
+    let header_bytes = section.count("header_bytes", 8192..=1024 * 1024).unwrap_or(32 * 1024);
+    let target_bytes = section.count("target_bytes", 64..=1024 * 1024).unwrap_or(8 * 1024);
+    if target_bytes > header_bytes {
+        let message = format!("`target_bytes` must be at most `header_bytes`, which is {header_bytes}");
+        section.refuse("target_bytes", message, "the target is a part of the head");
+    }
+    let wait = MILLISECOND..=HOUR;
+    let limits = Limits {
+        connections: section.count("connections", 1..=1_000_000).unwrap_or(10_000),
+        header_bytes,
+        header_count: section.count("header_count", 1..=1000).unwrap_or(100),
+        target_bytes,
+        header_timeout: section.duration("header_timeout", wait.clone()).unwrap_or(Duration::from_secs(10)),
+        idle_timeout: section.duration("idle_timeout", wait.clone()).unwrap_or(Duration::from_secs(60)),
+        body_timeout: section.duration("body_timeout", wait).unwrap_or(Duration::from_secs(30)),
+    };
+    section.finish();
+    limits
+}
+
+fn listen(section: &mut Section<'_>, base: &Path) -> Vec<Spanned<Address>> {
+    if !section.has("listen") {
+        section.take("listen");
+        return vec![Spanned::new(section.at(), Address::Tcp((Ipv4Addr::LOCALHOST, 8080).into()))];
+    }
+    let Some(texts) = section.strings("listen") else { return Vec::new() };
+    if texts.is_empty() {
+        section.refuse("listen", "`listen` must name at least one address", "as in [\"127.0.0.1:8080\"]");
+    }
+    let mut addresses: Vec<Spanned<Address>> = Vec::new();
+    for text in texts {
+        match address(text.get_ref(), base) {
+            Ok(address) if addresses.iter().any(|other| *other.get_ref() == address) => {
+                section.report.error(text.span(), "`listen` names this address twice", None);
+            }
+            Ok(address) => addresses.push(Spanned::new(text.span(), address)),
+            Err(error) => section.report.error(text.span(), format!("`listen`: {error}"), error.help()),
+        }
+    }
+    addresses
+}
+
+fn address(text: &str, base: &Path) -> Result<Address, AddressError> {
+    if let Some(path) = text.strip_prefix("unix:") {
+        return socket_path(path, base).map(Address::Unix);
+    }
+    let address: SocketAddr = text.parse().map_err(|_| AddressError::Shape)?;
+    if address.ip().is_loopback() { Ok(Address::Tcp(address)) } else { Err(AddressError::Open) }
+}
+
+fn socket_path(text: &str, base: &Path) -> Result<PathBuf, AddressError> {
+    let path = base.join(text);
+    if text.is_empty() || text.chars().any(char::is_control) {
+        Err(AddressError::Shape)
+    } else if path.as_os_str().len() > MAX_SOCKET_PATH {
+        Err(AddressError::Long)
+    } else {
+        Ok(path)
+    }
+}
+
+#[derive(Clone, Copy, Debug, thiserror::Error)]
+enum AddressError {
+    #[error("an address is an IP address and a port, or \"unix:\" and a path")]
+    Shape,
+    #[error("anything but a loopback address needs client authentication, which this version does not have yet")]
+    Open,
+    #[error("the path of a unix socket has at most {MAX_SOCKET_PATH} bytes, with the folder that it starts from")]
+    Long,
+}
+
+impl AddressError {
+    fn help(self) -> &'static str {
+        match self {
+            Self::Shape => "as in \"127.0.0.1:8080\", \"[::1]:8080\" or \"unix:/run/countersign/proxy.sock\"",
+            Self::Open => "listen on \"127.0.0.1:8080\", \"[::1]:8080\" or a unix socket",
+            Self::Long => "choose a shorter path",
+        }
+    }
+}
+
+fn destinations(mut section: Section<'_>) -> Destinations {
+    let mut allow = Vec::new();
+    for text in section.strings("allow").unwrap_or_default() {
+        match network(text.get_ref()) {
+            Ok(network) => allow.push(network),
+            Err(error) => section.report.error(text.span(), format!("`allow`: {error}"), error.help()),
+        }
+    }
+    section.finish();
+    Destinations { allow }
+}
+
+fn network(text: &str) -> Result<IpNet, NetworkError> {
+    let network = match text.parse::<IpNet>() {
+        Ok(network) => network,
+        Err(_) => text.parse::<IpAddr>().map(IpNet::from).map_err(|_| NetworkError::Shape)?,
+    };
+    match network {
+        _ if network.prefix_len() == 0 => Err(NetworkError::Everything),
+        IpNet::V6(mapped) if mapped.addr().to_ipv4_mapped().is_some() => Err(NetworkError::Mapped),
+        _ if network.prefix_len() == network.max_prefix_len() && address::is_metadata(network.addr()) => {
+            Err(NetworkError::Metadata)
+        }
+        _ if network.trunc() != network => Err(NetworkError::HostBits(network.trunc())),
+        _ => Ok(network),
+    }
+}
+
+#[derive(Clone, Copy, Debug, thiserror::Error)]
+enum NetworkError {
+    #[error("this is neither an IP address nor a network")]
+    Shape,
+    #[error("this would allow every address, and switch the guard off")]
+    Everything,
+    #[error("an IPv4 address is written as one, not mapped into IPv6")]
+    Mapped,
+    #[error("the address of a metadata service can never be allowed")]
+    Metadata,
+    #[error("the network has bits beyond its prefix")]
+    HostBits(IpNet),
+}
+
+impl NetworkError {
+    fn help(self) -> String {
+        match self {
+            Self::Shape => "as in \"10.1.0.0/16\", \"127.0.0.1\" or \"fd12:3456::/32\"".to_owned(),
+            Self::Everything => "name the networks that your upstreams and issuers are in".to_owned(),
+            Self::Mapped => "as in \"10.1.0.0/16\"".to_owned(),
+            Self::Metadata => "remove it: whoever reaches that service is the machine".to_owned(),
+            Self::HostBits(truncated) => format!("write \"{truncated}\""),
+        }
+    }
+}

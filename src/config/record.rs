@@ -1,0 +1,77 @@
+//! `[telemetry]`, `[state]` and `[audit]`: what is told and kept.
+
+use std::net::{Ipv4Addr, SocketAddr};
+use std::path::{Path, PathBuf};
+
+use toml::Spanned;
+
+use super::Context;
+use super::reader::Section;
+use crate::audit::{self, OnFailure};
+use crate::proxy::Address;
+use crate::telemetry::{Format, Level, Settings};
+
+/// `[telemetry]`: the listener of metrics and health, and logs.
+pub fn telemetry(mut section: Section<'_>) -> (Spanned<SocketAddr>, Settings) {
+    let parse = |text: &str| text.parse::<SocketAddr>().map_err(|_| "an address is an IP address and a port");
+    let default = Spanned::new(section.at(), SocketAddr::from((Ipv4Addr::LOCALHOST, 9180)));
+    let listen = section.parsed("listen", parse).unwrap_or(default);
+    let settings = log(section.table("log", "`log`"));
+    section.finish();
+    (listen, settings)
+}
+
+fn log(mut section: Section<'_>) -> Settings {
+    let levels = [
+        ("error", Level::Error),
+        ("warn", Level::Warn),
+        ("info", Level::Info),
+        ("debug", Level::Debug),
+        ("trace", Level::Trace),
+    ];
+    let settings = Settings {
+        level: section.choice("level", &levels, &[]).unwrap_or(Level::Info),
+        format: section
+            .choice("format", &[("text", Format::Text), ("json", Format::Json)], &[])
+            .unwrap_or(Format::Text),
+        access: section.boolean("access").unwrap_or(true),
+    };
+    section.finish();
+    settings
+}
+
+/// Two listeners cannot share an address. Port 0 stands for any free port.
+pub fn keep_apart(telemetry: &Spanned<SocketAddr>, proxy: &[Spanned<Address>], context: &Context<'_>) {
+    let own = telemetry.get_ref();
+    let shares = |other: &SocketAddr| {
+        let everywhere = own.ip().is_unspecified() || other.ip().is_unspecified();
+        own.port() != 0 && own.port() == other.port() && (own.ip() == other.ip() || everywhere)
+    };
+    let clash = proxy.iter().any(|address| matches!(address.get_ref(), Address::Tcp(other) if shares(other)));
+    if clash {
+        let message = format!("the telemetry listener and the proxy cannot both listen on {own}");
+        context.report.error(telemetry.span(), message, "give `listen` in [telemetry] another port");
+    }
+}
+
+/// `[state]`: the folder of what outlives a restart.
+pub fn state(mut section: Section<'_>, context: &Context<'_>) -> PathBuf {
+    let written = section.path("dir", context.base);
+    if written.is_none() && !section.has("dir") && context.environment.state_dir().is_none() {
+        let message = "there is no folder for state: neither $STATE_DIRECTORY nor $XDG_STATE_HOME nor $HOME is set";
+        context.report.error(section.at(), message, "add `dir = \"/var/lib/countersign\"` to [state]");
+    }
+    section.finish();
+    written.or_else(|| context.environment.state_dir()).unwrap_or_default()
+}
+
+/// `[audit]`: the trail.
+pub fn audit(mut section: Section<'_>, state_dir: &Path, context: &Context<'_>) -> audit::Settings {
+    let answers = [("continue", OnFailure::Continue), ("refuse", OnFailure::Refuse)];
+    let settings = audit::Settings {
+        dir: section.path("dir", context.base).unwrap_or_else(|| state_dir.join("audit")),
+        on_failure: section.choice("on_failure", &answers, &[]).unwrap_or(OnFailure::Continue),
+    };
+    section.finish();
+    settings
+}

@@ -1,0 +1,116 @@
+//! `[[route]]`: which upstream, with which token, for whom, and what of it.
+
+use std::time::Duration;
+
+use toml::Spanned;
+use toml::de::DeValue;
+
+use super::Context;
+use super::reader::Section;
+use super::source::tls;
+use crate::authority::Endpoint;
+use crate::name::{ClientName, RouteName, TokenName};
+use crate::path::Form;
+use crate::policy::rule::{Allow, Rule, Rules};
+use crate::route::{Settings, Timeouts};
+
+const DAY: Duration = Duration::from_secs(86_400);
+
+/// What could be read of a route: enough to compare it with others, even where the rest is wrong.
+pub struct Route {
+    pub name: Option<Spanned<RouteName>>,
+    pub upstream: Option<Spanned<Endpoint>>,
+    pub token: Option<Spanned<TokenName>>,
+    pub clients: Option<Vec<Spanned<ClientName>>>,
+    pub settings: Option<Settings>,
+}
+
+pub fn read(mut section: Section<'_>, context: &Context<'_>) -> Route {
+    let name = section.name::<RouteName>("name");
+    let label = name.as_ref().map_or("the route".to_owned(), |name| format!("route `{}`", name.get_ref()));
+    section.require("name", "the route has no name", "name = \"github\"");
+    section.require(
+        "upstream",
+        format!("{label} does not name its upstream"),
+        "upstream = \"https://api.example.com\"",
+    );
+    let upstream = section.endpoint("upstream");
+    if let Some(url) = &upstream {
+        context.judge_endpoint("upstream", url);
+    }
+    let token = section.name::<TokenName>("token");
+    let clients = section.names::<ClientName>("clients");
+    if clients.as_ref().is_some_and(Vec::is_empty) {
+        section.refuse("clients", "`clients` must name at least one client", "remove the key to let every client pass");
+    }
+    let rules = rules(&mut section, &label);
+    section.choice("mode", &[("enforce", ())], &["observe"]);
+    if section.boolean("intercept") == Some(true) {
+        let message = "this version does not support `intercept = true` yet";
+        section.refuse("intercept", message, "point the app at the route's base URL instead");
+    }
+    let timeouts = timeouts(section.table("timeouts", "`timeouts`"));
+    let tls = tls(section.table("tls", "`tls`"), context);
+    section.finish();
+    let settings = || {
+        Some(Settings {
+            name: name.as_ref()?.get_ref().clone(),
+            upstream: upstream.as_ref()?.get_ref().clone(),
+            token: token.as_ref().map(|token| token.get_ref().clone()),
+            clients: clients.as_ref().map(|list| list.iter().map(|client| client.get_ref().clone()).collect()),
+            rules: rules?,
+            timeouts,
+            tls,
+        })
+    };
+    let settings = settings();
+    Route { name, upstream, token, clients, settings }
+}
+
+/// What the route lets pass. Nothing passes by default, and a route that says nothing is a mistake.
+fn rules(section: &mut Section<'_>, label: &str) -> Option<Rules> {
+    let form =
+        section.choice("path", &[("strict", Form::Strict), ("opaque", Form::Opaque)], &[]).unwrap_or(Form::Strict);
+    if !section.has("allow") {
+        let help = "list what the app calls, as in `allow = [\"GET /repos/**\"]`; all of it is `allow = \"any\"`";
+        section.report.error(section.at(), format!("{label} does not say what it allows"), help);
+    }
+    let allow = section.take("allow").and_then(|written| match written.get_ref() {
+        DeValue::String(text) if text == "any" => Some(Allow::Any),
+        DeValue::String(text) => {
+            let help = if Rule::parse(text, form).is_ok() { "put it in brackets" } else { "as in [\"GET /repos/**\"]" };
+            section.refuse("allow", "`allow` must be a list of rules, or \"any\"", help);
+            None
+        }
+        DeValue::Array(list) if list.is_empty() => {
+            section.refuse("allow", format!("{label} allows nothing"), "as in [\"GET /repos/**\"]");
+            None
+        }
+        _ => these(section, "allow", form).map(Allow::These),
+    });
+    let deny = these(section, "deny", form);
+    Some(Rules { form, allow: allow?, deny: deny.unwrap_or_default() })
+}
+
+fn these(section: &mut Section<'_>, key: &'static str, form: Form) -> Option<Vec<Rule>> {
+    let texts = section.strings(key)?;
+    let rule = |text: &Spanned<&str>| {
+        let parsed = Rule::parse(text.get_ref(), form).map_err(|error| {
+            section.report.error(text.span(), format!("`{key}`: {error}"), None);
+        });
+        parsed.ok()
+    };
+    let rules: Vec<_> = texts.iter().map(rule).collect();
+    rules.into_iter().collect()
+}
+
+fn timeouts(mut section: Section<'_>) -> Timeouts {
+    let least = Duration::from_millis(1);
+    let timeouts = Timeouts {
+        connect: section.duration("connect", least..=Duration::from_secs(300)).unwrap_or(Duration::from_secs(5)),
+        response: section.duration("response", least..=DAY).unwrap_or(Duration::from_secs(300)),
+        idle: section.duration("idle", least..=DAY).unwrap_or(Duration::from_secs(300)),
+    };
+    section.finish();
+    timeouts
+}

@@ -1,0 +1,420 @@
+use std::net::Ipv4Addr;
+use std::os::unix::fs::PermissionsExt;
+use std::path::Path;
+use std::time::Duration;
+
+use proptest::prelude::*;
+
+use super::*;
+use crate::policy::rule::Allow;
+use crate::proxy::Address;
+use crate::secret::Reference;
+use crate::token::source::Settings as Source;
+
+const GOOD: &str = include_str!("tests/good.toml");
+const FULL: &str = include_str!("tests/full.toml");
+
+/// 2026-11-22T00:00:00Z
+const NOW: Duration = Duration::from_secs(1_795_305_600);
+
+fn environment() -> Environment {
+    Environment { home: Some("/home/proxy".into()), uid: 900, cores: 2, now: NOW, ..Environment::default() }
+}
+
+fn parse(text: &str) -> Result<Config, Problems> {
+    Config::parse(text, "f.toml", Path::new("/etc/countersign"), &environment())
+}
+
+fn good(text: &str) -> Config {
+    parse(text).unwrap_or_else(|problems| panic!("{problems}"))
+}
+
+fn problems(outcome: &Result<Config, Problems>) -> &Problems {
+    outcome.as_ref().map_or_else(|problems| problems, |config| &config.warnings)
+}
+
+/// A problem a line, without file, excerpt and help; warnings too.
+fn brief(outcome: &Result<Config, Problems>) -> Vec<String> {
+    let line = |p: &Problem| format!("{}:{}: {}: {}", p.line, p.column, p.severity.as_str(), p.message);
+    problems(outcome).iter().map(line).collect()
+}
+
+/// Changes [`GOOD`] as the lines of a case say that start with `- ` and `+ `; the rest of them is what is expected then.
+fn change(case: &str) -> (String, Vec<&str>) {
+    let mut text = GOOD.to_owned();
+    let mut lines = case.trim_end().lines().skip(1).peekable();
+    let mut block = |mark: &str| -> String {
+        std::iter::from_fn(|| lines.next_if(|line| line.starts_with(mark)))
+            .map(|line| format!("{}\n", &line[2..]))
+            .collect()
+    };
+    loop {
+        let (removed, added) = (block("- "), block("+ "));
+        if removed.is_empty() {
+            break;
+        }
+        let at = text.rfind(&removed).unwrap_or_else(|| panic!("good.toml has no {removed}"));
+        text.replace_range(at..at + removed.len(), &added);
+    }
+    (text, lines.collect())
+}
+
+#[test]
+fn each_bad_config_is_refused_for_what_is_wrong_with_it_where_it_is_wrong() {
+    let cases: Vec<&str> = include_str!("tests/bad.txt").split("\n# ").skip(1).collect();
+    assert!(cases.len() >= 40);
+    let mut wrong = String::new();
+    for case in cases {
+        let (text, expected) = change(case);
+        let found = brief(&parse(&text));
+        if found != expected {
+            wrong.push_str(&format!("# {}\n{}\n\n", case.lines().next().unwrap_or_default(), found.join("\n")));
+        }
+    }
+    assert!(wrong.is_empty(), "these are reported instead:\n{wrong}");
+}
+
+#[test]
+fn a_good_config_has_no_problems() {
+    for text in [GOOD, FULL] {
+        assert_eq!(good(text).warnings.to_string(), "");
+    }
+}
+
+#[test]
+fn the_shipped_file_needs_nothing_but_a_client_of_another_user() {
+    let shipped = good(include_str!("../../config/countersign.toml"));
+    assert_eq!(shipped.warnings.len(), 1, "{}", shipped.warnings);
+    assert_eq!(shipped.tokens.len(), 1);
+}
+
+#[test]
+fn all_of_ten_problems_are_told_at_once() {
+    let found = parse(include_str!("tests/ten.toml")).expect_err("problems");
+    assert_eq!(found.len(), 10);
+    assert_eq!(found.to_string(), include_str!("tests/ten.txt"));
+    let json = found.to_json();
+    assert_eq!(
+        json[1],
+        serde_json::json!({
+            "file": "f.toml", "line": 3, "column": 1, "severity": "error",
+            "message": "unknown key `wokers` in [proxy]", "help": "did you mean `workers`?",
+        })
+    );
+}
+
+#[test]
+fn what_is_not_written_has_safe_defaults() {
+    let config = good(GOOD);
+    let seconds = Duration::from_secs;
+    assert_eq!(config.proxy.listen, [Address::Tcp((Ipv4Addr::LOCALHOST, 8080).into())]);
+    assert_eq!((config.proxy.workers, config.proxy.drain), (2, seconds(30)));
+    assert_eq!((config.proxy.limits.header_bytes, config.proxy.limits.connections), (32768, 10_000));
+    assert_eq!(config.destinations.allow, []);
+    assert_eq!(config.scrape, (Ipv4Addr::LOCALHOST, 9180).into());
+    assert_eq!(config.audit.dir, Path::new("/home/proxy/.local/state/countersign/audit"));
+    assert_eq!(config.audit.on_failure, audit::OnFailure::Continue);
+    let token = &config.tokens[0];
+    assert_eq!((token.rotation.at, token.rotation.jitter), (0.7, 0.1));
+    assert_eq!((token.rotation.skew, token.rotation.max_life), (seconds(30), seconds(3600)));
+    assert_eq!((token.placement.header.as_str(), &*token.placement.before), ("authorization", "Bearer "));
+    assert!(token.required);
+    let Source::ClientCredentials(source) = &token.source else { panic!("another source") };
+    assert_eq!(source.scope, ["contents:read"], "what the token is granted is asked for");
+    let timeouts = config.routes[0].timeouts;
+    assert_eq!((timeouts.connect, timeouts.response, timeouts.idle), (seconds(5), seconds(300), seconds(300)));
+    assert_eq!(config.routes[0].clients, None);
+}
+
+#[test]
+fn every_key_reaches_the_settings() {
+    let config = good(FULL);
+    assert_eq!(config.proxy.listen[2], Address::Unix("/etc/countersign/proxy.sock".into()));
+    assert_eq!(config.proxy.limits.body_timeout, Duration::from_millis(250));
+    assert_eq!(config.destinations.allow.len(), 2);
+    assert_eq!((config.telemetry.format, config.telemetry.access), (telemetry::Format::Json, false));
+    assert_eq!(config.audit.dir, Path::new("/var/log/countersign"));
+    assert_eq!((config.clients[1].uid, config.clients[1].gid), (Some(1001), Some(50)));
+    let [issued, variable, file, signed] = &config.tokens[..] else { panic!("four tokens") };
+    assert_eq!(issued.hosts[0].to_string(), "api.example.com");
+    assert_eq!((&*issued.placement.before, &*issued.placement.after), ("Token ", ";"));
+    let Source::ClientCredentials(source) = &issued.source else { panic!("another source") };
+    assert_eq!(source.client_secret, Reference::File("/etc/countersign/secret".into()));
+    assert_eq!(source.scope, ["read"]);
+    assert_eq!(source.extra, [("tenant".to_owned(), "one".to_owned())]);
+    assert_eq!(source.tls.ca.as_deref(), Some(Path::new("/etc/countersign/ca.pem")));
+    assert_eq!(variable.source, Source::Env { name: "API_TOKEN".to_owned() });
+    assert_eq!(variable.grant_ends, file.grant_ends, "a date and its text");
+    assert_eq!(variable.grant_ends, issued.grant_ends + Duration::from_secs(86_400), "a date lasts until its end");
+    assert_eq!(file.source, Source::File { path: "/etc/countersign/token".into() });
+    let Source::SignedJwt(source) = &signed.source else { panic!("another source") };
+    assert_eq!(source.claims["level"], 16);
+    assert_eq!((source.audience.len(), source.lifetime), (2, Duration::from_secs(120)));
+    assert!(matches!(&config.routes[0].rules.allow, Allow::These(rules) if rules.len() == 2));
+    assert_eq!(config.routes[1].rules.allow, Allow::Any);
+    assert_eq!(config.routes[6].token, None);
+}
+
+#[test]
+fn without_clients_the_implicit_one_is_local() {
+    let (routes, _) = GOOD.split_once("[[client]]").expect("a client");
+    let config = good(&routes.replace("allow =", "clients = [\"local\"]\nallow ="));
+    assert_eq!(config.routes[0].clients, Some(vec![ClientName::implicit()]));
+    assert_eq!(brief(&Ok(config)).len(), 1, "the app is not kept apart from the proxy");
+    assert!(parse(&GOOD.replace("allow =", "clients = [\"local\"]\nallow =")).is_err());
+}
+
+#[test]
+fn of_very_many_problems_errors_are_told_first() {
+    let unused: String = (0..1500).map(|n| format!("x{n} = 1\n")).collect();
+    assert_eq!(parse(&format!("{unused}{GOOD}")).expect_err("unknown").len(), 1000);
+}
+
+#[test]
+fn very_deep_nesting_is_refused_and_does_no_harm() {
+    let deep = 100_000;
+    let texts = [
+        format!("x = {}", "[".repeat(deep)),
+        format!("x = {}", "{a=".repeat(deep)),
+        format!("{}x = 1", "a.".repeat(deep)),
+        format!("[{}x]", "a.".repeat(deep)),
+        "\u{feff}x = 1".to_owned(),
+    ];
+    for text in texts {
+        assert!(parse(&text).is_err_and(|problems| problems.has_errors()));
+    }
+}
+
+fn with_variables(text: &str, variables: &[(&str, &str)]) -> Result<Config, Problems> {
+    let own = |(name, value): &(&str, &str)| (format!("COUNTERSIGN_{name}"), (*value).to_owned());
+    let environment = Environment { scalars: variables.iter().map(own).collect(), ..environment() };
+    Config::parse(text, "f.toml", Path::new("/etc/countersign"), &environment)
+}
+
+#[test]
+fn a_variable_takes_the_place_of_a_scalar() {
+    let variables = [
+        ("PROXY__WORKERS", "7"),
+        ("PROXY__LIMITS__IDLE_TIMEOUT", "3s"),
+        ("TELEMETRY__LOG__ACCESS", "true"),
+        ("STATE__DIR", "/s"),
+    ];
+    for text in [GOOD, FULL] {
+        let config = with_variables(text, &variables).unwrap_or_else(|problems| panic!("{problems}"));
+        assert_eq!((config.proxy.workers, config.proxy.limits.idle_timeout), (7, Duration::from_secs(3)));
+        assert_eq!((config.telemetry.access, &*config.state_dir), (true, Path::new("/s")));
+    }
+}
+
+#[test]
+fn a_variable_that_sets_nothing_or_nonsense_is_an_error_that_names_it() {
+    let variables = [
+        ("PROXY__DRAIN", "soon"),
+        ("PROXY__LISTEN", "0.0.0.0:80"),
+        ("PROXY__WOKERS", "2"),
+        ("ROUTE__ALLOW", "any"),
+        ("TELEMETRY__LISTEN", "127.0.0.1:8080"),
+    ];
+    let found = with_variables(GOOD, &variables);
+    assert_eq!(
+        brief(&found),
+        [
+            "1:1: error: $COUNTERSIGN_PROXY__DRAIN: `drain` must be a duration",
+            "1:1: error: $COUNTERSIGN_PROXY__LISTEN: no variable of this name sets anything",
+            "1:1: error: $COUNTERSIGN_PROXY__WOKERS: no variable of this name sets anything",
+            "1:1: error: $COUNTERSIGN_ROUTE__ALLOW: no variable of this name sets anything",
+            "1:1: error: $COUNTERSIGN_TELEMETRY__LISTEN: the telemetry listener and the proxy cannot both listen on \
+             127.0.0.1:8080",
+        ]
+    );
+    assert_eq!(problems(&found).to_json()[2]["help"], "did you mean `COUNTERSIGN_PROXY__WORKERS`?");
+}
+
+#[test]
+fn the_digest_is_that_of_the_bytes() {
+    assert_eq!(good("").digest, "e3b0c44298fc1c149afbf4c8996fb92427ae41e4649b934ca495991b7852b855");
+}
+
+#[test]
+fn a_secret_in_the_file_is_in_no_output() {
+    const SECRET: &str = "hunter2canary";
+    let source = |text: &str| {
+        let line = GOOD.lines().find(|line| line.starts_with("source")).expect("a source");
+        GOOD.replace(line, text)
+    };
+    let inline = r#"token_url = "https://issuer.example/token", client_id = "ci""#;
+    let texts = [
+        GOOD.replace("env:CI_SECRET", SECRET),
+        GOOD.replace("env:CI_SECRET", &format!("env:{SECRET}-x")),
+        GOOD.replace("client_id", "clientid").replace("env:CI_SECRET", SECRET),
+        GOOD.replace("\"env:CI_SECRET\"", &format!("[\"{SECRET}\"]")),
+        GOOD.replace("\"env:CI_SECRET\"", &format!("'''\n{SECRET}\n'''")),
+        GOOD.replace("\"env:CI_SECRET\"", SECRET),
+        GOOD.replace("\"env:CI_SECRET\"", &format!("\"{SECRET}")),
+        GOOD.replace("client_secret", "secret").replace("env:CI_SECRET", SECRET),
+        GOOD.replace("client_secret =", "client_secret").replace("env:CI_SECRET", SECRET),
+        GOOD.replace("https://issuer", &format!("https://user:{SECRET}@issuer")),
+        GOOD.replace("/token\"", &format!("/token?key={SECRET}\"")),
+        GOOD.replace("https://api", &format!("https://{SECRET}@api")),
+        GOOD.replace("token = \"github\"", &format!("token = \"{SECRET}\"")),
+        GOOD.replace("name = \"app\"", &format!("name = \"{SECRET}!\"")),
+        GOOD.replace("# end", &format!("password = \"{SECRET}\"")),
+        GOOD.replace("# end", &format!("[vault]\nauth = {{ secret_id = \"{SECRET}\" }}")),
+        GOOD.replace("# end", &format!("[client.key]\nvalue = \"{SECRET}\"")),
+        source(&format!("source = \"{SECRET}\"")),
+        source(&format!("source = {{ kind = \"aws_static\", secret_key = \"{SECRET}\" }}")),
+        source(&format!("source = {{ kind = \"env\", name = \"{SECRET}-x\", value = \"{SECRET}\" }}")),
+        source(&format!(
+            "source = {{ kind = \"client_credentials\", {inline}, client_secret = \"env:X\", x = 1, \
+             headers = {{ X-Key = \"{SECRET}\", Authorization = \"{SECRET}\" }}, extra = {{ password = \"{SECRET}\" }} }}"
+        )),
+        source(&format!("source = {{ kind = \"signed_jwt\", key = \"-----BEGIN {SECRET}\\n\", lifetme = 5 }}")),
+        GOOD.replace("# end", "").replace("[[client]]", &format!("tls = {{ ca = \"{SECRET}\\n\" }}\n[[client]]")),
+        GOOD.replace("hosts", &format!("placement = \"sk-{SECRET}-0123456789\"\nhosts")),
+        GOOD.replace("hosts", &format!("placement = {{ header = \"a\", template = \"{SECRET}\" }}\nhosts")),
+    ];
+    for text in texts {
+        assert!(text.contains(SECRET));
+        let found = parse(&text).expect_err(&text);
+        for output in [found.to_string(), found.to_json().to_string(), format!("{found:?}")] {
+            assert!(!output.contains(SECRET), "{text}\n{output}");
+        }
+    }
+}
+
+/// A line of a file, the value of a key or a stretch of text, replaced by something else.
+fn mutated(text: &str, line: usize, with: &str, whole: bool) -> String {
+    let lines: Vec<&str> = text.lines().collect();
+    let line = line % lines.len();
+    let changed = match lines[line].split_once(" = ") {
+        Some((key, _)) if !whole => format!("{key} = {with}"),
+        _ => with.to_owned(),
+    };
+    let before = lines[..line].iter().copied();
+    before.chain([&*changed]).chain(lines[line + 1..].iter().copied()).collect::<Vec<_>>().join("\n")
+}
+
+const VALUES: [&str; 16] = [
+    "",
+    "\"\"",
+    "5",
+    "-1",
+    "1.5",
+    "true",
+    "[]",
+    "[5, \"a\"]",
+    "{}",
+    "[{}]",
+    "{ kind = \"env\" }",
+    "2027-06-30",
+    "\"ä\\n\"",
+    "\"5s\"",
+    "\"any\"",
+    "[[route]]",
+];
+
+proptest! {
+    #[test]
+    fn a_mutated_config_is_refused_with_an_error_or_taken_without_one(
+        changes in prop::collection::vec((0usize..200, prop::sample::select(&VALUES[..]), any::<bool>()), 1..4),
+        cut in prop::option::of((0usize..3000, 0usize..40, "\\PC{0,3}")),
+        full in any::<bool>(),
+    ) {
+        let mut text = if full { FULL } else { GOOD }.to_owned();
+        for (line, with, whole) in changes {
+            text = mutated(&text, line, with, whole);
+        }
+        if let Some((at, length, with)) = cut {
+            let start = text.floor_char_boundary(at.min(text.len()));
+            let end = text.floor_char_boundary((at + length).clamp(start, text.len())).max(start);
+            text.replace_range(start..end, &with);
+        }
+        let outcome = parse(&text);
+        prop_assert_eq!(outcome.is_err(), problems(&outcome).has_errors());
+        let lines = text.split('\n').count();
+        for problem in problems(&outcome) {
+            prop_assert!((1..=lines).contains(&problem.line) && problem.column >= 1);
+        }
+        problems(&outcome).to_string();
+    }
+}
+
+/// A folder with a config in it that has this mode.
+fn folder(text: &[u8], mode: u32) -> (tempfile::TempDir, PathBuf) {
+    let folder = tempfile::tempdir().expect("temporary folder");
+    let path = folder.path().join("countersign.toml");
+    std::fs::write(&path, text).expect("write");
+    std::fs::set_permissions(&path, std::fs::Permissions::from_mode(mode)).expect("chmod");
+    (folder, path)
+}
+
+fn own() -> Environment {
+    Environment { uid: rustix::process::geteuid().as_raw(), ..environment() }
+}
+
+#[test]
+fn a_file_is_read_and_its_relative_paths_start_from_its_folder() {
+    let (folder, path) = folder(FULL.as_bytes(), 0o644);
+    let config = Config::load(&path, &own()).expect("loads");
+    assert_eq!(config.state_dir, folder.path().join("state"));
+}
+
+#[test]
+fn a_file_that_others_can_write_is_refused() {
+    for mode in [0o664, 0o646, 0o666] {
+        let (_folder, path) = folder(GOOD.as_bytes(), mode);
+        let error = Config::load(&path, &own()).expect_err("writable");
+        assert!(matches!(error, LoadError::Writable { .. }));
+        assert!(error.to_string().ends_with(&format!("help: chmod go-w {}", path.display())), "{error}");
+    }
+}
+
+#[test]
+fn behind_a_link_the_target_is_judged() {
+    let (folder, path) = folder(GOOD.as_bytes(), 0o666);
+    let link = folder.path().join("link.toml");
+    std::os::unix::fs::symlink(&path, &link).expect("link");
+    assert!(matches!(Config::load(&link, &own()), Err(LoadError::Writable { .. })));
+}
+
+#[test]
+fn what_is_no_file_or_no_text_is_refused() {
+    let (folder, path) = folder(b"# a\n# \xff\n", 0o600);
+    let error = Config::load(&path, &own()).expect_err("no text");
+    assert_eq!(error.to_json()[0]["line"], 2);
+    assert_eq!(error.to_json()[0]["message"], "the file is not UTF-8 text");
+    assert!(matches!(Config::load(folder.path(), &own()), Err(LoadError::NotAFile(_))));
+    assert!(matches!(Config::load(&folder.path().join("none"), &own()), Err(LoadError::Missing(_))));
+    std::fs::write(&path, vec![b'#'; 4 * 1024 * 1024 + 1]).expect("write");
+    assert!(matches!(Config::load(&path, &own()), Err(LoadError::TooLarge(_))));
+}
+
+#[test]
+fn a_file_of_another_user_is_refused() {
+    let (_folder, path) = folder(GOOD.as_bytes(), 0o600);
+    if own().uid == 0 {
+        std::os::unix::fs::chown(&path, Some(4321), None).expect("chown");
+        let error = Config::load(&path, &own()).expect_err("of another user");
+        assert!(matches!(error, LoadError::Owner { owner: 4321, .. }), "{error}");
+        assert_eq!(error.to_json()[0]["help"], format!("chown root {}", path.display()));
+    } else {
+        let other = Environment { uid: own().uid + 1, ..own() };
+        assert!(matches!(Config::load(&path, &other), Err(LoadError::Owner { .. })));
+    }
+}
+
+#[test]
+fn the_config_is_looked_for_where_it_was_named_and_then_where_it_belongs() {
+    let (folder, _) = folder(b"", 0o600);
+    let ours = folder.path().join("countersign");
+    std::fs::create_dir(&ours).expect("create");
+    let users = ours.join("countersign.toml");
+    let named = Environment { config: Some("/named".into()), ..Environment::default() };
+    assert_eq!(find(Some(Path::new("asked")), &named).expect("found"), Path::new("asked"));
+    assert_eq!(find(None, &named).expect("found"), Path::new("/named"));
+    let environment = Environment { xdg_config_home: Some(folder.path().to_owned()), ..Environment::default() };
+    let error = find(None, &environment).expect_err("not there");
+    assert_eq!(error.places, [users.clone(), "/etc/countersign/countersign.toml".into()]);
+    std::fs::write(&users, "").expect("write");
+    assert_eq!(find(None, &environment).expect("found"), users);
+}

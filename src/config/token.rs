@@ -1,0 +1,150 @@
+//! `[[token]]`: who asks for it, why, for which scopes and until when; where it comes from and where it may go.
+
+use std::time::Duration;
+
+use toml::Spanned;
+use toml::de::DeValue;
+
+use super::Context;
+use super::reader::Section;
+use super::{placement, source, value};
+use crate::authority::Host;
+use crate::name::TokenName;
+use crate::token::{Rotation, Settings};
+
+const DAY: Duration = Duration::from_secs(86_400);
+const SECOND: Duration = Duration::from_secs(1);
+
+/// A longer grant is worth a look.
+const LONG_GRANT: Duration = DAY.saturating_mul(366);
+
+/// What could be read of a token: enough to judge the routes that name it, even where the rest is wrong.
+pub struct Token {
+    pub name: Option<Spanned<TokenName>>,
+    pub hosts: Option<Vec<Host>>,
+    pub settings: Option<Settings>,
+}
+
+pub fn read(mut section: Section<'_>, context: &Context<'_>) -> Token {
+    let name = section.name::<TokenName>("name");
+    let label = name.as_ref().map_or("the token".to_owned(), |name| format!("token `{}`", name.get_ref()));
+    say_what_is_missing(&section, &label);
+    let owner = section.text("owner");
+    let reason = section.text("reason");
+    let scopes = scopes(&mut section);
+    let grant_ends = expires(&mut section, &label, context);
+    let hosts = hosts(&mut section);
+    let required = section.boolean("required").unwrap_or(true);
+    let placement = placement::read(&mut section);
+    let rotation = rotation(section.table("rotation", "`rotation`"));
+    let source = source::read(section.table("source", "`source`"), scopes.as_deref(), context);
+    section.finish();
+    let settings = || {
+        Some(Settings {
+            name: name.as_ref()?.get_ref().clone(),
+            owner: owner?,
+            reason: reason?,
+            scopes: scopes?,
+            grant_ends: grant_ends?,
+            hosts: hosts.clone()?,
+            required,
+            placement: placement?,
+            rotation,
+            source: source?,
+        })
+    };
+    let settings = settings();
+    Token { name, hosts, settings }
+}
+
+/// Nothing is provisioned without the first four answers.
+fn say_what_is_missing(section: &Section<'_>, label: &str) {
+    section.require("name", "the token has no name", "name = \"github\"");
+    let questions = [
+        ("owner", "who owns it", "owner = \"team@example.com\""),
+        ("reason", "why it is needed", "reason = \"read release assets in CI\""),
+        ("scopes", "which scopes it needs", "scopes = [\"contents:read\"]"),
+        ("expires", "until when it is granted", "expires = \"2027-06-30\""),
+        ("hosts", "where it may be sent", "hosts = [\"api.example.com\"]"),
+        ("source", "where it comes from", "source = { kind = \"client_credentials\", ... }"),
+    ];
+    for (key, question, example) in questions {
+        let replaced = key == "expires" && section.has("permanent");
+        if !replaced {
+            section.require(key, format!("{label} does not say {question}"), example);
+        }
+    }
+}
+
+fn scopes(section: &mut Section<'_>) -> Option<Vec<String>> {
+    let texts = section.strings("scopes")?;
+    if texts.is_empty() {
+        section.refuse("scopes", "`scopes` must name at least one scope", "as in [\"contents:read\"]");
+        return None;
+    }
+    let scope = |text: &Spanned<&str>| {
+        if value::is_scope(text.get_ref()) {
+            return Some((*text.get_ref()).to_owned());
+        }
+        let message = "`scopes`: a scope is visible ASCII without spaces, quotation marks and backslashes";
+        section.report.error(text.span(), message, "write one scope an item");
+        None
+    };
+    // All of them are looked at, so that each problem is told.
+    let scopes: Vec<_> = texts.iter().map(scope).collect();
+    scopes.into_iter().collect()
+}
+
+/// When the grant ends: a date, or a time with its offset.
+fn expires(section: &mut Section<'_>, label: &str, context: &Context<'_>) -> Option<Duration> {
+    let written = section.take("expires")?;
+    let text = match written.get_ref() {
+        DeValue::Datetime(time) => time.to_string(),
+        DeValue::String(text) => text.to_string(),
+        _ => return section.mismatch("expires", written, "a date"),
+    };
+    let ends =
+        value::moment(&text).map_err(|error| section.refuse("expires", format!("`expires`: {error}"), None)).ok()?;
+    if ends <= context.environment.now {
+        let message = format!("the grant of {label} has ended: the token starts retired");
+        context.report.warning(written.span(), message, "ask for it anew with a later `expires`, or remove the token");
+    } else if ends > context.environment.now.saturating_add(LONG_GRANT) {
+        let message = format!("the grant of {label} lasts for more than a year");
+        context.report.warning(written.span(), message, "a shorter one is looked at again sooner");
+    }
+    Some(ends)
+}
+
+fn hosts(section: &mut Section<'_>) -> Option<Vec<Host>> {
+    let texts = section.strings("hosts")?;
+    if texts.is_empty() {
+        section.refuse("hosts", "`hosts` must name at least one host", "as in [\"api.example.com\"]");
+        return None;
+    }
+    let host = |text: &Spanned<&str>| {
+        let parsed = Host::parse(text.get_ref()).map_err(|error| {
+            if text.get_ref().contains(['@', '?', '#']) {
+                section.report.conceal(text.span());
+            }
+            section.report.error(text.span(), format!("`hosts`: {error}"), "a host is like \"api.example.com\"");
+        });
+        parsed.ok()
+    };
+    let hosts: Vec<_> = texts.iter().map(host).collect();
+    hosts.into_iter().collect()
+}
+
+fn rotation(mut section: Section<'_>) -> Rotation {
+    let rotation = Rotation {
+        at: section.number("at", 0.1..=0.95).unwrap_or(0.7),
+        jitter: section.number("jitter", 0.0..=0.5).unwrap_or(0.1),
+        skew: section.duration("skew", Duration::ZERO..=DAY).unwrap_or(Duration::from_secs(30)),
+        max_life: section.duration("max_life", SECOND..=DAY * 90).unwrap_or(Duration::from_secs(3600)),
+    };
+    if rotation.jitter >= rotation.at {
+        let key = if section.has("jitter") { "jitter" } else { "at" };
+        section.refuse(key, "`jitter` must be less than `at`: a generation would be replaced as it is issued", None);
+    }
+    section.finish();
+    rotation
+}

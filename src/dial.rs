@@ -1,0 +1,269 @@
+//! Resolve, judge every address, connect: for upstreams and for our own calls.
+//!
+//! ```text
+//! authority → resolve once → judge every answer → TCP, one judged address after the other → TLS, verified → Connection
+//! ```
+//!
+//! Invariant: what is dialled was judged, and is not resolved again in between; and one bad address among the answers
+//! rejects them all, because whoever slipped it in chooses which one is tried. The certificate of a [`Connection`] was
+//! verified for the host of its authority.
+
+pub mod address;
+pub mod stream;
+
+use std::fmt;
+use std::io;
+use std::net::{IpAddr, SocketAddr};
+use std::sync::Arc;
+use std::time::Duration;
+
+use arc_swap::ArcSwap;
+use rustls::ClientConfig;
+use rustls_pki_types::ServerName;
+use tokio::net::TcpStream;
+use tokio::time::{Instant, timeout_at};
+use tokio_rustls::TlsConnector;
+
+pub use self::address::{Destinations, Kind, Prohibited};
+pub use self::stream::Stream;
+use crate::authority::{Authority, Host};
+use crate::text::printable;
+use crate::tls::Security;
+
+/// Connects. It keeps no connection and belongs to no runtime: one serves all threads.
+pub struct Dialer {
+    destinations: ArcSwap<Destinations>,
+    own: Vec<SocketAddr>,
+    resolver: Resolver,
+}
+
+/// What to connect to.
+#[derive(Clone, Copy, Debug)]
+pub struct Target<'a> {
+    pub authority: &'a Authority,
+    pub security: &'a Security,
+    /// For all of it: resolve, connect, handshake.
+    pub timeout: Duration,
+}
+
+/// An established connection, verified for its authority if it is one under TLS.
+#[derive(Debug)]
+pub struct Connection {
+    pub io: Stream,
+    pub authority: Authority,
+    pub protocol: Protocol,
+}
+
+/// What is spoken on a connection.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
+pub enum Protocol {
+    Http1,
+    Http2,
+}
+
+/// Why there is no connection.
+#[derive(Debug, thiserror::Error)]
+pub enum DialError {
+    #[error(transparent)]
+    Prohibited(#[from] Prohibited),
+    #[error("{0} is another machine, and the URL is plain http")]
+    Clear(SocketAddr),
+    #[error("cannot resolve {0}: {1}")]
+    Resolve(Host, io::Error),
+    #[error("{0} refuses connections")]
+    Refused(SocketAddr),
+    #[error("cannot connect to {0}: {1}")]
+    Connect(SocketAddr, io::Error),
+    #[error("no answer in time: {0}")]
+    Timeout(Stage),
+    #[error("the TLS handshake with {authority} failed: {detail}")]
+    Tls { kind: TlsKind, authority: Authority, detail: String },
+}
+
+/// How far an attempt came.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Stage {
+    Resolve,
+    Connect,
+    Handshake,
+}
+
+/// Whether it was the peer's certificate that failed, or something else about TLS.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum TlsKind {
+    Certificate,
+    Protocol,
+}
+
+enum Resolver {
+    System,
+    Given(Box<Answers>),
+}
+
+type Answers = dyn Fn(&str) -> io::Result<Vec<IpAddr>> + Send + Sync;
+
+impl Dialer {
+    /// `own` are the addresses of our own listeners, which are never dialled.
+    pub fn new(destinations: Destinations, own: Vec<SocketAddr>) -> Self {
+        Self { destinations: ArcSwap::from_pointee(destinations), own, resolver: Resolver::System }
+    }
+
+    /// From now on other destinations are allowed; connections that are there already are not this one's to close.
+    pub fn allow(&self, destinations: Destinations) {
+        self.destinations.store(Arc::new(destinations));
+    }
+
+    /// Names are resolved by `answer` instead of the system; its answers are judged all the same.
+    pub fn with_resolver(self, answer: impl Fn(&str) -> io::Result<Vec<IpAddr>> + Send + Sync + 'static) -> Self {
+        Self { resolver: Resolver::Given(Box::new(answer)), ..self }
+    }
+
+    /// Whether `ip` may be dialled.
+    ///
+    /// # Errors
+    /// When it is not public and not allowed, or is never allowed.
+    pub fn judge(&self, ip: IpAddr, port: u16) -> Result<(), Prohibited> {
+        if address::is_own(&self.own, ip, port) {
+            return Err(Prohibited { address: ip, kind: Kind::Own });
+        }
+        self.destinations.load().judge(ip)
+    }
+
+    /// Connects to `target`, within its timeout.
+    ///
+    /// # Errors
+    /// When an address is prohibited, none answers in time, or the peer does not prove that it is the authority.
+    pub async fn connect(&self, target: &Target<'_>) -> Result<Connection, DialError> {
+        let Target { authority, security, timeout } = *target;
+        let deadline = Instant::now() + timeout;
+        let late = |stage| move |_| DialError::Timeout(stage);
+
+        let addresses = timeout_at(deadline, self.resolve(authority)).await.map_err(late(Stage::Resolve))??;
+        if let (Security::Plain, Some(address)) = (security, addresses.iter().find(|a| !a.ip().is_loopback())) {
+            return Err(DialError::Clear(*address));
+        }
+        let tcp = self.reach(&addresses, deadline).await?;
+        let (io, protocol) = match security {
+            Security::Plain => (Stream::Plain(tcp), Protocol::Http1),
+            Security::Tls(config) => {
+                let handshake = handshake(tcp, authority, config);
+                timeout_at(deadline, handshake).await.map_err(late(Stage::Handshake))??
+            }
+        };
+        Ok(Connection { io, authority: authority.clone(), protocol })
+    }
+
+    /// The addresses of an authority, in the order in which to try them: all of them judged.
+    async fn resolve(&self, authority: &Authority) -> Result<Vec<SocketAddr>, DialError> {
+        let unresolved = |error| DialError::Resolve(authority.host.clone(), error);
+        let port = authority.port;
+        let addresses: Vec<SocketAddr> = match (&authority.host, &self.resolver) {
+            (Host::Ip(ip), _) => vec![SocketAddr::new(*ip, port)],
+            (Host::Name(name), Resolver::System) => {
+                tokio::net::lookup_host((&**name, port)).await.map_err(unresolved)?.collect()
+            }
+            (Host::Name(name), Resolver::Given(answer)) => {
+                answer(name).map_err(unresolved)?.into_iter().map(|ip| SocketAddr::new(ip, port)).collect()
+            }
+        };
+        if addresses.is_empty() {
+            return Err(unresolved(io::Error::new(io::ErrorKind::NotFound, "the name has no address")));
+        }
+        for address in &addresses {
+            self.judge(address.ip(), port)?;
+        }
+        Ok(alternating(addresses))
+    }
+
+    /// The first of the addresses that answers. Each may take its share of the time that is left, so that a silent one
+    /// does not use up what the next would need.
+    async fn reach(&self, addresses: &[SocketAddr], deadline: Instant) -> Result<TcpStream, DialError> {
+        let addresses = &addresses[..addresses.len().min(MAX_ATTEMPTS)];
+        let mut failure = DialError::Timeout(Stage::Connect);
+        for (tried, address) in addresses.iter().enumerate() {
+            let left = u32::try_from(addresses.len() - tried).unwrap_or(u32::MAX);
+            let share = deadline.saturating_duration_since(Instant::now()) / left;
+            failure = match timeout_at(Instant::now() + share, open(*address)).await {
+                Ok(Ok(tcp)) => return Ok(tcp),
+                Ok(Err(error)) if error.kind() == io::ErrorKind::ConnectionRefused => DialError::Refused(*address),
+                Ok(Err(error)) => DialError::Connect(*address, error),
+                Err(_) => DialError::Timeout(Stage::Connect),
+            };
+        }
+        Err(failure)
+    }
+}
+
+async fn open(address: SocketAddr) -> io::Result<TcpStream> {
+    let tcp = TcpStream::connect(address).await?;
+    tcp.set_nodelay(true)?;
+    Ok(tcp)
+}
+
+async fn handshake(
+    tcp: TcpStream,
+    authority: &Authority,
+    config: &Arc<ClientConfig>,
+) -> Result<(Stream, Protocol), DialError> {
+    let failed = |kind, detail: String| DialError::Tls { kind, authority: authority.clone(), detail };
+    let name = match &authority.host {
+        Host::Ip(ip) => ServerName::from(*ip),
+        Host::Name(name) => ServerName::try_from(name.to_string())
+            .map_err(|_| failed(TlsKind::Certificate, "no certificate can be valid for such a name".to_owned()))?,
+    };
+    let tls = TlsConnector::from(config.clone()).connect(name, tcp).await.map_err(|error| {
+        let kind = kind_of(&error);
+        failed(kind, printable(&error.to_string(), MAX_DETAIL))
+    })?;
+    let protocol = match tls.get_ref().1.alpn_protocol() {
+        Some(b"h2") => Protocol::Http2,
+        Some(_) | None => Protocol::Http1,
+    };
+    Ok((Stream::Tls(Box::new(tls)), protocol))
+}
+
+fn kind_of(error: &io::Error) -> TlsKind {
+    match error.get_ref().and_then(|inner| inner.downcast_ref::<rustls::Error>()) {
+        Some(
+            rustls::Error::InvalidCertificate(_)
+            | rustls::Error::InvalidCertRevocationList(_)
+            | rustls::Error::NoCertificatesPresented
+            | rustls::Error::UnsupportedNameType,
+        ) => TlsKind::Certificate,
+        // A reset, an alert, no version or cipher in common: the list is the library's and grows.
+        Some(_) | None => TlsKind::Protocol,
+    }
+}
+
+/// The families in turn, that of the resolver's first answer first: a family without a way out costs one attempt.
+fn alternating(addresses: Vec<SocketAddr>) -> Vec<SocketAddr> {
+    let first = addresses.first().map(SocketAddr::is_ipv6);
+    let (mut one, mut other): (Vec<_>, Vec<_>) = addresses.into_iter().partition(|a| Some(a.is_ipv6()) == first);
+    one.reverse();
+    other.reverse();
+    let mut order = Vec::with_capacity(one.len() + other.len());
+    while !one.is_empty() || !other.is_empty() {
+        order.extend(one.pop());
+        order.extend(other.pop());
+    }
+    order
+}
+
+impl fmt::Display for Stage {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Resolve => "the name was still being resolved",
+            Self::Connect => "the connection was still being opened",
+            Self::Handshake => "the TLS handshake was still going on",
+        })
+    }
+}
+
+/// A name may have hundreds of addresses; a timeout has room for a few.
+const MAX_ATTEMPTS: usize = 6;
+
+/// Characters of a TLS error that are kept: it may list the names of a peer's certificate.
+const MAX_DETAIL: usize = 300;
+
+#[cfg(test)]
+mod tests;

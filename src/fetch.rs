@@ -1,0 +1,203 @@
+//! HTTP client for our own calls: to issuers, and to whoever is told of an alert.
+//!
+//! ```text
+//! Call → dial (judged, verified) → one HTTP/1.1 exchange on a fresh connection → Answer
+//! ```
+//!
+//! Invariant: a call ends. Its time, its head and its body are bounded, nothing is retried and no redirect is followed;
+//! the connection is driven inside of the call, so that dropping the call leaves nothing running behind.
+
+use std::convert::Infallible;
+use std::error::Error as _;
+use std::io;
+use std::sync::Arc;
+use std::time::Duration;
+
+use bytes::Bytes;
+use http::header::{CONNECTION, CONTENT_LENGTH, HOST, TRANSFER_ENCODING, USER_AGENT};
+use http::{HeaderMap, HeaderValue, Method, Request, StatusCode, Uri};
+use http_body::Body as _;
+use http_body_util::{BodyExt, Full};
+use hyper::body::Incoming;
+use hyper::client::conn::http1;
+use hyper_util::rt::TokioIo;
+use tokio::time::timeout;
+use zeroize::Zeroizing;
+
+use crate::authority::Endpoint;
+use crate::dial::{DialError, Dialer, Stream, Target};
+use crate::tls::{self, Alpn, Security};
+
+/// Makes calls. It keeps no connection and belongs to no runtime.
+pub struct Fetcher {
+    dialer: Arc<Dialer>,
+}
+
+/// Whom to call: a URL, and how a connection to it is protected.
+#[derive(Clone, Debug)]
+pub struct Remote {
+    endpoint: Endpoint,
+    security: Security,
+    host: HeaderValue,
+    target: Uri,
+}
+
+/// One request.
+pub struct Call<'a> {
+    pub method: Method,
+    pub remote: &'a Remote,
+    pub headers: HeaderMap,
+    pub body: Zeroizing<Vec<u8>>,
+}
+
+/// What came back, whatever its status.
+pub struct Answer {
+    pub status: StatusCode,
+    pub headers: HeaderMap,
+    pub body: Zeroizing<Vec<u8>>,
+}
+
+/// Why an endpoint cannot be called.
+#[derive(Debug, thiserror::Error)]
+pub enum RemoteError {
+    #[error(transparent)]
+    Tls(#[from] tls::Error),
+    #[error("{0} cannot be written into a request")]
+    NotRequestable(Endpoint),
+}
+
+/// Why there is no answer. No text holds bytes of one.
+#[derive(Debug, thiserror::Error)]
+pub enum FetchError {
+    #[error(transparent)]
+    Dial(#[from] DialError),
+    #[error("no complete answer within {} s", TOTAL.as_secs())]
+    Timeout,
+    #[error("the head of the answer is larger than {} KiB", MAX_HEAD / 1024)]
+    HeadTooLarge,
+    #[error("the body of the answer is larger than {} KiB", MAX_BODY / 1024)]
+    BodyTooLarge,
+    #[error("the connection ended before the answer did")]
+    CutOff,
+    #[error("the answer is not sound HTTP/1.1: {0}")]
+    NotHttp(hyper::Error),
+}
+
+impl Remote {
+    /// # Errors
+    /// When the roots for `https` cannot be read.
+    pub fn new(endpoint: Endpoint, tls: &tls::Settings) -> Result<Self, RemoteError> {
+        let host = endpoint.authority.to_header(endpoint.scheme);
+        let (Ok(host), Ok(target)) = (HeaderValue::from_str(&host), Uri::try_from(&endpoint.path)) else {
+            return Err(RemoteError::NotRequestable(endpoint));
+        };
+        // HTTP/1.1 alone: one exchange gains nothing from HTTP/2, and no issuer is without it.
+        let security = Security::new(endpoint.scheme, tls, Alpn::Http1)?;
+        Ok(Self { endpoint, security, host, target })
+    }
+
+    pub fn endpoint(&self) -> &Endpoint {
+        &self.endpoint
+    }
+}
+
+impl Fetcher {
+    pub fn new(dialer: Arc<Dialer>) -> Self {
+        Self { dialer }
+    }
+
+    /// Makes the call and takes its answer, redirects included, within ten seconds.
+    ///
+    /// # Errors
+    /// When there is no connection, or no sound and complete answer of a bounded size in time.
+    pub async fn send(&self, call: Call<'_>) -> Result<Answer, FetchError> {
+        timeout(TOTAL, self.exchange(call)).await.map_err(|_| FetchError::Timeout)?
+    }
+
+    async fn exchange(&self, call: Call<'_>) -> Result<Answer, FetchError> {
+        let Remote { endpoint, security, .. } = call.remote;
+        let target = Target { authority: &endpoint.authority, security, timeout: TO_CONNECT };
+        let connection = self.dialer.connect(&target).await?;
+        let (mut sender, driver) = http1::Builder::new()
+            .max_header_size(MAX_HEAD)
+            .handshake::<TokioIo<Stream>, Full<Bytes>>(TokioIo::new(connection.io))
+            .await
+            .map_err(failure)?;
+
+        let answer = async {
+            let response = sender.send_request(request(call)).await.map_err(failure)?;
+            let (head, body) = response.into_parts();
+            Ok(Answer { status: head.status, headers: head.headers, body: read(body).await? })
+        };
+        let driving = async {
+            // What goes wrong with the connection is told to the exchange, which may also still have bytes to take.
+            let _ = driver.await;
+            std::future::pending::<Infallible>().await
+        };
+        tokio::select! {
+            answer = answer => answer,
+            never = driving => match never {},
+        }
+    }
+}
+
+fn request(call: Call<'_>) -> Request<Full<Bytes>> {
+    // The buffer is wiped when the last of its readers is done with it.
+    let mut request = Request::new(Full::new(Bytes::from_owner(call.body)));
+    *request.method_mut() = call.method;
+    *request.uri_mut() = call.remote.target.clone();
+    let mut headers = call.headers;
+    for framing in [CONTENT_LENGTH, TRANSFER_ENCODING] {
+        headers.remove(framing);
+    }
+    headers.insert(HOST, call.remote.host.clone());
+    headers.insert(CONNECTION, HeaderValue::from_static("close"));
+    headers.entry(USER_AGENT).or_insert(HeaderValue::from_static(NAME_AND_VERSION));
+    *request.headers_mut() = headers;
+    request
+}
+
+/// The whole body, into one buffer that never moves: a buffer that grows leaves copies behind that nobody wipes.
+async fn read(mut body: Incoming) -> Result<Zeroizing<Vec<u8>>, FetchError> {
+    if body.size_hint().lower() > MAX_BODY as u64 {
+        return Err(FetchError::BodyTooLarge);
+    }
+    let mut bytes = Zeroizing::new(Vec::with_capacity(MAX_BODY));
+    while let Some(frame) = body.frame().await {
+        let Ok(data) = frame.map_err(failure)?.into_data() else { continue };
+        if data.len() > MAX_BODY - bytes.len() {
+            return Err(FetchError::BodyTooLarge);
+        }
+        bytes.extend_from_slice(&data);
+    }
+    Ok(bytes)
+}
+
+fn failure(error: hyper::Error) -> FetchError {
+    let io = matches!(error.source(), Some(source) if source.is::<io::Error>());
+    if error.is_parse_too_large() {
+        FetchError::HeadTooLarge
+    } else if io || error.is_incomplete_message() || error.is_canceled() || error.is_closed() {
+        FetchError::CutOff
+    } else {
+        FetchError::NotHttp(error)
+    }
+}
+
+/// For a call from its first question to the resolver to the last byte of its answer.
+const TOTAL: Duration = Duration::from_secs(10);
+
+/// For the first half of it: resolve, connect, handshake.
+const TO_CONNECT: Duration = Duration::from_secs(5);
+
+const MAX_HEAD: usize = 32 * 1024;
+
+const MAX_BODY: usize = 64 * 1024;
+
+const NAME_AND_VERSION: &str = concat!("countersign/", env!("CARGO_PKG_VERSION"));
+
+#[cfg(test)]
+pub mod scripted;
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,214 @@
+//! Bodies on their way: streamed, counted, and given up when they make no progress. Trailers do not go on.
+//!
+//! Invariant: a body that fails half-way never looks complete at the other side: the error is passed on, and hyper cuts the
+//! connection.
+
+use std::error::Error as _;
+use std::future::Future;
+use std::io;
+use std::pin::Pin;
+use std::rc::Rc;
+use std::task::{Context, Poll};
+use std::time::Duration;
+
+use bytes::Bytes;
+use http_body::{Body, Frame, SizeHint};
+use hyper::body::Incoming;
+use tokio::time::{Instant, Sleep};
+
+use super::pool::Lease;
+use crate::usage::{Upload, UploadFailure, UsageGuard};
+
+/// Why a body ended early.
+#[derive(Debug, thiserror::Error)]
+pub enum BodyError {
+    #[error("the connection failed: {0}")]
+    Connection(#[from] hyper::Error),
+    #[error("the body made no progress in time")]
+    Idle,
+}
+
+/// A clock that runs only while a body is waited for. It costs nothing where the bytes are there already.
+struct IdleTimer {
+    limit: Duration,
+    since: Option<Instant>,
+    sleep: Option<Pin<Box<Sleep>>>,
+}
+
+impl IdleTimer {
+    fn new(limit: Duration) -> Self {
+        Self { limit, since: None, sleep: None }
+    }
+
+    fn progress(&mut self) {
+        self.since = None;
+    }
+
+    /// Ready when there has been no progress for as long as the limit allows.
+    fn poll(&mut self, context: &mut Context<'_>) -> Poll<()> {
+        let deadline = *self.since.get_or_insert_with(Instant::now) + self.limit;
+        let sleep = self.sleep.get_or_insert_with(|| Box::pin(tokio::time::sleep_until(deadline)));
+        if sleep.deadline() != deadline {
+            sleep.as_mut().reset(deadline);
+        }
+        sleep.as_mut().poll(context)
+    }
+}
+
+/// A client's body on its way to the upstream.
+pub struct RequestBody {
+    inner: Incoming,
+    upload: Rc<Upload>,
+    idle: IdleTimer,
+}
+
+impl RequestBody {
+    pub fn new(inner: Incoming, upload: Rc<Upload>, idle: Duration) -> Self {
+        upload.finished.set(inner.is_end_stream());
+        Self { inner, upload, idle: IdleTimer::new(idle) }
+    }
+}
+
+impl Body for RequestBody {
+    type Data = Bytes;
+    type Error = BodyError;
+
+    fn poll_frame(
+        mut self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, BodyError>>> {
+        match Pin::new(&mut self.inner).poll_frame(context) {
+            Poll::Ready(Some(Ok(frame))) => {
+                self.idle.progress();
+                let Ok(data) = frame.into_data() else {
+                    self.upload.finished.set(true);
+                    return Poll::Ready(None);
+                };
+                self.upload.bytes.set(self.upload.bytes.get() + data.len() as u64);
+                self.upload.finished.set(self.inner.is_end_stream());
+                Poll::Ready(Some(Ok(Frame::data(data))))
+            }
+            Poll::Ready(Some(Err(error))) => {
+                self.upload.failure.set(Some(failure(&error)));
+                Poll::Ready(Some(Err(error.into())))
+            }
+            Poll::Ready(None) => {
+                self.upload.finished.set(true);
+                Poll::Ready(None)
+            }
+            Poll::Pending => self.idle.poll(context).map(|()| {
+                self.upload.failure.set(Some(UploadFailure::Idle));
+                Some(Err(BodyError::Idle))
+            }),
+        }
+    }
+
+    fn is_end_stream(&self) -> bool {
+        self.inner.is_end_stream()
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        self.inner.size_hint()
+    }
+}
+
+/// What hyper's server says of a body that broke off: chunks that are none, or the end of the connection.
+fn failure(error: &hyper::Error) -> UploadFailure {
+    let kind = error.source().and_then(|source| source.downcast_ref::<io::Error>()).map(io::Error::kind);
+    match kind {
+        Some(io::ErrorKind::InvalidInput | io::ErrorKind::InvalidData) => UploadFailure::Malformed,
+        _ => UploadFailure::Gone,
+    }
+}
+
+/// An answer's body on its way to the client.
+pub enum ResponseBody {
+    /// An answer of our own.
+    Own {
+        text: Option<Bytes>,
+        usage: UsageGuard,
+    },
+    Relayed(Relay),
+}
+
+/// An upstream's body. Its connection goes back to the pool when the last byte has been handed on, not when somebody asks
+/// for more: hyper's server does not ask again after the last byte of a body of known length.
+pub struct Relay {
+    inner: Incoming,
+    /// Until the last byte.
+    lease: Option<Lease>,
+    usage: UsageGuard,
+    idle: IdleTimer,
+}
+
+impl Relay {
+    pub fn new(inner: Incoming, lease: Lease, usage: UsageGuard, idle: Duration) -> Self {
+        let mut relay = Self { inner, lease: Some(lease), usage, idle: IdleTimer::new(idle) };
+        if relay.inner.is_end_stream() {
+            relay.finish();
+        }
+        relay
+    }
+
+    fn finish(&mut self) {
+        self.usage.complete();
+        if let Some(lease) = self.lease.take() {
+            // An answer that came before the request's end leaves the connection in the middle of a message.
+            if self.usage.upload().finished.get() {
+                lease.give_back();
+            }
+        }
+    }
+
+    fn poll(&mut self, context: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, BodyError>>> {
+        match Pin::new(&mut self.inner).poll_frame(context) {
+            Poll::Ready(Some(Ok(frame))) => {
+                self.idle.progress();
+                let Ok(data) = frame.into_data() else {
+                    self.finish();
+                    return Poll::Ready(None);
+                };
+                self.usage.downloaded(data.len());
+                if self.inner.is_end_stream() {
+                    self.finish();
+                }
+                Poll::Ready(Some(Ok(Frame::data(data))))
+            }
+            Poll::Ready(Some(Err(error))) => Poll::Ready(Some(Err(error.into()))),
+            Poll::Ready(None) => {
+                self.finish();
+                Poll::Ready(None)
+            }
+            Poll::Pending => self.idle.poll(context).map(|()| Some(Err(BodyError::Idle))),
+        }
+    }
+}
+
+impl Body for ResponseBody {
+    type Data = Bytes;
+    type Error = BodyError;
+
+    fn poll_frame(self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, BodyError>>> {
+        match self.get_mut() {
+            Self::Own { text, usage } => Poll::Ready(text.take().map(|text| {
+                usage.downloaded(text.len());
+                Ok(Frame::data(text))
+            })),
+            Self::Relayed(relay) => relay.poll(context),
+        }
+    }
+
+    fn is_end_stream(&self) -> bool {
+        match self {
+            Self::Own { text, .. } => text.is_none(),
+            Self::Relayed(relay) => relay.inner.is_end_stream(),
+        }
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        match self {
+            Self::Own { text, .. } => SizeHint::with_exact(text.as_ref().map_or(0, |text| text.len() as u64)),
+            Self::Relayed(relay) => relay.inner.size_hint(),
+        }
+    }
+}

@@ -1,0 +1,426 @@
+//! Every refusal the proxy makes itself, and the one table that says it in HTTP: status, reason, RFC 9209 error.
+//!
+//! Invariant: an answer never repeats bytes of the request, and is never 401: an SDK would take that for the API's word.
+
+use std::fmt::Write as _;
+use std::time::Duration;
+
+use bytes::Bytes;
+use http::header::{CACHE_CONTROL, CONNECTION, CONTENT_TYPE, RETRY_AFTER};
+use http::{HeaderName, HeaderValue, Response, StatusCode};
+use prometheus::IntCounter;
+
+use crate::dial::{DialError, TlsKind};
+use crate::metrics::{Error as MetricsError, Metrics as Registry};
+use crate::name::{RouteName, TokenName};
+use crate::path::PathError;
+use crate::policy::Denied;
+use crate::token::Absent;
+use crate::usage::UploadFailure;
+
+const PROXY_STATUS: HeaderName = HeaderName::from_static("proxy-status");
+
+/// Why a request is refused.
+#[derive(Debug, thiserror::Error)]
+pub enum Refusal {
+    #[error("The request's head is not well-formed HTTP/1.1.")]
+    Framing,
+    #[error("The Host header and the request's target name different hosts, or there is more than one Host.")]
+    HostMismatch,
+    #[error("{0}")]
+    PathAmbiguous(#[from] PathError),
+    #[error("The query holds a character that must be percent-encoded.")]
+    QueryAmbiguous,
+    #[error("No client of the configuration is this process. Run the app as the user that `[[client]]` names.")]
+    ClientUnknown,
+    #[error("The route is not for this client: see `clients` of the route.")]
+    RouteDenied,
+    #[error("The route allows this path, but not with this method: see `allow` of the route.")]
+    MethodDenied,
+    #[error("The route does not allow this path: see `allow` and `deny` of the route.")]
+    PathDenied,
+    #[error("The upstream's address may not be reached: {0}. Name it in `[proxy.destinations] allow` if it is meant.")]
+    DestinationProhibited(String),
+    #[error("The request comes from a web page. Browsers may not use this proxy.")]
+    BrowserRefused,
+    #[error("Tunnels are not available: point the app at the route's base URL, or use HTTP_PROXY with an http:// URL.")]
+    TunnelDenied,
+    #[error("The token's grant has ended: its owner can renew it by setting a later `expires` after a review.")]
+    GrantEnded,
+    #[error("The upstream's URL is plain http, and its name leads to another machine.")]
+    PlaintextUpstream,
+    #[error("No route has this name or authority.")]
+    NoRoute,
+    #[error("This method is never forwarded.")]
+    MethodRefused,
+    #[error("The request's head did not arrive in time.")]
+    RequestTimeout,
+    #[error("The request's body made no progress in time.")]
+    BodyTimeout,
+    #[error("The request's body is not well-formed.")]
+    BodyMalformed,
+    #[error("The client's connection ended before the request's body did.")]
+    ClientGone,
+    #[error("The request's target is longer than the limit.")]
+    TargetTooLong,
+    #[error("Only `Expect: 100-continue` is understood.")]
+    ExpectRefused,
+    #[error("The Host header names neither this machine's loopback address nor a route.")]
+    HostUnknown,
+    #[error("The request's header fields are more, or larger, than the limit.")]
+    HeadersTooLarge,
+    #[error("The upstream could not be reached: {0}.")]
+    UpstreamConnect(String),
+    #[error("The upstream's TLS could not be trusted: {0}.")]
+    UpstreamTls(String),
+    #[error("The upstream's certificate could not be verified: {0}.")]
+    UpstreamCertificate(String),
+    #[error("The upstream's answer was not well-formed HTTP, or it closed the connection early.")]
+    UpstreamProtocol,
+    #[error("The upstream did not answer in time.")]
+    UpstreamTimeout,
+    #[error("The upstream could not be reached in time: {0}.")]
+    ConnectTimeout(String),
+    #[error("The first token has not arrived from its issuer yet.")]
+    TokenPending,
+    #[error("The token has expired, and its issuer has given no other. Nothing was sent.")]
+    TokenExpired { retry_after: Option<Duration> },
+    #[error("The issuer gives no token. Nothing was sent.")]
+    TokenUnavailable { retry_after: Duration },
+    #[error("The issuer wants its operator to sign in again. Nothing was sent.")]
+    ReauthRequired,
+    #[error("The audit trail cannot be written, and the configuration wants no token used then.")]
+    AuditUnavailable,
+    #[error("There are as many connections as the limit allows.")]
+    Overloaded,
+}
+
+/// A refusal in the words of HTTP.
+#[derive(Clone, Copy)]
+struct Words {
+    status: StatusCode,
+    reason: &'static str,
+    title: &'static str,
+    /// RFC 9209, section 2.3
+    proxy_error: &'static str,
+}
+
+/// The names of every reason, for a counter that is there from the start.
+const REASONS: [&str; 29] = [
+    "framing",
+    "host_mismatch",
+    "path_ambiguous",
+    "client_unknown",
+    "route_denied",
+    "method_denied",
+    "path_denied",
+    "destination_prohibited",
+    "browser_refused",
+    "tunnel_denied",
+    "approval_denied",
+    "plaintext_upstream",
+    "no_route",
+    "method_refused",
+    "request_timeout",
+    "target_too_long",
+    "expect_refused",
+    "host_unknown",
+    "headers_too_large",
+    "upstream_connect",
+    "upstream_tls",
+    "upstream_protocol",
+    "upstream_timeout",
+    "token_pending",
+    "token_expired",
+    "token_unavailable",
+    "reauth_required",
+    "audit_unavailable",
+    "overloaded",
+];
+
+impl Refusal {
+    /// The one table from refusals to HTTP.
+    fn words(&self) -> Words {
+        const DENIED: &str = "http_request_denied";
+        const MALFORMED: &str = "http_request_error";
+        const CONFIGURATION: &str = "proxy_configuration_error";
+        let words = |status, reason, title, proxy_error| Words { status, reason, title, proxy_error };
+        match self {
+            Self::Framing => words(StatusCode::BAD_REQUEST, "framing", "Malformed request", MALFORMED),
+            Self::HostMismatch => words(StatusCode::BAD_REQUEST, "host_mismatch", "Host mismatch", MALFORMED),
+            Self::PathAmbiguous(_) => words(StatusCode::BAD_REQUEST, "path_ambiguous", "Ambiguous path", MALFORMED),
+            Self::QueryAmbiguous => words(StatusCode::BAD_REQUEST, "path_ambiguous", "Ambiguous query", MALFORMED),
+            Self::ClientUnknown => words(StatusCode::FORBIDDEN, "client_unknown", "Unknown client", DENIED),
+            Self::RouteDenied => words(StatusCode::FORBIDDEN, "route_denied", "Route denied", DENIED),
+            Self::MethodDenied => words(StatusCode::FORBIDDEN, "method_denied", "Method denied", DENIED),
+            Self::PathDenied => words(StatusCode::FORBIDDEN, "path_denied", "Path denied", DENIED),
+            Self::DestinationProhibited(_) => words(
+                StatusCode::FORBIDDEN,
+                "destination_prohibited",
+                "Destination prohibited",
+                "destination_ip_prohibited",
+            ),
+            Self::BrowserRefused => words(StatusCode::FORBIDDEN, "browser_refused", "Browser refused", DENIED),
+            Self::TunnelDenied => words(StatusCode::FORBIDDEN, "tunnel_denied", "Tunnel denied", DENIED),
+            Self::GrantEnded => words(StatusCode::FORBIDDEN, "approval_denied", "Grant ended", DENIED),
+            Self::PlaintextUpstream => {
+                words(StatusCode::FORBIDDEN, "plaintext_upstream", "Plaintext upstream", CONFIGURATION)
+            }
+            Self::NoRoute => words(StatusCode::NOT_FOUND, "no_route", "No route", DENIED),
+            Self::MethodRefused => words(StatusCode::METHOD_NOT_ALLOWED, "method_refused", "Method refused", DENIED),
+            Self::RequestTimeout => words(StatusCode::REQUEST_TIMEOUT, "request_timeout", "Request timeout", MALFORMED),
+            Self::BodyTimeout => words(StatusCode::REQUEST_TIMEOUT, "request_timeout", "Request timeout", MALFORMED),
+            Self::BodyMalformed => words(StatusCode::BAD_REQUEST, "framing", "Malformed body", MALFORMED),
+            Self::ClientGone => words(StatusCode::BAD_REQUEST, "framing", "Incomplete body", MALFORMED),
+            Self::TargetTooLong => words(StatusCode::URI_TOO_LONG, "target_too_long", "Target too long", MALFORMED),
+            Self::ExpectRefused => {
+                words(StatusCode::EXPECTATION_FAILED, "expect_refused", "Expectation refused", DENIED)
+            }
+            Self::HostUnknown => words(StatusCode::MISDIRECTED_REQUEST, "host_unknown", "Unknown host", DENIED),
+            Self::HeadersTooLarge => words(
+                StatusCode::REQUEST_HEADER_FIELDS_TOO_LARGE,
+                "headers_too_large",
+                "Header fields too large",
+                MALFORMED,
+            ),
+            Self::UpstreamConnect(_) => {
+                words(StatusCode::BAD_GATEWAY, "upstream_connect", "Upstream unreachable", "destination_unavailable")
+            }
+            Self::UpstreamTls(_) => {
+                words(StatusCode::BAD_GATEWAY, "upstream_tls", "Upstream TLS failure", "tls_protocol_error")
+            }
+            Self::UpstreamCertificate(_) => {
+                words(StatusCode::BAD_GATEWAY, "upstream_tls", "Upstream certificate", "tls_certificate_error")
+            }
+            Self::UpstreamProtocol => {
+                words(StatusCode::BAD_GATEWAY, "upstream_protocol", "Upstream protocol error", "http_protocol_error")
+            }
+            Self::UpstreamTimeout => {
+                words(StatusCode::GATEWAY_TIMEOUT, "upstream_timeout", "Upstream timeout", "http_response_timeout")
+            }
+            Self::ConnectTimeout(_) => {
+                words(StatusCode::GATEWAY_TIMEOUT, "upstream_timeout", "Upstream timeout", "connection_timeout")
+            }
+            Self::TokenPending => unavailable("token_pending", "Token pending"),
+            Self::TokenExpired { .. } => unavailable("token_expired", "Token expired"),
+            Self::TokenUnavailable { .. } => unavailable("token_unavailable", "Token unavailable"),
+            Self::ReauthRequired => unavailable("reauth_required", "Sign-in required"),
+            Self::AuditUnavailable => unavailable("audit_unavailable", "Audit trail unavailable"),
+            Self::Overloaded => {
+                Words { proxy_error: "connection_limit_reached", ..unavailable("overloaded", "Overloaded") }
+            }
+        }
+    }
+
+    /// How long the client had better wait, in whole seconds; `None` where waiting does not help.
+    fn retry_after(&self) -> Option<u64> {
+        let wait = match self {
+            Self::TokenExpired { retry_after } => retry_after.unwrap_or(Duration::from_secs(1)),
+            Self::TokenUnavailable { retry_after } => *retry_after,
+            Self::TokenPending | Self::Overloaded | Self::AuditUnavailable => Duration::from_secs(1),
+            _ => return None,
+        };
+        Some(wait.as_millis().div_ceil(1000).clamp(1, 3600) as u64)
+    }
+
+    pub fn status(&self) -> StatusCode {
+        self.words().status
+    }
+
+    pub fn reason(&self) -> &'static str {
+        self.words().reason
+    }
+
+    /// Whether the connection must not be used again: where its next byte belongs is not certain.
+    fn closes(&self) -> bool {
+        matches!(
+            self,
+            Self::HostMismatch
+                | Self::RequestTimeout
+                | Self::BodyTimeout
+                | Self::BodyMalformed
+                | Self::ClientGone
+                | Self::Overloaded
+        )
+    }
+
+    /// The answer: `application/problem+json` (RFC 9457) with `Proxy-Status` (RFC 9209).
+    pub fn into_response(self, context: &Context<'_>) -> Response<Bytes> {
+        let words = self.words();
+        let problem = serde_json::json!({
+            "type": format!("urn:countersign:{}", words.reason),
+            "title": words.title,
+            "status": words.status.as_u16(),
+            "detail": self.to_string(),
+            "reason": words.reason,
+            "route": context.route.map(RouteName::as_str),
+            "token": context.token.map(TokenName::as_str),
+            "request_id": context.request_id,
+        });
+        let mut response = Response::new(Bytes::from(format!("{problem}\n")));
+        *response.status_mut() = words.status;
+        let headers = response.headers_mut();
+        headers.insert(CONTENT_TYPE, HeaderValue::from_static("application/problem+json"));
+        headers.insert(CACHE_CONTROL, HeaderValue::from_static("no-store"));
+        let mut status = String::new();
+        // Writing to a String does not fail.
+        let _ = write!(status, "countersign; error={}; details={}", words.proxy_error, words.reason);
+        if let Ok(status) = HeaderValue::from_str(&status) {
+            headers.insert(PROXY_STATUS, status);
+        }
+        if let Some(seconds) = self.retry_after() {
+            headers.insert(RETRY_AFTER, HeaderValue::from(seconds));
+        }
+        if self.closes() {
+            headers.insert(CONNECTION, HeaderValue::from_static("close"));
+        }
+        response
+    }
+}
+
+fn unavailable(reason: &'static str, title: &'static str) -> Words {
+    Words { status: StatusCode::SERVICE_UNAVAILABLE, reason, title, proxy_error: "proxy_internal_response" }
+}
+
+/// What a refusal may say of where it happened.
+pub struct Context<'a> {
+    pub route: Option<&'a RouteName>,
+    pub token: Option<&'a TokenName>,
+    pub request_id: &'a str,
+}
+
+impl From<UploadFailure> for Refusal {
+    fn from(failure: UploadFailure) -> Self {
+        match failure {
+            UploadFailure::Gone => Self::ClientGone,
+            UploadFailure::Malformed => Self::BodyMalformed,
+            UploadFailure::Idle => Self::BodyTimeout,
+        }
+    }
+}
+
+impl From<Denied> for Refusal {
+    fn from(denied: Denied) -> Self {
+        match denied {
+            Denied::Client => Self::RouteDenied,
+            Denied::Method => Self::MethodDenied,
+            Denied::Path => Self::PathDenied,
+        }
+    }
+}
+
+impl From<Absent> for Refusal {
+    fn from(absent: Absent) -> Self {
+        match absent {
+            Absent::Pending => Self::TokenPending,
+            Absent::Expired { retry_after } => Self::TokenExpired { retry_after },
+            Absent::Unavailable { retry_after } => Self::TokenUnavailable { retry_after },
+            Absent::Reauthenticate => Self::ReauthRequired,
+            Absent::Retired => Self::GrantEnded,
+        }
+    }
+}
+
+impl From<&DialError> for Refusal {
+    fn from(error: &DialError) -> Self {
+        let detail = error.to_string();
+        match error {
+            DialError::Prohibited(_) => Self::DestinationProhibited(detail),
+            DialError::Clear(_) => Self::PlaintextUpstream,
+            DialError::Resolve(..) | DialError::Refused(_) | DialError::Connect(..) => Self::UpstreamConnect(detail),
+            DialError::Timeout(_) => Self::ConnectTimeout(detail),
+            DialError::Tls { kind: TlsKind::Certificate, .. } => Self::UpstreamCertificate(detail),
+            DialError::Tls { kind: TlsKind::Protocol, .. } => Self::UpstreamTls(detail),
+        }
+    }
+}
+
+/// `countersign_refused_total{reason}`
+#[derive(Clone)]
+pub struct RefusedTotal(Vec<(&'static str, IntCounter)>);
+
+impl RefusedTotal {
+    pub fn register(registry: &Registry) -> Result<Self, MetricsError> {
+        let refused = registry.counters("refused_total", "Requests that the proxy refused itself.", &["reason"])?;
+        Ok(Self(REASONS.iter().map(|reason| (*reason, refused.with_label_values(&[reason]))).collect()))
+    }
+
+    pub fn count(&self, refusal: &Refusal) {
+        let reason = refusal.reason();
+        if let Some((_, counter)) = self.0.iter().find(|(known, _)| *known == reason) {
+            counter.inc();
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn all() -> Vec<Refusal> {
+        let second = Duration::from_secs(1);
+        vec![
+            Refusal::Framing,
+            Refusal::HostMismatch,
+            Refusal::QueryAmbiguous,
+            Refusal::ClientUnknown,
+            Refusal::RouteDenied,
+            Refusal::MethodDenied,
+            Refusal::PathDenied,
+            Refusal::DestinationProhibited(String::new()),
+            Refusal::BrowserRefused,
+            Refusal::TunnelDenied,
+            Refusal::GrantEnded,
+            Refusal::PlaintextUpstream,
+            Refusal::NoRoute,
+            Refusal::MethodRefused,
+            Refusal::RequestTimeout,
+            Refusal::BodyTimeout,
+            Refusal::BodyMalformed,
+            Refusal::ClientGone,
+            Refusal::TargetTooLong,
+            Refusal::ExpectRefused,
+            Refusal::HostUnknown,
+            Refusal::HeadersTooLarge,
+            Refusal::UpstreamConnect(String::new()),
+            Refusal::UpstreamTls(String::new()),
+            Refusal::UpstreamCertificate(String::new()),
+            Refusal::UpstreamProtocol,
+            Refusal::UpstreamTimeout,
+            Refusal::ConnectTimeout(String::new()),
+            Refusal::TokenPending,
+            Refusal::TokenExpired { retry_after: None },
+            Refusal::TokenUnavailable { retry_after: second },
+            Refusal::ReauthRequired,
+            Refusal::AuditUnavailable,
+            Refusal::Overloaded,
+        ]
+    }
+
+    #[test]
+    fn every_refusal_is_counted_under_a_known_reason_and_is_never_401() {
+        let registry = Registry::new().expect("metrics");
+        let refused = RefusedTotal::register(&registry).expect("metrics");
+        for refusal in all() {
+            assert!(REASONS.contains(&refusal.reason()), "{refusal:?}");
+            assert_ne!(refusal.status(), StatusCode::UNAUTHORIZED);
+            refused.count(&refusal);
+        }
+        assert!(registry.scrape().contains(r#"countersign_refused_total{reason="upstream_tls"} 2"#));
+    }
+
+    #[test]
+    fn a_refusal_reads_the_same_to_people_and_programs() {
+        let refusal = Refusal::TokenExpired { retry_after: Some(Duration::from_millis(2100)) };
+        let context = Context { route: None, token: None, request_id: "r1" };
+        let response = refusal.into_response(&context);
+        assert_eq!(response.status(), 503);
+        assert_eq!(response.headers()["retry-after"], "3");
+        assert_eq!(response.headers()["cache-control"], "no-store");
+        let status = "countersign; error=proxy_internal_response; details=token_expired";
+        assert_eq!(response.headers()["proxy-status"], status);
+        let body: serde_json::Value = serde_json::from_slice(response.body()).expect("JSON");
+        assert_eq!(body["type"], "urn:countersign:token_expired");
+        assert_eq!(body["request_id"], "r1");
+    }
+}

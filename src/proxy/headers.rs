@@ -1,0 +1,242 @@
+//! Heads are rebuilt, never copied: what may not go on is left out, and what the client put where a credential belongs is
+//! taken out and counted.
+//!
+//! Invariant: after [`rebuild_request`] no field is left that is a credential of the client's own, under any spelling, nor
+//! one that the client named in `Connection`.
+
+use http::header::{CONNECTION, Entry, HOST, PROXY_AUTHORIZATION};
+use http::{HeaderMap, HeaderName, HeaderValue};
+
+/// What becomes of a request's field.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+enum Fate {
+    Keep,
+    /// Of this hop only, made anew by us, or a trick.
+    Drop,
+    /// A credential.
+    Credential,
+}
+
+/// Rebuilds a request's head for its upstream: what may not go on is taken out, `host` takes the place of the client's.
+/// `placement` is the header that the route's token goes into; on a route without token the client's own credentials pass.
+/// Returns whether the app sent a credential of its own.
+pub fn rebuild_request(headers: &mut HeaderMap, host: HeaderValue, placement: Option<&HeaderName>) -> bool {
+    // What the client's `Connection` names goes first, so that it cannot name what is added later.
+    let mut shadow = headers.contains_key(CONNECTION) && drop_named(headers, placement);
+    headers.insert(HOST, host);
+    // Most heads have nothing to lose but their length, and nothing is allocated for them.
+    let mut doomed: Vec<HeaderName> = Vec::new();
+    for name in headers.keys() {
+        let fate = fate(name, placement);
+        shadow |= fate == Fate::Credential || *name == PROXY_AUTHORIZATION;
+        if fate == Fate::Drop || (fate == Fate::Credential && placement.is_some()) {
+            doomed.push(name.clone());
+        }
+    }
+    for name in doomed {
+        headers.remove(name);
+    }
+    shadow
+}
+
+/// Takes out of an answer's head what is of the upstream's hop only, what would steer the client round us, and the header
+/// that the token went into.
+pub fn rebuild_response(headers: &mut HeaderMap, placement: Option<&HeaderName>) {
+    if headers.contains_key(CONNECTION) {
+        drop_named(headers, None);
+    }
+    let goes = |name: &&HeaderName| {
+        let hop = matches!(
+            name.as_str(),
+            "connection"
+                | "keep-alive"
+                | "proxy-connection"
+                | "proxy-authenticate"
+                | "te"
+                | "trailer"
+                | "transfer-encoding"
+                | "upgrade"
+                | "alt-svc"
+        );
+        hop || placement == Some(*name)
+    };
+    let doomed: Vec<HeaderName> = headers.keys().filter(goes).cloned().collect();
+    for name in doomed {
+        headers.remove(name);
+    }
+}
+
+/// Takes out the fields that `Connection` names. Returns whether one of them was a credential.
+fn drop_named(headers: &mut HeaderMap, placement: Option<&HeaderName>) -> bool {
+    let mut shadow = false;
+    for name in connection_options(headers) {
+        if let Ok(Entry::Occupied(entry)) = headers.try_entry(&name) {
+            entry.remove_entry_mult();
+            shadow |= is_credential(&name, placement);
+        }
+    }
+    shadow
+}
+
+/// The fields that a `Connection` header names, in lower case (RFC 9110, section 7.6.1).
+fn connection_options(headers: &HeaderMap) -> Vec<String> {
+    let values = headers.get_all(CONNECTION).iter();
+    values.flat_map(options).filter(|option| option != "keep-alive" && option != "close").collect()
+}
+
+fn options(value: &HeaderValue) -> impl Iterator<Item = String> + '_ {
+    let text = if value.as_bytes().eq_ignore_ascii_case(b"keep-alive") { "" } else { value.to_str().unwrap_or("") };
+    text.split(',').map(|option| option.trim().to_ascii_lowercase()).filter(|option| !option.is_empty())
+}
+
+fn fate(name: &HeaderName, placement: Option<&HeaderName>) -> Fate {
+    match name.as_str() {
+        "connection"
+        | "keep-alive"
+        | "proxy-connection"
+        | "proxy-authenticate"
+        | "proxy-authorization"
+        | "te"
+        | "trailer"
+        | "transfer-encoding"
+        | "upgrade"
+        | "http2-settings" => Fate::Drop,
+        // Made anew from the body that is sent; and `Expect` is between the client and us.
+        "content-length" | "expect" => Fate::Drop,
+        // Some servers read these instead of the method and the target that were judged.
+        "x-http-method-override"
+        | "x-http-method"
+        | "x-method-override"
+        | "x-original-url"
+        | "x-rewrite-url"
+        | "x-original-method" => Fate::Drop,
+        text if is_credential(text, placement) => Fate::Credential,
+        text => match twin(text).map(HeaderName::try_from) {
+            Some(Ok(twin)) => fate(&twin, placement),
+            // A name such as `_` is nobody's twin.
+            Some(Err(_)) | None => Fate::Keep,
+        },
+    }
+}
+
+/// The name that careless servers read this one as: `x_api_key` as `x-api-key` (RFC 3875, section 4.1.18), `authorization_`
+/// as `authorization`. `None` for a plain name.
+fn twin(name: &str) -> Option<String> {
+    let odd = name.contains('_') || name.starts_with('-') || name.ends_with('-');
+    odd.then(|| name.replace('_', "-").trim_matches('-').to_owned())
+}
+
+/// Whether a field carries a credential: those that APIs are known to take, and the one that our token goes into.
+fn is_credential(name: &str, placement: Option<&HeaderName>) -> bool {
+    let known = matches!(
+        name,
+        "authorization"
+            | "proxy-authorization"
+            | "x-api-key"
+            | "api-key"
+            | "apikey"
+            | "x-auth-token"
+            | "x-access-token"
+            | "private-token"
+            | "job-token"
+            | "x-goog-api-key"
+            | "x-amz-security-token"
+            | "x-vault-token"
+    );
+    known
+        || placement
+            .is_some_and(|placement| placement == name || twin(placement.as_str()).is_some_and(|twin| twin == name))
+        || twin(name).is_some_and(|twin| is_credential(&twin, placement))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn rebuilt(fields: &[(&str, &str)], placement: Option<&str>) -> (Vec<String>, bool) {
+        let mut headers = HeaderMap::new();
+        for (name, value) in fields {
+            headers.append(HeaderName::try_from(*name).expect("name"), HeaderValue::from_str(value).expect("value"));
+        }
+        let placement = placement.map(|name| HeaderName::try_from(name).expect("name"));
+        let shadow = rebuild_request(&mut headers, HeaderValue::from_static("api.test"), placement.as_ref());
+        assert_eq!(headers.remove(HOST).expect("a host"), "api.test");
+        let left = headers.iter().map(|(name, value)| format!("{name}: {}", value.to_str().expect("text")));
+        (left.collect(), shadow)
+    }
+
+    #[test]
+    fn the_clients_own_credentials_are_removed_under_every_spelling() {
+        for name in [
+            "Authorization",
+            "authorization_",
+            "X-Api-Key",
+            "x_api_key",
+            "X_Api-Key",
+            "Proxy-Authorization",
+            "X_Custom",
+        ] {
+            let (left, shadow) = rebuilt(&[(name, "mine"), (name, "twice"), ("accept", "*/*")], Some("x-custom"));
+            assert_eq!(left, ["accept: */*"], "{name}");
+            assert!(shadow, "{name}");
+        }
+    }
+
+    #[test]
+    fn on_a_route_without_token_the_clients_credentials_pass_and_are_noticed() {
+        let (left, shadow) = rebuilt(&[("authorization", "mine"), ("proxy-authorization", "hop")], None);
+        assert_eq!(left, ["authorization: mine"]);
+        assert!(shadow);
+        assert!(!rebuilt(&[("accept", "*/*")], None).1);
+    }
+
+    #[test]
+    fn what_connection_names_goes_no_further() {
+        let fields = [
+            ("connection", "keep-alive, X-Secret"),
+            ("x-secret", "1"),
+            ("connection", "x-b"),
+            ("x-b", "2"),
+            ("a", "3"),
+        ];
+        assert_eq!(rebuilt(&fields, None).0, ["a: 3"]);
+    }
+
+    #[test]
+    fn framing_and_tricks_are_not_copied() {
+        let fields = [
+            ("host", "evil"),
+            ("content-length", "3"),
+            ("transfer-encoding", "chunked"),
+            ("te", "trailers"),
+            ("upgrade", "h2c"),
+            ("expect", "100-continue"),
+            ("x-http-method-override", "DELETE"),
+            ("x_http_method_override", "DELETE"),
+            ("x-original-url", "/admin"),
+            ("accept", "a"),
+            ("accept", "b"),
+        ];
+        assert_eq!(rebuilt(&fields, Some("authorization")).0, ["accept: a", "accept: b"]);
+    }
+
+    #[test]
+    fn an_answer_loses_its_hop_and_the_header_of_the_token() {
+        let mut headers = HeaderMap::new();
+        for (name, value) in [
+            ("connection", "x-hop"),
+            ("x-hop", "1"),
+            ("alt-svc", "h3"),
+            ("authorization", "echo"),
+            ("transfer-encoding", "chunked"),
+            ("content-length", "3"),
+            ("set-cookie", "a"),
+        ] {
+            headers.append(HeaderName::from_static(name), HeaderValue::from_static(value));
+        }
+        rebuild_response(&mut headers, Some(&http::header::AUTHORIZATION));
+        let mut left: Vec<&str> = headers.keys().map(HeaderName::as_str).collect();
+        left.sort_unstable();
+        assert_eq!(left, ["content-length", "set-cookie"]);
+    }
+}

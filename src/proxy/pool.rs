@@ -1,0 +1,458 @@
+//! A worker's connections to upstreams. They belong to one route and one client, and to this worker: nothing here is shared
+//! between threads.
+//!
+//! ```text
+//!  take ─▶ idle ───────────────────▶ Lease ─▶ send ─▶ give_back ─▶ idle
+//!  dial ─▶ few at a time, or wait ─▶              └▶ dropped: closed
+//! ```
+//!
+//! Invariants: a connection that was not given back whole is never used again; however many requests come at once, at most
+//! [`DIALS`] handshakes of a route and client are under way, and the others wait for those or for a connection that comes
+//! free.
+
+use std::cell::{Cell as StdCell, RefCell};
+use std::collections::HashMap;
+use std::future::{Future, poll_fn};
+use std::pin::Pin;
+use std::rc::Rc;
+use std::sync::Arc;
+use std::time::Duration;
+
+use http::{Request, Response};
+use hyper::body::Incoming;
+use hyper::client::conn::{TrySendError, http1, http2};
+use hyper::rt::Executor;
+use hyper_util::rt::{TokioIo, TokioTimer};
+use prometheus::{IntGauge, IntGaugeVec};
+use tokio::sync::{Notify, Semaphore};
+use tokio::time::timeout;
+
+use super::body::RequestBody;
+use crate::authority::Authority;
+use crate::dial::{Connection as Dialled, DialError, Dialer, Protocol, Stage, Stream as Socket, Target, TlsKind};
+use crate::metrics::{Error as MetricsError, Metrics as Registry};
+use crate::name::RouteName;
+use crate::route::{Route, Upstream};
+use crate::usage::Cell;
+
+/// Handshakes at a time, of one route and client in one worker.
+const DIALS: usize = 32;
+
+/// For how many sweeps, of one a second, a connection is kept without use.
+const IDLE_SWEEPS: u32 = 90;
+
+/// Connections kept idle, of one route and client in one worker.
+const IDLE_MOST: usize = 512;
+
+/// Requests at a time on one connection of HTTP/2, if the peer allows as many.
+const STREAMS: usize = 100;
+
+/// How long a connection may take to see the end of its last answer; one that takes longer is not used again.
+const SETTLING: Duration = Duration::from_millis(100);
+
+/// A frame of HTTP/2 may be read into this much at once; the default window would slow large bodies down.
+const HTTP2_WINDOW: u32 = 1 << 20;
+
+/// `countersign_upstream_connections{route,state}`
+#[derive(Clone)]
+pub struct Metrics(IntGaugeVec);
+
+impl Metrics {
+    pub fn register(registry: &Registry) -> Result<Self, MetricsError> {
+        let help = "Connections to upstreams, by state: active, idle.";
+        Ok(Self(registry.gauges("upstream_connections", help, &["route", "state"])?))
+    }
+
+    fn of(&self, route: &RouteName) -> Gauges {
+        let gauge = |state| self.0.with_label_values(&[route.as_str(), state]);
+        Gauges { active: gauge("active"), idle: gauge("idle") }
+    }
+}
+
+struct Gauges {
+    active: IntGauge,
+    idle: IntGauge,
+}
+
+/// A worker's pool.
+pub struct Pool {
+    entries: RefCell<HashMap<Key, Rc<Entry>>>,
+    metrics: Metrics,
+}
+
+/// The upstream's id, and the address of the cell of route and client, which the entry keeps alive.
+type Key = (u64, usize);
+
+/// The connections of one route and client.
+struct Entry {
+    /// Keeps its address, which is part of the key, from being used again.
+    _cell: Arc<Cell>,
+    upstream: Arc<Upstream>,
+    gauges: Gauges,
+    idle: RefCell<Vec<Idle>>,
+    /// Connections of HTTP/2, each of which carries many requests.
+    shared: RefCell<Vec<Shared>>,
+    /// No route leads here any more: what comes back is closed.
+    retired: StdCell<bool>,
+    dials: Semaphore,
+    /// Whether several handshakes may be under way.
+    several: StdCell<bool>,
+    /// One waiting request is woken for each connection that comes free.
+    freed: Notify,
+}
+
+/// A connection of HTTP/2. A request gets a stream before its token is attached: hyper would let it wait for one with the
+/// token already on it.
+#[derive(Clone)]
+struct Shared {
+    sender: http2::SendRequest<RequestBody>,
+    authority: Rc<Authority>,
+    streams: Rc<Streams>,
+}
+
+struct Streams {
+    used: StdCell<usize>,
+    /// What the peer allows now, as the connection's task saw it last.
+    allowed: StdCell<usize>,
+    /// For how many sweeps none has been used.
+    idle_sweeps: StdCell<u32>,
+}
+
+impl Streams {
+    /// Whether the connection is to be kept.
+    fn sweep(&self) -> bool {
+        let idle = if self.used.get() == 0 { self.idle_sweeps.get() + 1 } else { 0 };
+        self.idle_sweeps.set(idle);
+        idle <= IDLE_SWEEPS
+    }
+}
+
+/// One stream, until dropped.
+struct Stream(Rc<Streams>);
+
+impl Stream {
+    fn take(streams: &Rc<Streams>) -> Option<Self> {
+        if streams.used.get() >= streams.allowed.get().min(STREAMS) {
+            return None;
+        }
+        streams.used.set(streams.used.get() + 1);
+        Some(Self(streams.clone()))
+    }
+}
+
+impl Drop for Stream {
+    fn drop(&mut self) {
+        self.0.used.set(self.0.used.get() - 1);
+    }
+}
+
+struct Idle {
+    sender: http1::SendRequest<RequestBody>,
+    authority: Rc<Authority>,
+    /// Since it was given back: no clock is read for that.
+    sweeps: u32,
+}
+
+/// A connection in use by one request.
+pub struct Lease {
+    way: Option<Way>,
+    entry: Rc<Entry>,
+}
+
+enum Sender {
+    Http1(http1::SendRequest<RequestBody>),
+    Http2 { sender: http2::SendRequest<RequestBody>, _stream: Stream },
+}
+
+/// A way to an upstream, and the authority that it was dialled and its certificate verified for.
+struct Way {
+    sender: Sender,
+    authority: Rc<Authority>,
+}
+
+/// Why there is no answer.
+pub enum SendError {
+    /// The connection was closed before a byte of the request was written: it may be sent on another.
+    NotSent(Box<Request<RequestBody>>),
+    Failed(hyper::Error),
+}
+
+impl Pool {
+    pub fn new(metrics: Metrics) -> Self {
+        Self { entries: RefCell::default(), metrics }
+    }
+
+    /// A connection to the route's upstream that is there already, verified and ready for one request.
+    pub async fn take(&self, route: &Route, cell: &Arc<Cell>) -> Option<Lease> {
+        let entry = self.entry(route, cell);
+        let way = entry.take().await?;
+        Some(Lease::new(way, entry))
+    }
+
+    /// A new connection to the route's upstream, or one that comes free meanwhile.
+    ///
+    /// # Errors
+    /// When none can be dialled or comes free within the route's time for connecting.
+    pub async fn dial(&self, route: &Route, cell: &Arc<Cell>, dialer: &Dialer) -> Result<Lease, DialError> {
+        let entry = self.entry(route, cell);
+        let limit = route.timeouts.connect;
+        match timeout(limit, entry.dial_or_wait(dialer, limit)).await {
+            Ok(way) => Ok(Lease::new(way?, entry)),
+            Err(_) => Err(DialError::Timeout(Stage::Connect)),
+        }
+    }
+
+    /// Closes what has been idle for long, and forgets what no route uses any more. Called once a second.
+    pub fn sweep(&self) {
+        self.entries.borrow_mut().retain(|_, entry| {
+            entry.idle.borrow_mut().retain_mut(|idle| {
+                idle.sweeps += 1;
+                let keep = idle.sweeps <= IDLE_SWEEPS && !idle.sender.is_closed();
+                if !keep {
+                    entry.gauges.idle.dec();
+                }
+                keep
+            });
+            let mut shared = entry.shared.borrow_mut();
+            shared.retain(|shared| !shared.sender.is_closed() && shared.streams.sweep());
+            Rc::strong_count(entry) > 1 || !shared.is_empty() || !entry.idle.borrow().is_empty()
+        });
+    }
+
+    /// Drops the connections of upstreams that the predicate does not know any more.
+    pub fn retain(&self, known: impl Fn(u64) -> bool) {
+        self.entries.borrow_mut().retain(|(upstream, _), entry| {
+            let keep = known(*upstream);
+            if !keep {
+                entry.retired.set(true);
+                entry.close_idle();
+                entry.shared.borrow_mut().clear();
+            }
+            keep
+        });
+    }
+
+    fn entry(&self, route: &Route, cell: &Arc<Cell>) -> Rc<Entry> {
+        let key = (route.upstream.id, Arc::as_ptr(cell) as usize);
+        let mut entries = self.entries.borrow_mut();
+        let entry = entries.entry(key).or_insert_with(|| {
+            Rc::new(Entry {
+                _cell: cell.clone(),
+                upstream: route.upstream.clone(),
+                gauges: self.metrics.of(&route.name),
+                idle: RefCell::default(),
+                shared: RefCell::default(),
+                retired: StdCell::new(false),
+                dials: Semaphore::new(1),
+                several: StdCell::new(false),
+                freed: Notify::new(),
+            })
+        });
+        entry.clone()
+    }
+}
+
+impl Entry {
+    /// A connection that is there already.
+    async fn take(&self) -> Option<Way> {
+        loop {
+            if let Some(way) = self.shared_way() {
+                return Some(way);
+            }
+            let Idle { mut sender, authority, .. } = self.idle.borrow_mut().pop()?;
+            self.gauges.idle.dec();
+            // At once, but for the moment in which the connection's task has not yet seen the end of the last answer.
+            if sender.is_ready() || matches!(timeout(SETTLING, sender.ready()).await, Ok(Ok(()))) {
+                return Some(Way { sender: Sender::Http1(sender), authority });
+            }
+        }
+    }
+
+    /// A new connection, or one that comes free meanwhile.
+    async fn dial_or_wait(&self, dialer: &Dialer, limit: Duration) -> Result<Way, DialError> {
+        loop {
+            tokio::select! {
+                biased;
+                () = self.freed.notified() => {}
+                permit = self.dials.acquire() => {
+                    let _permit = permit.expect("the semaphore is never closed");
+                    let way = match self.take().await {
+                        Some(way) => Ok(way),
+                        None => self.dial(dialer, limit).await,
+                    };
+                    if !matches!(way, Ok(Way { sender: Sender::Http2 { .. }, .. })) {
+                        self.allow_several();
+                    }
+                    // Whoever waits tries next: for a stream of this connection, or to hear the same error.
+                    self.freed.notify_one();
+                    return way;
+                }
+            }
+            if let Some(way) = self.take().await {
+                return Ok(way);
+            }
+        }
+    }
+
+    /// Until an upstream has shown that it speaks HTTP/1.1, its first connection may do for all requests.
+    fn allow_several(&self) {
+        if !self.several.replace(true) {
+            self.dials.add_permits(DIALS - 1);
+        }
+    }
+
+    fn shared_way(&self) -> Option<Way> {
+        let mut shared = self.shared.borrow_mut();
+        shared.retain(|shared| !shared.sender.is_closed());
+        shared.iter().find_map(|shared| {
+            let stream = Stream::take(&shared.streams)?;
+            Some(shared.way(stream))
+        })
+    }
+
+    async fn dial(&self, dialer: &Dialer, timeout: Duration) -> Result<Way, DialError> {
+        let authority = &self.upstream.endpoint.authority;
+        let target = Target { authority, security: &self.upstream.security, timeout };
+        let Dialled { io, protocol, authority } = dialer.connect(&target).await?;
+        let authority = Rc::new(authority);
+        let failed = |error: hyper::Error| DialError::Tls {
+            kind: TlsKind::Protocol,
+            authority: (*authority).clone(),
+            detail: error.to_string(),
+        };
+        match protocol {
+            Protocol::Http1 => {
+                let sender = Sender::Http1(self.http1(io).await.map_err(failed)?);
+                Ok(Way { sender, authority })
+            }
+            Protocol::Http2 => {
+                let shared = self.http2(io, authority.clone()).await.map_err(failed)?;
+                let stream = Stream::take(&shared.streams).ok_or(DialError::Timeout(Stage::Handshake))?;
+                Ok(shared.way(stream))
+            }
+        }
+    }
+
+    async fn http1(&self, io: Socket) -> Result<http1::SendRequest<RequestBody>, hyper::Error> {
+        let (sender, connection) = http1::handshake(TokioIo::new(io)).await?;
+        run(async move {
+            if let Err(error) = connection.await {
+                tracing::debug!(%error, "an upstream connection failed");
+            }
+        });
+        Ok(sender)
+    }
+
+    async fn http2(&self, io: Socket, authority: Rc<Authority>) -> Result<Shared, hyper::Error> {
+        let (sender, mut connection) = http2::Builder::new(LocalExecutor)
+            .timer(TokioTimer::new())
+            .initial_stream_window_size(HTTP2_WINDOW)
+            .initial_connection_window_size(2 * HTTP2_WINDOW)
+            .keep_alive_interval(Duration::from_secs(30))
+            .keep_alive_timeout(Duration::from_secs(20))
+            .keep_alive_while_idle(true)
+            .handshake(TokioIo::new(io))
+            .await?;
+        let streams =
+            Rc::new(Streams { used: StdCell::new(0), allowed: StdCell::new(STREAMS), idle_sweeps: StdCell::new(0) });
+        let seen = streams.clone();
+        run(async move {
+            let ended = poll_fn(|context| {
+                let polled = Pin::new(&mut connection).poll(context);
+                seen.allowed.set(connection.current_max_send_streams());
+                polled
+            });
+            if let Err(error) = ended.await {
+                tracing::debug!(%error, "an upstream connection failed");
+            }
+        });
+        let shared = Shared { sender, authority, streams };
+        self.shared.borrow_mut().push(shared.clone());
+        Ok(shared)
+    }
+
+    fn close_idle(&self) {
+        let closed = self.idle.take().len();
+        self.gauges.idle.sub(i64::try_from(closed).unwrap_or(0));
+    }
+}
+
+impl Drop for Entry {
+    fn drop(&mut self) {
+        self.close_idle();
+    }
+}
+
+impl Shared {
+    fn way(&self, stream: Stream) -> Way {
+        let sender = Sender::Http2 { sender: self.sender.clone(), _stream: stream };
+        Way { sender, authority: self.authority.clone() }
+    }
+}
+
+impl Lease {
+    fn new(way: Way, entry: Rc<Entry>) -> Self {
+        entry.gauges.active.inc();
+        Self { way: Some(way), entry }
+    }
+
+    /// Whether this connection was dialled to `authority` and, over TLS, its certificate verified for it.
+    pub fn reaches(&self, authority: &Authority) -> bool {
+        self.way.as_ref().is_some_and(|way| *way.authority == *authority)
+    }
+
+    pub fn is_http2(&self) -> bool {
+        matches!(self.way, Some(Way { sender: Sender::Http2 { .. }, .. }))
+    }
+
+    /// Sends the request; resolves with the answer's head.
+    pub async fn send(&mut self, request: Request<RequestBody>) -> Result<Response<Incoming>, SendError> {
+        let sent = match self.way.as_mut().map(|way| &mut way.sender) {
+            Some(Sender::Http1(sender)) => sender.try_send_request(request).await,
+            Some(Sender::Http2 { sender, .. }) => sender.try_send_request(request).await,
+            None => return Err(SendError::NotSent(Box::new(request))),
+        };
+        sent.map_err(|mut error: TrySendError<_>| match error.take_message() {
+            Some(request) => SendError::NotSent(Box::new(request)),
+            None => SendError::Failed(error.into_error()),
+        })
+    }
+
+    /// The request and its answer are over, and the connection is whole.
+    pub fn give_back(mut self) {
+        if let Some(Way { sender: Sender::Http1(sender), authority }) = self.way.take()
+            && !sender.is_closed()
+            && !self.entry.retired.get()
+        {
+            let mut idle = self.entry.idle.borrow_mut();
+            if idle.len() < IDLE_MOST {
+                idle.push(Idle { sender, authority, sweeps: 0 });
+                self.entry.gauges.idle.inc();
+            }
+        }
+    }
+}
+
+impl Drop for Lease {
+    fn drop(&mut self) {
+        self.entry.gauges.active.dec();
+        // Its stream first, so that whoever is woken finds it free.
+        self.way = None;
+        self.entry.freed.notify_one();
+    }
+}
+
+/// Runs hyper's connection tasks on the worker's own thread.
+#[derive(Clone, Copy)]
+struct LocalExecutor;
+
+impl<F: Future<Output = ()> + 'static> Executor<F> for LocalExecutor {
+    fn execute(&self, future: F) {
+        run(future);
+    }
+}
+
+/// A connection's task ends with its connection, and the worker's runtime with the worker.
+fn run(task: impl Future<Output = ()> + 'static) {
+    tokio::task::spawn_local(task);
+}

@@ -1,0 +1,195 @@
+//! What a request asks for, whichever way it came in: a route by name, or an authority.
+//!
+//! | the app uses | the request line | the target |
+//! |---|---|---|
+//! | a base URL with a prefix | `GET /github/repos/x`, Host localhost | `Named { by: Prefix }` |
+//! | a base URL with a name | `GET /repos/x`, Host `github.localhost` | `Named { by: Host }` |
+//! | `HTTP_PROXY` | `GET http://api.github.com/repos/x` | `Authority` |
+//!
+//! Invariant: one Host header, and where the target has an authority of its own, both are the same.
+
+use http::header::HOST;
+use http::{HeaderMap, Method, Uri, Version};
+
+use super::error::Refusal;
+use crate::authority::{Authority, Scheme};
+use crate::path::query_is_clean;
+
+/// A request's first line.
+pub struct Head {
+    pub method: Method,
+    pub uri: Uri,
+    pub version: Version,
+}
+
+/// What a request asks for.
+#[derive(Debug)]
+pub struct Target<'a> {
+    pub by: By<'a>,
+    /// The path without the route's prefix, as received.
+    pub rest: &'a str,
+    pub query: Option<&'a str>,
+}
+
+/// How a request names its route.
+#[derive(Debug)]
+pub enum By<'a> {
+    /// `/name/...`
+    Prefix {
+        name: &'a str,
+    },
+    /// `name.localhost`
+    HostLabel {
+        name: String,
+    },
+    Authority {
+        scheme: Scheme,
+        authority: Authority,
+    },
+}
+
+impl<'a> Target<'a> {
+    /// Reads the target. `port` is the one that the request came in on; unix sockets have none.
+    ///
+    /// # Errors
+    /// When the target, its host or its query is not well-formed, or the host is not ours to serve.
+    pub fn of(head: &'a Head, headers: &HeaderMap, port: Option<u16>) -> Result<Self, Refusal> {
+        if head.method == Method::CONNECT {
+            return Err(Refusal::TunnelDenied);
+        }
+        let host = host(head, headers)?;
+        let rest = head.uri.path();
+        let query = head.uri.query();
+        if query.is_some_and(|query| !query_is_clean(query)) {
+            return Err(Refusal::QueryAmbiguous);
+        }
+        let Some(authority) = head.uri.authority() else {
+            return Self::origin_form(host.ok_or(Refusal::HostMismatch)?, rest, query);
+        };
+        let scheme = match head.uri.scheme_str() {
+            Some("http") => Scheme::Http,
+            Some("https") => Scheme::Https,
+            _ => return Err(Refusal::NoRoute),
+        };
+        let named = parse(authority.as_str(), scheme)?;
+        if host.is_some_and(|host| parse(host, scheme).ok().as_ref() != Some(&named)) {
+            return Err(Refusal::HostMismatch);
+        }
+        let ours = named.host.is_loopback_name() || named.host.label_of_localhost().is_some();
+        if ours && Some(named.port) == port {
+            return Self::origin_form(authority.as_str(), rest, query);
+        }
+        Ok(Self { by: By::Authority { scheme, authority: named }, rest, query })
+    }
+
+    fn origin_form(host: &str, path: &'a str, query: Option<&'a str>) -> Result<Self, Refusal> {
+        if is_plain_loopback(host) {
+            return Self::prefixed(path, query);
+        }
+        let named = parse(host, Scheme::Http)?;
+        if let Some(label) = named.host.label_of_localhost() {
+            let by = By::HostLabel { name: label.to_owned() };
+            return Ok(Self { by, rest: path, query });
+        }
+        if !named.host.is_loopback_name() {
+            return Err(Refusal::HostUnknown);
+        }
+        Self::prefixed(path, query)
+    }
+
+    fn prefixed(path: &'a str, query: Option<&'a str>) -> Result<Self, Refusal> {
+        let after = path.strip_prefix('/').ok_or(Refusal::NoRoute)?;
+        let end = after.find('/').unwrap_or(after.len());
+        let (name, rest) = after.split_at(end);
+        let rest = if rest.is_empty() { "/" } else { rest };
+        Ok(Self { by: By::Prefix { name }, rest, query })
+    }
+}
+
+/// The one Host header. HTTP/1.0 may do without.
+fn host<'h>(head: &Head, headers: &'h HeaderMap) -> Result<Option<&'h str>, Refusal> {
+    let mut hosts = headers.get_all(HOST).iter();
+    let (first, second) = (hosts.next(), hosts.next());
+    match (first, second) {
+        (Some(host), None) => Ok(Some(host.to_str().map_err(|_| Refusal::HostMismatch)?)),
+        (None, _) if head.version == Version::HTTP_10 && head.uri.authority().is_some() => Ok(None),
+        _ => Err(Refusal::HostMismatch),
+    }
+}
+
+/// What nearly every app writes, told without building an authority of it; any other spelling is parsed.
+fn is_plain_loopback(host: &str) -> bool {
+    let (name, port) = host.split_once(':').unwrap_or((host, "80"));
+    let port_is_plain = (1..=5).contains(&port.len()) && port.bytes().all(|b| b.is_ascii_digit());
+    matches!(name, "localhost" | "127.0.0.1") && port_is_plain && !port.starts_with('0')
+}
+
+fn parse(authority: &str, scheme: Scheme) -> Result<Authority, Refusal> {
+    Authority::parse(authority, scheme.default_port()).map_err(|_| Refusal::HostMismatch)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use http::Request;
+
+    fn parts(uri: &str, hosts: &[&str]) -> (Head, HeaderMap) {
+        let mut request = Request::get(uri);
+        for host in hosts {
+            request = request.header(HOST, *host);
+        }
+        let (parts, ()) = request.body(()).expect("a request").into_parts();
+        (Head { method: parts.method, uri: parts.uri, version: parts.version }, parts.headers)
+    }
+
+    fn outcome(uri: &str, hosts: &[&str]) -> String {
+        let (head, headers) = parts(uri, hosts);
+        match Target::of(&head, &headers, Some(8080)) {
+            Err(refusal) => refusal.reason().to_owned(),
+            Ok(Target { by: By::Prefix { name, .. }, rest, .. }) => format!("prefix {name} {rest}"),
+            Ok(Target { by: By::HostLabel { name, .. }, rest, .. }) => format!("label {name} {rest}"),
+            Ok(Target { by: By::Authority { scheme, authority }, rest, .. }) => {
+                format!("{scheme} {authority} {rest}")
+            }
+        }
+    }
+
+    #[test]
+    fn each_way_in_leads_to_its_target() {
+        let table: &[(&str, &[&str], &str)] = &[
+            ("/github/repos/x", &["localhost:8080"], "prefix github /repos/x"),
+            ("/github", &["127.0.0.1:8080"], "prefix github /"),
+            ("/github/", &["[::1]:8080"], "prefix github /"),
+            ("/github//x", &["localhost"], "prefix github //x"),
+            ("/repos/x", &["github.localhost:8080"], "label github /repos/x"),
+            ("/repos/x", &["GitHub.localhost"], "label github /repos/x"),
+            ("http://api.github.com/x", &["api.github.com"], "http api.github.com:80 /x"),
+            ("http://api.github.com/x", &["API.github.com:80"], "http api.github.com:80 /x"),
+            ("https://api.github.com/x", &["api.github.com"], "https api.github.com:443 /x"),
+            ("http://localhost:8080/github/x", &["localhost:8080"], "prefix github /x"),
+            ("http://localhost:9999/github/x", &["localhost:9999"], "http localhost:9999 /github/x"),
+        ];
+        for (uri, hosts, expected) in table {
+            assert_eq!(outcome(uri, hosts), *expected, "{uri} {hosts:?}");
+        }
+    }
+
+    #[test]
+    fn a_host_that_is_not_ours_or_not_one_is_refused() {
+        let table: &[(&str, &[&str], &str)] = &[
+            ("/github/x", &[], "host_mismatch"),
+            ("/github/x", &["localhost", "localhost"], "host_mismatch"),
+            ("/github/x", &["user@localhost"], "host_mismatch"),
+            ("/github/x", &["localhost:080"], "host_mismatch"),
+            ("/github/x", &["evil.test:8080"], "host_unknown"),
+            ("/github/x", &["api.github.com"], "host_unknown"),
+            ("http://api.github.com/x", &["evil.test"], "host_mismatch"),
+            ("http://api.github.com/x", &["api.github.com:8443"], "host_mismatch"),
+            ("http://api.github.com/x", &[], "host_mismatch"),
+            ("ftp://api.github.com/x", &["api.github.com"], "no_route"),
+        ];
+        for (uri, hosts, expected) in table {
+            assert_eq!(outcome(uri, hosts), *expected, "{uri} {hosts:?}");
+        }
+    }
+}

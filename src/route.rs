@@ -1,0 +1,294 @@
+//! The table of routes: which route a request takes, and all that the request needs to know from then on.
+//!
+//! Invariant: a table does not change. A request loads one and keeps to it; a reload swaps in another.
+
+use std::collections::HashMap;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Duration;
+
+use http::HeaderValue;
+use http::header::InvalidHeaderValue;
+
+use crate::authority::{Authority, Endpoint, Scheme};
+use crate::dial::Dialer;
+use crate::identity::{ClientIndex, Clients};
+use crate::name::{ClientName, RouteName, TokenName};
+use crate::policy::rule::Rules;
+use crate::policy::{self, Denied, Permit};
+use crate::tls::{self, Alpn, Security};
+use crate::token::{Placement, SlotReader};
+use crate::{path, usage};
+
+/// `[[route]]`
+#[derive(Clone, PartialEq, Debug)]
+pub struct Settings {
+    pub name: RouteName,
+    pub upstream: Endpoint,
+    pub token: Option<TokenName>,
+    /// `None`: all.
+    pub clients: Option<Vec<ClientName>>,
+    pub rules: Rules,
+    pub timeouts: Timeouts,
+    pub tls: tls::Settings,
+}
+
+/// There is no total timeout: streams may last.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Timeouts {
+    pub connect: Duration,
+    /// To the first byte of the answer.
+    pub response: Duration,
+    /// Without progress of either body.
+    pub idle: Duration,
+}
+
+/// Where a route's requests go, and how we know that it is the right place. Kept over reloads that do not touch it, so that
+/// its connections are kept too.
+pub struct Upstream {
+    /// Unique in this process: the pools' key.
+    pub id: u64,
+    pub endpoint: Endpoint,
+    /// The `Host` header that the upstream gets.
+    pub host: HeaderValue,
+    pub security: Security,
+    made_of: (Endpoint, tls::Settings, tls::Trusted),
+}
+
+/// Why an upstream cannot be had.
+#[derive(Debug, thiserror::Error)]
+pub enum UpstreamError {
+    #[error(transparent)]
+    Tls(#[from] tls::Error),
+    #[error("the upstream's name cannot stand in a header")]
+    Host(#[from] InvalidHeaderValue),
+}
+
+static NEXT_UPSTREAM: AtomicU64 = AtomicU64::new(0);
+
+impl Upstream {
+    pub fn new(endpoint: &Endpoint, tls: &tls::Settings) -> Result<Self, UpstreamError> {
+        Ok(Self {
+            id: NEXT_UPSTREAM.fetch_add(1, Ordering::Relaxed),
+            host: HeaderValue::from_str(&endpoint.authority.to_header(endpoint.scheme))?,
+            security: Security::new(endpoint.scheme, tls, Alpn::Http2OrHttp1)?,
+            endpoint: endpoint.clone(),
+            made_of: (endpoint.clone(), tls.clone(), tls.trusted()),
+        })
+    }
+
+    /// Whether a route with these settings may go on with this upstream: not when its file of roots has changed.
+    fn fits(&self, endpoint: &Endpoint, tls: &tls::Settings) -> bool {
+        self.made_of == (endpoint.clone(), tls.clone(), tls.trusted())
+    }
+}
+
+/// A token as a route sees it.
+#[derive(Clone)]
+pub struct RouteToken {
+    pub name: TokenName,
+    pub placement: Placement,
+    pub reader: SlotReader,
+}
+
+/// One route, ready to be taken.
+pub struct Route {
+    pub name: RouteName,
+    pub upstream: Arc<Upstream>,
+    pub token: Option<RouteToken>,
+    pub timeouts: Timeouts,
+    rules: Rules,
+    clients: Option<Vec<ClientIndex>>,
+    /// By client.
+    cells: Vec<Arc<usage::Cell>>,
+}
+
+impl Route {
+    /// Judges a request on this route. `rest` is the request's path without the route's prefix, as received.
+    ///
+    /// # Errors
+    /// When the path can be read in more than one way, or policy says no.
+    pub fn admit<'a>(
+        &self,
+        client: ClientIndex,
+        method: &http::Method,
+        rest: &'a str,
+    ) -> Result<Permit<'a>, NotAdmitted> {
+        let base = self.upstream.endpoint.path.trim_end_matches('/');
+        let path = if base.is_empty() {
+            self.rules.form.canonical(rest)?
+        } else {
+            self.rules.form.canonical(&format!("{base}{rest}"))?.into_owned()
+        };
+        Ok(policy::admit(self.clients.as_deref(), &self.rules, client, method, path)?)
+    }
+
+    pub fn cell(&self, client: ClientIndex) -> &Arc<usage::Cell> {
+        &self.cells[client.as_usize()]
+    }
+
+    fn is_for(&self, client: ClientIndex) -> bool {
+        self.clients.as_ref().is_none_or(|clients| clients.contains(&client))
+    }
+}
+
+/// Why a route does not take a request.
+#[derive(Debug, thiserror::Error)]
+pub enum NotAdmitted {
+    #[error(transparent)]
+    Path(#[from] path::PathError),
+    #[error("policy says no")]
+    Denied(Denied),
+}
+
+impl From<Denied> for NotAdmitted {
+    fn from(denied: Denied) -> Self {
+        Self::Denied(denied)
+    }
+}
+
+/// All routes of a configuration, and what a request needs besides.
+pub struct Table {
+    pub clients: Clients,
+    pub dialer: Arc<Dialer>,
+    /// The longest that a request waits for a generation.
+    pub acquire_timeout: Duration,
+    /// Whether a trail that cannot be written stops the use of tokens.
+    pub refuse_without_trail: bool,
+    routes: Vec<Arc<Route>>,
+    names: HashMap<RouteName, usize>,
+    authorities: HashMap<Authority, Vec<usize>>,
+}
+
+/// What a table is made of, besides the routes' own settings.
+pub struct Ingredients<'a> {
+    pub clients: Clients,
+    pub dialer: Arc<Dialer>,
+    pub acquire_timeout: Duration,
+    pub refuse_without_trail: bool,
+    pub metrics: &'a usage::Metrics,
+    pub token: &'a dyn Fn(&TokenName) -> Option<RouteToken>,
+    /// The table that this one follows: sums not yet taken are taken over from it.
+    pub before: Option<&'a Table>,
+    /// Whether upstreams that did not change are taken over with their connections: not when other destinations are allowed.
+    pub keep_upstreams: bool,
+}
+
+/// Why a table cannot be had. The config has checked its names; what is left is outside of it.
+#[derive(Debug, thiserror::Error)]
+pub enum TableError {
+    #[error("route {0}: {1}")]
+    Upstream(RouteName, UpstreamError),
+    #[error("route {0}: there is no token {1}")]
+    Token(RouteName, TokenName),
+    #[error("route {0}: there is no client {1}")]
+    Client(RouteName, ClientName),
+}
+
+impl Table {
+    pub fn new(settings: &[Settings], ingredients: Ingredients<'_>) -> Result<Self, TableError> {
+        let routes: Vec<Arc<Route>> =
+            settings.iter().map(|settings| build(settings, &ingredients).map(Arc::new)).collect::<Result<_, _>>()?;
+        let mut authorities: HashMap<Authority, Vec<usize>> = HashMap::new();
+        for (at, route) in routes.iter().enumerate() {
+            authorities.entry(route.upstream.endpoint.authority.clone()).or_default().push(at);
+        }
+        Ok(Self {
+            names: routes.iter().enumerate().map(|(at, route)| (route.name.clone(), at)).collect(),
+            authorities,
+            routes,
+            clients: ingredients.clients,
+            dialer: ingredients.dialer,
+            acquire_timeout: ingredients.acquire_timeout,
+            refuse_without_trail: ingredients.refuse_without_trail,
+        })
+    }
+
+    /// By prefix or by host label.
+    pub fn named(&self, name: &str) -> Option<&Arc<Route>> {
+        self.names.get(name).map(|at| &self.routes[*at])
+    }
+
+    /// By authority, of the scheme that the request names: port 80 of a plain request stands for the upstream's own port.
+    /// Several routes of one authority are for different clients.
+    pub fn authority(&self, scheme: Scheme, authority: &Authority, client: ClientIndex) -> Option<&Arc<Route>> {
+        let exact = self.authorities.get(authority);
+        let found = match (exact, scheme, authority.port) {
+            (Some(found), ..) => Some(found),
+            (None, Scheme::Http, 80) => {
+                let secure = Authority { host: authority.host.clone(), port: 443 };
+                self.authorities.get(&secure).or_else(|| self.only_port(authority))
+            }
+            _ => None,
+        }?;
+        let routes = found.iter().map(|at| &self.routes[*at]);
+        routes.clone().find(|route| route.is_for(client)).or_else(|| routes.clone().next())
+    }
+
+    pub fn routes(&self) -> &[Arc<Route>] {
+        &self.routes
+    }
+
+    /// Every cell of use, to take sums from.
+    pub fn cells(&self) -> impl Iterator<Item = &Arc<usage::Cell>> {
+        self.routes.iter().flat_map(|route| &route.cells)
+    }
+
+    /// The routes of a host that has routes on one port only.
+    fn only_port(&self, authority: &Authority) -> Option<&Vec<usize>> {
+        let mut ports = self.authorities.iter().filter(|(known, _)| known.host == authority.host);
+        let only = ports.next()?;
+        ports.next().is_none().then_some(only.1)
+    }
+}
+
+fn build(settings: &Settings, ingredients: &Ingredients<'_>) -> Result<Route, TableError> {
+    let name = settings.name.clone();
+    let before = ingredients.before.filter(|_| ingredients.keep_upstreams);
+    let kept = before.and_then(|before| before.named(name.as_str())).map(|route| &route.upstream);
+    let upstream = match kept.filter(|upstream| upstream.fits(&settings.upstream, &settings.tls)) {
+        Some(kept) => kept.clone(),
+        None => Arc::new(
+            Upstream::new(&settings.upstream, &settings.tls)
+                .map_err(|error| TableError::Upstream(name.clone(), error))?,
+        ),
+    };
+    let token = match &settings.token {
+        Some(token) => Some((ingredients.token)(token).ok_or_else(|| TableError::Token(name.clone(), token.clone()))?),
+        None => None,
+    };
+    let clients = match &settings.clients {
+        None => None,
+        Some(clients) => {
+            let find = |client| {
+                let found = ingredients.clients.find(client);
+                found.ok_or_else(|| TableError::Client(name.clone(), client.clone()))
+            };
+            Some(clients.iter().map(find).collect::<Result<_, _>>()?)
+        }
+    };
+    let token_name = settings.token.as_ref();
+    let cells = ingredients.clients.names().map(|client| {
+        let kept = ingredients.before.and_then(|before| before.kept_cell(&name, client, token_name));
+        kept.unwrap_or_else(|| Arc::new(ingredients.metrics.cell(&name, client, token_name)))
+    });
+    Ok(Route {
+        cells: cells.collect(),
+        upstream,
+        token,
+        timeouts: settings.timeouts,
+        rules: settings.rules.clone(),
+        clients,
+        name,
+    })
+}
+
+impl Table {
+    /// The cell of the table before, so that sums not yet taken are not lost in a reload.
+    fn kept_cell(&self, route: &RouteName, client: &ClientName, token: Option<&TokenName>) -> Option<Arc<usage::Cell>> {
+        let route = self.named(route.as_str())?;
+        let client = self.clients.find(client)?;
+        let same_token = route.token.as_ref().map(|token| &token.name) == token;
+        same_token.then(|| route.cells[client.as_usize()].clone())
+    }
+}

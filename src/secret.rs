@@ -1,0 +1,328 @@
+//! Secrets: values that are wiped when dropped and that meet no log, metric, record or error.
+//!
+//! A [`Secret`] has no `Debug`, `Display` or `Serialize`. Its plain text leaves this file through the named
+//! functions below and nowhere else; `tests/floors.rs` lists who may call them.
+//!
+//! Copies that other libraries make (in hyper's and rustls's write buffers) are not wiped: they live as long as the
+//! connection's buffers do.
+
+use std::fmt;
+use std::fs::OpenOptions;
+use std::io::Read as _;
+use std::os::unix::fs::OpenOptionsExt as _;
+use std::path::{Path, PathBuf};
+
+use aws_lc_rs::{constant_time, hmac, rand};
+use bytes::Bytes;
+use http::HeaderValue;
+use rustix::fs::OFlags;
+use serde::{Serialize, Serializer};
+use zeroize::Zeroizing;
+
+/// The largest secret that is read from a file or a variable, in bytes.
+const MAX_BYTES: u64 = 64 * 1024;
+
+/// Bytes that nobody may see but the party they are for.
+pub struct Secret(Zeroizing<Vec<u8>>);
+
+impl Secret {
+    pub fn new(bytes: impl Into<Vec<u8>>) -> Self {
+        Self(Zeroizing::new(bytes.into()))
+    }
+
+    /// The text for an issuer's eyes: a form field, a Basic credential, a key to sign with.
+    ///
+    /// # Errors
+    /// When the secret is not UTF-8.
+    pub fn expose_to_issuer(&self) -> Result<&str, NotText> {
+        std::str::from_utf8(&self.0).map_err(|_| NotText)
+    }
+
+    /// The bytes of a private key, for the library that signs with it.
+    pub fn expose_to_signer(&self) -> &[u8] {
+        &self.0
+    }
+
+    /// The header value that carries this secret to its upstream: `before`, the secret, `after`.
+    /// The value is marked sensitive, so that no `Debug` and no HPACK table holds it.
+    ///
+    /// # Errors
+    /// When the secret is empty or holds anything but visible ASCII (RFC 6750, section 2.1, is narrower still):
+    /// a line end in a token must never reach a request's head.
+    pub fn header_value(&self, before: &str, after: &str) -> Result<HeaderValue, NotVisibleAscii> {
+        if self.0.is_empty() || !self.0.iter().all(u8::is_ascii_graphic) {
+            return Err(NotVisibleAscii);
+        }
+        let mut value = Zeroizing::new(Vec::with_capacity(before.len() + self.0.len() + after.len()));
+        value.extend_from_slice(before.as_bytes());
+        value.extend_from_slice(&self.0);
+        value.extend_from_slice(after.as_bytes());
+        // The bytes are wiped when the last request that carries them lets go.
+        let mut value = HeaderValue::from_maybe_shared(Bytes::from_owner(value)).map_err(|_| NotVisibleAscii)?;
+        value.set_sensitive(true);
+        Ok(value)
+    }
+
+    /// The claims of a JWT, unverified: what the token says of itself, never a reason to trust it.
+    /// `None` when the secret is not a JWT.
+    pub fn jwt_claims(&self) -> Option<serde_json::Map<String, serde_json::Value>> {
+        jsonwebtoken::dangerous::insecure_decode_claims(&*self.0).ok()
+    }
+
+    /// Whether both hold the same bytes, in constant time.
+    pub fn same_as(&self, other: &Secret) -> bool {
+        constant_time::verify_slices_are_equal(&self.0, &other.0).is_ok()
+    }
+}
+
+/// The secret is not UTF-8.
+#[derive(Debug, thiserror::Error)]
+#[error("the secret is not UTF-8 text")]
+pub struct NotText;
+
+/// The token holds a byte that may not stand in a header.
+#[derive(Debug, thiserror::Error)]
+#[error("the token is empty or holds something other than visible ASCII")]
+pub struct NotVisibleAscii;
+
+/// Names a secret without showing it: the first 8 hex digits of an HMAC-SHA256 under a key of this installation.
+pub struct Fingerprinter(hmac::Key);
+
+impl Fingerprinter {
+    /// `key` is kept in the state folder, so that fingerprints in the trail stay comparable over restarts.
+    pub fn new(key: &[u8; 32]) -> Self {
+        Self(hmac::Key::new(hmac::HMAC_SHA256, key))
+    }
+
+    /// A key for [`Fingerprinter::new`].
+    ///
+    /// # Panics
+    /// When the operating system has no randomness to give.
+    pub fn random_key() -> [u8; 32] {
+        let mut key = [0; 32];
+        rand::fill(&mut key).expect("the operating system gives randomness");
+        key
+    }
+
+    pub fn of(&self, secret: &Secret) -> Fingerprint {
+        let Mark([a, b, c, d, ..]) = self.mark(secret);
+        Fingerprint(u32::from_be_bytes([a, b, c, d]))
+    }
+
+    pub fn mark(&self, secret: &Secret) -> Mark {
+        let mut mark = [0; 32];
+        mark.copy_from_slice(hmac::sign(&self.0, &secret.0).as_ref());
+        Mark(mark)
+    }
+}
+
+/// Recognises a secret after it has been wiped, and tells nothing of it.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Mark([u8; 32]);
+
+/// What logs, records and answers show in place of a token.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Fingerprint(u32);
+
+impl fmt::Display for Fingerprint {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{:08x}", self.0)
+    }
+}
+
+impl Serialize for Fingerprint {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.collect_str(self)
+    }
+}
+
+/// Where a secret is to be read: the config holds these and never a value.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub enum Reference {
+    /// `env:NAME`
+    Env(String),
+    /// `file:/path`; one trailing line end is not part of the secret
+    File(PathBuf),
+    /// `credential:NAME`: a file of that name in systemd's `$CREDENTIALS_DIRECTORY`
+    Credential(String),
+}
+
+impl Reference {
+    /// Reads a reference; `base` is the folder that a relative `file:` path starts from.
+    ///
+    /// # Errors
+    /// When the text is no reference. The error never repeats the text, which may well be a secret.
+    pub fn parse(text: &str, base: &Path) -> Result<Self, ReferenceError> {
+        let (kind, rest) = text.split_once(':').ok_or(ReferenceError::Inline)?;
+        let known = ["env", "file", "credential", "exec", "vault"].contains(&kind);
+        if !known {
+            return Err(ReferenceError::Inline);
+        }
+        if rest.is_empty() {
+            return Err(ReferenceError::Empty);
+        }
+        match kind {
+            "env" if !rest.bytes().all(|b| b.is_ascii_alphanumeric() || b == b'_') => Err(ReferenceError::VariableName),
+            "env" => Ok(Self::Env(rest.to_owned())),
+            "file" => Ok(Self::File(base.join(rest))),
+            "credential" if rest.contains('/') || rest.starts_with('.') => Err(ReferenceError::CredentialName),
+            "credential" => Ok(Self::Credential(rest.to_owned())),
+            _ => Err(ReferenceError::NotYet),
+        }
+    }
+
+    /// Reads the secret. Done anew for each use, so that a secret that was rotated in place is seen.
+    /// Blocks for as long as reading a small local file does.
+    ///
+    /// # Errors
+    /// When there is nothing to read, it is empty, or larger than 64 KiB.
+    pub fn resolve(&self) -> Result<Secret, ResolveError> {
+        match self {
+            Self::Env(name) => match std::env::var_os(name) {
+                None => Err(ResolveError::NoVariable(name.clone())),
+                Some(value) if value.is_empty() => Err(ResolveError::Empty(self.to_string())),
+                Some(value) => Ok(Secret::new(value.into_encoded_bytes())),
+            },
+            Self::File(path) => self.read(path),
+            Self::Credential(name) => match std::env::var_os("CREDENTIALS_DIRECTORY") {
+                None => Err(ResolveError::NoCredentials),
+                Some(folder) => self.read(&Path::new(&folder).join(name)),
+            },
+        }
+    }
+
+    fn read(&self, path: &Path) -> Result<Secret, ResolveError> {
+        let unreadable = |error| ResolveError::File { path: path.to_owned(), error };
+        // A pipe would keep us waiting for its writer.
+        let nonblock = i32::try_from(OFlags::NONBLOCK.bits()).unwrap_or(0);
+        let file = OpenOptions::new().read(true).custom_flags(nonblock).open(path).map_err(unreadable)?;
+        let metadata = file.metadata().map_err(unreadable)?;
+        if !metadata.is_file() {
+            return Err(ResolveError::NotAFile(path.to_owned()));
+        }
+        // In one piece from the start: growing would leave copies behind.
+        let mut bytes =
+            Zeroizing::new(Vec::with_capacity(usize::try_from(metadata.len().min(MAX_BYTES) + 1).unwrap_or(0)));
+        file.take(MAX_BYTES + 1).read_to_end(&mut bytes).map_err(unreadable)?;
+        if bytes.len() as u64 > MAX_BYTES {
+            return Err(ResolveError::TooLarge(path.to_owned()));
+        }
+        if bytes.last() == Some(&b'\n') {
+            bytes.pop();
+            if bytes.last() == Some(&b'\r') {
+                bytes.pop();
+            }
+        }
+        if bytes.is_empty() {
+            return Err(ResolveError::Empty(self.to_string()));
+        }
+        Ok(Secret(bytes))
+    }
+}
+
+impl fmt::Display for Reference {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Env(name) => write!(f, "env:{name}"),
+            Self::File(path) => write!(f, "file:{}", path.display()),
+            Self::Credential(name) => write!(f, "credential:{name}"),
+        }
+    }
+}
+
+/// Why a text is no reference to a secret.
+#[derive(Debug, PartialEq, Eq, thiserror::Error)]
+pub enum ReferenceError {
+    #[error(
+        "a secret may not stand in the config: write where it is, as \"env:NAME\", \"file:/path\" or \"credential:NAME\""
+    )]
+    Inline,
+    #[error("the reference names nothing after the colon")]
+    Empty,
+    #[error("a variable's name consists of letters, digits and underscores")]
+    VariableName,
+    #[error("a credential's name is a file name, without a folder")]
+    CredentialName,
+    #[error("this version reads \"env:\", \"file:\" and \"credential:\" references only")]
+    NotYet,
+}
+
+/// Why a secret could not be read. Names the place, never the content.
+#[derive(Debug, thiserror::Error)]
+pub enum ResolveError {
+    #[error("the environment variable {0} is not set")]
+    NoVariable(String),
+    #[error("{0} is empty")]
+    Empty(String),
+    #[error("cannot read {}: {error}", .path.display())]
+    File { path: PathBuf, error: std::io::Error },
+    #[error("{} is not a file", .0.display())]
+    NotAFile(PathBuf),
+    #[error("{} is larger than 64 KiB", .0.display())]
+    TooLarge(PathBuf),
+    #[error("$CREDENTIALS_DIRECTORY is not set: systemd sets it for units with LoadCredential=")]
+    NoCredentials,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_token_with_a_line_end_never_becomes_a_header() {
+        for bad in ["", "abc\r\nX: y", "a b", "a\0", "ä", "abc\n"] {
+            assert!(Secret::new(bad).header_value("Bearer ", "").is_err(), "{bad:?}");
+        }
+    }
+
+    #[test]
+    fn a_header_value_is_sensitive() {
+        let value = Secret::new("abc").header_value("Bearer ", "").expect("visible ASCII");
+        assert_eq!(value.as_bytes(), b"Bearer abc");
+        assert!(value.is_sensitive());
+        assert!(!format!("{value:?}").contains("abc"));
+    }
+
+    #[test]
+    fn an_inline_secret_is_refused_without_being_repeated() {
+        for inline in ["hunter2", "s3cr3t:with-colon", ""] {
+            let error = Reference::parse(inline, Path::new("/")).expect_err("inline");
+            assert_eq!(error, ReferenceError::Inline);
+            assert!(inline.is_empty() || !error.to_string().contains(inline));
+        }
+    }
+
+    #[test]
+    fn a_reference_reads_a_file_without_its_last_line_end() {
+        let folder = tempfile::tempdir().expect("temporary folder");
+        std::fs::write(folder.path().join("s"), "abc\r\n").expect("write");
+        let reference = Reference::parse("file:s", folder.path()).expect("reference");
+        assert!(reference.resolve().expect("resolves").same_as(&Secret::new("abc")));
+    }
+
+    #[test]
+    fn an_empty_or_missing_secret_is_an_error_that_names_its_place() {
+        let folder = tempfile::tempdir().expect("temporary folder");
+        std::fs::write(folder.path().join("empty"), "\n").expect("write");
+        for name in ["empty", "missing"] {
+            let reference = Reference::parse(&format!("file:{name}"), folder.path()).expect("reference");
+            let error = reference.resolve().err().expect("fails").to_string();
+            assert!(error.contains(name), "{error}");
+        }
+        let pipe = Reference::File("/dev/zero".into());
+        assert!(matches!(pipe.resolve(), Err(ResolveError::NotAFile(_))), "it would never end");
+        let error = Reference::Env("COUNTERSIGN_TEST_UNSET".into()).resolve().err().expect("fails");
+        assert!(error.to_string().contains("COUNTERSIGN_TEST_UNSET"));
+    }
+
+    #[test]
+    fn fingerprints_tell_secrets_apart_and_depend_on_the_key() {
+        let one = Fingerprinter::new(&[1; 32]);
+        let two = Fingerprinter::new(&[2; 32]);
+        let (a, b) = (Secret::new("a"), Secret::new("b"));
+        assert_eq!(one.of(&a), one.of(&Secret::new("a")));
+        assert_ne!(one.of(&a), one.of(&b));
+        assert_ne!(one.of(&a), two.of(&a));
+        assert_eq!(one.of(&a).to_string().len(), 8);
+    }
+}

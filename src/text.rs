@@ -1,0 +1,59 @@
+//! Text that others wrote, made fit for a log line or an error: an issuer's `error_description`, a certificate's names.
+
+/// `text` without what could forge a second line, move a terminal's cursor or turn the direction of writing, and at most
+/// `most` characters of it.
+pub fn printable(text: &str, most: usize) -> String {
+    let mut clean = String::with_capacity(text.len().min(most));
+    let mut spaced = true;
+    let mut count = 0;
+    for character in text.chars().map(|c| if invisible(c) { ' ' } else { c }) {
+        if character == ' ' && spaced {
+            continue;
+        }
+        if count == most {
+            clean.push('…');
+            break;
+        }
+        spaced = character == ' ';
+        clean.push(character);
+        count += 1;
+    }
+    clean.truncate(clean.trim_end().len());
+    clean
+}
+
+fn invisible(character: char) -> bool {
+    character.is_control()
+        || character.is_whitespace()
+        || matches!(character, '\u{ad}' | '\u{61c}' | '\u{180e}' | '\u{feff}' | '\u{200b}'..='\u{200f}')
+        || matches!(character, '\u{202a}'..='\u{202e}' | '\u{2060}'..='\u{206f}' | '\u{fff9}'..='\u{fffb}')
+        || matches!(character, '\u{e0000}'..='\u{e007f}')
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn nothing_in_it_moves_the_cursor_or_starts_a_line() {
+        for (text, clean) in [
+            ("plain", "plain"),
+            ("", ""),
+            ("\r\n", ""),
+            ("two\r\nlines\n", "two lines"),
+            ("\u{1b}[31mred\u{1b}[0m", "[31mred [0m"),
+            ("nul\0 bell\u{7} c1\u{9b}x", "nul bell c1 x"),
+            ("right\u{202e}tfel", "right tfel"),
+            ("Prüfung", "Prüfung"),
+        ] {
+            assert_eq!(printable(text, 100), clean, "{text:?}");
+        }
+    }
+
+    #[test]
+    fn it_is_cut_between_characters() {
+        assert_eq!(printable("äöü", 3), "äöü");
+        assert_eq!(printable("äöüß", 3), "äöü…");
+        assert_eq!(printable(&"x".repeat(1000), 200).chars().count(), 201);
+    }
+}

@@ -1,0 +1,205 @@
+//! TLS towards upstreams and issuers: whose certificates are trusted, and what is offered.
+//!
+//! Invariant: whatever is built here verifies its peer. There is no switch that turns that off, and a plain connection
+//! is a value of its own ([`Security::Plain`]) that only an `http` scheme leads to.
+
+use std::io;
+use std::path::{Path, PathBuf};
+use std::sync::{Arc, OnceLock};
+
+use rustls::crypto::{CryptoProvider, aws_lc_rs};
+use rustls::version::{TLS12, TLS13};
+use rustls::{CipherSuite, ClientConfig, RootCertStore};
+use rustls_pki_types::CertificateDer;
+use rustls_pki_types::pem::{self, PemObject};
+
+use crate::authority::Scheme;
+
+/// What differs from the defaults for one upstream or issuer.
+#[derive(Clone, PartialEq, Eq, Hash, Debug, Default)]
+pub struct Settings {
+    /// A file of PEM certificates that replaces the system's roots.
+    pub ca: Option<PathBuf>,
+}
+
+/// Which protocols are offered to the peer (RFC 7301).
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Alpn {
+    Http1,
+    Http2OrHttp1,
+}
+
+/// How a connection is protected. Made from the scheme it is for: `https` is never dialled in the clear.
+#[derive(Clone, Debug)]
+pub enum Security {
+    Plain,
+    Tls(Arc<ClientConfig>),
+}
+
+/// Why no TLS configuration could be made.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    #[error("cannot read {}: {error}", .path.display())]
+    Unreadable { path: PathBuf, error: io::Error },
+    #[error("{} is not well-formed PEM: {error}", .path.display())]
+    NotPem { path: PathBuf, error: pem::Error },
+    #[error("{} holds no certificate: there is no \"BEGIN CERTIFICATE\" in it", .0.display())]
+    NoCertificate(PathBuf),
+    #[error("certificate {number} in {} cannot be trusted as a root: {error}", .path.display())]
+    BadCertificate { path: PathBuf, number: usize, error: rustls::Error },
+    #[error("the system has no root certificates ({0}): install its CA bundle, set SSL_CERT_FILE, or give `tls.ca`")]
+    NoSystemRoots(String),
+    #[error("the TLS library refuses its own settings: {0}")]
+    Provider(rustls::Error),
+}
+
+impl Security {
+    /// # Errors
+    /// When the scheme is `https` and the roots cannot be read.
+    pub fn new(scheme: Scheme, settings: &Settings, alpn: Alpn) -> Result<Self, Error> {
+        match scheme {
+            Scheme::Http => Ok(Self::Plain),
+            Scheme::Https => settings.client_config(alpn).map(Self::Tls),
+        }
+    }
+}
+
+/// What the file of roots held when it was asked.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Trusted(Option<Vec<u8>>);
+
+impl Settings {
+    /// The content of the file of roots, to be compared later; nothing where it cannot be read.
+    pub fn trusted(&self) -> Trusted {
+        Trusted(self.ca.as_ref().and_then(|path| std::fs::read(path).ok()))
+    }
+
+    /// The configuration for connections under these settings. It holds the sessions that can be resumed: keep it, and
+    /// make one for each upstream.
+    ///
+    /// # Errors
+    /// When the roots cannot be read, or there are none.
+    pub fn client_config(&self, alpn: Alpn) -> Result<Arc<ClientConfig>, Error> {
+        let roots = match &self.ca {
+            Some(path) => Arc::new(roots_of(path)?),
+            None => system_roots()?,
+        };
+        let mut config = ClientConfig::builder_with_provider(provider())
+            .with_protocol_versions(&[&TLS13, &TLS12])
+            .map_err(Error::Provider)?
+            .with_root_certificates(roots)
+            .with_no_client_auth();
+        config.alpn_protocols = match alpn {
+            Alpn::Http1 => vec![b"http/1.1".to_vec()],
+            Alpn::Http2OrHttp1 => vec![b"h2".to_vec(), b"http/1.1".to_vec()],
+        };
+        Ok(Arc::new(config))
+    }
+}
+
+/// The one provider of cryptography, given by hand: nothing is installed for the whole process.
+/// AES-128-GCM goes first, which costs less than AES-256 and is no weaker in practice; X25519 is the first key share.
+pub fn provider() -> Arc<CryptoProvider> {
+    static PROVIDER: OnceLock<Arc<CryptoProvider>> = OnceLock::new();
+    let make = || {
+        let mut provider = aws_lc_rs::default_provider();
+        provider.cipher_suites.sort_by_key(|suite| !is_aes_128(suite.suite()));
+        Arc::new(provider)
+    };
+    PROVIDER.get_or_init(make).clone()
+}
+
+fn is_aes_128(suite: CipherSuite) -> bool {
+    matches!(
+        suite,
+        CipherSuite::TLS13_AES_128_GCM_SHA256
+            | CipherSuite::TLS_ECDHE_ECDSA_WITH_AES_128_GCM_SHA256
+            | CipherSuite::TLS_ECDHE_RSA_WITH_AES_128_GCM_SHA256
+    )
+}
+
+/// The system's roots, read once they were found; `SSL_CERT_FILE` and `SSL_CERT_DIR` name others.
+fn system_roots() -> Result<Arc<RootCertStore>, Error> {
+    static ROOTS: OnceLock<Arc<RootCertStore>> = OnceLock::new();
+    if let Some(roots) = ROOTS.get() {
+        return Ok(roots.clone());
+    }
+    let found = rustls_native_certs::load_native_certs();
+    let mut roots = RootCertStore::empty();
+    // One odd certificate among the system's hundred is no reason to trust none of the others.
+    roots.add_parsable_certificates(found.certs);
+    if roots.is_empty() {
+        let why = found.errors.first().map_or_else(|| "none was found".to_owned(), ToString::to_string);
+        return Err(Error::NoSystemRoots(why));
+    }
+    Ok(ROOTS.get_or_init(|| Arc::new(roots)).clone())
+}
+
+/// The roots in a file of PEM. Here each must be sound: the file was written for us.
+fn roots_of(path: &Path) -> Result<RootCertStore, Error> {
+    let bytes = std::fs::read(path).map_err(|error| Error::Unreadable { path: path.to_owned(), error })?;
+    let mut roots = RootCertStore::empty();
+    for (index, certificate) in CertificateDer::pem_slice_iter(&bytes).enumerate() {
+        let certificate = certificate.map_err(|error| Error::NotPem { path: path.to_owned(), error })?;
+        let refuse = |error| Error::BadCertificate { path: path.to_owned(), number: index + 1, error };
+        roots.add(certificate).map_err(refuse)?;
+    }
+    if roots.is_empty() { Err(Error::NoCertificate(path.to_owned())) } else { Ok(roots) }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::io::Write;
+
+    use rustls::NamedGroup;
+
+    use super::*;
+
+    fn file(content: &str) -> tempfile::NamedTempFile {
+        let mut file = tempfile::NamedTempFile::new().unwrap();
+        file.write_all(content.as_bytes()).unwrap();
+        file
+    }
+
+    fn config(content: &str) -> Result<Arc<ClientConfig>, Error> {
+        let file = file(content);
+        Settings { ca: Some(file.path().to_owned()) }.client_config(Alpn::Http2OrHttp1)
+    }
+
+    #[test]
+    fn the_cheap_cipher_is_offered_first_and_x25519_stays_usable() {
+        let provider = provider();
+        assert_eq!(provider.cipher_suites[0].suite(), CipherSuite::TLS13_AES_128_GCM_SHA256);
+        assert_eq!(provider.kx_groups[0].name(), NamedGroup::X25519);
+        assert!(provider.cipher_suites.len() >= 9, "nothing was dropped");
+    }
+
+    #[test]
+    fn a_file_replaces_the_roots_of_the_system() {
+        let key = rcgen::KeyPair::generate().unwrap();
+        let root = rcgen::CertificateParams::new(["ca.test".to_owned()]).unwrap().self_signed(&key).unwrap();
+        let config = config(&format!("a comment\n{}", root.pem())).unwrap();
+        assert_eq!(config.alpn_protocols, [b"h2".to_vec(), b"http/1.1".to_vec()]);
+    }
+
+    #[test]
+    fn a_bad_file_is_named_with_what_is_wrong() {
+        let broken = "-----BEGIN CERTIFICATE-----\n!!!\n-----END CERTIFICATE-----\n";
+        let no_certificate = "-----BEGIN CERTIFICATE-----\nAAAA\n-----END CERTIFICATE-----\n";
+        assert!(matches!(config(broken), Err(Error::NotPem { .. })));
+        assert!(matches!(config(no_certificate), Err(Error::BadCertificate { number: 1, .. })));
+        assert!(matches!(config("hello"), Err(Error::NoCertificate(_))));
+        assert!(matches!(config(""), Err(Error::NoCertificate(_))));
+
+        let missing = Settings { ca: Some("/nowhere/ca.pem".into()) };
+        let error = missing.client_config(Alpn::Http1).expect_err("there is no such file");
+        assert_eq!(error.to_string(), "cannot read /nowhere/ca.pem: No such file or directory (os error 2)");
+    }
+
+    #[test]
+    fn plain_http_asks_for_no_roots() {
+        let missing = Settings { ca: Some("/nowhere/ca.pem".into()) };
+        assert!(matches!(Security::new(Scheme::Http, &missing, Alpn::Http1), Ok(Security::Plain)));
+        assert!(Security::new(Scheme::Https, &missing, Alpn::Http1).is_err());
+    }
+}

@@ -1,0 +1,172 @@
+//! Tokens: one named entitlement each, whose generations come from a source and are published in a slot.
+//!
+//! ```text
+//!  source ──answer──▶ supervisor ──step──▶ lifecycle (pure)
+//!                        │  ▲                  │
+//!                        │  └─────effects──────┘
+//!                        ▼
+//!                      slot ──▶ SlotReader (request path)
+//! ```
+//!
+//! Invariant: the request path holds only the reading half of a slot; only the supervisor publishes; only a [`Control`]
+//! makes it rotate or retire.
+
+mod control;
+mod lifecycle;
+mod metrics;
+mod slot;
+pub mod source;
+mod supervisor;
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Duration;
+
+use http::HeaderName;
+use tokio::sync::Mutex;
+
+pub use control::{Control, RotateError};
+pub use metrics::Metrics;
+pub use slot::{Absent, Generation, SlotReader, Usable};
+
+use crate::audit::Recorder;
+use crate::authority::Host;
+use crate::clock::Clock;
+use crate::name::TokenName;
+use crate::secret::Fingerprinter;
+use crate::tasks::{Task, Tasks};
+use lifecycle::Plan;
+use source::Source;
+use supervisor::Supervisor;
+
+/// What every token's supervisor needs of the rest of the house.
+#[derive(Clone)]
+pub struct Parts {
+    pub clock: Arc<dyn Clock>,
+    pub recorder: Recorder,
+    pub fingerprinter: Arc<Fingerprinter>,
+    pub metrics: Metrics,
+}
+
+/// A token whose life can begin; nothing has been asked of its issuer yet.
+pub struct Prepared {
+    pub reader: SlotReader,
+    control: Control,
+    supervisor: Supervisor,
+}
+
+/// A token whose supervisor runs; it stops when this is dropped.
+pub struct Token {
+    pub settings: Arc<Settings>,
+    pub reader: SlotReader,
+    pub control: Control,
+    supervisor: Arc<Supervisor>,
+    _task: Task,
+}
+
+impl Prepared {
+    /// `before` is the token whose place this one takes: generations are numbered on.
+    pub fn new(settings: Settings, source: Box<dyn Source>, parts: Parts, before: Option<&Token>) -> Self {
+        let settings = Arc::new(settings);
+        let source: Arc<dyn Source> = source.into();
+        let (slot, reader) = slot::slot();
+        let (control, commands) = control::channel();
+        let pace = source.pace();
+        let mut rotation = settings.rotation;
+        if !source.mints() {
+            // What is found somewhere cannot be had anew by us, however old it gets.
+            rotation.max_life = Duration::MAX;
+        }
+        let supervisor = Supervisor {
+            plan: Plan {
+                rotation,
+                grant_ends: settings.grant_ends,
+                pace: pace.between_calls,
+                recheck: pace.recheck,
+                required: settings.required,
+            },
+            metrics: parts.metrics.of(&settings, source.kind()),
+            settings,
+            source,
+            slot,
+            parts,
+            commands: Mutex::new(commands),
+            last_number: AtomicU64::new(before.map_or(0, |token| token.supervisor.last_number.load(Ordering::Relaxed))),
+            last_mark: Default::default(),
+        };
+        Self { reader, control, supervisor }
+    }
+
+    pub fn settings(&self) -> &Settings {
+        &self.supervisor.settings
+    }
+
+    /// Begins the token's life: the first call to its issuer is made at once.
+    pub fn begin(self, tasks: &Tasks) -> Token {
+        let Self { reader, control, supervisor } = self;
+        supervisor.metrics.begin();
+        let supervisor = Arc::new(supervisor);
+        let (running, crashed) = (supervisor.clone(), supervisor.clone());
+        let name = format!("token {}", supervisor.settings.name);
+        let task = tasks.restarted(&name, move || running.clone().run(), move || crashed.crashed());
+        Token { settings: supervisor.settings.clone(), reader, control, supervisor, _task: task }
+    }
+}
+
+impl Token {
+    /// Another token of the same name has taken this one's place.
+    pub fn superseded_by(&self, other: &Token) {
+        self.supervisor.metrics.superseded_by(&other.supervisor.metrics);
+    }
+
+    /// The token is gone from the config: no series of its metrics is left that would look like a live one.
+    pub fn forget(&self) {
+        self.supervisor.metrics.forget();
+    }
+
+    /// The public halves of the keys that this token is signed with, as JSON Web Keys; none for most sources.
+    pub fn public_keys(&self) -> Vec<serde_json::Value> {
+        self.supervisor.source.public_keys()
+    }
+}
+
+/// `[[token]]`
+#[derive(Clone, PartialEq, Debug)]
+pub struct Settings {
+    pub name: TokenName,
+    pub owner: String,
+    pub reason: String,
+    pub scopes: Vec<String>,
+    /// When the grant ends, since the Unix epoch.
+    pub grant_ends: Duration,
+    /// Where the token may be sent.
+    pub hosts: Vec<Host>,
+    /// Whether readiness waits for it.
+    pub required: bool,
+    pub placement: Placement,
+    pub rotation: Rotation,
+    pub source: source::Settings,
+}
+
+/// Where in the request the token goes: `name: before TOKEN after`.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Placement {
+    pub header: HeaderName,
+    pub before: String,
+    pub after: String,
+    /// How it is shown in `token_info`: `bearer`, `header`
+    pub label: &'static str,
+}
+
+/// `rotation = { ... }`
+#[derive(Clone, Copy, PartialEq, Debug)]
+pub struct Rotation {
+    /// The share of a generation's life after which it is replaced.
+    pub at: f64,
+    /// How much sooner it may be replaced, as a share of its life: a fleet that started together spreads out.
+    pub jitter: f64,
+    /// How long before its expiry a generation is no longer sent; at most a tenth of its life.
+    pub skew: Duration,
+    /// The longest that a generation is used, whatever its issuer says.
+    pub max_life: Duration,
+}

@@ -1,0 +1,669 @@
+//! The life of a token as a pure machine: inputs in, effects out; no clock, no task, no socket.
+//!
+//! ```text
+//!                 answer                  usable_until
+//!  Provisioning ──────────▶ Active ─────────────────────▶ Expired
+//!       │                   │    ▲ answer (rotation)         │
+//!       │                   │    └───────────────────────────┘
+//!       └──────── grant ends, or taken out of the config ────┴──▶ Retired
+//! ```
+//!
+//! What a source gives twice is no new generation: not while the first is live, and not after it has run out.
+//!
+//! Invariants: at most one issuer call is in flight; calls start at least [`Plan::pace`] apart; a failed call never
+//! touches the live generation; numbers only rise; nothing follows `Retired`.
+
+use std::time::Duration;
+
+use super::Rotation;
+use super::source::{Class, Reason};
+use crate::backoff::Backoff;
+use crate::clock::Moment;
+
+/// While a live generation remains, the issuer is given time.
+const PATIENT: Backoff = Backoff { first: Duration::from_secs(1), most: Duration::from_secs(60) };
+
+/// Once requests ask for a generation that is not there, the next attempt is at most this far from the last one.
+const IN_DEMAND: Duration = Duration::from_secs(5);
+
+/// An answer that expires this much sooner than the live generation is a worse token, not a new one.
+const ROUNDING: Duration = Duration::from_secs(1);
+
+/// What does not change during a token's life.
+#[derive(Clone, Copy, PartialEq, Debug)]
+pub struct Plan {
+    pub rotation: Rotation,
+    /// When the grant ends, since the Unix epoch.
+    pub grant_ends: Duration,
+    /// The least time between the starts of two calls to the issuer.
+    pub pace: Duration,
+    /// How often a source without expiry is asked again whether its value has changed.
+    pub recheck: Duration,
+    /// Readiness waits for the token, so that no request may come that asks for it: its first generation is in demand
+    /// from the start.
+    pub required: bool,
+}
+
+/// What the machine knows of a generation; its value is with the supervisor.
+#[derive(Clone, Copy, PartialEq, Debug)]
+pub struct Live {
+    pub number: u64,
+    pub issued: Moment,
+    pub expires: Moment,
+    /// `expires` less the skew: from here on the generation is not sent any more.
+    pub usable_until: Moment,
+    refresh_at: Moment,
+}
+
+#[derive(Clone, Copy, PartialEq, Debug)]
+pub enum Phase {
+    /// There has been no generation yet.
+    Provisioning,
+    Active(Live),
+    /// The last generation ran out, and its issuer has not given another.
+    Expired(Live),
+    /// The end of the grant. Nothing follows.
+    Retired,
+}
+
+/// What an issuer's good answer says.
+#[derive(Clone, Copy, PartialEq, Debug)]
+pub struct Offer {
+    /// `None`: a static value, as good as its grant.
+    pub expires: Option<Moment>,
+    /// The same bytes as the last generation's: this is no rotation.
+    pub unchanged: bool,
+}
+
+/// Why a call to the issuer failed.
+#[derive(Clone, Copy, PartialEq, Debug)]
+pub struct Fault {
+    pub reason: Reason,
+    pub class: Class,
+}
+
+#[derive(Clone, Copy, PartialEq, Debug)]
+pub enum Input {
+    /// Time has passed.
+    Timer,
+    Answered(Result<Offer, Fault>),
+    /// A request found no usable generation.
+    Demand,
+    /// An operator, or the demo, wants a new generation now.
+    Rotate,
+    /// The config does not hold the token any more.
+    Retire,
+}
+
+#[derive(Clone, Copy, PartialEq, Debug)]
+pub enum Effect {
+    /// Ask the issuer; the answer comes back as [`Input::Answered`].
+    Call,
+    /// Make the offered value the live generation. `replaces` is the number of the one before it, live or expired.
+    Publish {
+        live: Live,
+        replaces: Option<u64>,
+    },
+    /// The offered value is the live one: nothing changes.
+    Unchanged,
+    /// The call failed; requests that wait for a generation need not wait for the next attempt.
+    Failed {
+        fault: Fault,
+        attempt: u32,
+        retry_at: Moment,
+    },
+    /// Requests ask for a generation, so the next attempt comes sooner.
+    Sooner {
+        retry_at: Moment,
+    },
+    Expire {
+        number: u64,
+    },
+    Retire {
+        number: u64,
+    },
+}
+
+#[derive(Clone, Copy, PartialEq, Debug)]
+enum Call {
+    Due(Moment),
+    InFlight { started: Moment },
+}
+
+/// One token's life.
+#[derive(Clone, PartialEq, Debug)]
+pub struct Lifecycle {
+    plan: Plan,
+    phase: Phase,
+    call: Call,
+    last_number: u64,
+    last_started: Option<Moment>,
+    failures: u32,
+    /// Not before this moment, whoever asks: the issuer's Retry-After, or its plain no.
+    not_before: Option<Moment>,
+}
+
+impl Lifecycle {
+    /// A life whose first call is due at once. `last_number` is that of the last generation known, 0 for none.
+    pub fn new(plan: Plan, last_number: u64, now: Moment) -> Self {
+        Self {
+            plan,
+            phase: Phase::Provisioning,
+            call: Call::Due(now),
+            last_number,
+            last_started: None,
+            failures: 0,
+            not_before: None,
+        }
+    }
+
+    pub fn phase(&self) -> Phase {
+        self.phase
+    }
+
+    /// Whether the last call failed.
+    pub fn has_failed(&self) -> bool {
+        self.failures > 0
+    }
+
+    /// Whether [`Input::Demand`] would change anything now, or from the moment that a clock jumps: then requests are the
+    /// first to see that a live generation has expired.
+    pub fn heeds_demand(&self, now: Moment) -> bool {
+        match self.phase {
+            Phase::Active(_) => true,
+            Phase::Provisioning | Phase::Expired(_) => self.sooner(now).is_some(),
+            Phase::Retired => false,
+        }
+    }
+
+    /// When [`Input::Timer`] is wanted next; `None` when never.
+    pub fn wake_at(&self) -> Option<Moment> {
+        if self.phase == Phase::Retired {
+            return None;
+        }
+        let mut wake = self.grant_end(Moment { boot: Duration::MAX, wall: Duration::MAX });
+        if let Phase::Active(live) = self.phase {
+            wake = wake.earlier(live.usable_until);
+        }
+        if let Call::Due(due) = self.call {
+            wake = wake.earlier(due);
+        }
+        Some(wake)
+    }
+
+    /// Takes one input. `random` in `0.0..1.0` is the jitter's randomness.
+    pub fn step(&mut self, input: Input, now: Moment, random: f64) -> Vec<Effect> {
+        let mut effects = Vec::new();
+        if self.phase == Phase::Retired {
+            return effects;
+        }
+        if input == Input::Retire || now.wall >= self.plan.grant_ends {
+            self.phase = Phase::Retired;
+            effects.push(Effect::Retire { number: self.last_number });
+            return effects;
+        }
+        match input {
+            Input::Answered(Ok(offer)) => self.answered(offer, now, random, &mut effects),
+            Input::Answered(Err(fault)) => self.failed(fault, now, random, &mut effects),
+            Input::Demand => self.demanded(now, &mut effects),
+            Input::Rotate => self.rotate(now),
+            Input::Timer | Input::Retire => {}
+        }
+        if let Phase::Active(live) = self.phase
+            && live.usable_until.reached(now)
+        {
+            self.phase = Phase::Expired(live);
+            effects.push(Effect::Expire { number: live.number });
+        }
+        if let Call::Due(due) = self.call
+            && due.reached(now)
+        {
+            self.call = Call::InFlight { started: now };
+            self.last_started = Some(now);
+            effects.push(Effect::Call);
+        }
+        effects
+    }
+
+    fn answered(&mut self, offer: Offer, now: Moment, random: f64, effects: &mut Vec<Effect>) {
+        if !matches!(self.call, Call::InFlight { .. }) {
+            return;
+        }
+        let refused = |reason| Fault { reason, class: Class::Transient { retry_after: None } };
+        let judged = match (self.phase, offer.unchanged) {
+            (Phase::Active(live), true) => {
+                self.succeeded();
+                self.call = Call::Due(self.recheck(offer, live, now));
+                effects.push(Effect::Unchanged);
+                return;
+            }
+            // Back in time, as when a clock that ran ahead was set right; else it stays expired.
+            (Phase::Expired(old), true) if old.usable_until.reached(now) => Err(refused(Reason::Expired)),
+            (Phase::Expired(old), true) => Ok(Live { number: self.last_number + 1, issued: now, ..old }),
+            (Phase::Active(before), false) => match self.judge(offer, now, random) {
+                Some(live) if worse(live.expires, before.expires, now) => Err(refused(Reason::Worse)),
+                judged => judged.ok_or(refused(Reason::Lifetime)),
+            },
+            (Phase::Provisioning | Phase::Expired(_) | Phase::Retired, _) => {
+                self.judge(offer, now, random).ok_or(refused(Reason::Lifetime))
+            }
+        };
+        let live = match judged {
+            Ok(live) => live,
+            Err(fault) => return self.failed(fault, now, random, effects),
+        };
+        let replaces = (self.last_number > 0).then_some(self.last_number);
+        self.succeeded();
+        self.last_number = live.number;
+        self.phase = Phase::Active(live);
+        self.call = Call::Due(live.refresh_at);
+        effects.push(Effect::Publish { live, replaces });
+    }
+
+    /// The generation that an offer makes; `None` when it would have no usable life at all.
+    fn judge(&self, offer: Offer, now: Moment, random: f64) -> Option<Live> {
+        let rotation = self.plan.rotation;
+        let grant = self.grant_end(now);
+        let Some(end) = offer.expires.map(|expires| expires.earlier(now.after(rotation.max_life))) else {
+            let refresh_at = now.after(self.plan.recheck);
+            return Some(Live {
+                number: self.last_number + 1,
+                issued: now,
+                expires: grant,
+                usable_until: grant,
+                refresh_at,
+            });
+        };
+        let life = end.remaining(now);
+        if life.is_zero() {
+            return None;
+        }
+        // The issuer's clock may differ from ours; the grant's end is our own.
+        let usable = life - rotation.skew.min(life / 10);
+        let (expires, usable_until) = (end.earlier(grant), end.before(life - usable).earlier(grant));
+        // In time for another attempt, whatever the config says.
+        let refresh = life.mul_f64((rotation.at - rotation.jitter * random).max(0.05)).min(usable.mul_f64(0.95));
+        let refresh_at = now.after(refresh);
+        Some(Live { number: self.last_number + 1, issued: now, expires, usable_until, refresh_at })
+    }
+
+    /// When to ask again for a value that has not changed: of one that expires, after a third of what it has left.
+    fn recheck(&self, offer: Offer, live: Live, now: Moment) -> Moment {
+        match offer.expires {
+            Some(_) => now.after((live.usable_until.remaining(now) / 3).max(self.plan.pace)),
+            None => now.after(self.plan.recheck),
+        }
+    }
+
+    fn succeeded(&mut self) {
+        self.failures = 0;
+        self.not_before = None;
+    }
+
+    fn failed(&mut self, fault: Fault, now: Moment, random: f64, effects: &mut Vec<Effect>) {
+        let Call::InFlight { started } = self.call else { return };
+        self.failures = self.failures.saturating_add(1);
+        let mut delay = PATIENT.delay(self.failures, random);
+        if self.plan.required && self.phase == Phase::Provisioning && fault.class != Class::Refused {
+            delay = delay.min(IN_DEMAND);
+        }
+        let due = now.after(delay).later(started.after(self.plan.pace));
+        let (due, not_before) = match fault.class {
+            Class::Transient { retry_after: None } => (due, None),
+            Class::Transient { retry_after: Some(wait) } => {
+                let told = now.after(wait);
+                (due.later(told), Some(told))
+            }
+            Class::Refused => (due, Some(due)),
+            Class::Reauthenticate => (now.after(Duration::from_secs(3600)), Some(now.after(Duration::from_secs(3600)))),
+        };
+        self.not_before = not_before;
+        self.call = Call::Due(due);
+        effects.push(Effect::Failed { fault, attempt: self.failures, retry_at: due });
+    }
+
+    fn demanded(&mut self, now: Moment, effects: &mut Vec<Effect>) {
+        if let Some(retry_at) = self.sooner(now) {
+            self.call = Call::Due(retry_at);
+            effects.push(Effect::Sooner { retry_at });
+        }
+    }
+
+    /// The moment to which demand would bring the next call forward; `None` where it changes nothing.
+    fn sooner(&self, now: Moment) -> Option<Moment> {
+        let (Call::Due(due), Some(started)) = (self.call, self.last_started) else { return None };
+        if matches!(self.phase, Phase::Active(live) if !live.usable_until.reached(now)) {
+            return None;
+        }
+        let wait = if self.failures == 0 { self.plan.pace } else { IN_DEMAND.max(self.plan.pace) };
+        let sooner = self.not_before.map_or(started.after(wait), |told| started.after(wait).later(told));
+        (sooner.boot < due.boot).then_some(sooner)
+    }
+
+    fn rotate(&mut self, now: Moment) {
+        if let Call::Due(_) = self.call {
+            let mut due = self.last_started.map_or(now, |started| started.after(self.plan.pace).later(now));
+            if let Some(not_before) = self.not_before {
+                due = due.later(not_before);
+            }
+            self.call = Call::Due(due);
+        }
+    }
+
+    /// The end of the grant as a deadline by the wall clock, seen from `now`.
+    fn grant_end(&self, now: Moment) -> Moment {
+        let left = self.plan.grant_ends.saturating_sub(now.wall);
+        Moment { boot: now.boot.saturating_add(left), wall: self.plan.grant_ends }
+    }
+}
+
+/// By the time that each has left: the wall clock may have been set between the two.
+fn worse(new: Moment, live: Moment, now: Moment) -> bool {
+    new.remaining(now) + ROUNDING < live.remaining(now)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    const START: Moment = Moment { boot: Duration::from_secs(1_000), wall: Duration::from_secs(1_700_000_000) };
+    const DOWN: Fault = Fault { reason: Reason::Connect, class: Class::Transient { retry_after: None } };
+    const NO: Fault = Fault { reason: Reason::InvalidClient, class: Class::Refused };
+
+    fn plan() -> Plan {
+        Plan {
+            rotation: Rotation {
+                at: 0.7,
+                jitter: 0.1,
+                skew: Duration::from_secs(30),
+                max_life: Duration::from_secs(3600),
+            },
+            grant_ends: START.wall + Duration::from_secs(86_400),
+            pace: Duration::from_secs(1),
+            recheck: Duration::from_secs(2),
+            required: false,
+        }
+    }
+
+    fn secs(n: u64) -> Duration {
+        Duration::from_secs(n)
+    }
+
+    fn offer(now: Moment, life: u64) -> Input {
+        Input::Answered(Ok(Offer { expires: Some(now.after(secs(life))), unchanged: false }))
+    }
+
+    /// A life that has just received a first generation of `life` seconds.
+    fn active(life: u64) -> Lifecycle {
+        let mut machine = Lifecycle::new(plan(), 0, START);
+        assert_eq!(machine.step(Input::Timer, START, 0.0), [Effect::Call]);
+        let effects = machine.step(offer(START, life), START, 0.0);
+        assert!(matches!(effects[..], [Effect::Publish { replaces: None, .. }]), "{effects:?}");
+        machine
+    }
+
+    #[test]
+    fn a_generation_is_replaced_at_seven_tenths_of_its_life() {
+        let mut machine = active(100);
+        assert_eq!(machine.wake_at().expect("wakes").boot, START.after(secs(70)).boot);
+        assert_eq!(machine.step(Input::Timer, START.after(secs(69)), 0.0), []);
+        let then = START.after(secs(70));
+        assert_eq!(machine.step(Input::Timer, then, 0.0), [Effect::Call]);
+        let effects = machine.step(offer(then, 100), then, 0.0);
+        assert!(matches!(effects[..], [Effect::Publish { live: Live { number: 2, .. }, replaces: Some(1) }]));
+    }
+
+    #[test]
+    fn jitter_only_brings_the_replacement_forward() {
+        let mut machine = Lifecycle::new(plan(), 0, START);
+        machine.step(Input::Timer, START, 0.0);
+        machine.step(offer(START, 100), START, 1.0);
+        assert_eq!(machine.wake_at().expect("wakes").boot, START.after(secs(60)).boot);
+    }
+
+    #[test]
+    fn the_skew_is_at_most_a_tenth_of_the_life() {
+        let Phase::Active(short) = active(100).phase() else { panic!("active") };
+        assert_eq!(short.usable_until, START.after(secs(90)));
+        let Phase::Active(long) = active(1000).phase() else { panic!("active") };
+        assert_eq!(long.usable_until, START.after(secs(970)));
+    }
+
+    #[test]
+    fn a_failed_rotation_keeps_the_live_generation_until_its_expiry() {
+        let mut machine = active(100);
+        let mut now = START.after(secs(70));
+        machine.step(Input::Timer, now, 0.0);
+        machine.step(Input::Answered(Err(DOWN)), now, 0.0);
+        assert!(matches!(machine.phase(), Phase::Active(live) if live.number == 1));
+        now = START.after(secs(90));
+        let effects = machine.step(Input::Timer, now, 0.0);
+        assert!(effects.contains(&Effect::Expire { number: 1 }), "{effects:?}");
+        assert!(matches!(machine.phase(), Phase::Expired(_)));
+    }
+
+    #[test]
+    fn what_has_expired_does_not_come_back_as_a_new_generation() {
+        let mut machine = active(100);
+        let mut now = START.after(secs(91));
+        machine.step(Input::Timer, now, 0.0);
+        let same = Input::Answered(Ok(Offer { expires: Some(START.after(secs(100))), unchanged: true }));
+        let effects = machine.step(same, now, 0.0);
+        assert!(matches!(effects[..], [Effect::Failed { fault: Fault { reason: Reason::Expired, .. }, .. }]));
+        now = machine.wake_at().expect("wakes");
+        assert_eq!(machine.step(Input::Timer, now, 0.0), [Effect::Call]);
+    }
+
+    #[test]
+    fn a_wall_clock_set_back_does_not_make_new_generations_worse() {
+        let mut machine = active(3000);
+        let back = Moment { boot: START.boot + secs(2100), wall: START.wall - secs(3600) };
+        machine.step(Input::Timer, back, 0.0);
+        let effects = machine.step(offer(back, 3000), back, 0.0);
+        assert!(matches!(effects[..], [Effect::Publish { .. }]), "{effects:?}");
+    }
+
+    #[test]
+    fn a_late_share_of_the_life_still_leaves_time_for_the_call() {
+        let rotation = Rotation { at: 0.95, jitter: 0.0, ..plan().rotation };
+        let mut machine = Lifecycle::new(Plan { rotation, ..plan() }, 0, START);
+        machine.step(Input::Timer, START, 0.0);
+        machine.step(offer(START, 60), START, 0.0);
+        let Phase::Active(live) = machine.phase() else { panic!("active") };
+        assert!(machine.wake_at().expect("wakes").boot + secs(1) < live.usable_until.boot);
+    }
+
+    #[test]
+    fn a_required_token_is_asked_for_every_five_seconds_until_its_first_generation() {
+        let mut machine = Lifecycle::new(Plan { required: true, ..plan() }, 0, START);
+        let mut now = START;
+        for _ in 0..8 {
+            machine.step(Input::Timer, now, 1.0);
+            machine.step(Input::Answered(Err(DOWN)), now, 1.0);
+            let next = machine.wake_at().expect("wakes");
+            assert!(next.boot - now.boot <= secs(5));
+            now = next;
+        }
+    }
+
+    #[test]
+    fn demand_brings_the_next_attempt_to_five_seconds_after_the_last() {
+        let mut machine = Lifecycle::new(plan(), 0, START);
+        let mut now = START;
+        for _ in 0..8 {
+            now = machine.wake_at().expect("wakes");
+            machine.step(Input::Timer, now, 1.0);
+            machine.step(Input::Answered(Err(DOWN)), now, 1.0);
+        }
+        let asked = now.after(secs(2));
+        machine.step(Input::Demand, asked, 1.0);
+        assert_eq!(machine.wake_at().expect("wakes").boot, now.after(secs(5)).boot);
+    }
+
+    #[test]
+    fn an_issuers_retry_after_holds_whoever_asks() {
+        let mut machine = Lifecycle::new(plan(), 0, START);
+        machine.step(Input::Timer, START, 0.0);
+        let busy = Fault { class: Class::Transient { retry_after: Some(secs(40)) }, ..DOWN };
+        machine.step(Input::Answered(Err(busy)), START, 0.0);
+        machine.step(Input::Demand, START.after(secs(10)), 0.0);
+        assert_eq!(machine.wake_at().expect("wakes").boot, START.after(secs(40)).boot);
+    }
+
+    #[test]
+    fn demand_shows_that_a_clock_has_jumped() {
+        let mut machine = active(3600);
+        let now = START.after(secs(10));
+        assert!(machine.heeds_demand(now));
+        assert_eq!(machine.step(Input::Demand, now, 0.0), [], "nobody should ask for what is there");
+        let jumped = Moment { boot: now.boot, wall: now.wall + secs(3600) };
+        assert_eq!(
+            machine.step(Input::Demand, jumped, 0.0),
+            [Effect::Sooner { retry_at: START.after(secs(1)) }, Effect::Expire { number: 1 }, Effect::Call]
+        );
+        assert!(!machine.heeds_demand(jumped), "the call is in flight");
+    }
+
+    #[test]
+    fn a_plain_no_is_not_hurried_by_demand() {
+        let mut machine = Lifecycle::new(plan(), 0, START);
+        let mut now = START;
+        for _ in 0..8 {
+            now = machine.wake_at().expect("wakes");
+            machine.step(Input::Timer, now, 1.0);
+            machine.step(Input::Answered(Err(NO)), now, 1.0);
+        }
+        machine.step(Input::Demand, now.after(secs(1)), 1.0);
+        assert_eq!(machine.wake_at().expect("wakes").boot, now.after(secs(60)).boot);
+    }
+
+    #[test]
+    fn a_worse_token_never_replaces_a_good_one() {
+        let mut machine = active(100);
+        let now = START.after(secs(70));
+        machine.step(Input::Timer, now, 0.0);
+        let effects = machine.step(offer(now, 5), now, 0.0);
+        assert!(matches!(effects[..], [Effect::Failed { fault: Fault { reason: Reason::Worse, .. }, .. }]));
+        assert!(matches!(machine.phase(), Phase::Active(live) if live.number == 1));
+    }
+
+    #[test]
+    fn the_same_bytes_are_no_rotation() {
+        let mut machine = active(100);
+        let now = START.after(secs(70));
+        machine.step(Input::Timer, now, 0.0);
+        let same = Offer { expires: Some(START.after(secs(100))), unchanged: true };
+        assert_eq!(machine.step(Input::Answered(Ok(same)), now, 0.0), [Effect::Unchanged]);
+        assert!(machine.wake_at().expect("wakes").boot > now.boot);
+    }
+
+    #[test]
+    fn a_grant_that_ended_retires_its_token_for_good() {
+        let mut machine = active(100);
+        let end = Moment { boot: START.boot, wall: START.wall + secs(86_400) };
+        assert_eq!(machine.step(Input::Timer, end, 0.0), [Effect::Retire { number: 1 }]);
+        assert_eq!(machine.wake_at(), None);
+        assert_eq!(machine.step(Input::Rotate, end, 0.0), []);
+        assert_eq!(machine.step(offer(end, 100), end, 0.0), []);
+    }
+
+    #[test]
+    fn a_generation_never_outlives_its_grant_or_the_longest_life() {
+        let Phase::Active(live) = active(1_000_000).phase() else { panic!("active") };
+        assert_eq!(live.expires, START.after(secs(3600)));
+        let mut machine = Lifecycle::new(Plan { grant_ends: START.wall + secs(50), ..plan() }, 0, START);
+        machine.step(Input::Timer, START, 0.0);
+        machine.step(offer(START, 100), START, 0.0);
+        assert!(matches!(machine.phase(), Phase::Active(live) if live.expires == START.after(secs(50))));
+    }
+
+    #[test]
+    fn a_static_value_is_asked_for_again_and_lives_as_long_as_its_grant() {
+        let mut machine = Lifecycle::new(plan(), 0, START);
+        machine.step(Input::Timer, START, 0.0);
+        machine.step(Input::Answered(Ok(Offer { expires: None, unchanged: false })), START, 0.0);
+        assert!(matches!(machine.phase(), Phase::Active(live) if live.expires.wall == plan().grant_ends));
+        assert_eq!(machine.wake_at().expect("wakes").boot, START.after(secs(2)).boot);
+    }
+
+    #[test]
+    fn a_year_of_rotations_takes_no_time() {
+        let mut machine = Lifecycle::new(Plan { grant_ends: START.wall + secs(400 * 86_400), ..plan() }, 0, START);
+        let mut now = START;
+        let mut published = 0;
+        while now.boot < START.boot + secs(365 * 86_400) {
+            now = machine.wake_at().expect("wakes");
+            if machine.step(Input::Timer, now, 0.5) == [Effect::Call] {
+                published +=
+                    usize::from(matches!(machine.step(offer(now, 3600), now, 0.5)[..], [Effect::Publish { .. }]));
+            }
+        }
+        assert!(published > 13_000, "{published}");
+    }
+
+    fn inputs() -> impl Strategy<Value = (Input, u64, f64)> {
+        let expires = (0u64..5_000).prop_map(|s| Offer { expires: Some(START.after(secs(s))), unchanged: false });
+        let faults = prop_oneof![
+            Just(DOWN),
+            Just(NO),
+            (0u64..700).prop_map(|s| Fault { class: Class::Transient { retry_after: Some(secs(s)) }, ..DOWN }),
+        ];
+        let input = prop_oneof![
+            6 => Just(Input::Timer),
+            2 => expires.prop_map(|offer| Input::Answered(Ok(offer))),
+            1 => any::<bool>().prop_map(|unchanged| Input::Answered(Ok(Offer { expires: None, unchanged }))),
+            2 => faults.prop_map(|fault| Input::Answered(Err(fault))),
+            2 => Just(Input::Demand),
+            1 => Just(Input::Rotate),
+        ];
+        (input, 0u64..40_000, 0.0f64..1.0)
+    }
+
+    proptest! {
+        #[test]
+        fn whatever_happens_the_invariants_hold(steps in proptest::collection::vec(inputs(), 1..200)) {
+            let plan = Plan { grant_ends: START.wall + secs(4_000), ..plan() };
+            let mut machine = Lifecycle::new(plan, 0, START);
+            let (mut now, mut in_flight, mut last_call, mut last_number) = (START, false, None, 0);
+            for (input, millis, random) in steps {
+                now = now.after(Duration::from_millis(millis));
+                let before = machine.phase();
+                let effects = machine.step(input, now, random);
+                if let Input::Answered(_) = input {
+                    in_flight = false;
+                }
+                for effect in &effects {
+                    match *effect {
+                        Effect::Call => {
+                            prop_assert!(!in_flight, "two calls in flight");
+                            if let Some(last) = last_call {
+                                prop_assert!(now.boot - last >= plan.pace, "calls too close");
+                            }
+                            (in_flight, last_call) = (true, Some(now.boot));
+                        }
+                        Effect::Publish { live, .. } => {
+                            prop_assert!(live.number > last_number);
+                            prop_assert!(!live.usable_until.reached(now), "published what cannot be used");
+                            prop_assert!(live.expires.wall <= plan.grant_ends);
+                            last_number = live.number;
+                        }
+                        Effect::Failed { .. } => {
+                            if let (Phase::Active(old), Phase::Active(new)) = (before, machine.phase()) {
+                                prop_assert_eq!(old, new, "a failure changed the live generation");
+                            }
+                        }
+                        Effect::Unchanged | Effect::Sooner { .. } | Effect::Expire { .. } | Effect::Retire { .. } => {}
+                    }
+                }
+                match machine.phase() {
+                    Phase::Active(live) => prop_assert!(!live.usable_until.reached(now)),
+                    Phase::Retired => prop_assert_eq!(machine.wake_at(), None),
+                    Phase::Provisioning | Phase::Expired(_) => {
+                        prop_assert!(in_flight || machine.wake_at().is_some(), "stuck");
+                    }
+                }
+            }
+        }
+    }
+}

@@ -1,0 +1,204 @@
+//! The metrics of tokens. Their labels are token names, owners and kinds from the config.
+
+use std::time::Duration;
+
+use prometheus::{Histogram, HistogramVec, IntCounterVec, IntGaugeVec};
+
+use super::Settings;
+use super::lifecycle::Phase;
+use crate::clock::Moment;
+use crate::metrics::{Error, LIFE_SECONDS, Metrics as Registry, REQUEST_SECONDS};
+use crate::name::TokenName;
+
+/// Every state that `countersign_token_state` may show.
+const STATES: [&str; 8] =
+    ["pending", "denied", "provisioning", "active", "quarantined", "revoked", "expired", "retired"];
+
+/// The families.
+#[derive(Clone)]
+pub struct Metrics {
+    info: IntGaugeVec,
+    state: IntGaugeVec,
+    generation: IntGaugeVec,
+    issued: IntGaugeVec,
+    expiry: IntGaugeVec,
+    grant_expiry: IntGaugeVec,
+    rotations: IntCounterVec,
+    failures: IntCounterVec,
+    duration: HistogramVec,
+    issuer_requests: IntCounterVec,
+    restarts: IntCounterVec,
+    lifetime: Histogram,
+}
+
+impl Metrics {
+    pub fn register(registry: &Registry) -> Result<Self, Error> {
+        let token = &["token"];
+        Ok(Self {
+            info: registry.gauges(
+                "token_info",
+                "A token of the config: always 1.",
+                &["token", "owner", "source", "placement"],
+            )?,
+            state: registry.gauges(
+                "token_state",
+                "1 for the state that the token is in, 0 for the others.",
+                &["token", "state"],
+            )?,
+            generation: registry.gauges("token_generation", "The number of the live generation.", token)?,
+            issued: registry.gauges(
+                "token_issued_timestamp_seconds",
+                "When the live generation was issued, as Unix time.",
+                token,
+            )?,
+            expiry: registry.gauges(
+                "token_expiry_timestamp_seconds",
+                "When the live generation expires, as Unix time.",
+                token,
+            )?,
+            grant_expiry: registry.gauges(
+                "token_grant_expiry_timestamp_seconds",
+                "When the token's grant ends, as Unix time.",
+                token,
+            )?,
+            rotations: registry.counters(
+                "rotations_total",
+                "Replacements of a generation by the next, by outcome: success, failure.",
+                &["token", "outcome"],
+            )?,
+            failures: registry.counters(
+                "rotation_failures_total",
+                "Calls for a generation that failed, the first included, by reason.",
+                &["token", "reason"],
+            )?,
+            duration: registry.histograms(
+                "rotation_duration_seconds",
+                "From the call to the issuer until the new generation was live.",
+                REQUEST_SECONDS,
+                token,
+            )?,
+            issuer_requests: registry.counters(
+                "issuer_requests_total",
+                "Calls to the token's issuer, by outcome: success, failure.",
+                &["token", "outcome"],
+            )?,
+            restarts: registry.counters(
+                "token_supervisor_restarts_total",
+                "Times that the token's supervisor failed and was started again.",
+                token,
+            )?,
+            lifetime: registry.histogram(
+                "token_lifetime_seconds",
+                "The life of each issued generation, as its issuer and the limits of its token give it.",
+                LIFE_SECONDS,
+            )?,
+        })
+    }
+
+    /// The metrics of one token. Nothing is shown before [`TokenMetrics::begin`].
+    pub(super) fn of(&self, settings: &Settings, source: &'static str) -> TokenMetrics {
+        TokenMetrics {
+            families: self.clone(),
+            name: settings.name.clone(),
+            info: [settings.owner.clone(), source.to_owned(), settings.placement.label.to_owned()],
+            grant_ends: settings.grant_ends,
+        }
+    }
+}
+
+/// The metrics of one token.
+pub(super) struct TokenMetrics {
+    families: Metrics,
+    name: TokenName,
+    info: [String; 3],
+    grant_ends: Duration,
+}
+
+impl TokenMetrics {
+    /// The token's life begins; one of the same name may have been there before it.
+    pub(super) fn begin(&self) {
+        let name = self.name.as_str();
+        let [owner, source, placement] = &self.info;
+        self.families.info.with_label_values(&[name, owner, source, placement]).set(1);
+        self.families.grant_expiry.with_label_values(&[name]).set(seconds(self.grant_ends));
+        for outcome in ["success", "failure"] {
+            self.families.issuer_requests.with_label_values(&[name, outcome]);
+            self.families.rotations.with_label_values(&[name, outcome]);
+        }
+        self.state(Phase::Provisioning);
+    }
+
+    pub(super) fn state(&self, phase: Phase) {
+        let current = match phase {
+            Phase::Provisioning => "provisioning",
+            Phase::Active(_) => "active",
+            Phase::Expired(_) => "expired",
+            Phase::Retired => "retired",
+        };
+        for state in STATES {
+            let gauge = self.families.state.with_label_values(&[self.name.as_str(), state]);
+            gauge.set(i64::from(state == current));
+        }
+    }
+
+    /// Another token takes the name: what it shows under the same labels stays.
+    pub(super) fn superseded_by(&self, other: &Self) {
+        if self.info != other.info {
+            self.forget_info();
+        }
+    }
+
+    fn forget_info(&self) {
+        let [owner, source, placement] = &self.info;
+        // A family that never had the series says so; there is nothing to do about it.
+        let _ = self.families.info.remove_label_values(&[self.name.as_str(), owner, source, placement]);
+    }
+
+    pub(super) fn forget(&self) {
+        self.forget_info();
+        let name = self.name.as_str();
+        for state in STATES {
+            let _ = self.families.state.remove_label_values(&[name, state]);
+        }
+        let families = &self.families;
+        for family in [&families.generation, &families.issued, &families.expiry, &families.grant_expiry] {
+            let _ = family.remove_label_values(&[name]);
+        }
+    }
+
+    pub(super) fn answered(&self, outcome: &str) {
+        self.families.issuer_requests.with_label_values(&[self.name.as_str(), outcome]).inc();
+    }
+
+    pub(super) fn rotated(&self, outcome: &str) {
+        self.families.rotations.with_label_values(&[self.name.as_str(), outcome]).inc();
+    }
+
+    pub(super) fn failed(&self, reason: &str) {
+        self.families.failures.with_label_values(&[self.name.as_str(), reason]).inc();
+    }
+
+    pub(super) fn live(&self, number: u64, issued: Moment, expires: Moment) {
+        let name = &[self.name.as_str()];
+        self.families.generation.with_label_values(name).set(i64::try_from(number).unwrap_or(i64::MAX));
+        self.families.issued.with_label_values(name).set(seconds(issued.wall));
+        self.families.expiry.with_label_values(name).set(seconds(expires.wall));
+    }
+
+    pub(super) fn published(&self, live: &super::lifecycle::Live, took: Duration) {
+        self.live(live.number, live.issued, live.expires);
+        let name = &[self.name.as_str()];
+        self.families.lifetime.observe(live.expires.remaining(live.issued).as_secs_f64());
+        self.families.duration.with_label_values(name).observe(took.as_secs_f64());
+    }
+
+    /// The supervisor died: until it is back the token has no generation.
+    pub(super) fn restarted(&self) {
+        self.state(Phase::Provisioning);
+        self.families.restarts.with_label_values(&[self.name.as_str()]).inc();
+    }
+}
+
+fn seconds(since_epoch: Duration) -> i64 {
+    i64::try_from(since_epoch.as_secs()).unwrap_or(i64::MAX)
+}

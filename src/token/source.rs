@@ -1,0 +1,132 @@
+//! Sources: our code that asks an issuer.
+//!
+//! ```text
+//! obtain → (environment | file | signed JWT | token endpoint → answer judged) → Issued | Failure
+//! ```
+//!
+//! Invariant: a source keeps nothing of a secret between two calls. What it proves itself with is read anew for each, so
+//! that a secret that was rotated in place is seen; and a [`Failure`] shows neither that secret nor a token.
+
+pub mod answer;
+pub mod client_credentials;
+pub mod environment;
+pub mod failure;
+pub mod file;
+pub mod lifetime;
+pub mod signed_jwt;
+
+use std::path::PathBuf;
+use std::pin::Pin;
+use std::sync::Arc;
+use std::time::Duration;
+
+pub use self::failure::{Class, Failure, Reason};
+use crate::clock::{Clock, Moment};
+use crate::fetch::{Fetcher, RemoteError};
+use crate::secret::Secret;
+
+/// `source = { kind = ... }`
+#[derive(Clone, PartialEq, Debug)]
+pub enum Settings {
+    ClientCredentials(client_credentials::Settings),
+    /// `{ kind = "env", name = "VARIABLE" }`
+    Env {
+        name: String,
+    },
+    /// `{ kind = "file", path = "/run/secrets/token" }`
+    File {
+        path: PathBuf,
+    },
+    SignedJwt(signed_jwt::Settings),
+}
+
+/// Where generations of a token come from.
+pub trait Source: Send + Sync {
+    /// Asks for a generation. Dropping the future ends the attempt.
+    fn obtain(&self) -> Obtaining<'_>;
+
+    /// As the config names it.
+    fn kind(&self) -> &'static str;
+
+    /// How often it may be asked.
+    fn pace(&self) -> Pace {
+        Pace { between_calls: Duration::from_secs(1), recheck: Duration::from_secs(60) }
+    }
+
+    /// Whether each call makes a value of its own, as an issuer does; else a value is found that somebody else replaces.
+    fn mints(&self) -> bool {
+        true
+    }
+
+    /// The public keys (RFC 7517) that tokens of this source are verified with, if it signs them itself.
+    fn public_keys(&self) -> Vec<serde_json::Value> {
+        Vec::new()
+    }
+}
+
+/// An attempt that is under way.
+pub type Obtaining<'a> = Pin<Box<dyn Future<Output = Result<Issued, Failure>> + Send + 'a>>;
+
+/// How often a source may be asked.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Pace {
+    /// The least time between the starts of two calls.
+    pub between_calls: Duration,
+    /// How often a source whose token has no end is asked whether it has changed.
+    pub recheck: Duration,
+}
+
+/// What a source obtained.
+pub struct Issued {
+    pub secret: Secret,
+    /// `None`: nobody says that it ends.
+    pub expires: Option<Moment>,
+    /// Whether `expires` is our own guess: the issuer did not say.
+    pub assumed: bool,
+    /// The scopes that the issuer says it granted.
+    pub granted: Option<Vec<String>>,
+}
+
+/// Why no source can be made of its settings.
+#[derive(Debug, thiserror::Error)]
+pub enum BuildError {
+    #[error(transparent)]
+    Remote(#[from] RemoteError),
+    #[error("`extra` may not set {0:?}: the source itself sends it")]
+    ReservedField(String),
+    #[error("`claims` may not set {0:?}: the source itself sets it")]
+    ReservedClaim(String),
+    #[error("{0:?} signs with a key that whoever verifies needs too: use ES256, EdDSA or RS256")]
+    SharedKey(jsonwebtoken::Algorithm),
+}
+
+/// Makes a source. TLS roots are read here; secrets are not, they are read when they are used.
+///
+/// # Errors
+/// When the settings contradict themselves, or the TLS roots cannot be read.
+pub fn build(
+    settings: &Settings,
+    fetcher: &Arc<Fetcher>,
+    clock: Arc<dyn Clock>,
+) -> Result<Box<dyn Source>, BuildError> {
+    Ok(match settings {
+        Settings::ClientCredentials(settings) => {
+            Box::new(client_credentials::ClientCredentials::new(settings.clone(), fetcher.clone(), clock)?)
+        }
+        Settings::Env { name } => Box::new(environment::Environment::new(name.clone(), clock)),
+        Settings::File { path } => Box::new(file::File::new(path.clone(), clock)),
+        Settings::SignedJwt(settings) => Box::new(signed_jwt::SignedJwt::new(settings.clone(), clock)?),
+    })
+}
+
+/// A token as it was found, in a variable or a file: it says itself when it ends, or nobody does.
+fn found(secret: Secret, now: Moment) -> Result<Issued, Failure> {
+    if secret.header_value("", "").is_err() {
+        return Err(Failure::transient(Reason::TokenCharset, "the token holds something other than visible ASCII"));
+    }
+    let expires = lifetime::jwt_end(&secret, now)?;
+    Ok(Issued { secret, expires, assumed: false, granted: None })
+}
+
+#[cfg(test)]
+mod tests;

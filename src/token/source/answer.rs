@@ -1,0 +1,247 @@
+//! Judges the answer of a token endpoint (RFC 6749, sections 5.1 and 5.2). Pure: bytes in, a token or a failure out.
+//!
+//! Invariant: a token that passes is visible ASCII, is a bearer token, has an end, and lacks no scope that was asked for.
+//! A failure repeats of the issuer's text what the RFC means for humans, cleaned; never the token, never our secret.
+
+use std::time::Duration;
+
+use http::StatusCode;
+use http::header::{CONTENT_TYPE, HeaderMap, HeaderName, RETRY_AFTER};
+
+use self::members::{Member, Members};
+use super::lifetime::{MAX_LIFE, jwt_end};
+use super::{Class, Failure, Issued, Reason};
+use crate::clock::Moment;
+use crate::fetch::Answer;
+use crate::secret::Secret;
+use crate::text::printable;
+
+mod members;
+
+/// What the issuer sent.
+#[derive(Clone, Copy)]
+pub struct Reply<'a> {
+    pub status: StatusCode,
+    pub content_type: Option<&'a [u8]>,
+    pub retry_after: Option<&'a [u8]>,
+    pub body: &'a [u8],
+}
+
+/// What it is an answer to.
+#[derive(Clone, Copy)]
+pub struct Asked<'a> {
+    pub scopes: &'a [String],
+    /// When the request was sent: lifetimes count from there.
+    pub at: Moment,
+    pub now: Moment,
+    /// What the request proved itself with, in each form that it was sent in: never repeated.
+    pub secrets: &'a [&'a str],
+}
+
+impl<'a> From<&'a Answer> for Reply<'a> {
+    fn from(answer: &'a Answer) -> Self {
+        fn header(headers: &HeaderMap, name: HeaderName) -> Option<&[u8]> {
+            headers.get(name).map(http::HeaderValue::as_bytes)
+        }
+        Self {
+            status: answer.status,
+            content_type: header(&answer.headers, CONTENT_TYPE),
+            retry_after: header(&answer.headers, RETRY_AFTER),
+            body: &answer.body,
+        }
+    }
+}
+
+/// The token of an answer.
+///
+/// # Errors
+/// When there is none, or none that may be used.
+pub fn judge(reply: &Reply<'_>, asked: &Asked<'_>) -> Result<Issued, Failure> {
+    let is_json = reply.content_type.is_some_and(is_json);
+    match reply.status.as_u16() {
+        200 | 201 if !is_json => Err(Failure::transient(Reason::ContentType, "the issuer's answer is not JSON")),
+        200 | 201 => {
+            let members = Members::parse(reply.body).map_err(|why| Failure::transient(Reason::Malformed, why))?;
+            if members.error.is_there() { Err(no(reply, &members, asked)) } else { issued(&members, asked) }
+        }
+        300..=399 => {
+            let detail = format!("the issuer redirects ({}), and redirects are not followed", reply.status.as_u16());
+            Err(Failure::transient(Reason::Redirected, detail))
+        }
+        _ => {
+            let members = if is_json { Members::parse(reply.body).unwrap_or_default() } else { Members::default() };
+            Err(no(reply, &members, asked))
+        }
+    }
+}
+
+fn issued(members: &Members, asked: &Asked<'_>) -> Result<Issued, Failure> {
+    if !is_bearer(&members.token_type) {
+        return Err(Failure::transient(Reason::TokenType, "the issued token is not a bearer token"));
+    }
+    let secret = match &members.access_token {
+        Member::Text(token) if token.is_empty() => return Err(token_missing()),
+        Member::Text(token) if !token.bytes().all(|byte| byte.is_ascii_graphic()) => {
+            let detail = "the issued token holds something other than visible ASCII";
+            return Err(Failure::transient(Reason::TokenCharset, detail));
+        }
+        Member::Text(token) => Secret::new(token.as_bytes()),
+        Member::Absent | Member::Null | Member::Number(_) | Member::Other => return Err(token_missing()),
+    };
+    let granted = granted(&members.scope, asked.scopes)?;
+    let (expires, assumed) = end(&secret, &members.expires_in, asked)?;
+    Ok(Issued { secret, expires: Some(expires), assumed, granted })
+}
+
+/// Some issuers leave the type out, which RFC 6749 forbids and nobody minds.
+fn is_bearer(token_type: &Member) -> bool {
+    match token_type {
+        Member::Absent | Member::Null => true,
+        Member::Text(kind) => kind.eq_ignore_ascii_case("bearer"),
+        Member::Number(_) | Member::Other => false,
+    }
+}
+
+fn token_missing() -> Failure {
+    Failure::transient(Reason::TokenMissing, "the issuer's answer has no `access_token`")
+}
+
+/// When the token ends, and whether that is our own assumption.
+fn end(secret: &Secret, expires_in: &Member, asked: &Asked<'_>) -> Result<(Moment, bool), Failure> {
+    let (life, missing) = match seconds(expires_in) {
+        Some(0) => return Err(Failure::transient(Reason::Lifetime, "the issuer's `expires_in` is no time to live")),
+        Some(life) => (Duration::from_secs(life).min(MAX_LIFE), false),
+        None => (ASSUMED_LIFE, true),
+    };
+    let told = asked.at.after(life);
+    if told.reached(asked.now) {
+        return Err(Failure::transient(Reason::Expired, "the token had ended before the issuer's answer was here"));
+    }
+    Ok(match jwt_end(secret, asked.now)? {
+        Some(end) if end.remaining(asked.now) < told.remaining(asked.now) => (end.earlier(told), false),
+        Some(_) | None => (told, missing),
+    })
+}
+
+/// `expires_in` in whole seconds; zero stands for everything that is none; `None`: it is missing.
+fn seconds(expires_in: &Member) -> Option<u64> {
+    match expires_in {
+        Member::Absent => None,
+        // The cast takes negative numbers for zero, and what is too large for the largest.
+        Member::Number(seconds) => Some(*seconds as u64),
+        Member::Text(digits) if !digits.is_empty() && digits.bytes().all(|byte| byte.is_ascii_digit()) => {
+            Some(digits.parse().unwrap_or(u64::MAX))
+        }
+        Member::Text(_) | Member::Null | Member::Other => Some(0),
+    }
+}
+
+/// The scopes that were granted, if the issuer names them: it must do so where they differ from what was asked.
+fn granted(scope: &Member, asked: &[String]) -> Result<Option<Vec<String>>, Failure> {
+    let text = match scope {
+        Member::Absent | Member::Null => return Ok(None),
+        Member::Text(text) if text.bytes().all(|byte| byte == b' ' || byte.is_ascii_graphic()) => text,
+        Member::Text(_) | Member::Number(_) | Member::Other => {
+            return Err(Failure::refused(Reason::Scope, "the issuer's `scope` is not a list of scopes"));
+        }
+    };
+    let granted: Vec<String> = text.split(' ').filter(|scope| !scope.is_empty()).map(str::to_owned).collect();
+    match asked.iter().find(|scope| !granted.contains(scope)) {
+        Some(lacking) => Err(Failure::refused(
+            Reason::Scope,
+            format!("the issuer did not grant the scope {lacking:?} that was asked"),
+        )),
+        None => Ok(Some(granted)),
+    }
+}
+
+/// The issuer says no, or cannot.
+fn no(reply: &Reply<'_>, members: &Members, asked: &Asked<'_>) -> Failure {
+    let status = reply.status.as_u16();
+    let detail = match said(members, asked) {
+        Some(said) => format!("the issuer answered {status}: {said}"),
+        None => format!("the issuer answered {status}"),
+    };
+    let transient = Class::Transient { retry_after: retry_after(reply, asked.now) };
+    let (reason, class) = match (status, members.error.text().map(reason_of)) {
+        (429, _) => (Reason::RateLimited, transient),
+        (408 | 425 | 500..=599, _) => (Reason::Status, transient),
+        (_, Some(Some(reason))) => (reason, Class::Refused),
+        (_, Some(None)) if members.error.text().is_some_and(is_passing) => (Reason::IssuerError, transient),
+        (_, Some(None)) => (Reason::IssuerError, Class::Refused),
+        (400..=499, None) => (Reason::Status, Class::Refused),
+        (200 | 201, None) => (Reason::IssuerError, Class::Refused),
+        (_, None) => (Reason::Status, transient),
+    };
+    Failure { reason, class, detail }
+}
+
+/// The error codes of RFC 6749 (section 5.2), RFC 8628 and RFC 8707.
+fn reason_of(code: &str) -> Option<Reason> {
+    match code {
+        "access_denied" => Some(Reason::AccessDenied),
+        "invalid_client" => Some(Reason::InvalidClient),
+        "invalid_grant" => Some(Reason::InvalidGrant),
+        "invalid_request" => Some(Reason::InvalidRequest),
+        "invalid_scope" => Some(Reason::InvalidScope),
+        "invalid_target" => Some(Reason::InvalidTarget),
+        "unauthorized_client" => Some(Reason::UnauthorizedClient),
+        "unsupported_grant_type" => Some(Reason::UnsupportedGrantType),
+        _ => None,
+    }
+}
+
+fn is_passing(code: &str) -> bool {
+    matches!(code, "temporarily_unavailable" | "server_error" | "slow_down")
+}
+
+/// What the issuer says went wrong, fit for a log: no secret, no control characters, not much.
+fn said(members: &Members, asked: &Asked<'_>) -> Option<String> {
+    let text = match (members.error.text(), members.error_description.text()) {
+        (None, None) => return None,
+        (Some(code), None) => code.to_owned(),
+        (None, Some(description)) => description.to_owned(),
+        (Some(code), Some(description)) => format!("{code} ({description})"),
+    };
+    let token = members.access_token.text();
+    let mut text = printable(&text, usize::MAX);
+    // First all of it is cleaned and redacted, then it is cut: a cut through a secret would leave half of it.
+    for secret in asked.secrets.iter().copied().chain(token) {
+        let secret = printable(secret, usize::MAX);
+        if !secret.is_empty() {
+            text = text.replace(&secret, "[redacted]");
+        }
+    }
+    let text = printable(&text, MAX_SAID);
+    (!text.is_empty()).then_some(text)
+}
+
+/// `Retry-After` in either of its forms (RFC 9110, section 10.2.3), within reason.
+fn retry_after(reply: &Reply<'_>, now: Moment) -> Option<Duration> {
+    let text = std::str::from_utf8(reply.retry_after?).ok()?.trim();
+    let delay = if !text.is_empty() && text.bytes().all(|byte| byte.is_ascii_digit()) {
+        Duration::from_secs(text.parse().unwrap_or(u64::MAX))
+    } else {
+        let date = jiff::fmt::rfc2822::DateTimeParser::new().parse_timestamp(text).ok()?;
+        Duration::from_secs(u64::try_from(date.as_second()).unwrap_or(0)).saturating_sub(now.wall)
+    };
+    Some(delay.min(MAX_RETRY_AFTER))
+}
+
+/// `application/json`, or something that says that it is JSON (RFC 6839), with any parameters.
+fn is_json(content_type: &[u8]) -> bool {
+    let essence = content_type.split(|byte| *byte == b';').next().unwrap_or_default();
+    let essence = essence.trim_ascii().to_ascii_lowercase();
+    essence == b"application/json" || (essence.starts_with(b"application/") && essence.ends_with(b"+json"))
+}
+
+/// How long a token is believed to live when its issuer does not say.
+const ASSUMED_LIFE: Duration = Duration::from_secs(15 * 60);
+
+const MAX_RETRY_AFTER: Duration = Duration::from_secs(10 * 60);
+
+/// Characters of the issuer's own words that are kept.
+const MAX_SAID: usize = 200;
+
+#[cfg(test)]
+mod tests;

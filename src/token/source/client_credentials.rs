@@ -1,0 +1,156 @@
+//! OAuth 2.0 client credentials (RFC 6749, section 4.4): we prove ourselves to a token endpoint, and it issues a token.
+
+use std::sync::Arc;
+
+use base64::Engine as _;
+use base64::engine::general_purpose::STANDARD;
+use form_urlencoded::{Serializer, byte_serialize};
+use http::header::{ACCEPT, AUTHORIZATION, CONTENT_TYPE};
+use http::{HeaderMap, HeaderName, HeaderValue, Method};
+use zeroize::Zeroizing;
+
+use super::answer::{self, Asked, Reply};
+use super::{BuildError, Failure, Issued, Obtaining, Reason, Source};
+use crate::authority::Endpoint;
+use crate::clock::Clock;
+use crate::fetch::{Call, Fetcher, Remote};
+use crate::secret::{Reference, Secret};
+use crate::tls;
+
+/// `source = { kind = "client_credentials", ... }`
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Settings {
+    pub token_url: Endpoint,
+    pub client_id: String,
+    pub client_secret: Reference,
+    pub auth: Auth,
+    /// What is asked for: `scope`, or the token's scopes joined by spaces; empty: the parameter is not sent.
+    pub scope: Vec<String>,
+    pub audience: Vec<String>,
+    /// RFC 8707
+    pub resource: Vec<String>,
+    /// Further form fields.
+    pub extra: Vec<(String, String)>,
+    pub headers: Vec<(HeaderName, HeaderValue)>,
+    pub tls: tls::Settings,
+}
+
+/// How the client proves itself (RFC 6749, section 2.3.1).
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Auth {
+    Basic,
+    Post,
+}
+
+pub struct ClientCredentials {
+    settings: Settings,
+    remote: Remote,
+    fetcher: Arc<Fetcher>,
+    clock: Arc<dyn Clock>,
+}
+
+/// The client's proof, in each form in which it is sent. All of it is wiped with this.
+struct Proof {
+    /// What goes into the `Authorization` header, or nothing.
+    basic: Option<Secret>,
+    /// What goes into the form, or nothing.
+    posted: Option<Zeroizing<String>>,
+    /// What the issuer may not make us repeat.
+    forms: [Zeroizing<String>; 3],
+}
+
+impl ClientCredentials {
+    /// # Errors
+    /// When a form field is set twice, or the TLS roots cannot be read.
+    pub fn new(settings: Settings, fetcher: Arc<Fetcher>, clock: Arc<dyn Clock>) -> Result<Self, BuildError> {
+        if let Some((name, _)) = settings.extra.iter().find(|(name, _)| RESERVED.contains(&name.as_str())) {
+            return Err(BuildError::ReservedField(name.clone()));
+        }
+        let remote = Remote::new(settings.token_url.clone(), &settings.tls)?;
+        Ok(Self { settings, remote, fetcher, clock })
+    }
+
+    async fn ask(&self) -> Result<Issued, Failure> {
+        let proof = self.proof()?;
+        let call = Call {
+            method: Method::POST,
+            remote: &self.remote,
+            headers: self.headers(&proof)?,
+            body: self.form(proof.posted.as_deref().map(String::as_str)),
+        };
+        let asked_at = self.clock.now();
+        let answer = self.fetcher.send(call).await?;
+        let secrets: Vec<&str> = proof.forms.iter().map(|form| form.as_str()).collect();
+        let asked = Asked { scopes: &self.settings.scope, at: asked_at, now: self.clock.now(), secrets: &secrets };
+        answer::judge(&Reply::from(&answer), &asked)
+    }
+
+    fn proof(&self) -> Result<Proof, Failure> {
+        let unusable = |detail| Failure::transient(Reason::Secret, detail);
+        let secret = self.settings.client_secret.resolve().map_err(|error| unusable(error.to_string()))?;
+        let plain = secret.expose_to_issuer().map_err(|error| unusable(error.to_string()))?;
+        let encoded = encode(plain);
+        let pair = Zeroizing::new([&encode(&self.settings.client_id), ":", &encoded].concat());
+        let mut basic = Zeroizing::new(String::with_capacity(pair.len().div_ceil(3) * 4));
+        STANDARD.encode_string(pair.as_bytes(), &mut basic);
+        let plain = Zeroizing::new(plain.to_owned());
+        Ok(match self.settings.auth {
+            Auth::Basic => {
+                Proof { basic: Some(Secret::new(basic.as_bytes())), posted: None, forms: [plain, encoded, basic] }
+            }
+            Auth::Post => Proof { basic: None, posted: Some(plain.clone()), forms: [plain, encoded, basic] },
+        })
+    }
+
+    fn headers(&self, proof: &Proof) -> Result<HeaderMap, Failure> {
+        let mut headers: HeaderMap = self.settings.headers.iter().cloned().collect();
+        headers.insert(ACCEPT, HeaderValue::from_static("application/json"));
+        headers.insert(CONTENT_TYPE, HeaderValue::from_static("application/x-www-form-urlencoded"));
+        if let Some(basic) = &proof.basic {
+            let value = basic.header_value("Basic ", "");
+            let value = value.map_err(|error| Failure::transient(Reason::Secret, error.to_string()))?;
+            headers.insert(AUTHORIZATION, value);
+        }
+        Ok(headers)
+    }
+
+    fn form(&self, posted: Option<&str>) -> Zeroizing<Vec<u8>> {
+        let settings = &self.settings;
+        let scope = settings.scope.join(" ");
+        let mut fields = vec![("grant_type", "client_credentials")];
+        fields.extend((!scope.is_empty()).then_some(("scope", scope.as_str())));
+        fields.extend(settings.audience.iter().map(|audience| ("audience", audience.as_str())));
+        fields.extend(settings.resource.iter().map(|resource| ("resource", resource.as_str())));
+        fields.extend(settings.extra.iter().map(|(name, value)| (name.as_str(), value.as_str())));
+        if let Some(secret) = posted {
+            fields.extend([("client_id", settings.client_id.as_str()), ("client_secret", secret)]);
+        }
+        // Room for all of it, each byte percent-encoded: a buffer that grows leaves copies behind that nobody wipes.
+        let room = fields.iter().map(|(name, value)| 3 * (name.len() + value.len()) + 2).sum();
+        let form = Serializer::new(String::with_capacity(room)).extend_pairs(fields).finish();
+        Zeroizing::new(form.into_bytes())
+    }
+}
+
+impl Source for ClientCredentials {
+    fn obtain(&self) -> Obtaining<'_> {
+        Box::pin(self.ask())
+    }
+
+    fn kind(&self) -> &'static str {
+        "client_credentials"
+    }
+}
+
+/// As a form writes it (RFC 6749, appendix B).
+fn encode(text: &str) -> Zeroizing<String> {
+    let mut encoded = Zeroizing::new(String::with_capacity(3 * text.len()));
+    encoded.extend(byte_serialize(text.as_bytes()));
+    encoded
+}
+
+/// Form fields of our own.
+const RESERVED: [&str; 4] = ["grant_type", "client_id", "client_secret", "scope"];
+
+#[cfg(test)]
+mod tests;

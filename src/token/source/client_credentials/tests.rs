@@ -1,0 +1,171 @@
+use std::collections::BTreeMap;
+
+use super::*;
+use crate::clock::ManualClock;
+use crate::fetch::scripted::{Scripted, fetcher};
+use crate::token::source::Class;
+
+const SECRET: &str = "canary+sécret/of the:client%";
+
+/// The settings for `server`, and the file that holds the secret.
+fn settings(server: &Scripted, auth: Auth) -> (Settings, tempfile::NamedTempFile) {
+    let file = tempfile::NamedTempFile::new().unwrap();
+    std::fs::write(file.path(), format!("{SECRET}\n")).unwrap();
+    let settings = Settings {
+        token_url: server.endpoint(),
+        client_id: "the client: å".to_owned(),
+        client_secret: Reference::File(file.path().to_owned()),
+        auth,
+        scope: vec!["a:read".to_owned(), "b".to_owned()],
+        audience: vec!["https://api.example/".to_owned(), "two".to_owned()],
+        resource: vec!["urn:one".to_owned()],
+        extra: vec![("organization".to_owned(), "a&b=c".to_owned())],
+        headers: vec![(HeaderName::from_static("x-tenant"), HeaderValue::from_static("t1"))],
+        tls: tls::Settings::default(),
+    };
+    (settings, file)
+}
+
+fn source(settings: Settings) -> ClientCredentials {
+    ClientCredentials::new(settings, fetcher(), Arc::new(ManualClock::default())).ok().unwrap()
+}
+
+fn json(status: &str, body: &str) -> String {
+    let length = body.len();
+    format!("HTTP/1.1 {status}\r\nContent-Type: application/json\r\nContent-Length: {length}\r\n\r\n{body}")
+}
+
+/// What comes of asking an issuer that answers with `answer`, and the request that it got.
+async fn ask(auth: Auth, answer: &str) -> (Result<Issued, Failure>, String) {
+    let server = Scripted::start().await;
+    let (settings, _file) = settings(&server, auth);
+    let source = source(settings);
+    tokio::join!(source.obtain(), server.answer(answer))
+}
+
+fn fields(request: &str) -> Vec<(String, String)> {
+    let (_, body) = request.split_once("\r\n\r\n").unwrap();
+    form_urlencoded::parse(body.as_bytes()).into_owned().collect()
+}
+
+#[tokio::test]
+async fn the_request_says_what_rfc_6749_wants() {
+    let good = json("200 OK", r#"{"access_token":"abc","token_type":"bearer","expires_in":60,"scope":"b a:read"}"#);
+    let (issued, request) = ask(Auth::Basic, &good).await;
+    let issued = issued.ok().unwrap();
+    assert!(issued.secret.same_as(&Secret::new("abc")));
+    assert_eq!(issued.granted, Some(vec!["b".to_owned(), "a:read".to_owned()]));
+
+    assert!(request.starts_with("POST /token HTTP/1.1\r\n"), "{request}");
+    for header in ["accept: application/json", "content-type: application/x-www-form-urlencoded", "x-tenant: t1"] {
+        assert!(request.contains(&format!("\r\n{header}\r\n")), "{header}");
+    }
+    let expected = [
+        ("grant_type", "client_credentials"),
+        ("scope", "a:read b"),
+        ("audience", "https://api.example/"),
+        ("audience", "two"),
+        ("resource", "urn:one"),
+        ("organization", "a&b=c"),
+    ];
+    assert_eq!(fields(&request), expected.map(|(name, value)| (name.to_owned(), value.to_owned())));
+}
+
+#[tokio::test]
+async fn basic_encodes_the_pair_as_a_form_before_base64() {
+    let (_, request) = ask(Auth::Basic, &json("200 OK", "{}")).await;
+    let basic = request.lines().find_map(|line| line.strip_prefix("authorization: Basic ")).unwrap();
+    let pair = String::from_utf8(STANDARD.decode(basic).unwrap()).unwrap();
+    assert_eq!(pair, "the+client%3A+%C3%A5:canary%2Bs%C3%A9cret%2Fof+the%3Aclient%25");
+    assert!(!request.contains("client_secret"), "it is proved once");
+}
+
+#[tokio::test]
+async fn post_puts_the_pair_into_the_form() {
+    let (_, request) = ask(Auth::Post, &json("200 OK", "{}")).await;
+    let fields: BTreeMap<String, String> = fields(&request).into_iter().collect();
+    assert_eq!(fields["client_id"], "the client: å");
+    assert_eq!(fields["client_secret"], SECRET);
+    assert!(!request.contains("authorization:"), "it is proved once");
+}
+
+#[tokio::test]
+async fn an_empty_scope_is_not_sent() {
+    let server = Scripted::start().await;
+    let (settings, _file) = settings(&server, Auth::Basic);
+    let source = source(Settings { scope: Vec::new(), ..settings });
+    let (issued, request) = tokio::join!(source.obtain(), server.answer(json("200 OK", r#"{"access_token":"abc"}"#)));
+    assert!(issued.ok().unwrap().assumed);
+    assert!(!request.contains("scope="), "{request}");
+}
+
+#[test]
+fn the_form_is_built_in_a_buffer_that_never_grows() {
+    let server =
+        tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap().block_on(Scripted::start());
+    let (settings, _file) = settings(&server, Auth::Post);
+    let extra = vec![("ä".repeat(300), "ö".repeat(3000))];
+    let source = source(Settings { extra, ..settings });
+    let form = source.form(Some(SECRET));
+    let most = 3 * (600 + 6000);
+    assert!((most..most + 2000).contains(&form.capacity()), "the first buffer is the last one: {}", form.capacity());
+}
+
+#[test]
+fn the_header_with_the_secret_is_sensitive() {
+    let server =
+        tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap().block_on(Scripted::start());
+    let (settings, _file) = settings(&server, Auth::Basic);
+    let source = source(settings);
+    let headers = source.headers(&source.proof().ok().unwrap()).ok().unwrap();
+    assert!(headers[AUTHORIZATION].is_sensitive());
+}
+
+#[tokio::test]
+async fn an_issuer_that_repeats_our_secret_is_not_quoted() {
+    let (_, request) = ask(Auth::Basic, &json("200 OK", "{}")).await;
+    let basic = request.lines().find_map(|line| line.strip_prefix("authorization: Basic ")).unwrap();
+    for echo in [SECRET, "canary%2Bs%C3%A9cret%2Fof+the%3Aclient%25", basic] {
+        for auth in [Auth::Basic, Auth::Post] {
+            let body = format!(r#"{{"error":"invalid_client","error_description":"not {echo}"}}"#);
+            let (result, _) = ask(auth, &json("401 Unauthorized", &body)).await;
+            let failure = result.err().unwrap();
+            assert_eq!((failure.reason, failure.class), (Reason::InvalidClient, Class::Refused));
+            assert_eq!(failure.detail, "the issuer answered 401: invalid_client (not [redacted])");
+        }
+    }
+}
+
+#[tokio::test]
+async fn each_way_in_which_an_issuer_fails_has_its_reason() {
+    for (answer, reason) in [
+        ("HTTP/1.1 302 Found\r\nLocation: /x\r\nContent-Length: 0\r\n\r\n", Reason::Redirected),
+        ("HTTP/1.1 503 No\r\nRetry-After: 3\r\nContent-Length: 0\r\n\r\n", Reason::Status),
+        ("HTTP/1.1 429 No\r\nRetry-After: 3\r\nContent-Length: 0\r\n\r\n", Reason::RateLimited),
+        ("HTTP/1.1 200 OK\r\nContent-Type: text/html\r\nContent-Length: 2\r\n\r\n{}", Reason::ContentType),
+        ("HTTP/1.1 200 OK\r\nContent-Type: application/json\r\nContent-Length: 99\r\n\r\n{\"acc", Reason::CutOff),
+        ("HTTP/1.1 200 OK\r\nContent-Length: 70000\r\n\r\n", Reason::TooLarge),
+        ("canary\r\n\r\n", Reason::Malformed),
+        ("", Reason::CutOff),
+    ] {
+        let failure = ask(Auth::Basic, answer).await.0.err().unwrap();
+        assert_eq!(failure.reason, reason, "{answer:?}");
+        assert!(matches!(failure.class, Class::Transient { .. }), "{answer:?}");
+        assert!(!failure.detail.contains("canary"), "{failure}");
+    }
+}
+
+#[tokio::test]
+async fn without_an_issuer_or_a_secret_there_is_no_call() {
+    let server = Scripted::start().await;
+    let (settings, file) = settings(&server, Auth::Basic);
+    drop(server);
+    let asked = source(settings);
+    assert_eq!(asked.obtain().await.err().unwrap().reason, Reason::Connect);
+
+    std::fs::write(file.path(), [0xff, 0xfe]).unwrap();
+    let failure = asked.obtain().await.err().unwrap();
+    assert_eq!((failure.reason, failure.detail.as_str()), (Reason::Secret, "the secret is not UTF-8 text"));
+    drop(file);
+    assert_eq!(asked.obtain().await.err().unwrap().reason, Reason::Secret);
+}

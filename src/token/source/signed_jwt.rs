@@ -1,0 +1,181 @@
+//! JWTs that we sign ourselves (RFC 7519), and the public keys to verify them with (RFC 7517).
+//!
+//! Invariant: the published keys are those of every JWT of ours that still lives. The key file may be replaced at any
+//! time: the old key stays published until the last JWT that it signed has ended.
+
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+
+use aws_lc_rs::rand;
+use aws_lc_rs::signature::{Ed25519KeyPair, KeyPair as _};
+use base64::Engine as _;
+use base64::engine::general_purpose::URL_SAFE_NO_PAD;
+use jsonwebtoken::jwk::{
+    AlgorithmParameters, CommonParameters, EllipticCurve, Jwk, OctetKeyPairParameters, OctetKeyPairType, PublicKeyUse,
+    ThumbprintHash,
+};
+use jsonwebtoken::{Algorithm, AlgorithmFamily, EncodingKey, Header};
+use serde_json::{Map, Value, json};
+
+use super::{BuildError, Failure, Issued, Obtaining, Pace, Reason, Source};
+use crate::clock::{Clock, Moment};
+use crate::secret::{Reference, Secret};
+
+/// `source = { kind = "signed_jwt", key = "file:...", algorithm = "ES256", ... }`
+#[derive(Clone, PartialEq, Debug)]
+pub struct Settings {
+    /// A private key, PEM.
+    pub key: Reference,
+    pub algorithm: Algorithm,
+    /// The `kid`; default: the key's RFC 7638 thumbprint.
+    pub key_id: Option<String>,
+    pub issuer: String,
+    pub subject: String,
+    pub audience: Vec<String>,
+    pub lifetime: Duration,
+    /// Further claims.
+    pub claims: Map<String, Value>,
+}
+
+pub struct SignedJwt {
+    settings: Settings,
+    clock: Arc<dyn Clock>,
+    /// The keys that signed something, each with the end of what it signed last.
+    used: Mutex<Vec<(Jwk, Moment)>>,
+}
+
+impl SignedJwt {
+    /// # Errors
+    /// When the algorithm is no public-key one, or a claim is set twice.
+    pub fn new(settings: Settings, clock: Arc<dyn Clock>) -> Result<Self, BuildError> {
+        // An HMAC key has no public half: its JWK would be the secret itself.
+        if settings.algorithm.family() == AlgorithmFamily::Hmac {
+            return Err(BuildError::SharedKey(settings.algorithm));
+        }
+        if let Some(name) = settings.claims.keys().find(|name| RESERVED.contains(&name.as_str())) {
+            return Err(BuildError::ReservedClaim(name.clone()));
+        }
+        Ok(Self { settings, clock, used: Mutex::default() })
+    }
+
+    fn sign(&self) -> Result<Issued, Failure> {
+        let (key, jwk) = self.key()?;
+        let now = self.clock.now();
+        let issued_at = now.wall.as_secs();
+        let ends = issued_at.saturating_add(self.settings.lifetime.as_secs());
+        let mut header = Header::new(self.settings.algorithm);
+        header.kid.clone_from(&jwk.common.key_id);
+
+        let token = jsonwebtoken::encode(&header, &self.claims(issued_at, ends)?, &key).map_err(|_| self.unfit())?;
+        let expires = now.after(Duration::from_secs(ends).saturating_sub(now.wall));
+        self.remember(jwk, expires, now);
+        Ok(Issued { secret: Secret::new(token), expires: Some(expires), assumed: false, granted: None })
+    }
+
+    fn claims(&self, issued_at: u64, ends: u64) -> Result<Map<String, Value>, Failure> {
+        let settings = &self.settings;
+        let mut id = [0; 16];
+        rand::fill(&mut id).map_err(|_| Failure::transient(Reason::Key, "the operating system has no randomness"))?;
+        let mut claims = settings.claims.clone();
+        claims.insert("iss".to_owned(), json!(settings.issuer));
+        claims.insert("sub".to_owned(), json!(settings.subject));
+        match settings.audience.as_slice() {
+            [] => None,
+            [one] => claims.insert("aud".to_owned(), json!(one)),
+            several => claims.insert("aud".to_owned(), json!(several)),
+        };
+        claims.insert("iat".to_owned(), json!(issued_at));
+        claims.insert("exp".to_owned(), json!(ends));
+        claims.insert("jti".to_owned(), json!(URL_SAFE_NO_PAD.encode(id)));
+        Ok(claims)
+    }
+
+    /// The key as it is now, and its public half.
+    fn key(&self) -> Result<(EncodingKey, Jwk), Failure> {
+        let Settings { key, algorithm, key_id, .. } = &self.settings;
+        let pem = key.resolve().map_err(|error| Failure::transient(Reason::Key, error.to_string()))?;
+        let pem = pem.expose_to_signer();
+        let key = match algorithm.family() {
+            AlgorithmFamily::Rsa => EncodingKey::from_rsa_pem(pem),
+            AlgorithmFamily::Ec => EncodingKey::from_ec_pem(pem),
+            AlgorithmFamily::Ed => EncodingKey::from_ed_pem(pem),
+            AlgorithmFamily::Hmac => return Err(self.unfit()),
+        };
+        let key = key.map_err(|_| self.unfit())?;
+        let mut jwk = public_half(&key, *algorithm).ok_or_else(|| self.unfit())?;
+        jwk.common.key_id = match key_id {
+            Some(id) => Some(id.clone()),
+            None => Some(jwk.thumbprint(ThumbprintHash::SHA256).map_err(|_| self.unfit())?),
+        };
+        jwk.common.public_key_use = Some(PublicKeyUse::Signature);
+        Ok((key, jwk))
+    }
+
+    fn unfit(&self) -> Failure {
+        let Settings { key, algorithm, .. } = &self.settings;
+        let detail = format!(
+            "{key} holds no private key for {algorithm:?}: PEM is needed, in PKCS#8 form (\"BEGIN PRIVATE KEY\"), as \
+             `openssl pkcs8 -topk8 -nocrypt` writes it"
+        );
+        Failure::transient(Reason::Key, detail)
+    }
+
+    fn remember(&self, jwk: Jwk, until: Moment, now: Moment) {
+        let mut used = self.used.lock().unwrap_or_else(PoisonError::into_inner);
+        used.retain(|(other, end)| *other != jwk && !end.reached(now));
+        used.push((jwk, until));
+    }
+
+    fn published(&self) -> Vec<Jwk> {
+        let now = self.clock.now();
+        let mut keys: Vec<Jwk> = self.key().into_iter().map(|(_, jwk)| jwk).collect();
+        let used = self.used.lock().unwrap_or_else(PoisonError::into_inner);
+        for (jwk, end) in used.iter() {
+            if !end.reached(now) && !keys.contains(jwk) {
+                keys.push(jwk.clone());
+            }
+        }
+        keys
+    }
+}
+
+impl Source for SignedJwt {
+    fn obtain(&self) -> Obtaining<'_> {
+        Box::pin(std::future::ready(self.sign()))
+    }
+
+    fn kind(&self) -> &'static str {
+        "signed_jwt"
+    }
+
+    /// Nobody is asked but our own key.
+    fn pace(&self) -> Pace {
+        Pace { between_calls: Duration::from_millis(200), recheck: Duration::from_secs(60) }
+    }
+
+    fn public_keys(&self) -> Vec<Value> {
+        self.published().into_iter().filter_map(|jwk| serde_json::to_value(jwk).ok()).collect()
+    }
+}
+
+/// The library reads the public half of most keys; of an Ed25519 key only if it stands alone in its file, without its
+/// public half (PKCS#8 version 2, RFC 5958).
+fn public_half(key: &EncodingKey, algorithm: Algorithm) -> Option<Jwk> {
+    if key.family() != AlgorithmFamily::Ed {
+        return Jwk::from_encoding_key(key, algorithm).ok();
+    }
+    let pair = Ed25519KeyPair::from_pkcs8(key.as_bytes()).ok()?;
+    let parameters = OctetKeyPairParameters {
+        key_type: OctetKeyPairType::OctetKeyPair,
+        curve: EllipticCurve::Ed25519,
+        x: URL_SAFE_NO_PAD.encode(pair.public_key().as_ref()),
+    };
+    let common = CommonParameters { key_algorithm: Some(algorithm.into()), ..CommonParameters::default() };
+    Some(Jwk { common, algorithm: AlgorithmParameters::OctetKeyPair(parameters) })
+}
+
+/// Claims of our own.
+const RESERVED: [&str; 6] = ["iss", "sub", "aud", "iat", "exp", "jti"];
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,113 @@
+use std::io::Write as _;
+use std::path::Path;
+
+use base64::Engine as _;
+use base64::engine::general_purpose::URL_SAFE_NO_PAD;
+use serde_json::json;
+
+use super::*;
+use crate::clock::ManualClock;
+use crate::fetch::scripted::fetcher;
+
+fn source(settings: &Settings) -> Box<dyn Source> {
+    build(settings, &fetcher(), Arc::new(ManualClock::default())).ok().unwrap()
+}
+
+async fn from_file(content: &str) -> Result<Issued, Failure> {
+    let mut file = tempfile::NamedTempFile::new().unwrap();
+    file.write_all(content.as_bytes()).unwrap();
+    source(&Settings::File { path: file.path().to_owned() }).obtain().await
+}
+
+/// A JWT that ends that many seconds from now.
+fn jwt(seconds: i64) -> String {
+    let now = i64::try_from(ManualClock::default().now().wall.as_secs()).unwrap();
+    let part = |value: serde_json::Value| URL_SAFE_NO_PAD.encode(value.to_string());
+    format!("{}.{}.c2ln", part(json!({ "alg": "none" })), part(json!({ "exp": now + seconds })))
+}
+
+#[tokio::test]
+async fn a_file_is_a_token_without_its_line_end() {
+    let issued = from_file("abc.def\n").await.ok().unwrap();
+    assert!(issued.secret.same_as(&Secret::new("abc.def")));
+    assert_eq!((issued.expires, issued.assumed, issued.granted), (None, false, None));
+}
+
+#[tokio::test]
+async fn a_replaced_file_is_seen_at_the_next_call() {
+    let file = tempfile::NamedTempFile::new().unwrap();
+    let source = source(&Settings::File { path: file.path().to_owned() });
+    for token in ["one", "two"] {
+        std::fs::write(file.path(), token).unwrap();
+        assert!(source.obtain().await.ok().unwrap().secret.same_as(&Secret::new(token)));
+    }
+}
+
+#[tokio::test]
+async fn a_jwt_in_a_file_names_its_own_end() {
+    let left = from_file(&jwt(600)).await.ok().unwrap().expires.unwrap().remaining(ManualClock::default().now());
+    assert!((590..=600).contains(&left.as_secs()), "{left:?}");
+    let failure = from_file(&jwt(-1)).await.err().unwrap();
+    assert_eq!(failure.reason, Reason::Expired);
+    assert!(matches!(failure.class, Class::Transient { .. }), "whoever writes the file will write it again");
+}
+
+#[tokio::test]
+async fn a_file_that_cannot_be_used_is_named_and_not_quoted() {
+    for (content, reason) in [
+        ("", Reason::Secret),
+        ("\n", Reason::Secret),
+        ("canary\ncanary", Reason::TokenCharset),
+        ("canary canary", Reason::TokenCharset),
+        (&"c".repeat(64 * 1024 + 1), Reason::Secret),
+    ] {
+        let failure = from_file(content).await.err().unwrap();
+        assert_eq!(failure.reason, reason, "{failure}");
+        assert!(!failure.detail.contains("canary"), "{failure}");
+    }
+    let missing = source(&Settings::File { path: "/nowhere/token".into() }).obtain().await.err().unwrap();
+    assert_eq!(missing.reason, Reason::Secret);
+    assert_eq!(missing.detail, "cannot read /nowhere/token: No such file or directory (os error 2)");
+}
+
+#[tokio::test]
+async fn a_variable_is_a_token_and_a_missing_one_stays_missing() {
+    // It is set wherever a test runs, and tests cannot set one.
+    let found = source(&Settings::Env { name: "PATH".to_owned() }).obtain().await.ok().unwrap();
+    assert!(found.secret.same_as(&Secret::new(std::env::var("PATH").unwrap())));
+    assert_eq!(found.expires, None);
+
+    let failure = source(&Settings::Env { name: "COUNTERSIGN_NO_SUCH".to_owned() }).obtain().await.err().unwrap();
+    assert_eq!(failure, Failure::refused(Reason::Secret, "the environment variable COUNTERSIGN_NO_SUCH is not set"));
+}
+
+#[test]
+fn a_source_that_contradicts_itself_is_not_built() {
+    let token_url = crate::authority::Endpoint::parse("https://issuer.example/token").unwrap();
+    let settings = client_credentials::Settings {
+        token_url,
+        client_id: "ci".to_owned(),
+        client_secret: crate::secret::Reference::parse("env:NONE", Path::new("/")).unwrap(),
+        auth: client_credentials::Auth::Basic,
+        scope: Vec::new(),
+        audience: Vec::new(),
+        resource: Vec::new(),
+        extra: vec![("grant_type".to_owned(), "password".to_owned())],
+        headers: Vec::new(),
+        tls: crate::tls::Settings { ca: Some("/nowhere/ca.pem".into()) },
+    };
+    let refused = |settings| build(&settings, &fetcher(), Arc::new(ManualClock::default())).err().unwrap().to_string();
+    let twice = refused(Settings::ClientCredentials(settings.clone()));
+    assert_eq!(twice, "`extra` may not set \"grant_type\": the source itself sends it");
+    let no_roots = refused(Settings::ClientCredentials(client_credentials::Settings { extra: Vec::new(), ..settings }));
+    assert!(no_roots.starts_with("cannot read /nowhere/ca.pem"), "{no_roots}");
+}
+
+#[test]
+fn every_reason_has_a_name_of_its_own() {
+    let mut names: Vec<&str> = Reason::ALL.iter().map(|reason| reason.as_str()).collect();
+    assert!(names.iter().all(|name| name.bytes().all(|byte| byte.is_ascii_lowercase() || byte == b'_')));
+    names.sort_unstable();
+    names.dedup();
+    assert_eq!(names.len(), Reason::ALL.len());
+}
