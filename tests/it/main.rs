@@ -1,0 +1,20 @@
+//! The app in this process, between an issuer, upstreams and clients that are played by the tests: what it does is judged by
+//! what the upstream got, by its answers, its metrics and its trail.
+
+mod answers;
+mod bodies;
+mod canary;
+mod clients;
+mod cold;
+mod credentials;
+mod drain;
+mod grants;
+mod limits;
+mod outage;
+mod pool;
+mod refusals;
+mod reload;
+mod rotation;
+mod sources;
+mod support;
+mod ways_in;
