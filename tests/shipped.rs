@@ -1,0 +1,84 @@
+//! What is shipped beside the program is checked by the tools that will read it.
+
+use std::path::{Path, PathBuf};
+use std::process::{Command, Output};
+use std::time::Duration;
+
+use countersign::config::{Config, Environment};
+
+/// In tenths: systemd calls 2.0 and less a service that is well kept apart.
+const HIGHEST_EXPOSURE: &str = "20";
+
+#[test]
+fn the_systemd_unit_is_understood_whole() {
+    let unit = unit_that_starts_a_program_that_exists();
+    let output = systemd_analyze(&["verify", "--man=no"], &unit.path);
+    let said = String::from_utf8_lossy(&output.stderr);
+    assert!(output.status.success() && said.is_empty(), "{said}");
+}
+
+#[test]
+fn the_systemd_unit_keeps_the_service_apart() {
+    let unit = unit_that_starts_a_program_that_exists();
+    let threshold = format!("--threshold={HIGHEST_EXPOSURE}");
+    let output = systemd_analyze(&["security", "--offline=true", "--no-pager", &threshold], &unit.path);
+    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stdout));
+}
+
+#[test]
+fn the_image_is_built_with_the_version_of_rust_that_the_manifest_asks_for() {
+    let manifest = shipped("Cargo.toml");
+    let version = manifest.lines().find_map(|line| line.strip_prefix("rust-version = ")).expect("rust-version");
+    let image = format!("FROM rust:{}-", version.trim_matches('"'));
+    assert!(shipped("deploy/Dockerfile").contains(&image), "deploy/Dockerfile has no line {image}...");
+}
+
+#[test]
+fn the_config_of_the_readme_has_no_problem_but_that_its_app_is_the_proxys_own_user() {
+    let readme = shipped("README.md");
+    let (_, from) = readme.split_once("<<'EOT'\n").expect("a here-document");
+    let (config, _) = from.split_once("\nEOT\n").expect("its end");
+    let environment = Environment {
+        home: Some("/home/you".into()),
+        uid: 1000,
+        cores: 2,
+        now: Duration::from_secs(1_795_000_000),
+        ..Environment::default()
+    };
+    let config =
+        Config::parse(config, "countersign.toml", Path::new("/home/you"), &environment).expect("a good config");
+    assert_eq!(config.warnings.len(), 1, "{}", config.warnings);
+    assert_eq!((config.tokens.len(), config.routes.len()), (1, 1));
+}
+
+/// The shipped unit, in a folder of its own, which goes with it.
+struct Unit {
+    path: PathBuf,
+    _folder: tempfile::TempDir,
+}
+
+/// systemd looks whether the program of `ExecStart=` is there, and a build machine has not installed it.
+fn unit_that_starts_a_program_that_exists() -> Unit {
+    let folder = tempfile::tempdir().expect("temporary folder");
+    let path = folder.path().join("countersign.service");
+    let shipped = shipped("deploy/countersign.service");
+    let installed = "ExecStart=/usr/bin/countersign ";
+    assert!(shipped.contains(installed), "deploy/countersign.service has no {installed}");
+    std::fs::write(&path, shipped.replace(installed, "ExecStart=/bin/sh ")).expect("write the unit");
+    Unit { path, _folder: folder }
+}
+
+fn shipped(name: &str) -> String {
+    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join(name);
+    std::fs::read_to_string(&path).unwrap_or_else(|error| panic!("cannot read {}: {error}", path.display()))
+}
+
+fn systemd_analyze(arguments: &[&str], unit: &Path) -> Output {
+    Command::new("systemd-analyze").args(arguments).arg(unit).env("SYSTEMD_COLORS", "0").output().unwrap_or_else(
+        |error| {
+            panic!(
+                "cannot run systemd-analyze ({error}): `scripts/tools.sh test` installs it, or: apt-get install systemd"
+            )
+        },
+    )
+}
