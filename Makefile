@@ -1,0 +1,46 @@
+# What a contributor types. `make` alone lists it.
+
+CARGO ?= cargo
+
+.PHONY: help demo test check bench tools advisories
+
+help:
+	@echo 'make demo        run the proxy against an embedded issuer and an embedded API'
+	@echo 'make test        all tests, those against real servers included'
+	@echo 'make check       what must pass before a change lands: format, lints, tests, documentation, dependencies'
+	@echo 'make bench       measure the release build beside nginx'
+	@echo 'make tools       install what tests and measurements need besides Rust'
+	@echo 'make advisories  ask the advisory database about the dependencies (needs the network)'
+
+demo:
+	$(CARGO) run --release --locked -- demo
+
+tools:
+	scripts/tools.sh test bench check
+
+# The peers test drives the release build, as an operator would, beside real servers. It is a target of its own because
+# it needs them installed, and a minute of load.
+test:
+	scripts/tools.sh test
+	$(CARGO) test --locked
+	$(CARGO) build --release --locked
+	$(CARGO) test --locked --test peers
+
+check:
+	$(CARGO) fmt --all --check
+	$(CARGO) clippy --locked --all-targets -- -D warnings
+	$(CARGO) clippy --locked --test peers -- -D warnings
+	$(MAKE) test
+	RUSTDOCFLAGS='-D warnings' $(CARGO) doc --locked --no-deps
+	scripts/tools.sh check
+	$(CARGO) deny --locked check --hide-inclusion-graph bans licenses sources
+
+# Not part of `check`: the database is fetched when asked, and a build must not fail because it cannot be.
+advisories:
+	scripts/tools.sh check
+	$(CARGO) deny --locked check advisories
+
+bench:
+	scripts/tools.sh bench
+	$(CARGO) build --release --locked
+	python3 benches/against-nginx/run.py

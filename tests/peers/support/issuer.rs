@@ -1,0 +1,68 @@
+//! The issuer: oidc-provider, started by `oidc-provider.mjs`.
+
+use std::net::SocketAddr;
+use std::path::PathBuf;
+use std::process::Command;
+use std::time::Duration;
+
+use jsonwebtoken::jwk::JwkSet;
+use tempfile::TempDir;
+
+use super::process::Process;
+use super::{free_port, http, package, tool, wait_until};
+
+/// How long an access token lives, in seconds.
+pub const LIFE_SECONDS: u64 = 5;
+
+/// The secret of both clients. It holds what RFC 6749, section 2.3.1, wants encoded, and oidc-provider refuses it otherwise.
+pub const CLIENT_SECRET: &str = "peers-client-secret+/=%3q7RkWm2v";
+
+pub struct Issuer {
+    pub address: SocketAddr,
+    process: Option<Process>,
+    folder: TempDir,
+}
+
+impl Issuer {
+    pub async fn start() -> Self {
+        let folder = tempfile::tempdir().expect("temporary folder");
+        std::fs::copy(package().join("tests/peers/oidc-provider.mjs"), folder.path().join("issuer.mjs")).expect("copy");
+        // Node looks for packages beside the program and above it.
+        let packages: PathBuf = package().join(".tools/node/node_modules");
+        assert!(packages.join("oidc-provider").is_dir(), "oidc-provider is not installed: `make test` installs it");
+        std::os::unix::fs::symlink(packages, folder.path().join("node_modules")).expect("symbolic link");
+        let mut issuer = Self { address: ([127, 0, 0, 1], free_port()).into(), process: None, folder };
+        issuer.start_again().await;
+        issuer
+    }
+
+    /// On the same port, with the same keys.
+    pub async fn start_again(&mut self) {
+        let folder = self.folder.path();
+        let mut command = Command::new(tool("node"));
+        command
+            .arg(folder.join("issuer.mjs"))
+            .env("PORT", self.address.port().to_string())
+            .env("LIFE", LIFE_SECONDS.to_string())
+            .env("KEYS", folder.join("keys.json"))
+            .env("SECRET", CLIENT_SECRET);
+        let mut process = Process::start("oidc-provider", &command, folder);
+        wait_until("oidc-provider answers", Duration::from_secs(30), async || {
+            process.assert_running();
+            http::get(self.address, "/jwks").await.filter(|answer| answer.status == 200)
+        })
+        .await;
+        self.process = Some(process);
+    }
+
+    /// Down: nobody listens on its port.
+    pub async fn stop(&mut self) {
+        self.process.take().expect("the issuer runs").terminate().await;
+    }
+
+    /// The public keys of its tokens.
+    pub async fn keys(&self) -> JwkSet {
+        let answer = http::get(self.address, "/jwks").await.expect("the issuer answers");
+        serde_json::from_slice(&answer.body).expect("a JWK set")
+    }
+}
