@@ -337,7 +337,7 @@ impl UsageGuard {
             generation = self.attached.map_or(0, |(generation, _)| generation),
             request_bytes = self.upload.bytes.get(),
             response_bytes = self.downloaded,
-            duration_ms = elapsed.as_secs_f64() * 1e3,
+            duration_ms = elapsed.as_micros() as f64 / 1e3,
             complete = self.complete,
             "request"
         );
