@@ -153,6 +153,31 @@ async fn a_connection_goes_on_after_a_refusal_that_leaves_no_doubt() {
 }
 
 #[tokio::test]
+async fn what_is_no_well_formed_head_is_refused_and_its_connection_closed() {
+    let (issuer, upstream) = (Issuer::start().await, Upstream::http1().await);
+    let scene = Setup::api(&issuer, &upstream).start().await;
+    let heads = [
+        "GET /api/x?canary-7d1c=\"a\" HTTP/1.1\r\nHost: localhost\r\n\r\n",
+        "GET api/canary-7d1c HTTP/1.1\r\nHost: localhost\r\n\r\n",
+        "GET /api/x HTTP/1.1\r\nHost: localhost\r\nX-A: b\r\n canary-7d1c\r\n\r\n",
+        "GET /api/x HTTP/1.1\r\nHost: localhost\r\nX-A : canary-7d1c\r\n\r\n",
+        "GET /api/x HTTP/1.1\r\nHost: localhost\r\nX-A: canary-7d1c\0\r\n\r\n",
+        "POST /api/x HTTP/1.1\r\nHost: localhost\r\nTransfer-Encoding: canary-7d1c\r\n\r\n",
+        "POST /api/x HTTP/1.1\r\nHost: localhost\r\nContent-Length: +12\r\n\r\ncanary-7d1c\n",
+        "POST /api/x HTTP/1.1\r\nHost: localhost\r\nContent-Length: 12\r\nContent-Length: 13\r\n\r\ncanary-7d1c\n",
+    ];
+    for head in heads {
+        let mut client = scene.client().await;
+        client.send(head).await;
+        judge(&client.answer().await.expect("an answer"), 400, "framing", head);
+        assert!(client.is_closed().await, "{head:?}");
+    }
+    assert_eq!(scene.metric("countersign_refused_total", &[("reason", "framing")]).await, heads.len() as f64);
+    assert_eq!(upstream.connections(), 0);
+    scene.finish().await;
+}
+
+#[tokio::test]
 async fn heads_far_beyond_the_limits_are_refused_before_they_are_kept() {
     let (issuer, upstream) = (Issuer::start().await, Upstream::http1().await);
     let scene = Setup::api(&issuer, &upstream).start().await;
