@@ -34,6 +34,17 @@ fn the_image_is_built_with_the_version_of_rust_that_the_manifest_asks_for() {
 }
 
 #[test]
+fn the_image_is_built_from_all_that_the_program_is_built_from() {
+    let ignored = shipped(".dockerignore");
+    let included = shipped("src/demo.rs");
+    let (_, from) = included.split_once("include_str!(\"../").expect("the demo's config");
+    let (folder, _) = from.split_once('/').expect("a folder");
+    for needed in ["Cargo.toml", "Cargo.lock", "src", "benches", "tests", folder] {
+        assert!(ignored.lines().any(|line| line == format!("!{needed}")), ".dockerignore keeps {needed} out");
+    }
+}
+
+#[test]
 fn the_config_of_the_readme_has_no_problem_but_that_its_app_is_the_proxys_own_user() {
     let readme = shipped("README.md");
     let (_, from) = readme.split_once("<<'EOT'\n").expect("a here-document");
