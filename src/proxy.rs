@@ -20,6 +20,8 @@ mod watch;
 mod worker;
 
 use std::cell::{Cell, RefCell};
+use std::error::Error as _;
+use std::io::{self, ErrorKind};
 use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::rc::Rc;
@@ -30,8 +32,8 @@ use arc_swap::ArcSwap;
 use bytes::Bytes;
 use http::header::{CONNECTION, CONTENT_LENGTH, EXPECT, HOST, ORIGIN};
 use http::uri::PathAndQuery;
-use http::{HeaderMap, HeaderName, HeaderValue, Request, Response, StatusCode, Uri, Version};
-use hyper::body::Incoming;
+use http::{HeaderMap, HeaderName, HeaderValue, Method, Request, Response, StatusCode, Uri, Version};
+use hyper::body::{Body as _, Incoming};
 
 pub use error::Refusal;
 pub use headers::{rebuild_request, rebuild_response};
@@ -258,8 +260,8 @@ impl Proxy {
         Ok(ready?)
     }
 
-    /// Finds a connection, attaches the token, sends. A request of which nothing was written, because its pooled connection
-    /// turned out to be closed, is sent on another.
+    /// Finds a connection, attaches the token, sends. Where a pooled connection turns out to be closed, the request is sent on
+    /// another: if nothing of it was written, or if it is safe and was lost on a connection that had rested.
     async fn send(
         &self,
         outgoing: Outgoing<'_>,
@@ -281,6 +283,7 @@ impl Proxy {
                 inject::attach(&mut request, &permit, &route.upstream, &lease, &token.placement, &usable)?;
                 usage.attached(usable.generation().number, now);
             }
+            let spare = if lease.has_rested() { Spare::of(&request) } else { None };
             usage.waits();
             let sent = answer_in_time(&mut lease, request, route.timeouts.response, usage).await;
             usage.resumes();
@@ -291,6 +294,11 @@ impl Proxy {
                 Ok(response) => return Ok((response, lease)),
                 Err(SendError::NotSent(unsent)) => request = *unsent,
                 Err(SendError::Failed(error)) => {
+                    if let Some(spare) = spare.filter(|_| was_closed(&error)) {
+                        tracing::debug!(route = %route.name, %error, "a connection that had rested was closed: sent again");
+                        request = spare.request(usage);
+                        continue;
+                    }
                     tracing::debug!(route = %route.name, %error, "the upstream did not answer");
                     // The exchange broke at the client's end, if its body did: the upstream is not to blame.
                     let ours = usage.upload().failure.get().map(Refusal::from);
@@ -395,6 +403,33 @@ impl Proxy {
         self.table();
         self.pool.sweep();
     }
+}
+
+/// What is kept of a request without body to send it again, if it is safe (RFC 9110, section 9.2.2).
+struct Spare {
+    method: Method,
+    headers: HeaderMap,
+}
+
+impl Spare {
+    fn of(request: &Request<RequestBody>) -> Option<Self> {
+        let safe = request.method().is_safe() && request.body().is_end_stream();
+        safe.then(|| Self { method: request.method().clone(), headers: request.headers().clone() })
+    }
+
+    fn request(self, usage: &UsageGuard) -> Request<RequestBody> {
+        let mut request = Request::new(RequestBody::none(usage.upload().clone()));
+        *request.method_mut() = self.method;
+        *request.headers_mut() = self.headers;
+        request
+    }
+}
+
+/// Whether the upstream had closed the connection, and sent no part of an answer.
+fn was_closed(error: &hyper::Error) -> bool {
+    let io = error.source().and_then(|source| source.downcast_ref::<io::Error>()).map(io::Error::kind);
+    let reset = [ErrorKind::ConnectionReset, ErrorKind::BrokenPipe, ErrorKind::ConnectionAborted];
+    error.is_incomplete_message() || io.is_some_and(|kind| reset.contains(&kind))
 }
 
 fn find<'t>(table: &'t Table, target: &Target<'_>, client: ClientIndex) -> Option<&'t Route> {

@@ -57,7 +57,8 @@ impl IdleTimer {
 
 /// A client's body on its way to the upstream.
 pub struct RequestBody {
-    inner: Incoming,
+    /// `None`: there is none.
+    inner: Option<Incoming>,
     upload: Rc<Upload>,
     idle: IdleTimer,
 }
@@ -65,7 +66,12 @@ pub struct RequestBody {
 impl RequestBody {
     pub fn new(inner: Incoming, upload: Rc<Upload>, idle: Duration) -> Self {
         upload.finished.set(inner.is_end_stream());
-        Self { inner, upload, idle: IdleTimer::new(idle) }
+        Self { inner: Some(inner), upload, idle: IdleTimer::new(idle) }
+    }
+
+    /// The body of a request that has none, once more.
+    pub fn none(upload: Rc<Upload>) -> Self {
+        Self { inner: None, upload, idle: IdleTimer::new(Duration::ZERO) }
     }
 }
 
@@ -73,42 +79,41 @@ impl Body for RequestBody {
     type Data = Bytes;
     type Error = BodyError;
 
-    fn poll_frame(
-        mut self: Pin<&mut Self>,
-        context: &mut Context<'_>,
-    ) -> Poll<Option<Result<Frame<Bytes>, BodyError>>> {
-        match Pin::new(&mut self.inner).poll_frame(context) {
+    fn poll_frame(self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, BodyError>>> {
+        let this = self.get_mut();
+        let Some(inner) = &mut this.inner else { return Poll::Ready(None) };
+        match Pin::new(&mut *inner).poll_frame(context) {
             Poll::Ready(Some(Ok(frame))) => {
-                self.idle.progress();
+                this.idle.progress();
                 let Ok(data) = frame.into_data() else {
-                    self.upload.finished.set(true);
+                    this.upload.finished.set(true);
                     return Poll::Ready(None);
                 };
-                self.upload.bytes.set(self.upload.bytes.get() + data.len() as u64);
-                self.upload.finished.set(self.inner.is_end_stream());
+                this.upload.bytes.set(this.upload.bytes.get() + data.len() as u64);
+                this.upload.finished.set(inner.is_end_stream());
                 Poll::Ready(Some(Ok(Frame::data(data))))
             }
             Poll::Ready(Some(Err(error))) => {
-                self.upload.failure.set(Some(failure(&error)));
+                this.upload.failure.set(Some(failure(&error)));
                 Poll::Ready(Some(Err(error.into())))
             }
             Poll::Ready(None) => {
-                self.upload.finished.set(true);
+                this.upload.finished.set(true);
                 Poll::Ready(None)
             }
-            Poll::Pending => self.idle.poll(context).map(|()| {
-                self.upload.failure.set(Some(UploadFailure::Idle));
+            Poll::Pending => this.idle.poll(context).map(|()| {
+                this.upload.failure.set(Some(UploadFailure::Idle));
                 Some(Err(BodyError::Idle))
             }),
         }
     }
 
     fn is_end_stream(&self) -> bool {
-        self.inner.is_end_stream()
+        self.inner.as_ref().is_none_or(Body::is_end_stream)
     }
 
     fn size_hint(&self) -> SizeHint {
-        self.inner.size_hint()
+        self.inner.as_ref().map_or_else(|| SizeHint::with_exact(0), Body::size_hint)
     }
 }
 

@@ -168,6 +168,8 @@ enum Sender {
 struct Way {
     sender: Sender,
     authority: Rc<Authority>,
+    /// Unused for a while: the upstream may be closing it this very moment.
+    rested: bool,
 }
 
 /// Why there is no answer.
@@ -259,11 +261,16 @@ impl Entry {
             if let Some(way) = self.shared_way() {
                 return Some(way);
             }
-            let Idle { mut sender, authority, .. } = self.idle.borrow_mut().pop()?;
+            let Idle { mut sender, authority, sweeps } = self.idle.borrow_mut().pop()?;
             self.gauges.idle.dec();
+            let rested = sweeps > 0;
+            if rested {
+                // If the upstream's end has come in with the request, the connection's task gets to see it first.
+                tokio::task::yield_now().await;
+            }
             // At once, but for the moment in which the connection's task has not yet seen the end of the last answer.
             if sender.is_ready() || matches!(timeout(SETTLING, sender.ready()).await, Ok(Ok(()))) {
-                return Some(Way { sender: Sender::Http1(sender), authority });
+                return Some(Way { sender: Sender::Http1(sender), authority, rested });
             }
         }
     }
@@ -323,7 +330,7 @@ impl Entry {
         match protocol {
             Protocol::Http1 => {
                 let sender = Sender::Http1(self.http1(io).await.map_err(failed)?);
-                Ok(Way { sender, authority })
+                Ok(Way { sender, authority, rested: false })
             }
             Protocol::Http2 => {
                 let shared = self.http2(io, authority.clone()).await.map_err(failed)?;
@@ -386,7 +393,7 @@ impl Drop for Entry {
 impl Shared {
     fn way(&self, stream: Stream) -> Way {
         let sender = Sender::Http2 { sender: self.sender.clone(), _stream: stream };
-        Way { sender, authority: self.authority.clone() }
+        Way { sender, authority: self.authority.clone(), rested: false }
     }
 }
 
@@ -399,6 +406,11 @@ impl Lease {
     /// Whether this connection was dialled to `authority` and, over TLS, its certificate verified for it.
     pub fn reaches(&self, authority: &Authority) -> bool {
         self.way.as_ref().is_some_and(|way| *way.authority == *authority)
+    }
+
+    /// Whether the upstream may have closed the connection without our knowing yet.
+    pub fn has_rested(&self) -> bool {
+        self.way.as_ref().is_some_and(|way| way.rested)
     }
 
     pub fn is_http2(&self) -> bool {
@@ -420,7 +432,7 @@ impl Lease {
 
     /// The request and its answer are over, and the connection is whole.
     pub fn give_back(mut self) {
-        if let Some(Way { sender: Sender::Http1(sender), authority }) = self.way.take()
+        if let Some(Way { sender: Sender::Http1(sender), authority, .. }) = self.way.take()
             && !sender.is_closed()
             && !self.entry.retired.get()
         {

@@ -119,6 +119,38 @@ async fn a_request_that_may_have_run_is_not_sent_again() {
 }
 
 #[tokio::test]
+async fn a_safe_request_that_was_lost_on_a_connection_that_had_rested_is_sent_again() {
+    let (issuer, upstream) = (Issuer::start().await, RawUpstream::start().await);
+    let scene = Setup::api(&issuer, &upstream).workers(1).start().await;
+    for (method, sent_again) in [("GET", true), ("HEAD", true), ("DELETE", false)] {
+        let mut client = scene.client().await;
+        let request = format!("{method} /api/x HTTP/1.1\r\nHost: localhost\r\n\r\n");
+        client.send("GET /api/first HTTP/1.1\r\nHost: localhost\r\n\r\n").await;
+        let mut connection = upstream.accept().await;
+        connection.head().await;
+        connection.write(OK).await;
+        assert_eq!(client.answer().await.expect("an answer").status, 200);
+        // The pool looks once a second: after two looks the connection has surely rested.
+        let answered = tokio::time::Instant::now();
+        wait_until("it has rested", SOON, async || answered.elapsed().as_millis() > 2100).await;
+        client.send(&request).await;
+        connection.head().await;
+        connection.close().await;
+        if sent_again {
+            let mut connection = upstream.accept().await;
+            assert!(connection.head().await.contains("authorization: Bearer tok-1"), "with its token");
+            connection.write("HTTP/1.1 204 No Content\r\nConnection: close\r\n\r\n").await;
+            assert_eq!(client.head().await.expect("an answer").status, 204, "{method}");
+        } else {
+            let refusal = client.answer().await.expect("an answer").refusal();
+            assert_eq!(refusal, (502, "upstream_protocol".to_owned()), "it may have run");
+            assert!(upstream.is_left_alone().await);
+        }
+    }
+    scene.finish().await;
+}
+
+#[tokio::test]
 async fn an_upstream_that_ends_its_connection_after_each_answer_gets_a_new_one_each_time() {
     let (issuer, upstream) = (Issuer::start().await, Upstream::http1().await);
     upstream.answers(|_| Reply::ok("ok").header("connection", "close"));
