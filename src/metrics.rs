@@ -4,9 +4,7 @@
 //! Invariant: no label value is taken from a request or an answer, so the config bounds the number of series.
 
 use prometheus::core::Collector;
-use prometheus::{
-    GaugeVec, Histogram, HistogramOpts, HistogramVec, IntCounter, IntCounterVec, IntGauge, IntGaugeVec, Opts, Registry,
-};
+use prometheus::{Histogram, HistogramOpts, HistogramVec, IntCounterVec, IntGauge, IntGaugeVec, Opts, Registry};
 
 pub use prometheus::Error;
 
@@ -40,10 +38,6 @@ impl Metrics {
         &self.0
     }
 
-    pub fn counter(&self, name: &str, help: &str) -> Result<IntCounter, Error> {
-        self.register(IntCounter::with_opts(opts(name, help))?)
-    }
-
     pub fn counters(&self, name: &str, help: &str, labels: &[&str]) -> Result<IntCounterVec, Error> {
         self.register(IntCounterVec::new(opts(name, help), labels)?)
     }
@@ -54,10 +48,6 @@ impl Metrics {
 
     pub fn gauges(&self, name: &str, help: &str, labels: &[&str]) -> Result<IntGaugeVec, Error> {
         self.register(IntGaugeVec::new(opts(name, help), labels)?)
-    }
-
-    pub fn float_gauges(&self, name: &str, help: &str, labels: &[&str]) -> Result<GaugeVec, Error> {
-        self.register(GaugeVec::new(opts(name, help), labels)?)
     }
 
     pub fn histogram(&self, name: &str, help: &str, buckets: &[f64]) -> Result<Histogram, Error> {

@@ -6,7 +6,7 @@ use std::process::Command;
 use crate::support::caddy::Caddy;
 use crate::support::issuer::Issuer;
 use crate::support::nginx::Nginx;
-use crate::support::proxy::{Proxy, ROUTE, Settings};
+use crate::support::proxy::{Proxy, ROUTE};
 use crate::support::{in_turn, tool};
 
 /// Of an upload and of a download.
@@ -16,13 +16,7 @@ const LARGE: usize = 10 * 1024 * 1024;
 fn curl_reaches_the_upstream_by_prefix_by_name_as_a_proxy_and_over_the_socket() {
     in_turn(async {
         let (issuer, caddy) = (Issuer::start().await, Caddy::start().await);
-        let proxy = Proxy::start(&Settings {
-            issuer: &issuer,
-            upstream: caddy.address,
-            certificates: &caddy.certificates,
-            log_level: "info",
-        })
-        .await;
+        let proxy = Proxy::between(&issuer, caddy.address, &caddy.certificates).await;
         let (port, upstream) = (proxy.address.port(), caddy.address);
         let socket = proxy.socket.to_str().expect("a path in UTF-8");
         let proxy_url = format!("http://{}", proxy.address);
@@ -48,13 +42,7 @@ fn curl_reaches_the_upstream_by_prefix_by_name_as_a_proxy_and_over_the_socket() 
 fn ten_mebibytes_come_down_intact() {
     in_turn(async {
         let (issuer, caddy) = (Issuer::start().await, Caddy::start().await);
-        let proxy = Proxy::start(&Settings {
-            issuer: &issuer,
-            upstream: caddy.address,
-            certificates: &caddy.certificates,
-            log_level: "info",
-        })
-        .await;
+        let proxy = Proxy::between(&issuer, caddy.address, &caddy.certificates).await;
         let content = noise();
         caddy.serve("large", &content);
         let received = curl(&[format!("http://localhost:{}/{ROUTE}/files/large", proxy.address.port())]);
@@ -71,13 +59,7 @@ fn ten_mebibytes_come_down_intact() {
 fn ten_mebibytes_go_up_intact() {
     in_turn(async {
         let (issuer, nginx) = (Issuer::start().await, Nginx::start().await);
-        let proxy = Proxy::start(&Settings {
-            issuer: &issuer,
-            upstream: nginx.address,
-            certificates: &nginx.certificates,
-            log_level: "info",
-        })
-        .await;
+        let proxy = Proxy::between(&issuer, nginx.address, &nginx.certificates).await;
         let content = noise();
         let folder = tempfile::tempdir().expect("temporary folder");
         let file = folder.path().join("large");

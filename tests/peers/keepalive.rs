@@ -5,20 +5,14 @@ use std::time::Duration;
 use crate::support::generator::Load;
 use crate::support::issuer::Issuer;
 use crate::support::nginx::{Nginx, REQUESTS_PER_CONNECTION};
-use crate::support::proxy::{Proxy, ROUTE, Settings};
+use crate::support::proxy::{Proxy, ROUTE};
 use crate::support::{in_turn, seconds};
 
 #[test]
 fn connections_that_the_upstream_closes_fail_no_request() {
     in_turn(async {
         let (issuer, nginx) = (Issuer::start().await, Nginx::start().await);
-        let proxy = Proxy::start(&Settings {
-            issuer: &issuer,
-            upstream: nginx.address,
-            certificates: &nginx.certificates,
-            log_level: "info",
-        })
-        .await;
+        let proxy = Proxy::between(&issuer, nginx.address, &nginx.certificates).await;
         let duration = Duration::from_secs((seconds() / 6).max(3));
         // nginx ends every connection after fifty requests...
         let steady = Load {

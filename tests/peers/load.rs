@@ -5,20 +5,14 @@ use std::time::Duration;
 use crate::support::caddy::Caddy;
 use crate::support::generator::Load;
 use crate::support::issuer::{Issuer, LIFE_SECONDS};
-use crate::support::proxy::{Proxy, ROUTE, Settings};
+use crate::support::proxy::{Proxy, ROUTE};
 use crate::support::{in_turn, seconds};
 
 #[test]
 fn a_minute_of_load_while_tokens_live_five_seconds() {
     in_turn(async {
         let (issuer, caddy) = (Issuer::start().await, Caddy::start().await);
-        let proxy = Proxy::start(&Settings {
-            issuer: &issuer,
-            upstream: caddy.address,
-            certificates: &caddy.certificates,
-            log_level: "info",
-        })
-        .await;
+        let proxy = Proxy::between(&issuer, caddy.address, &caddy.certificates).await;
         let load = Load {
             address: proxy.address,
             path: format!("/{ROUTE}/load"),

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use crate::support::caddy::Caddy;
 use crate::support::issuer::Issuer;
-use crate::support::proxy::{Proxy, Settings};
+use crate::support::proxy::Proxy;
 use crate::support::{in_turn, wait_until};
 
 /// Within which service is back once the issuer is.
@@ -14,13 +14,7 @@ const RECOVERY: Duration = Duration::from_secs(10);
 fn an_issuer_outage_past_expiry_fails_closed_and_recovers_by_itself() {
     in_turn(async {
         let (mut issuer, caddy) = (Issuer::start().await, Caddy::start().await);
-        let proxy = Proxy::start(&Settings {
-            issuer: &issuer,
-            upstream: caddy.address,
-            certificates: &caddy.certificates,
-            log_level: "info",
-        })
-        .await;
+        let proxy = Proxy::between(&issuer, caddy.address, &caddy.certificates).await;
         let keys = issuer.keys().await;
         assert_eq!(proxy.get("/before").await.expect("an answer").status, 200);
 

@@ -4,7 +4,7 @@ use std::process::{Command, Output};
 
 use crate::support::caddy::Caddy;
 use crate::support::issuer::Issuer;
-use crate::support::proxy::{Proxy, ROUTE, Settings};
+use crate::support::proxy::{Proxy, ROUTE};
 use crate::support::{in_turn, tool};
 
 /// `nobody`
@@ -21,13 +21,7 @@ fn another_user_is_not_a_known_client() {
             "to start a process of another user, this test must be root: `sudo make test`"
         );
         let (issuer, caddy) = (Issuer::start().await, Caddy::start().await);
-        let proxy = Proxy::start(&Settings {
-            issuer: &issuer,
-            upstream: caddy.address,
-            certificates: &caddy.certificates,
-            log_level: "info",
-        })
-        .await;
+        let proxy = Proxy::between(&issuer, caddy.address, &caddy.certificates).await;
         proxy.open_folder();
         assert_eq!(proxy.get("/own").await.expect("an answer").status, 200, "our own user is the client");
         let recorded = caddy.trail().count("/");

@@ -33,6 +33,11 @@ pub struct Proxy {
 }
 
 impl Proxy {
+    /// Starts it between an issuer and an upstream, with an ordinary log.
+    pub async fn between(issuer: &Issuer, upstream: SocketAddr, certificates: &Certificates) -> Self {
+        Self::start(&Settings { issuer, upstream, certificates, log_level: "info" }).await
+    }
+
     /// Starts it and waits until it is ready.
     pub async fn start(settings: &Settings<'_>) -> Self {
         let folder = tempfile::tempdir().expect("temporary folder");
