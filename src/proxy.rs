@@ -269,6 +269,8 @@ impl Proxy {
     ) -> Result<(Response<Incoming>, Lease), Refusal> {
         let Outgoing { mut request, path_and_query, permit, route, cell, table } = outgoing;
         let (dialer, acquire_timeout) = (&*table.dialer, table.acquire_timeout);
+        // What was sent again is not sent a third time (RFC 9110, section 9.2.2).
+        let mut may_repeat = true;
         for _ in 0..ATTEMPTS {
             let mut lease = self.connection(route, cell, dialer, usage).await?;
             address(&mut request, &lease, &route.upstream, &path_and_query)?;
@@ -283,7 +285,7 @@ impl Proxy {
                 inject::attach(&mut request, &permit, &route.upstream, &lease, &token.placement, &usable)?;
                 usage.attached(usable.generation().number, now);
             }
-            let spare = if lease.has_rested() { Spare::of(&request) } else { None };
+            let spare = if may_repeat && lease.has_rested() { Spare::of(&request) } else { None };
             usage.waits();
             let sent = answer_in_time(&mut lease, request, route.timeouts.response, usage).await;
             usage.resumes();
@@ -296,6 +298,9 @@ impl Proxy {
                 Err(SendError::Failed(error)) => {
                     if let Some(spare) = spare.filter(|_| was_closed(&error)) {
                         tracing::debug!(route = %route.name, %error, "a connection that had rested was closed: sent again");
+                        // The others that rested as long have met the same end.
+                        lease.drop_rested();
+                        may_repeat = false;
                         request = spare.request(usage);
                         continue;
                     }
@@ -425,7 +430,7 @@ impl Spare {
     }
 }
 
-/// Whether the upstream had closed the connection, and sent no part of an answer.
+/// Whether the connection ended before the answer's head was whole.
 fn was_closed(error: &hyper::Error) -> bool {
     let io = error.source().and_then(|source| source.downcast_ref::<io::Error>()).map(io::Error::kind);
     let reset = [ErrorKind::ConnectionReset, ErrorKind::BrokenPipe, ErrorKind::ConnectionAborted];

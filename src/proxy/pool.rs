@@ -207,13 +207,9 @@ impl Pool {
     /// Closes what has been idle for long, and forgets what no route uses any more. Called once a second.
     pub fn sweep(&self) {
         self.entries.borrow_mut().retain(|_, entry| {
-            entry.idle.borrow_mut().retain_mut(|idle| {
+            entry.keep_idle(|idle| {
                 idle.sweeps += 1;
-                let keep = idle.sweeps <= IDLE_SWEEPS && !idle.sender.is_closed();
-                if !keep {
-                    entry.gauges.idle.dec();
-                }
-                keep
+                idle.sweeps <= IDLE_SWEEPS && !idle.sender.is_closed()
             });
             let mut shared = entry.shared.borrow_mut();
             shared.retain(|shared| !shared.sender.is_closed() && shared.streams.sweep());
@@ -379,8 +375,17 @@ impl Entry {
     }
 
     fn close_idle(&self) {
-        let closed = self.idle.take().len();
-        self.gauges.idle.sub(i64::try_from(closed).unwrap_or(0));
+        self.keep_idle(|_| false);
+    }
+
+    fn keep_idle(&self, mut keep: impl FnMut(&mut Idle) -> bool) {
+        self.idle.borrow_mut().retain_mut(|idle| {
+            let kept = keep(idle);
+            if !kept {
+                self.gauges.idle.dec();
+            }
+            kept
+        });
     }
 }
 
@@ -406,6 +411,11 @@ impl Lease {
     /// Whether this connection was dialled to `authority` and, over TLS, its certificate verified for it.
     pub fn reaches(&self, authority: &Authority) -> bool {
         self.way.as_ref().is_some_and(|way| *way.authority == *authority)
+    }
+
+    /// Closes every idle connection that has rested: the upstream has closed one of them.
+    pub fn drop_rested(&self) {
+        self.entry.keep_idle(|idle| idle.sweeps == 0);
     }
 
     /// Whether the upstream may have closed the connection without our knowing yet.

@@ -122,7 +122,7 @@ async fn a_request_that_may_have_run_is_not_sent_again() {
 async fn a_safe_request_that_was_lost_on_a_connection_that_had_rested_is_sent_again() {
     let (issuer, upstream) = (Issuer::start().await, RawUpstream::start().await);
     let scene = Setup::api(&issuer, &upstream).workers(1).start().await;
-    for (method, sent_again) in [("GET", true), ("HEAD", true), ("DELETE", false)] {
+    for (method, sent_again) in [("GET", true), ("HEAD", true), ("OPTIONS", true), ("DELETE", false)] {
         let mut client = scene.client().await;
         let request = format!("{method} /api/x HTTP/1.1\r\nHost: localhost\r\n\r\n");
         client.send("GET /api/first HTTP/1.1\r\nHost: localhost\r\n\r\n").await;
@@ -139,6 +139,12 @@ async fn a_safe_request_that_was_lost_on_a_connection_that_had_rested_is_sent_ag
         if sent_again {
             let mut connection = upstream.accept().await;
             assert!(connection.head().await.contains("authorization: Bearer tok-1"), "with its token");
+            if method == "OPTIONS" {
+                connection.close().await;
+                assert_eq!(client.answer().await.expect("an answer").status, 502, "it is sent no third time");
+                assert!(upstream.is_left_alone().await);
+                continue;
+            }
             connection.write("HTTP/1.1 204 No Content\r\nConnection: close\r\n\r\n").await;
             assert_eq!(client.head().await.expect("an answer").status, 204, "{method}");
         } else {
