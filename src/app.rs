@@ -7,6 +7,7 @@
 //!
 //! Invariants: nothing is let in before the trail has it; a configuration takes effect whole, in one swap, or not at all.
 
+pub mod environment;
 mod house;
 
 use std::future::Future;

@@ -1,13 +1,18 @@
 //! The command line: one function a command, and what its outcome means as an exit code.
 
+mod env;
 mod process;
 mod run;
+mod telemetry;
+mod wait;
 
 use std::ffi::OsString;
 use std::io::Write as _;
+use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::sync::Arc;
+use std::time::Duration;
 
 use clap::{Args, Parser, Subcommand};
 
@@ -16,12 +21,14 @@ use crate::clock::{Clock, SystemClock};
 use crate::config::{self, Config, Environment};
 use crate::dial::Dialer;
 use crate::fetch::Fetcher;
+use crate::name::RouteName;
 use crate::route::Upstream;
 use crate::token::source;
 use crate::{REVISION, demo};
 
 /// Exit codes beyond 0 and 1 (sysexits.h).
 const USAGE: u8 = 64;
+const UNREACHABLE: u8 = 69;
 const CONFIG: u8 = 78;
 
 /// Attaches short-lived tokens to an app's outbound API calls, so that the app never holds a credential.
@@ -47,6 +54,31 @@ enum Command {
         #[command(flatten)]
         config: ConfigOption,
         /// Print the problems as JSON
+        #[arg(long)]
+        json: bool,
+    },
+    /// Return when the running proxy is ready: 69 when it cannot be reached in time, 1 when it is not ready by then
+    Wait {
+        #[command(flatten)]
+        config: ConfigOption,
+        /// How long to wait, as in 250ms, 30s or 5m
+        #[arg(long, value_name = "DURATION", default_value = "30s", value_parser = duration)]
+        timeout: Duration,
+        /// The proxy's telemetry listener [default: that of the config]
+        #[arg(long, value_name = "ADDRESS")]
+        telemetry: Option<SocketAddr>,
+    },
+    /// Print the variables that an app needs, for `eval`; what no variable can do is said in comments
+    Env {
+        #[command(flatten)]
+        config: ConfigOption,
+        /// The platform of the app, which may obey variables of its own
+        #[arg(long = "for", value_name = "PLATFORM")]
+        platform: Option<env::Platform>,
+        /// The base URL of this route alone
+        #[arg(long, value_name = "NAME")]
+        route: Option<RouteName>,
+        /// Print an object with `variables` and `notes`
         #[arg(long)]
         json: bool,
     },
@@ -77,11 +109,22 @@ pub fn main(arguments: impl Iterator<Item = OsString>) -> ExitCode {
         }
     };
     match arguments.command {
-        Command::Run(option) => with_config(&option, run::run),
+        Command::Run(option) => with_config(&option, |path, config| outcome(run::run(path, config))),
         Command::Demo { once } => outcome(demo::main(once)),
         Command::Check { config, json } => check(&config, json),
+        Command::Wait { timeout, telemetry: Some(address), .. } => wait::wait(address, timeout),
+        Command::Wait { config, timeout, telemetry: None } => {
+            with_config(&config, |_, config| wait::wait(telemetry::address(&config), timeout))
+        }
+        Command::Env { config, platform, route, json } => {
+            with_config(&config, |_, config| env::env(&config, platform, route.as_ref(), json))
+        }
         Command::Version { json } => version(json),
     }
+}
+
+fn duration(text: &str) -> Result<Duration, &'static str> {
+    config::duration(text).ok_or("write a whole number and a unit, as in 250ms, 30s or 5m")
 }
 
 fn outcome(outcome: anyhow::Result<()>) -> ExitCode {
@@ -97,7 +140,7 @@ fn outcome(outcome: anyhow::Result<()>) -> ExitCode {
 }
 
 /// Finds and loads the config, and goes on with it.
-fn with_config(option: &ConfigOption, go_on: impl FnOnce(&Path, Config) -> anyhow::Result<()>) -> ExitCode {
+fn with_config(option: &ConfigOption, go_on: impl FnOnce(&Path, Config) -> ExitCode) -> ExitCode {
     let environment = Environment::of_this_process(SystemClock.now());
     let path = match config::find(option.config.as_deref(), &environment) {
         Ok(path) => path,
@@ -107,7 +150,7 @@ fn with_config(option: &ConfigOption, go_on: impl FnOnce(&Path, Config) -> anyho
         }
     };
     match Config::load(&path, &environment) {
-        Ok(config) => outcome(go_on(&path, config)),
+        Ok(config) => go_on(&path, config),
         Err(error) => {
             eprintln!("{error}");
             ExitCode::from(CONFIG)
@@ -194,6 +237,11 @@ fn version(json: bool) -> ExitCode {
         say(&format!("countersign {version} ({REVISION})"));
     }
     ExitCode::SUCCESS
+}
+
+/// A runtime for a command that asks somebody.
+fn runtime() -> anyhow::Result<tokio::runtime::Runtime> {
+    Ok(tokio::runtime::Builder::new_current_thread().enable_all().build()?)
 }
 
 /// Prints a line on standard output; a reader that has gone (`| head`) is no error.

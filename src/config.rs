@@ -40,6 +40,7 @@ use crate::{audit, dial, identity, telemetry};
 pub use environment::Environment;
 pub use load::{LoadError, NotFound, find};
 pub use problem::{Problem, Problems, Severity};
+pub use value::duration;
 
 use problem::Report;
 use reader::Section;

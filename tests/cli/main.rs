@@ -1,0 +1,5 @@
+//! The command line as its users see it: the built program, what it prints, and its exit codes.
+
+mod env;
+mod support;
+mod wait;
