@@ -36,7 +36,7 @@
 //! | decisions over many requests | [`route`] |
 //! | tokens and rules | [`token`], [`policy`] |
 //! | records, and who | [`audit`], [`usage`], [`identity`] |
-//! | tools | [`state`], [`readiness`], [`tls`], [`dial`], [`fetch`] |
+//! | tools | [`state`], [`readiness`], [`watched`], [`tls`], [`dial`], [`fetch`] |
 //! | primitives, which know nothing of tokens | [`secret`], [`clock`], [`name`], [`backoff`], [`tasks`], [`signals`], [`metrics`], [`telemetry`], [`text`], [`path`], [`authority`] |
 //!
 //! Each part owns its settings, its metrics and its errors; [`config`] fills the settings in, and only `proxy/error.rs` turns
@@ -100,6 +100,7 @@ pub mod text;
 pub mod tls;
 pub mod token;
 pub mod usage;
+pub mod watched;
 
 /// What this was built from: the commit, as the build was told, or `unknown`.
 pub const REVISION: &str = match option_env!("COUNTERSIGN_REVISION") {

@@ -91,6 +91,8 @@ pub enum Input {
     Demand,
     /// An operator, or the demo, wants a new generation now.
     Rotate,
+    /// The source has noticed that it has something else to give.
+    Changed,
     /// The config does not hold the token any more.
     Retire,
 }
@@ -206,7 +208,7 @@ impl Lifecycle {
             Input::Answered(Ok(offer)) => self.answered(offer, now, random, &mut effects),
             Input::Answered(Err(fault)) => self.failed(fault, now, random, &mut effects),
             Input::Demand => self.demanded(now, &mut effects),
-            Input::Rotate => self.rotate(now),
+            Input::Rotate | Input::Changed => self.rotate(now),
             Input::Timer | Input::Retire => {}
         }
         if let Phase::Active(live) = self.phase
@@ -588,6 +590,17 @@ mod tests {
     }
 
     #[test]
+    fn a_source_that_has_something_else_is_asked_at_once_and_no_faster_than_its_pace() {
+        let mut machine = active(1000);
+        let now = START.after(secs(10));
+        assert_eq!(machine.step(Input::Changed, now, 0.0), [Effect::Call]);
+        let same = Offer { expires: Some(START.after(secs(1000))), unchanged: true };
+        machine.step(Input::Answered(Ok(same)), now, 0.0);
+        assert_eq!(machine.step(Input::Changed, now, 0.0), []);
+        assert_eq!(machine.wake_at().expect("wakes").boot, now.after(secs(1)).boot);
+    }
+
+    #[test]
     fn a_year_of_rotations_takes_no_time() {
         let mut machine = Lifecycle::new(Plan { grant_ends: START.wall + secs(400 * 86_400), ..plan() }, 0, START);
         let mut now = START;
@@ -616,6 +629,7 @@ mod tests {
             2 => faults.prop_map(|fault| Input::Answered(Err(fault))),
             2 => Just(Input::Demand),
             1 => Just(Input::Rotate),
+            1 => Just(Input::Changed),
         ];
         (input, 0u64..40_000, 0.0f64..1.0)
     }

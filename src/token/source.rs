@@ -58,6 +58,12 @@ pub trait Source: Send + Sync {
         true
     }
 
+    /// Resolves when the source notices by itself that a call would give something else, where it can. Nothing is lost when
+    /// the future is dropped.
+    fn changed(&self) -> Changing<'_> {
+        Box::pin(std::future::pending())
+    }
+
     /// The public keys (RFC 7517) that tokens of this source are verified with, if it signs them itself.
     fn public_keys(&self) -> Vec<serde_json::Value> {
         Vec::new()
@@ -66,6 +72,9 @@ pub trait Source: Send + Sync {
 
 /// An attempt that is under way.
 pub type Obtaining<'a> = Pin<Box<dyn Future<Output = Result<Issued, Failure>> + Send + 'a>>;
+
+/// What a source that notices changes is waited for with.
+pub type Changing<'a> = Pin<Box<dyn Future<Output = ()> + Send + 'a>>;
 
 /// How often a source may be asked.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]

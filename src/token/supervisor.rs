@@ -76,6 +76,7 @@ impl Supervisor {
             let Some(wake) = run.life.wake_at() else { break };
             let sleep = wake.remaining(self.parts.clock.now()).min(LONGEST_SLEEP);
             let asking = run.asking.is_some();
+            let changed = self.source.changed();
             let heeds_demand = run.life.heeds_demand(now);
             input = tokio::select! {
                 answer = answer(&mut run.asking), if asking => self.received(answer, &mut run),
@@ -109,6 +110,7 @@ impl Supervisor {
                     }
                 },
                 () = self.slot.demanded(), if heeds_demand => Input::Demand,
+                () = changed, if !asking => Input::Changed,
                 () = tokio::time::sleep(sleep) => Input::Timer,
             };
         }

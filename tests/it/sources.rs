@@ -1,13 +1,18 @@
 //! Tokens that no issuer gives: variables, files, and those that we sign.
 
+use std::io::Write as _;
 use std::os::unix::fs::symlink;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::time::Duration;
 
+use countersign::clock::{Clock as _, SystemClock};
 use jsonwebtoken::jwk::JwkSet;
-use jsonwebtoken::{Algorithm, DecodingKey, Validation};
+use jsonwebtoken::{Algorithm, DecodingKey, EncodingKey, Header, Validation};
 use rcgen::KeyPair;
 use tempfile::TempDir;
+use tokio::task::JoinSet;
+use tokio::time::interval;
 
 use crate::support::{SOON, Scene, Setup, Upstream, trail, wait_until};
 
@@ -80,22 +85,95 @@ async fn a_file_with_other_content_is_a_new_generation_and_with_the_same_is_none
     assert_eq!((trail::of(&records, "token_issued").len(), trail::of(&records, "token_rotated").len()), (1, 1));
 }
 
+/// A token that says itself that it lives for an hour: nobody looks for another before half of it has passed, unless its
+/// file's folder is watched.
+fn hourly(name: &str) -> String {
+    let exp = SystemClock.now().wall.as_secs() + 3600;
+    let claims = serde_json::json!({"sub": name, "exp": exp});
+    jsonwebtoken::encode(&Header::default(), &claims, &EncodingKey::from_secret(b"the tests'")).expect("signed")
+}
+
+/// A folder as Kubernetes mounts it: `token` leads through `..data`, which is switched over as a whole.
+struct Volume(PathBuf);
+
+impl Volume {
+    fn holding(folder: &Path, token: &str) -> Self {
+        let volume = Self(folder.join("volume"));
+        volume.switch_to("..first", token);
+        symlink("..data/token", volume.0.join("token")).expect("linked");
+        volume
+    }
+
+    fn switch_to(&self, revision: &str, token: &str) {
+        std::fs::create_dir_all(self.0.join(revision)).expect("made");
+        std::fs::write(self.0.join(revision).join("token"), token).expect("written");
+        symlink(revision, self.0.join("..data_tmp")).expect("linked");
+        std::fs::rename(self.0.join("..data_tmp"), self.0.join("..data")).expect("switched over");
+    }
+}
+
 #[tokio::test]
-async fn a_volume_of_kubernetes_that_is_switched_over_is_seen() {
+async fn a_volume_of_kubernetes_that_is_switched_over_is_seen_and_no_request_fails() {
     let (folder, upstream) = (TempDir::new().expect("a folder"), Upstream::http1().await);
-    let volume = folder.path().join("volume");
-    let revision = |name: &str, token: &str| {
-        std::fs::create_dir_all(volume.join(name)).expect("made");
-        std::fs::write(volume.join(name).join("token"), token).expect("written");
-        symlink(name, volume.join("..data_tmp")).expect("linked");
-        std::fs::rename(volume.join("..data_tmp"), volume.join("..data")).expect("switched over");
-    };
-    revision("..first", "one");
-    symlink("..data/token", volume.join("token")).expect("linked");
+    let (one, two) = (hourly("one"), hourly("two"));
+    let volume = Volume::holding(folder.path(), &one);
     let scene = scene(folder, &upstream, r#"{ kind = "file", path = "volume/token" }"#).await;
-    assert_eq!(attached(&scene, &upstream).await, "Bearer one");
-    revision("..second", "two");
-    wait_until("it is seen", SOON, async || attached(&scene, &upstream).await == "Bearer two").await;
+    assert_eq!(attached(&scene, &upstream).await, format!("Bearer {one}"));
+    let mut client = scene.client().await;
+    let mut load = JoinSet::new();
+    load.spawn(async move {
+        let mut pace = interval(Duration::from_millis(2));
+        loop {
+            pace.tick().await;
+            assert_eq!(client.get("/api/x").await.status, 200);
+        }
+    });
+    // The same bytes in another file are no rotation.
+    volume.switch_to("..second", &one);
+    volume.switch_to("..third", &two);
+    std::fs::remove_dir_all(volume.0.join("..first")).expect("removed");
+    wait_until("it is seen", SOON, async || attached(&scene, &upstream).await == format!("Bearer {two}")).await;
+    assert!(load.try_join_next().is_none(), "a request failed");
+    let records = scene.finish().await;
+    assert_eq!((trail::of(&records, "token_issued").len(), trail::of(&records, "token_rotated").len()), (1, 1));
+    assert_eq!(trail::of(&records, "token_failed").len(), 0);
+}
+
+#[tokio::test]
+async fn a_file_that_is_written_in_place_or_renamed_into_it_is_seen_once_it_is_whole() {
+    let (folder, upstream) = (TempDir::new().expect("a folder"), Upstream::http1().await);
+    let tokens = ["one", "two", "three"].map(hourly);
+    let path = folder.path().join("token");
+    std::fs::write(&path, &tokens[0]).expect("written");
+    let scene = scene(folder, &upstream, r#"{ kind = "file", path = "token" }"#).await;
+    assert_eq!(attached(&scene, &upstream).await, format!("Bearer {}", tokens[0]));
+    // Emptied first, and written in two pieces.
+    let mut file = std::fs::File::create(&path).expect("emptied");
+    let (start, end) = tokens[1].split_at(20);
+    file.write_all(start.as_bytes()).expect("written");
+    file.write_all(end.as_bytes()).expect("written");
+    drop(file);
+    wait_until("it is seen", SOON, async || attached(&scene, &upstream).await.ends_with(&tokens[1])).await;
+    replace(&path, &tokens[2]);
+    wait_until("it is seen", SOON, async || attached(&scene, &upstream).await.ends_with(&tokens[2])).await;
+    let records = scene.finish().await;
+    assert_eq!(trail::of(&records, "token_rotated").len(), 2);
+    assert_eq!(trail::of(&records, "token_failed").len(), 0);
+}
+
+#[tokio::test]
+async fn a_folder_that_goes_and_comes_back_takes_nothing_away_and_is_seen() {
+    let (folder, upstream) = (TempDir::new().expect("a folder"), Upstream::http1().await);
+    let (one, two) = (hourly("one"), hourly("two"));
+    let volume = Volume::holding(folder.path(), &one);
+    let path = volume.0.clone();
+    let scene = scene(folder, &upstream, r#"{ kind = "file", path = "volume/token" }"#).await;
+    assert_eq!(attached(&scene, &upstream).await, format!("Bearer {one}"));
+    std::fs::remove_dir_all(&path).expect("removed");
+    scene.recorded("token_failed", 1).await;
+    assert_eq!(attached(&scene, &upstream).await, format!("Bearer {one}"), "it lives on");
+    Volume::holding(path.parent().expect("a folder"), &two);
+    wait_until("it is seen", SOON, async || attached(&scene, &upstream).await == format!("Bearer {two}")).await;
     scene.finish().await;
 }
 
