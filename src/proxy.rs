@@ -8,6 +8,7 @@
 //! written, however long the connection took; a request waits for its connection and, bounded, for its token, and for
 //! nothing else.
 
+mod answer;
 mod body;
 mod error;
 mod headers;
@@ -50,6 +51,7 @@ use crate::metrics::{Error as MetricsError, Metrics as Registry};
 use crate::policy::Permit;
 use crate::route::{NotAdmitted, Route, RouteToken, Table, Upstream};
 use crate::usage::{self, Observer, UsageGuard};
+use answer::Fault;
 use body::{Relay, RequestBody, ResponseBody};
 use error::{Context, RefusedTotal};
 use pool::{Lease, Pool, SendError};
@@ -291,9 +293,12 @@ impl Proxy {
             usage.resumes();
             match sent? {
                 Ok(response) if response.status() == StatusCode::SWITCHING_PROTOCOLS => {
-                    return Err(Refusal::UpstreamProtocol);
+                    return Err(Fault::Upgrade.into());
                 }
-                Ok(response) => return Ok((response, lease)),
+                Ok(mut response) => {
+                    answer::judge(&mut response, lease.is_http2())?;
+                    return Ok((response, lease));
+                }
                 Err(SendError::NotSent(unsent)) => request = *unsent,
                 Err(SendError::Failed(error)) => {
                     if let Some(spare) = spare.filter(|_| was_closed(&error)) {
@@ -305,6 +310,9 @@ impl Proxy {
                         continue;
                     }
                     tracing::debug!(route = %route.name, %error, "the upstream did not answer");
+                    if let Some(fault) = Fault::of(&error) {
+                        return Err(fault.into());
+                    }
                     // The exchange broke at the client's end, if its body did: the upstream is not to blame.
                     let ours = usage.upload().failure.get().map(Refusal::from);
                     return Err(ours.unwrap_or(Refusal::UpstreamProtocol));
@@ -371,6 +379,9 @@ impl Proxy {
         if !matches!(refusal, Refusal::ClientGone) {
             self.shared.metrics.refused.count(&refusal);
             usage.refused(refusal.status(), refusal.reason());
+        }
+        if matches!(refusal, Refusal::UpstreamProtocol | Refusal::UpstreamAnswer(_)) {
+            usage.upstream_erred();
         }
         let request_id = self.request_ids.next();
         tracing::debug!(reason = refusal.reason(), request_id, "refused");

@@ -34,6 +34,7 @@ pub struct Metrics {
     overhead: HistogramVec,
     body_bytes: IntCounterVec,
     shadow: IntCounterVec,
+    upstream_errors: IntCounterVec,
     uses: IntCounterVec,
     last_used: IntGaugeVec,
     token_bytes: IntCounterVec,
@@ -70,6 +71,11 @@ impl Metrics {
                 "Requests in which the app sent a credential of its own.",
                 &["route", "client"],
             )?,
+            upstream_errors: registry.counters(
+                "upstream_protocol_errors_total",
+                "Answers that were not well-formed, or whose connection broke before they were whole.",
+                &["route"],
+            )?,
             uses: registry.counters(
                 "token_uses_total",
                 "Requests that a token was attached to, by outcome.",
@@ -102,6 +108,7 @@ impl Metrics {
             overhead: self.overhead.with_label_values(&[name]),
             body_bytes: ["request", "response"].map(|way| self.body_bytes.with_label_values(&[name, way])),
             shadow: self.shadow.with_label_values(&[name, client.as_str()]),
+            upstream_errors: self.upstream_errors.with_label_values(&[name]),
             requests: std::array::from_fn(|_| OnceLock::new()),
             token: token.map(|token| TokenCell {
                 uses: OUTCOMES
@@ -132,6 +139,7 @@ pub struct Cell {
     overhead: Histogram,
     body_bytes: [IntCounter; 2],
     shadow: IntCounter,
+    upstream_errors: IntCounter,
     requests: [OnceLock<IntCounter>; METHODS.len() * CLASSES.len()],
     token: Option<TokenCell>,
     refused: [AtomicU64; TOKEN_REFUSALS.len()],
@@ -275,6 +283,13 @@ impl UsageGuard {
     pub fn shadow_credential(&self) {
         if let Some(cell) = &self.cell {
             cell.shadow.inc();
+        }
+    }
+
+    /// The upstream's answer was not well-formed, or broke off.
+    pub fn upstream_erred(&self) {
+        if let Some(cell) = &self.cell {
+            cell.upstream_errors.inc();
         }
     }
 

@@ -10,6 +10,7 @@ use http::header::{CACHE_CONTROL, CONNECTION, CONTENT_TYPE, RETRY_AFTER};
 use http::{HeaderName, HeaderValue, Response, StatusCode};
 use prometheus::IntCounter;
 
+use super::answer::Fault;
 use crate::dial::{DialError, TlsKind};
 use crate::metrics::{Error as MetricsError, Metrics as Registry};
 use crate::name::{RouteName, TokenName};
@@ -77,6 +78,8 @@ pub enum Refusal {
     UpstreamCertificate(String),
     #[error("The upstream's answer was not well-formed HTTP, or it closed the connection early.")]
     UpstreamProtocol,
+    #[error("The upstream's answer may not be passed on: {0}.")]
+    UpstreamAnswer(#[from] Fault),
     #[error("The upstream did not answer in time.")]
     UpstreamTimeout,
     #[error("The upstream could not be reached in time: {0}.")]
@@ -192,7 +195,7 @@ impl Refusal {
             Self::UpstreamCertificate(_) => {
                 words(StatusCode::BAD_GATEWAY, "upstream_tls", "Upstream certificate", "tls_certificate_error")
             }
-            Self::UpstreamProtocol => {
+            Self::UpstreamProtocol | Self::UpstreamAnswer(_) => {
                 words(StatusCode::BAD_GATEWAY, "upstream_protocol", "Upstream protocol error", "http_protocol_error")
             }
             Self::UpstreamTimeout => {
@@ -386,6 +389,7 @@ mod tests {
             Refusal::UpstreamTls(String::new()),
             Refusal::UpstreamCertificate(String::new()),
             Refusal::UpstreamProtocol,
+            Refusal::UpstreamAnswer(Fault::Interim),
             Refusal::UpstreamTimeout,
             Refusal::ConnectTimeout(String::new()),
             Refusal::TokenPending,

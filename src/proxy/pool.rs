@@ -27,6 +27,7 @@ use prometheus::{IntGauge, IntGaugeVec};
 use tokio::sync::{Notify, Semaphore};
 use tokio::time::timeout;
 
+use super::answer::{Checked, Expected, HEAD_BYTES};
 use super::body::RequestBody;
 use crate::authority::Authority;
 use crate::dial::{Connection as Dialled, DialError, Dialer, Protocol, Stage, Stream as Socket, Target, TlsKind};
@@ -147,7 +148,7 @@ impl Drop for Stream {
 }
 
 struct Idle {
-    sender: http1::SendRequest<RequestBody>,
+    sender: Http1,
     authority: Rc<Authority>,
     /// Since it was given back: no clock is read for that.
     sweeps: u32,
@@ -160,8 +161,15 @@ pub struct Lease {
 }
 
 enum Sender {
-    Http1(http1::SendRequest<RequestBody>),
+    Http1(Http1),
     Http2 { sender: http2::SendRequest<RequestBody>, _stream: Stream },
+}
+
+/// A connection of HTTP/1.
+struct Http1 {
+    sender: http1::SendRequest<RequestBody>,
+    /// What its stream lets in.
+    expected: Rc<Expected>,
 }
 
 /// A way to an upstream, and the authority that it was dialled and its certificate verified for.
@@ -209,7 +217,7 @@ impl Pool {
         self.entries.borrow_mut().retain(|_, entry| {
             entry.keep_idle(|idle| {
                 idle.sweeps += 1;
-                idle.sweeps <= IDLE_SWEEPS && !idle.sender.is_closed()
+                idle.sweeps <= IDLE_SWEEPS && !idle.sender.sender.is_closed()
             });
             let mut shared = entry.shared.borrow_mut();
             shared.retain(|shared| !shared.sender.is_closed() && shared.streams.sweep());
@@ -265,7 +273,8 @@ impl Entry {
                 tokio::task::yield_now().await;
             }
             // At once, but for the moment in which the connection's task has not yet seen the end of the last answer.
-            if sender.is_ready() || matches!(timeout(SETTLING, sender.ready()).await, Ok(Ok(()))) {
+            let http1 = &mut sender.sender;
+            if http1.is_ready() || matches!(timeout(SETTLING, http1.ready()).await, Ok(Ok(()))) {
                 return Some(Way { sender: Sender::Http1(sender), authority, rested });
             }
         }
@@ -336,14 +345,15 @@ impl Entry {
         }
     }
 
-    async fn http1(&self, io: Socket) -> Result<http1::SendRequest<RequestBody>, hyper::Error> {
-        let (sender, connection) = http1::handshake(TokioIo::new(io)).await?;
+    async fn http1(&self, io: Socket) -> Result<Http1, hyper::Error> {
+        let expected = Rc::<Expected>::default();
+        let (sender, connection) = http1::handshake(TokioIo::new(Checked::new(io, expected.clone()))).await?;
         run(async move {
             if let Err(error) = connection.await {
                 tracing::debug!(%error, "an upstream connection failed");
             }
         });
-        Ok(sender)
+        Ok(Http1 { sender, expected })
     }
 
     async fn http2(&self, io: Socket, authority: Rc<Authority>) -> Result<Shared, hyper::Error> {
@@ -351,6 +361,7 @@ impl Entry {
             .timer(TokioTimer::new())
             .initial_stream_window_size(HTTP2_WINDOW)
             .initial_connection_window_size(2 * HTTP2_WINDOW)
+            .max_header_list_size(HEAD_BYTES as u32)
             .keep_alive_interval(Duration::from_secs(30))
             .keep_alive_timeout(Duration::from_secs(20))
             .keep_alive_while_idle(true)
@@ -430,7 +441,10 @@ impl Lease {
     /// Sends the request; resolves with the answer's head.
     pub async fn send(&mut self, request: Request<RequestBody>) -> Result<Response<Incoming>, SendError> {
         let sent = match self.way.as_mut().map(|way| &mut way.sender) {
-            Some(Sender::Http1(sender)) => sender.try_send_request(request).await,
+            Some(Sender::Http1(Http1 { sender, expected })) => {
+                expected.head();
+                sender.try_send_request(request).await
+            }
             Some(Sender::Http2 { sender, .. }) => sender.try_send_request(request).await,
             None => return Err(SendError::NotSent(Box::new(request))),
         };
@@ -443,7 +457,7 @@ impl Lease {
     /// The request and its answer are over, and the connection is whole.
     pub fn give_back(mut self) {
         if let Some(Way { sender: Sender::Http1(sender), authority, .. }) = self.way.take()
-            && !sender.is_closed()
+            && !sender.sender.is_closed()
             && !self.entry.retired.get()
         {
             let mut idle = self.entry.idle.borrow_mut();

@@ -9,6 +9,7 @@ mod cold;
 mod credentials;
 mod drain;
 mod grants;
+mod hostile_upstreams;
 mod limits;
 mod outage;
 mod pool;

@@ -84,6 +84,19 @@ impl RawConnection {
         self.stream.flush().await.expect("flushes");
     }
 
+    /// Writes this again and again until the other side has had enough; how many bytes that took.
+    pub async fn flood(&mut self, piece: &str) -> usize {
+        let pieces = piece.repeat(1024);
+        let mut written = 0;
+        let writing = async {
+            while self.stream.write_all(pieces.as_bytes()).await.is_ok() && self.stream.flush().await.is_ok() {
+                written += pieces.len();
+            }
+        };
+        soon("the end of a flood", writing).await;
+        written
+    }
+
     /// Ends the connection as TLS wants it.
     pub async fn close(mut self) {
         // The other side may have gone first.

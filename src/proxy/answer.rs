@@ -1,0 +1,137 @@
+//! What an upstream answers, judged before it goes on. hyper reads more than a strict reader would, and some of what it reads
+//! two parties could read differently: such an answer is refused, and the connection that it came on is not used again.
+//!
+//! ```text
+//!  upstream ─▶ Checked (bytes of heads) ─▶ hyper ─▶ judge (parsed heads) ─▶ client
+//! ```
+//!
+//! Invariant: of a judged answer the framing can be read in one way only, and nothing of the upstream's own words is left
+//! outside of its fields and body.
+
+mod heads;
+
+use std::error::Error as _;
+use std::io;
+
+use http::header::{CONTENT_LENGTH, TRANSFER_ENCODING};
+use http::{Extensions, HeaderMap, HeaderValue, Response, StatusCode, Version};
+
+pub use heads::{Checked, Expected};
+
+/// Fields of an answer, at most; as many as hyper reads of HTTP/1.
+const FIELDS: usize = 100;
+
+/// Bytes of an answer's head, at most.
+pub const HEAD_BYTES: usize = 64 * 1024;
+
+/// Interim answers (1xx) to one request, at most. They end here: none is passed on.
+const INTERIM: u8 = 8;
+
+/// Why an answer is refused.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, thiserror::Error)]
+pub enum Fault {
+    #[error("a line of its head ends without a carriage return")]
+    LineEnd,
+    #[error("an empty line stands before it")]
+    EmptyLine,
+    #[error("its head is larger than {HEAD_BYTES} bytes")]
+    HeadBytes,
+    #[error("its head has more than {FIELDS} fields")]
+    Fields,
+    #[error("more than {INTERIM} interim answers came before it")]
+    Interim,
+    #[error("it changes the protocol, and nobody asked for that")]
+    Upgrade,
+    #[error("its status is not one of HTTP")]
+    Status,
+    #[error("its version is not that of its connection")]
+    Version,
+    #[error("its transfer coding is something other than `chunked`, or has no place in it")]
+    TransferEncoding,
+    #[error("it has both a transfer coding and a length")]
+    TwoFramings,
+    #[error("its length is not one number")]
+    ContentLength,
+    #[error("it has a length, and a status that has no body")]
+    LengthOfNothing,
+}
+
+impl Fault {
+    /// The fault that ended a connection, if it was one.
+    pub fn of(error: &hyper::Error) -> Option<Self> {
+        let error = error.source()?.downcast_ref::<io::Error>()?;
+        error.get_ref()?.downcast_ref().copied()
+    }
+}
+
+impl From<Fault> for io::Error {
+    fn from(fault: Fault) -> Self {
+        Self::new(io::ErrorKind::InvalidData, fault)
+    }
+}
+
+/// Judges an answer's head as hyper has read it, and takes out what would carry words of the upstream's past its fields: the
+/// reason phrase. An answer that changes the protocol is not judged here: whether that was asked for, its sender knows.
+///
+/// # Errors
+/// When the answer must not go on.
+pub fn judge<B>(response: &mut Response<B>, is_http2: bool) -> Result<(), Fault> {
+    let (status, version) = (response.status(), response.version());
+    if !(200..=599).contains(&status.as_u16()) {
+        return Err(Fault::Status);
+    }
+    let fits =
+        if is_http2 { version == Version::HTTP_2 } else { [Version::HTTP_10, Version::HTTP_11].contains(&version) };
+    if !fits {
+        return Err(Fault::Version);
+    }
+    *response.extensions_mut() = Extensions::new();
+    let headers = response.headers_mut();
+    bounds(headers)?;
+    framing(headers, status, version)
+}
+
+fn bounds(headers: &HeaderMap) -> Result<(), Fault> {
+    if headers.len() > FIELDS {
+        return Err(Fault::Fields);
+    }
+    let bytes: usize = headers.iter().map(|(name, value)| name.as_str().len() + value.len() + 4).sum();
+    if bytes > HEAD_BYTES { Err(Fault::HeadBytes) } else { Ok(()) }
+}
+
+/// RFC 9112, section 6.3, without its leniences.
+fn framing(headers: &mut HeaderMap, status: StatusCode, version: Version) -> Result<(), Fault> {
+    let has_length = headers.contains_key(CONTENT_LENGTH);
+    let mut codings = headers.get_all(TRANSFER_ENCODING).iter();
+    if let Some(coding) = codings.next() {
+        let chunked = coding.as_bytes().trim_ascii().eq_ignore_ascii_case(b"chunked") && codings.next().is_none();
+        if !chunked || version != Version::HTTP_11 || status == StatusCode::NO_CONTENT {
+            return Err(Fault::TransferEncoding);
+        }
+        return if has_length { Err(Fault::TwoFramings) } else { Ok(()) };
+    }
+    if !has_length {
+        return Ok(());
+    }
+    let length = length(headers).ok_or(Fault::ContentLength)?;
+    if status == StatusCode::NO_CONTENT {
+        // Many servers say 0 here, which nobody can read otherwise than they mean it.
+        headers.remove(CONTENT_LENGTH);
+        return if length == 0 { Ok(()) } else { Err(Fault::LengthOfNothing) };
+    }
+    headers.insert(CONTENT_LENGTH, HeaderValue::from(length));
+    Ok(())
+}
+
+/// The one length of all fields that tell it (RFC 9110, section 8.6).
+fn length(headers: &HeaderMap) -> Option<u64> {
+    let mut lengths = headers.get_all(CONTENT_LENGTH).iter().map(|value| {
+        let text = value.to_str().ok().filter(|text| text.bytes().all(|byte| byte.is_ascii_digit()))?;
+        text.parse::<u64>().ok().filter(|length| i64::try_from(*length).is_ok())
+    });
+    let first = lengths.next()??;
+    lengths.all(|other| other == Some(first)).then_some(first)
+}
+
+#[cfg(test)]
+mod tests;
