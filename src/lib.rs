@@ -46,7 +46,7 @@
 //!
 //! | who | holds | and can |
 //! |---|---|---|
-//! | the request path | [`token::SlotReader`] | read the live generation |
+//! | the request path | [`token::SlotReader`] | read the live generation, and say what upstreams answer to it |
 //! | a token's supervisor | the slot's writing half | publish one |
 //! | app and demo | [`token::Control`] | have it rotated or retired |
 //! | policy | the making of a [`policy::Permit`] | let a request through; attaching a token demands one |

@@ -17,6 +17,8 @@ mod metrics;
 mod slot;
 pub mod source;
 mod supervisor;
+#[cfg(test)]
+mod tests;
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};

@@ -46,6 +46,8 @@ pub enum Event {
         token: TokenName,
         generation: u64,
         replaces: u64,
+        /// Why: `due`, `asked` for, `changed` at its source, or `rejected` by an upstream's 401.
+        cause: &'static str,
         fingerprint: Fingerprint,
         #[serde(serialize_with = "time")]
         expires: Duration,
@@ -162,6 +164,7 @@ pub(super) mod tests {
                 token: token.clone(),
                 generation: 2,
                 replaces: 1,
+                cause: "due",
                 fingerprint,
                 expires,
                 source: "env",

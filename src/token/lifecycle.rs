@@ -11,7 +11,10 @@
 //! What a source gives twice is no new generation: not while the first is live, and not after it has run out.
 //!
 //! Invariants: at most one issuer call is in flight; calls start at least [`Plan::pace`] apart; a failed call never
-//! touches the live generation; numbers only rise; nothing follows `Retired`.
+//! touches the live generation; an upstream's 401 brings a call forward at most once a generation, and takes nothing out
+//! of use; numbers only rise; nothing follows `Retired`.
+
+mod rejection;
 
 use std::time::Duration;
 
@@ -19,6 +22,7 @@ use super::Rotation;
 use super::source::{Class, Reason};
 use crate::backoff::Backoff;
 use crate::clock::Moment;
+use rejection::Rejections;
 
 /// While a live generation remains, the issuer is given time.
 const PATIENT: Backoff = Backoff { first: Duration::from_secs(1), most: Duration::from_secs(60) };
@@ -93,6 +97,12 @@ pub enum Input {
     Rotate,
     /// The source has noticed that it has something else to give.
     Changed,
+    /// An upstream answered 401 to this generation.
+    Rejected {
+        generation: u64,
+    },
+    /// An upstream accepted the live generation.
+    Accepted,
     /// The config does not hold the token any more.
     Retire,
 }
@@ -105,6 +115,7 @@ pub enum Effect {
     Publish {
         live: Live,
         replaces: Option<u64>,
+        cause: Cause,
     },
     /// The offered value is the live one: nothing changes.
     Unchanged,
@@ -126,6 +137,30 @@ pub enum Effect {
     },
 }
 
+/// What brought a call to the issuer about.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Cause {
+    /// Its time had come.
+    Due,
+    /// Somebody wanted it.
+    Asked,
+    /// The source noticed that it has something else to give.
+    Changed,
+    /// An upstream answered 401 to the generation before.
+    Rejected,
+}
+
+impl Cause {
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Due => "due",
+            Self::Asked => "asked",
+            Self::Changed => "changed",
+            Self::Rejected => "rejected",
+        }
+    }
+}
+
 #[derive(Clone, Copy, PartialEq, Debug)]
 enum Call {
     Due(Moment),
@@ -138,6 +173,9 @@ pub struct Lifecycle {
     plan: Plan,
     phase: Phase,
     call: Call,
+    /// Of the call that is due, or in flight.
+    cause: Cause,
+    rejections: Rejections,
     last_number: u64,
     last_started: Option<Moment>,
     failures: u32,
@@ -152,6 +190,8 @@ impl Lifecycle {
             plan,
             phase: Phase::Provisioning,
             call: Call::Due(now),
+            cause: Cause::Due,
+            rejections: Rejections::default(),
             last_number,
             last_started: None,
             failures: 0,
@@ -176,6 +216,19 @@ impl Lifecycle {
             Phase::Provisioning | Phase::Expired(_) => self.sooner(now).is_some(),
             Phase::Retired => false,
         }
+    }
+
+    /// Whether the issuer's answer may come any moment: it is being asked, or is as soon as the pace allows.
+    pub fn expects_answer(&self, now: Moment) -> bool {
+        match self.call {
+            Call::InFlight { .. } => true,
+            Call::Due(due) => due.remaining(now) <= self.plan.pace,
+        }
+    }
+
+    /// Whether a 401 means nothing until an upstream has accepted the live generation: it is what a 401 brought.
+    pub fn is_unproven(&self) -> bool {
+        self.rejections.unproven()
     }
 
     /// When [`Input::Timer`] is wanted next; `None` when never.
@@ -208,7 +261,10 @@ impl Lifecycle {
             Input::Answered(Ok(offer)) => self.answered(offer, now, random, &mut effects),
             Input::Answered(Err(fault)) => self.failed(fault, now, random, &mut effects),
             Input::Demand => self.demanded(now, &mut effects),
-            Input::Rotate | Input::Changed => self.rotate(now),
+            Input::Rotate => self.bring_forward(Cause::Asked, now),
+            Input::Changed => self.bring_forward(Cause::Changed, now),
+            Input::Rejected { generation } => self.rejected(generation, now),
+            Input::Accepted => self.rejections.accepted(),
             Input::Timer | Input::Retire => {}
         }
         if let Phase::Active(live) = self.phase
@@ -235,7 +291,7 @@ impl Lifecycle {
         let judged = match (self.phase, offer.unchanged) {
             (Phase::Active(live), true) => {
                 self.succeeded();
-                self.call = Call::Due(self.recheck(offer, live, now));
+                self.call_next(self.recheck(offer, live, now));
                 effects.push(Effect::Unchanged);
                 return;
             }
@@ -243,7 +299,9 @@ impl Lifecycle {
             (Phase::Expired(old), true) if old.usable_until.reached(now) => Err(refused(Reason::Expired)),
             (Phase::Expired(old), true) => Ok(Live { number: self.last_number + 1, issued: now, ..old }),
             (Phase::Active(before), false) => match self.judge(offer, now, random) {
-                Some(live) if worse(live.expires, before.expires, now) => Err(refused(Reason::Worse)),
+                Some(live) if worse(live.expires, before.expires, now) && !self.rejections.live_is_rejected() => {
+                    Err(refused(Reason::Worse))
+                }
                 judged => judged.ok_or(refused(Reason::Lifetime)),
             },
             (Phase::Provisioning | Phase::Expired(_) | Phase::Retired, _) => {
@@ -255,11 +313,13 @@ impl Lifecycle {
             Err(fault) => return self.failed(fault, now, random, effects),
         };
         let replaces = (self.last_number > 0).then_some(self.last_number);
+        let cause = self.cause;
+        self.rejections.replaced(cause == Cause::Rejected, PATIENT, now, random);
         self.succeeded();
         self.last_number = live.number;
         self.phase = Phase::Active(live);
-        self.call = Call::Due(live.refresh_at);
-        effects.push(Effect::Publish { live, replaces });
+        self.call_next(live.refresh_at);
+        effects.push(Effect::Publish { live, replaces, cause });
     }
 
     /// The generation that an offer makes; `None` when it would have no usable life at all.
@@ -295,6 +355,11 @@ impl Lifecycle {
             Some(_) => now.after((live.usable_until.remaining(now) / 3).max(self.plan.pace)),
             None => now.after(self.plan.recheck),
         }
+    }
+
+    fn call_next(&mut self, due: Moment) {
+        self.call = Call::Due(due);
+        self.cause = Cause::Due;
     }
 
     fn succeeded(&mut self) {
@@ -342,13 +407,29 @@ impl Lifecycle {
         (sooner.boot < due.boot).then_some(sooner)
     }
 
-    fn rotate(&mut self, now: Moment) {
-        if let Call::Due(_) = self.call {
-            let mut due = self.last_started.map_or(now, |started| started.after(self.plan.pace).later(now));
-            if let Some(not_before) = self.not_before {
-                due = due.later(not_before);
-            }
+    /// A 401 is no proof: the generation stays in use until another takes its place.
+    fn rejected(&mut self, generation: u64, now: Moment) {
+        let live = matches!(self.phase, Phase::Active(live) if live.number == generation);
+        // After a failure the next attempt is on its way already, when the issuer's back-off lets it.
+        if live && self.rejections.rejected() && !self.has_failed() {
+            self.bring_forward(Cause::Rejected, now);
+        }
+    }
+
+    fn bring_forward(&mut self, cause: Cause, now: Moment) {
+        let Call::Due(planned) = self.call else { return };
+        let mut due = self.last_started.map_or(now, |started| started.after(self.plan.pace).later(now));
+        if let Some(not_before) = self.not_before {
+            due = due.later(not_before);
+        }
+        if let Some(not_before) = self.rejections.not_before()
+            && cause == Cause::Rejected
+        {
+            due = due.later(not_before);
+        }
+        if cause != Cause::Rejected || due.remaining(now) < planned.remaining(now) {
             self.call = Call::Due(due);
+            self.cause = cause;
         }
     }
 
@@ -369,11 +450,12 @@ mod tests {
     use super::*;
     use proptest::prelude::*;
 
-    const START: Moment = Moment { boot: Duration::from_secs(1_000), wall: Duration::from_secs(1_700_000_000) };
-    const DOWN: Fault = Fault { reason: Reason::Connect, class: Class::Transient { retry_after: None } };
+    pub(super) const START: Moment =
+        Moment { boot: Duration::from_secs(1_000), wall: Duration::from_secs(1_700_000_000) };
+    pub(super) const DOWN: Fault = Fault { reason: Reason::Connect, class: Class::Transient { retry_after: None } };
     const NO: Fault = Fault { reason: Reason::InvalidClient, class: Class::Refused };
 
-    fn plan() -> Plan {
+    pub(super) fn plan() -> Plan {
         Plan {
             rotation: Rotation {
                 at: 0.7,
@@ -388,16 +470,16 @@ mod tests {
         }
     }
 
-    fn secs(n: u64) -> Duration {
+    pub(super) fn secs(n: u64) -> Duration {
         Duration::from_secs(n)
     }
 
-    fn offer(now: Moment, life: u64) -> Input {
+    pub(super) fn offer(now: Moment, life: u64) -> Input {
         Input::Answered(Ok(Offer { expires: Some(now.after(secs(life))), unchanged: false }))
     }
 
     /// A life that has just received a first generation of `life` seconds.
-    fn active(life: u64) -> Lifecycle {
+    pub(super) fn active(life: u64) -> Lifecycle {
         let mut machine = Lifecycle::new(plan(), 0, START);
         assert_eq!(machine.step(Input::Timer, START, 0.0), [Effect::Call]);
         let effects = machine.step(offer(START, life), START, 0.0);
@@ -413,7 +495,10 @@ mod tests {
         let then = START.after(secs(70));
         assert_eq!(machine.step(Input::Timer, then, 0.0), [Effect::Call]);
         let effects = machine.step(offer(then, 100), then, 0.0);
-        assert!(matches!(effects[..], [Effect::Publish { live: Live { number: 2, .. }, replaces: Some(1) }]));
+        assert!(matches!(
+            effects[..],
+            [Effect::Publish { live: Live { number: 2, .. }, replaces: Some(1), cause: Cause::Due }]
+        ));
     }
 
     #[test]
@@ -630,6 +715,8 @@ mod tests {
             2 => Just(Input::Demand),
             1 => Just(Input::Rotate),
             1 => Just(Input::Changed),
+            2 => any::<bool>().prop_map(|live| Input::Rejected { generation: u64::from(live) }),
+            1 => Just(Input::Accepted),
         ];
         (input, 0u64..40_000, 0.0f64..1.0)
     }
@@ -640,13 +727,19 @@ mod tests {
             let plan = Plan { grant_ends: START.wall + secs(4_000), ..plan() };
             let mut machine = Lifecycle::new(plan, 0, START);
             let (mut now, mut in_flight, mut last_call, mut last_number) = (START, false, None, 0);
-            for (input, millis, random) in steps {
+            // Whether an upstream has accepted the token since a 401 had it replaced.
+            let mut proven = true;
+            for (mut input, millis, random) in steps {
                 now = now.after(Duration::from_millis(millis));
+                if let (Input::Rejected { generation: 1 }, Phase::Active(live)) = (input, machine.phase()) {
+                    input = Input::Rejected { generation: live.number };
+                }
                 let before = machine.phase();
                 let effects = machine.step(input, now, random);
                 if let Input::Answered(_) = input {
                     in_flight = false;
                 }
+                proven |= input == Input::Accepted;
                 for effect in &effects {
                     match *effect {
                         Effect::Call => {
@@ -656,7 +749,9 @@ mod tests {
                             }
                             (in_flight, last_call) = (true, Some(now.boot));
                         }
-                        Effect::Publish { live, .. } => {
+                        Effect::Publish { live, cause, .. } => {
+                            prop_assert!(proven || cause != Cause::Rejected, "a 401 drove the issuer");
+                            proven &= cause != Cause::Rejected;
                             prop_assert!(live.number > last_number);
                             prop_assert!(!live.usable_until.reached(now), "published what cannot be used");
                             prop_assert!(live.expires.wall <= plan.grant_ends);

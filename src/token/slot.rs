@@ -1,8 +1,11 @@
 //! Where a token's live generation is published. The supervisor holds the writing half, [`Slot`]; the request path the
-//! reading half, [`SlotReader`].
+//! reading half, [`SlotReader`], with which it also says what upstreams answer to the generation.
 //!
-//! Invariant: a reader gets a generation only while both clocks say that it is usable. It checks at each read; no timer
-//! has to fire for an expired generation to be refused.
+//! Invariants: a reader gets a generation only while both clocks say that it is usable. It checks at each read; no timer
+//! has to fire for an expired generation to be refused. The supervisor hears of at most one 401 a generation, however
+//! many there are.
+
+mod verdict;
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -13,6 +16,7 @@ use tokio::sync::{Notify, watch};
 
 use crate::clock::{Clock, Moment};
 use crate::secret::Fingerprint;
+pub(super) use verdict::Verdict;
 
 /// One issued value of a token.
 pub struct Generation {
@@ -23,6 +27,7 @@ pub struct Generation {
     pub issued: Moment,
     pub expires: Moment,
     pub usable_until: Moment,
+    pub(super) verdict: Verdict,
 }
 
 /// What is said of a slot that has no usable generation.
@@ -50,13 +55,18 @@ struct Shared {
     state: ArcSwap<State>,
     changes: watch::Sender<u64>,
     demand: Notify,
+    rejection: Notify,
 }
 
 /// Makes both halves.
 pub(super) fn slot() -> (Slot, SlotReader) {
     let state = State { generation: None, had_one: false, standing: Standing::Asking };
-    let shared =
-        Arc::new(Shared { state: ArcSwap::from_pointee(state), changes: watch::Sender::new(0), demand: Notify::new() });
+    let shared = Arc::new(Shared {
+        state: ArcSwap::from_pointee(state),
+        changes: watch::Sender::new(0),
+        demand: Notify::new(),
+        rejection: Notify::new(),
+    });
     (Slot(shared.clone()), SlotReader(shared))
 }
 
@@ -88,6 +98,19 @@ impl Slot {
     /// Resolves when a request has found no usable generation.
     pub(super) async fn demanded(&self) {
         self.0.demand.notified().await;
+    }
+
+    /// Resolves when an upstream has answered 401 to the live generation, for the first time.
+    pub(super) async fn rejected(&self) {
+        self.0.rejection.notified().await;
+    }
+
+    /// No newer generation is coming for now: whoever waits for one need not.
+    pub(super) fn settle(&self) {
+        if let Some(generation) = &self.0.state.load().generation {
+            generation.verdict.settle();
+        }
+        self.0.changes.send_modify(|change| *change += 1);
     }
 
     fn store(&self, state: State) {
@@ -163,6 +186,55 @@ impl SlotReader {
         }
     }
 
+    /// An upstream accepted this generation: it gave an answer that it gives to nobody else.
+    pub fn succeeded(&self, generation: u64) {
+        if let Some(live) = &self.0.state.load().generation
+            && live.number == generation
+        {
+            live.verdict.accept();
+        }
+    }
+
+    /// An upstream answered 401 to this generation. Returns whether a newer one may be expected: it is there already, or
+    /// its issuer is asked for it. At most one refresh a generation comes of this, and the generation stays in use.
+    pub fn rejected(&self, generation: u64) -> bool {
+        let state = self.0.state.load();
+        let Some(live) = &state.generation else { return state.standing == Standing::Asking };
+        if live.number != generation {
+            return live.number > generation;
+        }
+        if live.verdict.reject() {
+            self.0.rejection.notify_one();
+        }
+        live.verdict.is_pending()
+    }
+
+    /// Waits until there is a usable generation newer than one that was [rejected](Self::rejected), at most `patience`,
+    /// and only while one may come any moment. Returns whether there is one.
+    pub async fn newer_than(&self, generation: u64, clock: &dyn Clock, patience: Duration) -> bool {
+        let newer = || {
+            let state = self.0.state.load();
+            match &state.generation {
+                Some(live) if live.number > generation => Some(!live.usable_until.reached(clock.now())),
+                Some(live) => (!live.verdict.is_pending()).then_some(false),
+                None => (state.standing != Standing::Asking).then_some(false),
+            }
+        };
+        let mut changes = self.0.changes.subscribe();
+        let wait = async {
+            loop {
+                changes.borrow_and_update();
+                if let Some(newer) = newer() {
+                    return newer;
+                }
+                if changes.changed().await.is_err() {
+                    return false;
+                }
+            }
+        };
+        tokio::time::timeout(patience, wait).await.unwrap_or(false)
+    }
+
     /// Whether a generation is published, without a look at the clock: one that is may still have run out.
     pub fn is_published(&self) -> bool {
         self.0.state.load().generation.is_some()
@@ -211,6 +283,7 @@ mod tests {
             issued,
             expires,
             usable_until: expires,
+            verdict: Verdict::new(false),
         })
     }
 
@@ -261,6 +334,63 @@ mod tests {
         let (slot, reader) = slot();
         assert!(reader.get(clock.now()).is_err());
         slot.demanded().await;
+    }
+
+    #[tokio::test]
+    async fn the_supervisor_hears_of_one_401_a_generation() {
+        let clock = ManualClock::default();
+        let (slot, reader) = slot();
+        slot.publish(generation(1, clock.now(), 100));
+        assert!(reader.rejected(1) && reader.rejected(1), "a newer one may come");
+        slot.rejected().await;
+        slot.settle();
+        assert!(!reader.rejected(1), "nothing more is expected");
+        assert!(tokio::time::timeout(Duration::ZERO, slot.rejected()).await.is_err(), "nothing more is heard");
+        slot.publish(generation(2, clock.now(), 100));
+        assert!(reader.rejected(1), "the newer one is there");
+    }
+
+    #[test]
+    fn a_401_to_what_a_401_brought_counts_after_an_acceptance() {
+        let clock = ManualClock::default();
+        let (slot, reader) = slot();
+        let Some(second) = Arc::into_inner(generation(2, clock.now(), 100)) else { panic!("one owner") };
+        slot.publish(Arc::new(Generation { verdict: Verdict::new(true), ..second }));
+        assert!(!reader.rejected(2));
+        reader.succeeded(1);
+        assert!(!reader.rejected(2), "that was another generation");
+        reader.succeeded(2);
+        assert!(reader.rejected(2));
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn rejected_requests_wait_for_the_newer_generation() {
+        let clock = ManualClock::default();
+        let (slot, reader) = slot();
+        slot.publish(generation(1, clock.now(), 100));
+        assert!(reader.rejected(1));
+        let publishing = async {
+            tokio::task::yield_now().await;
+            slot.publish(generation(2, clock.now(), 100));
+        };
+        let (newer, ()) = tokio::join!(reader.newer_than(1, &clock, PATIENCE), publishing);
+        assert!(newer);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn rejected_requests_do_not_wait_for_what_is_not_coming() {
+        let clock = ManualClock::default();
+        let (slot, reader) = slot();
+        slot.publish(generation(1, clock.now(), 100));
+        assert!(reader.rejected(1));
+        let before = tokio::time::Instant::now();
+        let settling = async {
+            tokio::task::yield_now().await;
+            slot.settle();
+        };
+        let (newer, ()) = tokio::join!(reader.newer_than(1, &clock, PATIENCE), settling);
+        assert!(!newer && !reader.newer_than(1, &clock, PATIENCE).await);
+        assert_eq!(before.elapsed(), Duration::ZERO);
     }
 
     #[test]

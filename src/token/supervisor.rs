@@ -4,6 +4,7 @@
 //! Invariant: what the trail and the metrics say of a generation is said by the effect that made it so, once.
 
 use std::future::Future;
+use std::ops::ControlFlow;
 use std::pin::Pin;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex as StdMutex, MutexGuard, PoisonError};
@@ -12,9 +13,9 @@ use std::time::Duration;
 use tokio::sync::{Mutex, mpsc, oneshot};
 
 use super::control::{Command, RotateError};
-use super::lifecycle::{Effect, Fault, Input, Lifecycle, Live, Offer, Plan};
+use super::lifecycle::{Cause, Effect, Fault, Input, Lifecycle, Live, Offer, Plan};
 use super::metrics::TokenMetrics;
-use super::slot::{Generation, Slot, Standing};
+use super::slot::{Generation, Slot, Standing, Verdict};
 use super::source::{Class, Failure, Issued, Reason, Source};
 use super::{Parts, Settings};
 use crate::audit::Event;
@@ -69,10 +70,7 @@ impl Supervisor {
         let mut input = Input::Timer;
         loop {
             let now = self.parts.clock.now();
-            for effect in run.life.step(input, now, fastrand::f64()) {
-                self.carry_out(effect, &mut run, now);
-            }
-            run.answer = None;
+            self.step(input, &mut run, now);
             let Some(wake) = run.life.wake_at() else { break };
             let sleep = wake.remaining(self.parts.clock.now()).min(LONGEST_SLEEP);
             let asking = run.asking.is_some();
@@ -80,35 +78,11 @@ impl Supervisor {
             let heeds_demand = run.life.heeds_demand(now);
             input = tokio::select! {
                 answer = answer(&mut run.asking), if asking => self.received(answer, &mut run),
-                command = commands.recv() => match command {
-                    Some(Command::Rotate(done)) => {
-                        run.rotating.push(done);
-                        Input::Rotate
-                    }
-                    Some(Command::Retire(done)) => {
-                        self.retire(&mut run);
-                        let _ = done.send(());
-                        break;
-                    }
-                    Some(Command::Restate) => {
-                        self.metrics.begin();
-                        if let Some(live) = self.slot.live() {
-                            self.metrics.live(live.number, live.issued, live.expires);
-                        }
-                        self.metrics.state(run.life.phase());
-                        Input::Timer
-                    }
-                    // Its successor of the same name goes on with metrics and trail.
-                    Some(Command::StepDown) => {
-                        self.slot.withdraw(Some(Standing::Asking));
-                        break;
-                    }
-                    // Nobody holds the token any more: the process ends, and its grant does not.
-                    None => {
-                        self.slot.withdraw(Some(Standing::Retired));
-                        break;
-                    }
+                command = commands.recv() => match self.commanded(command, &mut run) {
+                    ControlFlow::Continue(input) => input,
+                    ControlFlow::Break(()) => break,
                 },
+                () = self.slot.rejected() => self.rejected(),
                 () = self.slot.demanded(), if heeds_demand => Input::Demand,
                 () = changed, if !asking => Input::Changed,
                 () = tokio::time::sleep(sleep) => Input::Timer,
@@ -119,17 +93,67 @@ impl Supervisor {
         while commands.try_recv().is_ok() {}
     }
 
+    /// Lets the machine judge an input, and carries out what follows.
+    fn step<'a>(&'a self, input: Input, run: &mut Run<'a>, now: Moment) {
+        let accepted = run.life.is_unproven() && self.slot.live().is_some_and(|live| live.verdict.is_accepted());
+        for input in accepted.then_some(Input::Accepted).into_iter().chain([input]) {
+            for effect in run.life.step(input, now, fastrand::f64()) {
+                self.carry_out(effect, run, now);
+            }
+        }
+        run.answer = None;
+        if matches!(input, Input::Rejected { .. }) && !run.life.expects_answer(now) {
+            self.slot.settle();
+        }
+    }
+
+    fn commanded<'a>(&'a self, command: Option<Command>, run: &mut Run<'a>) -> ControlFlow<(), Input> {
+        match command {
+            Some(Command::Rotate(done)) => {
+                run.rotating.push(done);
+                ControlFlow::Continue(Input::Rotate)
+            }
+            Some(Command::Retire(done)) => {
+                self.step(Input::Retire, run, self.parts.clock.now());
+                let _ = done.send(());
+                ControlFlow::Break(())
+            }
+            Some(Command::Restate) => {
+                self.metrics.begin();
+                if let Some(live) = self.slot.live() {
+                    self.metrics.live(live.number, live.issued, live.expires);
+                }
+                self.metrics.state(run.life.phase());
+                ControlFlow::Continue(Input::Timer)
+            }
+            // Its successor of the same name goes on with metrics and trail.
+            Some(Command::StepDown) => {
+                self.slot.withdraw(Some(Standing::Asking));
+                ControlFlow::Break(())
+            }
+            // Nobody holds the token any more: the process ends, and its grant does not.
+            None => {
+                self.slot.withdraw(Some(Standing::Retired));
+                ControlFlow::Break(())
+            }
+        }
+    }
+
+    /// What an upstream's 401 tells the machine. It may have come for a generation that has been replaced since.
+    fn rejected(&self) -> Input {
+        match self.slot.live() {
+            Some(live) if live.verdict.is_rejected() => {
+                tracing::info!(token = %self.settings.name, generation = live.number, "an upstream answered 401");
+                Input::Rejected { generation: live.number }
+            }
+            _ => Input::Timer,
+        }
+    }
+
     /// Between a crash and the next run nobody watches over the token: it is not used meanwhile.
     pub(super) fn crashed(&self) {
         self.slot.withdraw(Some(Standing::Asking));
         self.metrics.restarted();
-    }
-
-    fn retire<'a>(&'a self, run: &mut Run<'a>) {
-        let now = self.parts.clock.now();
-        for effect in run.life.step(Input::Retire, now, 0.0) {
-            self.carry_out(effect, run, now);
-        }
     }
 
     fn last_mark(&self) -> MutexGuard<'_, Option<Mark>> {
@@ -171,9 +195,10 @@ impl Supervisor {
                 run.asked_at = now;
                 run.asking = Some(Box::pin(self.ask()));
             }
-            Effect::Publish { live, replaces } => self.publish(live, replaces, run, now),
+            Effect::Publish { live, replaces, cause } => self.publish(live, replaces, cause, run, now),
             Effect::Unchanged => {
                 self.slot.stand(Standing::Asking);
+                self.slot.settle();
                 settle(run, Err(RotateError::Unchanged));
             }
             Effect::Failed { fault, attempt, retry_at } => self.failed(fault, attempt, retry_at, run, now),
@@ -209,7 +234,7 @@ impl Supervisor {
         }
     }
 
-    fn publish(&self, live: Live, replaces: Option<u64>, run: &mut Run<'_>, now: Moment) {
+    fn publish(&self, live: Live, replaces: Option<u64>, cause: Cause, run: &mut Run<'_>, now: Moment) {
         let Some(Ok(issued)) = run.answer.take() else { return };
         let placement = &self.settings.placement;
         let Ok(header) = issued.secret.header_value(&placement.before, &placement.after) else { return };
@@ -231,12 +256,16 @@ impl Supervisor {
             issued: live.issued,
             expires: live.expires,
             usable_until: live.usable_until,
+            verdict: Verdict::new(run.life.is_unproven()),
         }));
         let source = self.source.kind();
         let (token, generation) = (name.clone(), number);
         self.parts.recorder.note(match replaces {
             None => Event::TokenIssued { token, generation, fingerprint, expires, source },
-            Some(replaces) => Event::TokenRotated { token, generation, replaces, fingerprint, expires, source },
+            Some(replaces) => {
+                let cause = cause.as_str();
+                Event::TokenRotated { token, generation, replaces, cause, fingerprint, expires, source }
+            }
         });
         self.metrics.published(&live, now.boot.saturating_sub(run.asked_at.boot));
         if replaces.is_some() {
@@ -269,6 +298,7 @@ impl Supervisor {
             Class::Transient { .. } | Class::Refused => Standing::Failing { retry_at },
         };
         self.slot.stand(standing);
+        self.slot.settle();
         self.metrics.failed(reason);
         if self.last_number.load(Ordering::Relaxed) > 0 {
             self.metrics.rotated("failure");

@@ -1,0 +1,151 @@
+//! A token and what upstreams say of it: the supervisor beside a source that answers as it is told.
+
+use std::sync::atomic::AtomicUsize;
+
+use tempfile::TempDir;
+
+use super::source::{Failure, Issued, Obtaining, Pace, Reason};
+use super::*;
+use crate::audit::{self, OnFailure};
+use crate::clock::SystemClock;
+use crate::secret::Secret;
+
+const PATIENCE: Duration = Duration::from_secs(10);
+
+/// What a source answers to its n-th call, from 1.
+type Script = fn(usize) -> Result<Issued, Failure>;
+
+struct Scripted {
+    script: Script,
+    calls: Arc<AtomicUsize>,
+}
+
+impl Source for Scripted {
+    fn obtain(&self) -> Obtaining<'_> {
+        let call = self.calls.fetch_add(1, Ordering::Relaxed) + 1;
+        Box::pin(std::future::ready((self.script)(call)))
+    }
+
+    fn kind(&self) -> &'static str {
+        "scripted"
+    }
+
+    fn pace(&self) -> Pace {
+        Pace { between_calls: Duration::from_millis(1), recheck: PATIENCE }
+    }
+}
+
+struct Scene {
+    token: Token,
+    calls: Arc<AtomicUsize>,
+    trail: audit::Thread,
+    folder: TempDir,
+    clock: Arc<dyn Clock>,
+}
+
+impl Scene {
+    async fn of(script: Script) -> Self {
+        let clock: Arc<dyn Clock> = Arc::new(SystemClock);
+        let folder = tempfile::tempdir().expect("a temporary folder");
+        let registry = crate::metrics::Metrics::new().expect("metrics");
+        let settings = audit::Settings { dir: folder.path().to_owned(), on_failure: OnFailure::Continue };
+        let metrics = audit::Metrics::register(registry.registry()).expect("a new registry");
+        let (recorder, trail) = audit::open(&settings, clock.clone(), metrics).expect("a new trail");
+        let parts = Parts {
+            clock: clock.clone(),
+            recorder,
+            fingerprinter: Arc::new(Fingerprinter::new(&[0; 32])),
+            metrics: Metrics::register(&registry).expect("a new registry"),
+        };
+        let calls = Arc::new(AtomicUsize::new(0));
+        let source = Scripted { script, calls: calls.clone() };
+        let token = Prepared::new(settings_of_a_token(), Box::new(source), parts, None).begin(&Tasks::new());
+        token.reader.ready(&*clock, PATIENCE).await.expect("a first generation");
+        Self { token, calls, trail, folder, clock }
+    }
+
+    /// As a request does whose answer is 401: returns whether a newer generation is there now.
+    async fn rejected(&self, generation: u64) -> bool {
+        let reader = &self.token.reader;
+        reader.rejected(generation) && reader.newer_than(generation, &*self.clock, PATIENCE).await
+    }
+
+    fn calls(&self) -> usize {
+        self.calls.load(Ordering::Relaxed)
+    }
+
+    /// The trail, once nothing is written to it any more.
+    async fn finish(self) -> String {
+        self.token.control.retire().await;
+        self.trail.finish().expect("all is written");
+        let segment = std::fs::read_dir(self.folder.path()).expect("a folder").map(|entry| entry.expect("an entry"));
+        segment
+            .filter(|entry| entry.file_name().to_string_lossy().starts_with("trail-"))
+            .map(|entry| String::from_utf8_lossy(&std::fs::read(entry.path()).expect("readable")).into_owned())
+            .collect()
+    }
+}
+
+fn settings_of_a_token() -> Settings {
+    Settings {
+        name: "api".parse().expect("a name"),
+        owner: "team".into(),
+        reason: "a test".into(),
+        scopes: vec!["read".into()],
+        grant_ends: Duration::from_secs(32_503_680_000),
+        hosts: Vec::new(),
+        required: true,
+        placement: Placement {
+            header: http::header::AUTHORIZATION,
+            before: "Bearer ".into(),
+            after: String::new(),
+            label: "bearer",
+        },
+        rotation: Rotation { at: 0.7, jitter: 0.1, skew: Duration::from_secs(30), max_life: Duration::from_secs(3600) },
+        source: source::Settings::Env { name: "UNUSED".into() },
+    }
+}
+
+fn issued(value: &str) -> Result<Issued, Failure> {
+    let expires = Some(SystemClock.now().after(Duration::from_secs(3600)));
+    Ok(Issued { secret: Secret::new(value), expires, assumed: false, granted: None })
+}
+
+#[tokio::test]
+async fn a_401_brings_one_new_generation_and_the_trail_says_why() {
+    let scene = Scene::of(|call| issued(&format!("tok-{call}"))).await;
+    let mut newer = 0;
+    for _ in 0..50 {
+        newer += usize::from(scene.rejected(1).await);
+    }
+    assert_eq!((newer, scene.calls()), (50, 2));
+    assert!(!scene.rejected(2).await, "what a 401 brought is rejected too: that is no reason for a third");
+    assert_eq!(scene.calls(), 2);
+    let trail = scene.finish().await;
+    assert!(
+        trail.contains(r#""event":"token_rotated","token":"api","generation":2,"replaces":1,"cause":"rejected""#),
+        "{trail}"
+    );
+}
+
+#[tokio::test]
+async fn a_source_that_gives_the_same_again_is_asked_once() {
+    let scene = Scene::of(|_| issued("always")).await;
+    for _ in 0..3 {
+        assert!(!scene.rejected(1).await);
+    }
+    assert_eq!(scene.calls(), 2);
+    assert!(!scene.finish().await.contains("token_rotated"));
+}
+
+#[tokio::test]
+async fn nobody_waits_for_an_issuer_that_fails() {
+    let scene = Scene::of(|call| match call {
+        1 => issued("tok-1"),
+        _ => Err(Failure::refused(Reason::InvalidClient, "no")),
+    })
+    .await;
+    assert!(!scene.rejected(1).await);
+    assert!(scene.token.reader.is_usable(scene.clock.now()), "a 401 takes nothing out of use");
+    scene.finish().await;
+}
