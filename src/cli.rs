@@ -1,6 +1,7 @@
 //! The command line: one function a command, and what its outcome means as an exit code.
 
 mod env;
+mod explain;
 mod process;
 mod run;
 mod telemetry;
@@ -21,7 +22,7 @@ use crate::clock::{Clock, SystemClock};
 use crate::config::{self, Config, Environment};
 use crate::dial::Dialer;
 use crate::fetch::Fetcher;
-use crate::name::RouteName;
+use crate::name::{ClientName, RouteName};
 use crate::route::Upstream;
 use crate::token::source;
 use crate::{REVISION, demo};
@@ -67,6 +68,20 @@ enum Command {
         /// The proxy's telemetry listener [default: that of the config]
         #[arg(long, value_name = "ADDRESS")]
         telemetry: Option<SocketAddr>,
+    },
+    /// Say which route, rule and token a request would take, or why it would be refused: 0 or 1. Sends nothing
+    Explain {
+        method: http::Method,
+        /// A base URL of the proxy, a URL of an upstream, a path at the proxy; for CONNECT a host and a port
+        url: String,
+        #[command(flatten)]
+        config: ConfigOption,
+        /// Who asks [default: the only client of the config]
+        #[arg(long, value_name = "NAME")]
+        client: Option<ClientName>,
+        /// Print an object
+        #[arg(long)]
+        json: bool,
     },
     /// Print the variables that an app needs, for `eval`; what no variable can do is said in comments
     Env {
@@ -119,6 +134,9 @@ pub fn main(arguments: impl Iterator<Item = OsString>) -> ExitCode {
         Command::Env { config, platform, route, json } => {
             with_config(&config, |_, config| env::env(&config, platform, route.as_ref(), json))
         }
+        Command::Explain { method, url, config, client, json } => with_config(&config, |path, config| {
+            explain::explain(path, &config, &explain::Question { method, url, client }, json)
+        }),
         Command::Version { json } => version(json),
     }
 }

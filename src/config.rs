@@ -38,7 +38,7 @@ use crate::name::ClientName;
 use crate::{audit, dial, identity, telemetry};
 
 pub use environment::Environment;
-pub use load::{LoadError, NotFound, find};
+pub use load::{LoadError, NotFound, find, place_of_rule};
 pub use problem::{Problem, Problems, Severity};
 pub use value::duration;
 

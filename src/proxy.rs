@@ -11,6 +11,7 @@
 mod answer;
 mod body;
 mod error;
+mod explain;
 mod headers;
 mod inject;
 mod links;
@@ -37,6 +38,7 @@ use http::{HeaderMap, HeaderName, HeaderValue, Method, Request, Response, Status
 use hyper::body::{Body as _, Incoming};
 
 pub use error::Refusal;
+pub use explain::{Explanation, explain};
 pub use headers::{rebuild_request, rebuild_response};
 pub use links::BaseUrl;
 pub use listener::{BindError, Listener};
@@ -201,7 +203,7 @@ impl Proxy {
         let (parts, body) = request.into_parts();
         let (head, mut headers) =
             (Head { method: parts.method, uri: parts.uri, version: parts.version }, parts.headers);
-        self.check(&head, &headers)?;
+        check(&self.shared.limits, &head, &headers)?;
         let target = Target::of(&head, &headers, caller.port)?;
         let client = table.clients.identify(&caller.peer).ok_or(Refusal::ClientUnknown)?;
         let route = find(table, &target, client).ok_or(Refusal::NoRoute)?;
@@ -341,33 +343,6 @@ impl Proxy {
         })
     }
 
-    /// What a request's head may not have, whatever its route.
-    fn check(&self, head: &Head, headers: &HeaderMap) -> Result<(), Refusal> {
-        let limits = &self.shared.limits;
-        let target = head.uri.path_and_query().map_or(0, |target| target.as_str().len());
-        if target > limits.target_bytes {
-            return Err(Refusal::TargetTooLong);
-        }
-        let bytes: usize = headers.iter().map(|(name, value)| name.as_str().len() + value.len() + 4).sum();
-        if headers.len() > limits.header_count || bytes > limits.header_bytes {
-            return Err(Refusal::HeadersTooLarge);
-        }
-        let method = head.method.as_str();
-        // Some servers do not mind the case of a method.
-        let refused = ["TRACE", "TRACK", "DEBUG"].iter().any(|refused| method.eq_ignore_ascii_case(refused));
-        if method.len() > METHOD_BYTES || refused {
-            return Err(Refusal::MethodRefused);
-        }
-        if headers.contains_key(ORIGIN) || headers.get(SEC_FETCH_SITE).is_some_and(is_a_page) {
-            return Err(Refusal::BrowserRefused);
-        }
-        let expects = headers.get(EXPECT).map(HeaderValue::as_bytes);
-        if expects.is_some_and(|expects| !expects.eq_ignore_ascii_case(b"100-continue")) {
-            return Err(Refusal::ExpectRefused);
-        }
-        Ok(())
-    }
-
     /// An upload of known length may not rest for long; a stream may, as long as the route's idle timeout.
     fn body_idle(&self, headers: &HeaderMap, route: &Route) -> Duration {
         let known = headers.contains_key(CONTENT_LENGTH);
@@ -446,6 +421,32 @@ fn was_closed(error: &hyper::Error) -> bool {
     let io = error.source().and_then(|source| source.downcast_ref::<io::Error>()).map(io::Error::kind);
     let reset = [ErrorKind::ConnectionReset, ErrorKind::BrokenPipe, ErrorKind::ConnectionAborted];
     error.is_incomplete_message() || io.is_some_and(|kind| reset.contains(&kind))
+}
+
+/// What a request's head may not have, whatever its route.
+fn check(limits: &Limits, head: &Head, headers: &HeaderMap) -> Result<(), Refusal> {
+    let target = head.uri.path_and_query().map_or(0, |target| target.as_str().len());
+    if target > limits.target_bytes {
+        return Err(Refusal::TargetTooLong);
+    }
+    let bytes: usize = headers.iter().map(|(name, value)| name.as_str().len() + value.len() + 4).sum();
+    if headers.len() > limits.header_count || bytes > limits.header_bytes {
+        return Err(Refusal::HeadersTooLarge);
+    }
+    let method = head.method.as_str();
+    // Some servers do not mind the case of a method.
+    let refused = ["TRACE", "TRACK", "DEBUG"].iter().any(|refused| method.eq_ignore_ascii_case(refused));
+    if method.len() > METHOD_BYTES || refused {
+        return Err(Refusal::MethodRefused);
+    }
+    if headers.contains_key(ORIGIN) || headers.get(SEC_FETCH_SITE).is_some_and(is_a_page) {
+        return Err(Refusal::BrowserRefused);
+    }
+    let expects = headers.get(EXPECT).map(HeaderValue::as_bytes);
+    if expects.is_some_and(|expects| !expects.eq_ignore_ascii_case(b"100-continue")) {
+        return Err(Refusal::ExpectRefused);
+    }
+    Ok(())
 }
 
 fn find<'t>(table: &'t Table, target: &Target<'_>, client: ClientIndex) -> Option<&'t Route> {

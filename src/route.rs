@@ -14,11 +14,12 @@ use crate::authority::{Authority, Endpoint, Scheme};
 use crate::dial::Dialer;
 use crate::identity::{ClientIndex, Clients};
 use crate::name::{ClientName, RouteName, TokenName};
-use crate::policy::rule::Rules;
+use crate::path::{Canonical, PathError};
+use crate::policy::rule::{Rules, Ruling};
 use crate::policy::{self, Denied, Permit};
 use crate::tls::{self, Alpn, Security};
 use crate::token::{Placement, SlotReader};
-use crate::{path, usage};
+use crate::usage;
 
 /// `[[route]]`
 #[derive(Clone, PartialEq, Debug)]
@@ -114,13 +115,23 @@ impl Route {
         method: &http::Method,
         rest: &'a str,
     ) -> Result<Permit<'a>, NotAdmitted> {
-        let base = self.upstream.endpoint.path.trim_end_matches('/');
-        let path = if base.is_empty() {
-            self.rules.form.canonical(rest)?
-        } else {
-            self.rules.form.canonical(&format!("{base}{rest}"))?.into_owned()
-        };
+        let path = self.canonical(rest)?;
         Ok(policy::admit(self.clients.as_deref(), &self.rules, client, method, path)?)
+    }
+
+    /// The rule that decides such a request, for people to read; `None` where its path can be read in more than one way.
+    pub fn ruling(&self, method: &http::Method, rest: &str) -> Option<Ruling<'_>> {
+        Some(self.rules.ruling(method, &self.canonical(rest).ok()?))
+    }
+
+    /// The path that the upstream would get.
+    fn canonical<'a>(&self, rest: &'a str) -> Result<Canonical<'a>, PathError> {
+        let base = self.upstream.endpoint.path.trim_end_matches('/');
+        if base.is_empty() {
+            self.rules.form.canonical(rest)
+        } else {
+            Ok(self.rules.form.canonical(&format!("{base}{rest}"))?.into_owned())
+        }
     }
 
     pub fn cell(&self, client: ClientIndex) -> &Arc<usage::Cell> {
@@ -136,7 +147,7 @@ impl Route {
 #[derive(Debug, thiserror::Error)]
 pub enum NotAdmitted {
     #[error(transparent)]
-    Path(#[from] path::PathError),
+    Path(#[from] PathError),
     #[error("policy says no")]
     Denied(Denied),
 }

@@ -5,8 +5,11 @@ use std::io::Read;
 use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 
+use toml::de::DeTable;
+
 use super::environment::Environment;
 use super::problem::Problems;
+use crate::name::RouteName;
 
 /// The largest file that is read, in bytes.
 const MAX_BYTES: u64 = 4 * 1024 * 1024;
@@ -27,6 +30,19 @@ pub fn find(explicit: Option<&Path>, environment: &Environment) -> Result<PathBu
     // One that is there but cannot be read is the one: reading it will say why.
     let there = places.iter().find(|place| place.symlink_metadata().is_ok());
     there.cloned().ok_or_else(|| NotFound { places: places.clone() })
+}
+
+/// Where a rule stands in a config's text, as line and column from 1. `list` is `allow` or `deny`.
+pub fn place_of_rule(text: &str, route: &RouteName, list: &str, index: usize) -> Option<(usize, usize)> {
+    let table = DeTable::parse(text).ok()?;
+    let routes = table.get_ref().get("route")?.get_ref().as_array()?;
+    let mut routes = routes.iter().filter_map(|route| route.get_ref().as_table());
+    let named =
+        |table: &&DeTable<'_>| table.get("name").and_then(|name| name.get_ref().as_str()) == Some(route.as_str());
+    let start = routes.find(named)?.get(list)?.get_ref().as_array()?.get(index)?.span().start;
+    let before = text.get(..start)?;
+    let line = before.rsplit('\n').next()?;
+    Some((1 + before.matches('\n').count(), 1 + line.chars().count()))
 }
 
 /// There is no config where one is looked for.

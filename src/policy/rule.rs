@@ -63,6 +63,36 @@ impl Rules {
     }
 }
 
+/// The rule that decides a request, with its place among those of its list, from 0.
+#[derive(Clone, PartialEq, Debug)]
+pub enum Ruling<'a> {
+    AllowedByAny,
+    Allowed(usize, &'a Rule),
+    /// An allow rule covers it too.
+    Denied(usize, &'a Rule),
+    /// No allow rule covers it. These allow the path, with other methods.
+    NotAllowed(Vec<&'a Rule>),
+}
+
+impl Rules {
+    /// The rule behind what [`Rules::judge`] says: for people to read, where there is time to look.
+    pub fn ruling(&self, method: &Method, path: &Canonical<'_>) -> Ruling<'_> {
+        let allowed = match &self.allow {
+            Allow::Any => Ruling::AllowedByAny,
+            Allow::These(rules) => {
+                let fitting = rules.iter().enumerate().filter(|(_, rule)| rule.matches_exactly(path));
+                match fitting.clone().find(|(_, rule)| rule.covers(method)) {
+                    Some((at, rule)) => Ruling::Allowed(at, rule),
+                    None => return Ruling::NotAllowed(fitting.map(|(_, rule)| rule).collect()),
+                }
+            }
+        };
+        let mut deny = self.deny.iter().enumerate();
+        let denied = deny.find(|(_, rule)| rule.covers_widely(method) && rule.matches_widely(path));
+        denied.map_or(allowed, |(at, rule)| Ruling::Denied(at, rule))
+    }
+}
+
 /// The rules as written: `allow GET /repos/**, POST /repos/*/*/issues; deny DELETE /**`.
 impl fmt::Display for Rules {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -406,6 +436,28 @@ mod tests {
         assert_eq!(judge(&rules, "delete /a/x"), Err(Denied::Path));
         assert_eq!(judge(&rules, "DELETE /a/x"), Err(Denied::Path));
         assert_eq!(judge(&rules, "DELETE /b"), Err(Denied::Method));
+    }
+
+    #[test]
+    fn the_ruling_is_the_rule_behind_the_judgement() {
+        let rules = rules(Form::Strict, Some(&["GET /a/**", "POST /a/*", "PUT /a/*"]), &["* /b", "* /a/secret"]);
+        let ruling = |request: &str| {
+            let (method, path) = request.split_once(' ').expect(request);
+            let ruling = rules.ruling(&method.parse().expect(request), &Form::Strict.canonical(path).expect(request));
+            let passes = matches!(ruling, Ruling::Allowed(..) | Ruling::AllowedByAny);
+            assert_eq!(judge(&rules, request).is_ok(), passes, "{request}");
+            match ruling {
+                Ruling::AllowedByAny => "any".to_owned(),
+                Ruling::Allowed(at, rule) => format!("allow {at} {rule}"),
+                Ruling::Denied(at, rule) => format!("deny {at} {rule}"),
+                Ruling::NotAllowed(others) => others.iter().map(|rule| format!("not {rule};")).collect(),
+            }
+        };
+        assert_eq!(ruling("POST /a/x"), "allow 1 POST /a/*");
+        assert_eq!(ruling("HEAD /a/x"), "allow 0 GET /a/**");
+        assert_eq!(ruling("PUT /a/secret"), "deny 1 * /a/secret");
+        assert_eq!(ruling("DELETE /a/secret"), "not GET /a/**;not POST /a/*;not PUT /a/*;", "as the judgement says");
+        assert_eq!(ruling("GET /b"), "");
     }
 
     #[test]

@@ -123,6 +123,13 @@ impl Slot {
 #[derive(Clone)]
 pub struct SlotReader(Arc<Shared>);
 
+impl SlotReader {
+    /// Of a slot that nothing is ever published in: for judging requests without sending them.
+    pub fn of_nothing() -> Self {
+        slot().1
+    }
+}
+
 /// A generation that was usable when it was read.
 pub struct Usable(Guard<Arc<State>>);
 

@@ -1,0 +1,322 @@
+//! `explain`: what would become of a request, and which part of the config says so. Nothing is sent to an upstream or an
+//! issuer; of the running proxy only its metrics are asked, for the generation.
+
+use std::net::SocketAddr;
+use std::path::Path;
+use std::process::ExitCode;
+use std::sync::Arc;
+
+use anyhow::Context as _;
+use http::header::HOST;
+use http::uri::PathAndQuery;
+use http::{HeaderMap, HeaderValue, Method, Uri, Version};
+use serde_json::{Value, json};
+
+use super::{CONFIG, USAGE, runtime, say, telemetry};
+use crate::app::environment::Entrance;
+use crate::authority::Authority;
+use crate::clock::{Clock as _, SystemClock};
+use crate::config::{self, Config};
+use crate::dial::Dialer;
+use crate::identity::{ClientIndex, Clients};
+use crate::metrics::Metrics;
+use crate::name::{ClientName, RouteName, TokenName};
+use crate::policy::rule::Ruling;
+use crate::proxy::{self, Explanation, Head, Refusal};
+use crate::route::{Ingredients, RouteToken, Table};
+use crate::token::{self, Absent, SlotReader};
+use crate::usage;
+
+/// What is asked.
+pub struct Question {
+    pub method: Method,
+    pub url: String,
+    pub client: Option<ClientName>,
+}
+
+pub fn explain(path: &Path, config: &Config, question: &Question, json: bool) -> ExitCode {
+    let table = match table(config) {
+        Ok(table) => table,
+        Err(error) => {
+            eprintln!("countersign: {error:#}");
+            return ExitCode::from(CONFIG);
+        }
+    };
+    match judge(path, config, &table, question) {
+        Ok(verdict) => {
+            say(&if json { format!("{:#}", verdict.to_json(question)) } else { verdict.to_text(question) });
+            if verdict.refusal.is_none() { ExitCode::SUCCESS } else { ExitCode::FAILURE }
+        }
+        Err(error) => {
+            eprintln!("countersign: {error:#}");
+            ExitCode::from(USAGE)
+        }
+    }
+}
+
+/// All that there is to tell.
+struct Verdict {
+    client: ClientName,
+    way: &'static str,
+    /// The route's name, and the URL that its upstream would get or the upstream itself.
+    route: Option<(String, String)>,
+    rule: Option<Rule>,
+    token: Option<Live>,
+    refusal: Option<Refusal>,
+}
+
+struct Rule {
+    text: String,
+    place: Option<String>,
+}
+
+/// A token, as the running proxy has it.
+struct Live {
+    name: TokenName,
+    placement: String,
+    /// The generation and the state, or why they are not known.
+    running: Result<(Option<u64>, String), String>,
+}
+
+fn judge(path: &Path, config: &Config, table: &Table, question: &Question) -> anyhow::Result<Verdict> {
+    let (request, way) = Request::of(question, config)?;
+    let client = client(&table.clients, question.client.as_ref())?;
+    let Request { head, headers, port } = &request;
+    let Explanation { route, ruling, outcome } =
+        proxy::explain(table, &config.proxy.limits, client, head, headers, *port);
+    let token = route.and_then(|route| route.token.as_ref());
+    let token = token.and_then(|wanted| config.tokens.iter().find(|token| token.name == wanted.name));
+    let live = token.map(|token| Live::ask(token, config));
+    let upstream = route.map(|route| {
+        let upstream = &route.upstream.endpoint;
+        let url = match &outcome {
+            Ok(target) => {
+                format!("{}://{}{target}", upstream.scheme, upstream.authority.to_header(upstream.scheme))
+            }
+            Err(_) => upstream.to_string(),
+        };
+        (route.name.to_string(), url)
+    });
+    let refusal = outcome.err().or_else(|| refusal_of(token?, live.as_ref()?));
+    let rule = route.zip(ruling).map(|(route, ruling)| Rule::of(ruling, path, &route.name));
+    Ok(Verdict { client: table.clients.name(client).clone(), way, route: upstream, rule, token: live, refusal })
+}
+
+/// A request as it would come in.
+struct Request {
+    head: Head,
+    headers: HeaderMap,
+    port: Option<u16>,
+}
+
+impl Request {
+    /// The request that an app makes for this URL, and how it comes to us.
+    fn of(question: &Question, config: &Config) -> anyhow::Result<(Self, &'static str)> {
+        let Question { method, url, .. } = question;
+        let entrance = Entrance::of(&config.proxy.listen).map(Entrance::address);
+        let uri: Uri = url.parse().context("this is not a URL that can be requested")?;
+        let own_host = entrance.map_or_else(|| "localhost".to_owned(), |address| address.to_string());
+        let named = uri.authority().map(ToString::to_string);
+        let host = named.clone().unwrap_or(own_host);
+        // User info stays with the client that reads the URL.
+        let host = host.rsplit('@').next().unwrap_or_default();
+        let headers = HeaderMap::from_iter([(HOST, HeaderValue::from_str(host)?)]);
+        let port = port_of(host, config).or(entrance.map(|address| address.port()));
+        let (uri, way) = if *method == Method::CONNECT {
+            anyhow::ensure!(
+                uri.scheme().is_none() && named.is_some(),
+                "CONNECT has a host and a port, as in api.example.com:443"
+            );
+            (uri, "a tunnel (HTTPS_PROXY)")
+        } else if named.is_some() && uri.scheme().is_none() {
+            anyhow::bail!("a URL begins with http:// or https://, or with a slash for a path at the proxy itself");
+        } else if named.is_none() || is_ours(host, port) {
+            let target = uri.path_and_query().cloned().unwrap_or(PathAndQuery::from_static("/"));
+            (Uri::from(target), "a base URL")
+        } else if uri.scheme_str() == Some("https") {
+            (uri, "the upstream's own URL, which an app asks for with http:// (HTTP_PROXY)")
+        } else {
+            (uri, "a URL as it is (HTTP_PROXY)")
+        };
+        Ok((Self { head: Head { method: method.clone(), uri, version: Version::HTTP_11 }, headers, port }, way))
+    }
+}
+
+/// The port that a URL of our own names.
+fn port_of(host: &str, config: &Config) -> Option<u16> {
+    let port = Authority::parse(host, 80).ok()?.port;
+    let listens = |address: &SocketAddr| address.port() == port;
+    let listen = config.proxy.listen.iter().filter_map(|address| match address {
+        proxy::Address::Tcp(address) => Some(address),
+        proxy::Address::Unix(_) => None,
+    });
+    listen.into_iter().any(listens).then_some(port)
+}
+
+/// Whether a client that obeys no proxy variable would bring this request to us.
+fn is_ours(host: &str, port: Option<u16>) -> bool {
+    let Ok(named) = Authority::parse(host, 80) else { return false };
+    let local = named.host.is_loopback_name() || named.host.label_of_localhost().is_some();
+    local && (port.is_none() || Some(named.port) == port)
+}
+
+/// The table that `run` would have, but for its tokens' generations.
+fn table(config: &Config) -> anyhow::Result<Table> {
+    let find = |name: &TokenName| {
+        let token = config.tokens.iter().find(|token| token.name == *name)?;
+        Some(RouteToken { name: name.clone(), placement: token.placement.clone(), reader: SlotReader::of_nothing() })
+    };
+    let ingredients = Ingredients {
+        clients: Clients::new(config.clients.clone(), rustix::process::geteuid().as_raw()),
+        dialer: Arc::new(Dialer::new(config.destinations.clone(), Vec::new())),
+        acquire_timeout: config.proxy.acquire_timeout,
+        refuse_without_trail: false,
+        metrics: &usage::Metrics::register(&Metrics::new()?)?,
+        token: &find,
+        before: None,
+        keep_upstreams: false,
+    };
+    Ok(Table::new(&config.routes, ingredients)?)
+}
+
+/// The client that is named, or the only one.
+fn client(clients: &Clients, named: Option<&ClientName>) -> anyhow::Result<ClientIndex> {
+    let mut names = clients.names();
+    let known = || clients.names().map(ClientName::as_str).collect::<Vec<_>>().join(", ");
+    let name = match (named, names.next(), names.next()) {
+        (Some(named), ..) => named,
+        (None, Some(only), None) => only,
+        _ => anyhow::bail!("there is more than one client: name it with --client; there are {}", known()),
+    };
+    clients.find(name).with_context(|| format!("there is no client {name}; there are: {}", known()))
+}
+
+impl Rule {
+    fn of(ruling: Ruling<'_>, path: &Path, route: &RouteName) -> Self {
+        let place = |list: &str, index| {
+            let (line, column) = config::place_of_rule(&std::fs::read_to_string(path).ok()?, route, list, index)?;
+            Some(format!("{}:{line}:{column}", path.display()))
+        };
+        match ruling {
+            Ruling::AllowedByAny => Self { text: "allow \"any\"".to_owned(), place: None },
+            Ruling::Allowed(at, rule) => Self { text: format!("allow \"{rule}\""), place: place("allow", at) },
+            Ruling::Denied(at, rule) => Self { text: format!("deny \"{rule}\""), place: place("deny", at) },
+            Ruling::NotAllowed(others) if others.is_empty() => {
+                Self { text: "no rule of `allow` covers the path".to_owned(), place: None }
+            }
+            Ruling::NotAllowed(others) => {
+                let others: Vec<String> = others.iter().map(|rule| format!("\"{rule}\"")).collect();
+                let text =
+                    format!("no rule of `allow` covers the method; the path is allowed by {}", others.join(", "));
+                Self { text, place: None }
+            }
+        }
+    }
+}
+
+impl Live {
+    fn ask(token: &token::Settings, config: &Config) -> Self {
+        let address = telemetry::address(config);
+        let running = runtime().and_then(|runtime| runtime.block_on(telemetry::get(address, "/metrics")));
+        let running = match running {
+            Ok(answer) => Self::of(&token.name, &answer.text)
+                .ok_or_else(|| format!("the proxy at {address} does not have this token: does it run on this config?")),
+            Err(error) => Err(format!("the proxy is not running ({address}: {error:#})")),
+        };
+        let placement = &token.placement;
+        let placement = format!("{}: {}TOKEN{}", placement.header, placement.before, placement.after);
+        Self { name: token.name.clone(), placement, running }
+    }
+
+    /// What a scrape says of a token.
+    fn of(name: &TokenName, scrape: &str) -> Option<(Option<u64>, String)> {
+        let own = format!("token=\"{name}\"");
+        let samples = |family: &'static str| {
+            let lines =
+                scrape.lines().filter_map(move |line| line.strip_prefix(family)?.strip_prefix('{')?.split_once("} "));
+            lines.filter(|(labels, _)| labels.split(',').any(|label| label == own))
+        };
+        let (labels, _) = samples("countersign_token_state").find(|(_, value)| *value == "1")?;
+        let state = labels.split(',').find_map(|label| label.strip_prefix("state=\"")?.strip_suffix('"'))?;
+        let generation = samples("countersign_token_generation").find_map(|(_, value)| value.parse().ok());
+        Some((generation, state.to_owned()))
+    }
+}
+
+/// What a token that has no live generation makes of a request that policy lets pass.
+fn refusal_of(token: &token::Settings, live: &Live) -> Option<Refusal> {
+    if token.grant_ends <= SystemClock.now().wall {
+        return Some(Absent::Retired.into());
+    }
+    let (_, state) = live.running.as_ref().ok()?;
+    match state.as_str() {
+        "provisioning" => Some(Absent::Pending.into()),
+        "expired" => Some(Absent::Expired { retry_after: None }.into()),
+        "retired" => Some(Absent::Retired.into()),
+        _ => None,
+    }
+}
+
+impl Verdict {
+    fn to_text(&self, question: &Question) -> String {
+        let Question { method, url, .. } = question;
+        let outcome = if self.refusal.is_some() { "is refused" } else { "passes" };
+        let mut lines = vec![format!("{method} {url} {outcome}")];
+        let mut line = |what: &str, text: String| lines.push(format!("  {what:<12}{text}"));
+        if let Some(refusal) = &self.refusal {
+            line("reason", refusal.reason().to_owned());
+            line("status", refusal.status().to_string());
+            line("detail", refusal.to_string());
+        }
+        line("by way of", self.way.to_owned());
+        line("client", self.client.to_string());
+        if let Some((name, upstream)) = &self.route {
+            line("route", format!("{name} -> {upstream}"));
+        }
+        if let Some(Rule { text, place }) = &self.rule {
+            line("rule", place.as_ref().map_or_else(|| text.clone(), |place| format!("{text} ({place})")));
+        }
+        match &self.token {
+            None if self.route.is_some() => line("token", "none: the request passes without one".to_owned()),
+            None => {}
+            Some(Live { name, placement, running }) => {
+                line("token", name.to_string());
+                line("placement", placement.clone());
+                line(
+                    "generation",
+                    match running {
+                        Ok((Some(number), state)) => format!("{number}, {state}"),
+                        Ok((None, state)) => format!("none, {state}"),
+                        Err(why) => format!("not known: {why}"),
+                    },
+                );
+            }
+        }
+        lines.join("\n")
+    }
+
+    fn to_json(&self, question: &Question) -> Value {
+        let refusal = self.refusal.as_ref().map(|refusal| {
+            json!({ "reason": refusal.reason(), "status": refusal.status().as_u16(), "detail": refusal.to_string() })
+        });
+        let token = self.token.as_ref().map(|Live { name, placement, running }| {
+            let (generation, state) = running.as_ref().map_or((None, None), |(number, state)| (*number, Some(state)));
+            json!({
+                "name": name, "placement": placement, "generation": generation, "state": state,
+                "not_known": running.as_ref().err(),
+            })
+        });
+        json!({
+            "method": question.method.as_str(),
+            "url": question.url,
+            "passes": self.refusal.is_none(),
+            "refusal": refusal,
+            "by_way_of": self.way,
+            "client": self.client,
+            "route": self.route.as_ref().map(|(name, _)| name),
+            "upstream": self.route.as_ref().map(|(_, upstream)| upstream),
+            "rule": self.rule.as_ref().map(|Rule { text, place }| json!({ "text": text, "place": place })),
+            "token": token,
+        })
+    }
+}

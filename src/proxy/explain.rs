@@ -1,0 +1,45 @@
+//! What would become of a request, without sending it.
+//!
+//! Invariant: it is judged by the functions that the request path calls, in the same order, on a table made of the same
+//! config; what differs is that the client is named, not recognised, and that nothing is dialled.
+
+use http::HeaderMap;
+
+use super::{Head, Limits, Refusal, Target, check, find, path_and_query};
+use crate::identity::ClientIndex;
+use crate::policy::Denied;
+use crate::policy::rule::Ruling;
+use crate::route::{NotAdmitted, Route, Table};
+
+pub struct Explanation<'t> {
+    pub route: Option<&'t Route>,
+    /// None where no rule was asked.
+    pub ruling: Option<Ruling<'t>>,
+    /// The path and query that the upstream would get, if policy lets the request pass.
+    pub outcome: Result<String, Refusal>,
+}
+
+/// Judges a request of this client. `port` is the one that it comes in on; unix sockets have none.
+pub fn explain<'t>(
+    table: &'t Table,
+    limits: &Limits,
+    client: ClientIndex,
+    head: &Head,
+    headers: &HeaderMap,
+    port: Option<u16>,
+) -> Explanation<'t> {
+    let (mut route, mut ruling) = (None, None);
+    let mut judge = || {
+        check(limits, head, headers)?;
+        let target = Target::of(head, headers, port)?;
+        let found = find(table, &target, client).ok_or(Refusal::NoRoute)?;
+        route = Some(found);
+        let permit = found.admit(client, &head.method, target.rest);
+        if !matches!(permit, Err(NotAdmitted::Denied(Denied::Client))) {
+            ruling = found.ruling(&head.method, target.rest);
+        }
+        Ok(path_and_query(&permit?, target.query)?.to_string())
+    };
+    let outcome = judge();
+    Explanation { route, ruling, outcome }
+}

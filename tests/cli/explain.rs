@@ -1,0 +1,154 @@
+//! `explain`
+
+use std::io::{Read as _, Write as _};
+
+use serde_json::{Value, json};
+
+use crate::support::{Ended, Place};
+
+/// The example with a route whose upstream has names, and two clients.
+fn place() -> Place {
+    Place::new(
+        r#"
+[[route]]
+name = "hub"
+upstream = "https://api.example.com"
+allow = "any"
+clients = ["app"]
+[[client]]
+name = "app"
+uid = 1000
+[[client]]
+name = "batch"
+uid = 1001
+"#,
+    )
+}
+
+fn explain(place: &Place, question: &str) -> Ended {
+    let arguments = ["explain", "--client", "app", "--json"].into_iter().chain(question.split(' '));
+    place.run(&arguments.collect::<Vec<_>>())
+}
+
+fn reason(answer: &Value) -> &str {
+    answer["refusal"]["reason"].as_str().unwrap_or("none")
+}
+
+#[test]
+fn each_way_in_leads_to_its_route() {
+    let place = place();
+    let port = place.proxy.port();
+    for (question, route, upstream) in [
+        ("GET http://127.0.0.1:PORT/api/things/1?x=y", "api", "http://127.0.0.1:1/things/1?x=y"),
+        ("GET http://localhost:PORT/api/things/1", "api", "http://127.0.0.1:1/things/1"),
+        ("GET http://api.localhost:PORT/things/1", "api", "http://127.0.0.1:1/things/1"),
+        ("GET /api/things/1", "api", "http://127.0.0.1:1/things/1"),
+        ("POST http://api.example.com/x", "hub", "https://api.example.com/x"),
+        ("GET https://api.example.com/x", "hub", "https://api.example.com/x"),
+    ] {
+        let ended = explain(&place, &question.replace("PORT", &port.to_string()));
+        assert_eq!(ended.code, 0, "{question}: {}{}", ended.out, ended.err);
+        let answer = ended.json();
+        assert_eq!((&answer["route"], &answer["upstream"]), (&json!(route), &json!(upstream)), "{question}");
+        assert_eq!((&answer["passes"], &answer["client"]), (&json!(true), &json!("app")), "{question}");
+    }
+}
+
+#[test]
+fn a_refusal_has_the_words_that_the_proxy_has() {
+    let place = Place::new("");
+    let _proxy = place.start();
+    for (question, host, expected) in [
+        ("GET /none/x", "localhost", "no_route"),
+        ("GET /api/other", "localhost", "path_denied"),
+        ("PUT /api/things", "localhost", "method_denied"),
+        ("GET /api/things/secret", "localhost", "path_denied"),
+        ("GET /api/things/%2e%2e/x", "localhost", "path_ambiguous"),
+        ("TRACE /api/things", "localhost", "method_refused"),
+        ("GET http://elsewhere.example/things", "elsewhere.example", "no_route"),
+        ("GET http://elsewhere.example:080/things", "elsewhere.example:080", "host_mismatch"),
+        ("CONNECT api.example.com:443", "api.example.com:443", "tunnel_denied"),
+    ] {
+        let arguments = ["explain", "--json"].into_iter().chain(question.split(' '));
+        let ended = place.run(&arguments.collect::<Vec<_>>());
+        assert_eq!(ended.code, 1, "{question}: {}{}", ended.out, ended.err);
+        let told = ended.json()["refusal"].clone();
+        let answer = ask(&place, &format!("{question} HTTP/1.1\r\nhost: {host}\r\nconnection: close\r\n\r\n"));
+        for word in ["reason", "status", "detail"] {
+            assert_eq!(told[word], answer[word], "{question}: {told} {answer}");
+        }
+        assert_eq!(told["reason"], expected, "{question}");
+    }
+}
+
+#[test]
+fn a_route_is_not_for_every_client() {
+    let other = place().run(&["explain", "GET", "/hub/x", "--client", "batch", "--json"]);
+    assert_eq!(other.code, 1);
+    let told = other.json();
+    assert_eq!(reason(&told), "route_denied");
+    assert_eq!((&told["rule"], &told["route"]), (&Value::Null, &json!("hub")));
+}
+
+/// The body of what the proxy answers.
+fn ask(place: &Place, request: &str) -> Value {
+    let mut stream = std::net::TcpStream::connect(place.proxy).expect("the proxy listens");
+    stream.write_all(request.as_bytes()).expect("sent");
+    let mut answer = String::new();
+    stream.read_to_string(&mut answer).expect("an answer");
+    let (_, body) = answer.split_once("\r\n\r\n").expect("a head");
+    serde_json::from_str(body).unwrap_or_else(|error| panic!("{error}: {answer}"))
+}
+
+#[test]
+fn the_rule_is_shown_with_its_place() {
+    let place = place();
+    let config = place.path("countersign.toml").display().to_string();
+    let shown = place.run(&["explain", "POST", "/api/things", "--client", "app"]).ok();
+    let text = std::fs::read_to_string(&config).expect("the config");
+    let line = 1 + text.lines().position(|line| line.starts_with("allow = [\"GET /things")).expect("the rule's line");
+    let column = 1 + "allow = [\"GET /things/**\", ".len();
+    let rule = format!("  rule        allow \"POST /things\" ({config}:{line}:{column})\n");
+    assert!(shown.contains(&rule), "{rule}{shown}");
+
+    let denied = explain(&place, "GET /api/things/secret").json();
+    assert_eq!(denied["rule"]["text"], "deny \"* /things/secret\"");
+    assert_eq!(denied["rule"]["place"], format!("{config}:{}:9", line + 1));
+    let others = explain(&place, "PUT /api/things").json();
+    let expected = "no rule of `allow` covers the method; the path is allowed by \"GET /things/**\", \"POST /things\"";
+    assert_eq!(others["rule"]["text"], expected);
+    assert_eq!(explain(&place, "GET /none/x").json()["rule"], Value::Null);
+}
+
+#[test]
+fn the_generation_is_the_running_proxys() {
+    let place = place();
+    let offline = explain(&place, "GET /api/things/1").json();
+    assert_eq!(offline["passes"], true);
+    let why = offline["token"]["not_known"].as_str().expect("a reason");
+    assert!(why.starts_with("the proxy is not running"), "{why}");
+
+    let _proxy = place.start();
+    let waiting = explain(&place, "GET /api/things/1");
+    assert_eq!((waiting.code, reason(&waiting.json())), (1, "token_pending"));
+    place.write("token", "the-token");
+    place.run(&["wait"]).ok();
+    let live = explain(&place, "GET /api/things/1").json();
+    assert_eq!((&live["token"]["generation"], &live["token"]["state"]), (&json!(1), &json!("active")));
+    assert_eq!(live["token"]["placement"], "authorization: Bearer TOKEN");
+}
+
+#[test]
+fn a_question_that_cannot_be_asked_is_a_usage_error() {
+    let place = place();
+    for (arguments, expected) in [
+        (&["explain", "GET", "/api/things"][..], "name it with --client; there are app, batch"),
+        (&["explain", "GET", "/api/things", "--client", "none"], "there is no client none; there are: app, batch"),
+        (&["explain", "GET", "api.example.com", "--client", "app"], "a URL begins with"),
+        (&["explain", "GET", "http://a b/", "--client", "app"], "not a URL"),
+        (&["explain", "CONNECT", "https://a.example/", "--client", "app"], "CONNECT has a host and a port"),
+    ] {
+        let said = place.run(arguments).failed(64);
+        assert!(said.contains(expected), "{arguments:?}: {said}");
+    }
+}
