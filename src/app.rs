@@ -2,13 +2,14 @@
 //!
 //! ```text
 //!  Config ─▶ App::bind ─▶ Bound { addresses } ─▶ run(shutdown) ─▶ drained
-//!                            └▶ Handle: reload, rotate
+//!                            └▶ Handle: reload, rotate ◀─ Reloads: the file, when it changes
 //! ```
 //!
 //! Invariants: nothing is let in before the trail has it; a configuration takes effect whole, in one swap, or not at all.
 
 pub mod environment;
 mod house;
+mod reload;
 
 use std::future::Future;
 use std::net::SocketAddr;
@@ -20,6 +21,7 @@ use tokio::net::TcpListener;
 use tokio::sync::watch;
 
 pub use house::{DraftError, Handle, ReloadError, RotateNamedError};
+pub use reload::Reloads;
 
 use crate::audit::{self, Event};
 use crate::clock::Clock;

@@ -38,7 +38,7 @@ use crate::name::ClientName;
 use crate::{audit, dial, identity, telemetry};
 
 pub use environment::Environment;
-pub use load::{LoadError, NotFound, find, place_of_rule};
+pub use load::{LoadError, NotFound, Text, find, place_of_rule};
 pub use problem::{Problem, Problems, Severity};
 pub use value::duration;
 
@@ -55,6 +55,8 @@ pub struct Config {
     pub scrape: SocketAddr,
     pub state_dir: PathBuf,
     pub audit: audit::Settings,
+    /// Whether the file takes effect when it changes, or only when it is asked for.
+    pub watch: bool,
     /// Empty: the one implicit client.
     pub clients: Vec<identity::Settings>,
     pub tokens: Vec<crate::token::Settings>,
@@ -71,11 +73,19 @@ impl Config {
     /// # Errors
     /// When the file cannot be read or could have been written by others, and with all the problems in it.
     pub fn load(path: &Path, environment: &Environment) -> Result<Self, LoadError> {
-        let text = load::read(path, environment.uid)?;
+        Self::understand(&Text::read(path, environment.uid)?, environment)
+    }
+
+    /// As [`Config::load`], of a file whose text was read already.
+    ///
+    /// # Errors
+    /// As [`Config::load`].
+    pub fn understand(text: &Text, environment: &Environment) -> Result<Self, LoadError> {
+        let path = text.path();
         let absolute =
             std::path::absolute(path).map_err(|error| LoadError::Unreadable { path: path.to_owned(), error })?;
         let base = absolute.parent().unwrap_or(Path::new("/"));
-        Self::parse(&text, &path.display().to_string(), base, environment).map_err(LoadError::Problems)
+        Self::parse(text.as_str(), &path.display().to_string(), base, environment).map_err(LoadError::Problems)
     }
 
     /// Reads a text. `file` names it in problems; relative paths in it start from `base`.
@@ -140,6 +150,7 @@ fn sections<'a>(
         scrape: scrape.into_inner(),
         state_dir,
         audit,
+        watch: proxy.watch,
         clients: clients?,
         tokens: tokens.into_iter().map(|token| token.settings).collect::<Option<_>>()?,
         routes: routes.into_iter().map(|route| route.settings).collect::<Option<_>>()?,
@@ -225,6 +236,7 @@ fn report_syntax(report: &Report<'_>, text: &str, errors: &[toml::de::Error]) {
     }
 }
 
+/// SHA-256, in hex.
 fn sha256(text: &str) -> String {
     let digest = digest::digest(&digest::SHA256, text.as_bytes());
     digest.as_ref().iter().map(|byte| format!("{byte:02x}")).collect()

@@ -1,19 +1,22 @@
 //! `run`: the proxy until it is told to stop. SIGTERM and SIGINT drain, a second one ends at once, SIGHUP reloads.
 
-use std::path::{Path, PathBuf};
+use std::convert::Infallible;
+use std::path::Path;
 use std::sync::Arc;
 
 use anyhow::Context as _;
 use tokio::signal::unix::{Signal, SignalKind, signal};
+use tokio::sync::Notify;
 
 use super::process;
-use crate::app::{App, Handle};
+use crate::app::{App, Reloads};
 use crate::clock::{Clock, SystemClock};
-use crate::config::{Config, Environment, LoadError, Severity};
+use crate::config::{Config, Environment};
 use crate::signals::Stop;
 use crate::telemetry::Log;
 
 pub fn run(path: &Path, config: Config) -> anyhow::Result<()> {
+    let environment = Environment::of_this_process(SystemClock.now());
     let log = Log::open(&config.telemetry).context("cannot open the log")?;
     process::settle();
     for warning in &config.warnings {
@@ -21,43 +24,28 @@ pub fn run(path: &Path, config: Config) -> anyhow::Result<()> {
         tracing::warn!(file = %path.display(), line, help, "{}", warning.message);
     }
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
-    runtime.block_on(async {
+    let outcome = runtime.block_on(async {
         let stop = Stop::listen()?;
         let hangup = signal(SignalKind::hangup())?;
-        let bound = App::bind(config, Arc::new(SystemClock), Some(&log)).await?;
-        let reloads = reload_on(hangup, bound.handle(), path.to_owned());
+        let clock: Arc<dyn Clock> = Arc::new(SystemClock);
+        let bound = App::bind(config.clone(), clock.clone(), Some(&log)).await?;
+        let reloads = Reloads::new(bound.handle(), path.to_owned(), &config, environment, clock);
+        let asked = Arc::new(Notify::new());
         tokio::select! {
             outcome = bound.run(stop.asked()) => Ok(outcome?),
-            never = reloads => match never {},
+            never = reloads.run(asked.clone()) => match never {},
+            never = forward(hangup, &asked) => match never {},
         }
-    })
+    });
+    // A folder that does not answer must not hold the end up.
+    runtime.shutdown_background();
+    outcome
 }
 
-/// Loads the file again at each signal. Whatever is wrong with it, the running configuration goes on.
-async fn reload_on(mut hangup: Signal, handle: Handle, path: PathBuf) -> std::convert::Infallible {
-    loop {
-        if hangup.recv().await.is_none() {
-            std::future::pending::<()>().await;
-        }
-        match Config::load(&path, &Environment::of_this_process(SystemClock.now())) {
-            Ok(config) => {
-                if let Err(error) = handle.reload(&config).await {
-                    tracing::error!(file = %path.display(), %error, "the new config is not taken: the old one goes on");
-                }
-            }
-            Err(error) => {
-                let problems = match &error {
-                    LoadError::Problems(problems) => {
-                        problems.iter().filter(|problem| problem.severity == Severity::Error).count()
-                    }
-                    _ => 1,
-                };
-                handle.refused(problems);
-                tracing::error!(file = %path.display(), problems, "the new config is not taken: the old one goes on");
-                for line in error.to_string().lines() {
-                    tracing::error!("{line}");
-                }
-            }
-        }
+/// Each signal asks for a reload; several that come at once ask for one.
+async fn forward(mut hangup: Signal, asked: &Notify) -> Infallible {
+    while hangup.recv().await.is_some() {
+        asked.notify_one();
     }
+    std::future::pending().await
 }

@@ -9,6 +9,7 @@ use toml::de::DeTable;
 
 use super::environment::Environment;
 use super::problem::Problems;
+use super::sha256;
 use crate::name::RouteName;
 
 /// The largest file that is read, in bytes.
@@ -110,8 +111,42 @@ impl LoadError {
     }
 }
 
+/// The text of a config file that could be read, and that nobody else could have written.
+pub struct Text {
+    path: PathBuf,
+    text: String,
+}
+
+impl Text {
+    /// Reads a file, for a proxy of this user.
+    ///
+    /// # Errors
+    /// When it cannot be read, or could have been written by others.
+    pub fn read(path: &Path, uid: u32) -> Result<Self, LoadError> {
+        Ok(Self { path: path.to_owned(), text: read(path, uid)? })
+    }
+
+    pub fn path(&self) -> &Path {
+        &self.path
+    }
+
+    pub fn as_str(&self) -> &str {
+        &self.text
+    }
+
+    /// As [`super::Config::digest`].
+    pub fn digest(&self) -> String {
+        sha256(&self.text)
+    }
+
+    /// Whether nothing is written there.
+    pub fn is_blank(&self) -> bool {
+        self.text.trim().is_empty()
+    }
+}
+
 /// Reads the file, after symbolic links: what is judged is what was opened.
-pub(super) fn read(path: &Path, uid: u32) -> Result<String, LoadError> {
+fn read(path: &Path, uid: u32) -> Result<String, LoadError> {
     let unreadable = |error: std::io::Error| match error.kind() {
         std::io::ErrorKind::NotFound => LoadError::Missing(path.to_owned()),
         _ => LoadError::Unreadable { path: path.to_owned(), error },

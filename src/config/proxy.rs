@@ -22,6 +22,7 @@ const HOUR: Duration = Duration::from_secs(3600);
 pub struct Proxy {
     pub settings: Settings,
     pub listen: Vec<Spanned<Address>>,
+    pub watch: bool,
     pub destinations: Destinations,
 }
 
@@ -37,9 +38,10 @@ pub fn read(mut section: Section<'_>, context: &Context<'_>) -> Proxy {
             .unwrap_or(Duration::from_secs(10)),
         limits: limits(section.table("limits", "[proxy.limits]")),
     };
+    let watch = section.boolean("watch").unwrap_or(true);
     let destinations = destinations(section.table("destinations", "[proxy.destinations]"));
     section.finish();
-    Proxy { settings, listen, destinations }
+    Proxy { settings, listen, watch, destinations }
 }
 
 fn limits(mut section: Section<'_>) -> Limits {

@@ -110,6 +110,7 @@ fn what_is_not_written_has_safe_defaults() {
     assert_eq!(config.proxy.listen, [Address::Tcp((Ipv4Addr::LOCALHOST, 8080).into())]);
     assert_eq!((config.proxy.workers, config.proxy.drain), (2, seconds(30)));
     assert_eq!((config.proxy.limits.header_bytes, config.proxy.limits.connections), (32768, 10_000));
+    assert!(config.watch);
     assert_eq!(config.destinations.allow, []);
     assert_eq!(config.scrape, (Ipv4Addr::LOCALHOST, 9180).into());
     assert_eq!(config.audit.dir, Path::new("/home/proxy/.local/state/countersign/audit"));
@@ -131,6 +132,7 @@ fn every_key_reaches_the_settings() {
     let config = good(FULL);
     assert_eq!(config.proxy.listen[2], Address::Unix("/etc/countersign/proxy.sock".into()));
     assert_eq!(config.proxy.limits.body_timeout, Duration::from_millis(250));
+    assert!(!config.watch);
     assert_eq!(config.destinations.allow.len(), 2);
     assert_eq!((config.telemetry.format, config.telemetry.access), (telemetry::Format::Json, false));
     assert_eq!(config.audit.dir, Path::new("/var/log/countersign"));

@@ -17,9 +17,10 @@ pub const PREFIX: &str = "COUNTERSIGN_";
 pub const SEPARATOR: &str = "__";
 
 /// The keys that a variable may set.
-const KEYS: [&str; 15] = [
+const KEYS: [&str; 16] = [
     "proxy.workers",
     "proxy.drain",
+    "proxy.watch",
     "proxy.acquire_timeout",
     "proxy.limits.connections",
     "proxy.limits.header_bytes",

@@ -18,4 +18,5 @@ mod reload;
 mod rotation;
 mod sources;
 mod support;
+mod watch;
 mod ways_in;

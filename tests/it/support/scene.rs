@@ -6,17 +6,17 @@ use std::sync::Arc;
 use std::thread::JoinHandle;
 use std::time::Duration;
 
-use countersign::app::{App, Handle, ReloadError, RotateNamedError, RunError};
+use countersign::app::{App, Handle, ReloadError, Reloads, RotateNamedError, RunError};
 use countersign::clock::ManualClock;
 use countersign::proxy::Address;
 use serde_json::Value;
 use tempfile::TempDir;
 use tokio::runtime;
-use tokio::sync::oneshot;
+use tokio::sync::{Notify, oneshot};
 
 use super::client::Answer;
 use super::scrape::Scrape;
-use super::{Client, Setup, log, soon, trail, wait_until};
+use super::{Client, Setup, log, setup, soon, trail, wait_until};
 
 pub struct Scene {
     pub proxy: SocketAddr,
@@ -155,6 +155,17 @@ impl Scene {
         let (handle, config) = (self.handle.clone(), setup.config(self.folder()));
         let reloading = self.control.spawn(async move { handle.reload(&config).await });
         soon("a reload", reloading).await.expect("no panic")
+    }
+
+    /// Has the app look after this file, as `run` does, with `running` in force. What is returned is its SIGHUP.
+    pub fn watch(&self, file: &Path, running: &Setup) -> Arc<Notify> {
+        let config = running.config(self.folder());
+        let clock = self.clock.clone();
+        let reloads = Reloads::new(self.handle.clone(), file.to_owned(), &config, setup::environment(), clock);
+        let asks = Arc::new(Notify::new());
+        // Sooner than in earnest, so that the tests do not take their time.
+        self.control.spawn(reloads.each(Duration::from_millis(100)).run(asks.clone()));
+        asks
     }
 
     /// Rotates a token now.

@@ -183,17 +183,21 @@ dir = "state"
     /// As the app reads it, in this folder.
     pub fn config(&self, folder: &Path) -> Config {
         let text = self.text();
-        let environment = Environment {
-            uid: rustix::process::geteuid().as_raw(),
-            cores: 2,
-            now: SystemClock.now().wall,
-            ..Environment::default()
-        };
-        Config::parse(&text, "it.toml", folder, &environment).unwrap_or_else(|problems| panic!("{text}\n{problems}"))
+        Config::parse(&text, "it.toml", folder, &environment()).unwrap_or_else(|problems| panic!("{text}\n{problems}"))
     }
 
     pub async fn start(&self) -> Scene {
         Scene::start(self).await
+    }
+}
+
+/// What the app's defaults are taken from.
+pub fn environment() -> Environment {
+    Environment {
+        uid: rustix::process::geteuid().as_raw(),
+        cores: 2,
+        now: SystemClock.now().wall,
+        ..Environment::default()
     }
 }
 
