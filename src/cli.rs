@@ -2,6 +2,7 @@
 
 mod env;
 mod explain;
+mod paper;
 mod process;
 mod run;
 mod telemetry;
@@ -97,6 +98,14 @@ enum Command {
         #[arg(long)]
         json: bool,
     },
+    /// Print what a shell needs to complete the commands
+    Completions { shell: clap_complete::Shell },
+    /// Print the manual, in roff
+    Man {
+        /// Write a page for each command into this folder instead
+        #[arg(long, value_name = "FOLDER")]
+        dir: Option<PathBuf>,
+    },
     /// Print what this is
     Version {
         #[arg(long)]
@@ -137,6 +146,8 @@ pub fn main(arguments: impl Iterator<Item = OsString>) -> ExitCode {
         Command::Explain { method, url, config, client, json } => with_config(&config, |path, config| {
             explain::explain(path, &config, &explain::Question { method, url, client }, json)
         }),
+        Command::Completions { shell } => paper::completions(shell),
+        Command::Man { dir } => paper::man(dir.as_deref()),
         Command::Version { json } => version(json),
     }
 }
@@ -264,7 +275,11 @@ fn runtime() -> anyhow::Result<tokio::runtime::Runtime> {
 
 /// Prints a line on standard output; a reader that has gone (`| head`) is no error.
 fn say(text: &str) {
-    let _ = writeln!(std::io::stdout(), "{text}");
+    print(format!("{text}\n").as_bytes());
+}
+
+fn print(bytes: &[u8]) {
+    let _ = std::io::stdout().write_all(bytes);
 }
 
 #[cfg(test)]

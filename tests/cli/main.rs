@@ -2,5 +2,6 @@
 
 mod env;
 mod explain;
+mod paper;
 mod support;
 mod wait;
