@@ -36,7 +36,7 @@
 //! | decisions over many requests | [`route`] |
 //! | tokens and rules | [`token`], [`policy`] |
 //! | records, and who | [`audit`], [`usage`], [`identity`] |
-//! | tools | [`state`], [`readiness`], [`watched`], [`tls`], [`dial`], [`fetch`] |
+//! | tools | [`state`], [`readiness`], [`watched`], [`program`], [`tls`], [`dial`], [`fetch`] |
 //! | primitives, which know nothing of tokens | [`secret`], [`clock`], [`name`], [`backoff`], [`tasks`], [`signals`], [`metrics`], [`telemetry`], [`text`], [`path`], [`authority`] |
 //!
 //! Each part owns its settings, its metrics and its errors; [`config`] fills the settings in, and only `proxy/error.rs` turns
@@ -87,6 +87,7 @@ pub mod metrics;
 pub mod name;
 pub mod path;
 pub mod policy;
+pub mod program;
 pub mod proxy;
 pub mod readiness;
 pub mod route;

@@ -1,8 +1,8 @@
 //! A file that somebody else replaces: tells when it may be another one.
 //!
 //! ```text
-//!  folder of the file ─┐
-//!                      ├─ inotify ─▶ quiet for a moment ─▶ changed()
+//!  folder of the file   ─┐
+//!                        ├─ inotify ─▶ quiet for a moment ─▶ changed()
 //!  folder of its target ┘
 //! ```
 //!

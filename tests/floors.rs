@@ -28,6 +28,7 @@ const FLOORS: &[&str] = &[
     "state",
     "readiness",
     "watched",
+    "program",
     "tls",
     "dial",
     "fetch",

@@ -23,8 +23,7 @@ const KEYS: [(&str, &[&str]); 11] = [
 ];
 
 /// Kinds of sources.
-pub const SOURCES: [&str; 17] = [
-    "exec",
+pub const SOURCES: [&str; 16] = [
     "refresh_token",
     "jwt_bearer",
     "token_exchange",

@@ -11,6 +11,9 @@ use super::placement::header_name;
 use super::problem::quote;
 use super::reader::{Section, conceal};
 use super::{Context, later, value};
+
+mod exec;
+
 use crate::tls;
 use crate::token::source::client_credentials::Auth;
 use crate::token::source::{Settings, client_credentials, signed_jwt};
@@ -20,6 +23,7 @@ pub fn read(mut section: Section<'_>, scopes: Option<&[String]>, context: &Conte
     let kinds = [
         ("client_credentials", Kind::ClientCredentials),
         ("env", Kind::Env),
+        ("exec", Kind::Exec),
         ("file", Kind::File),
         ("signed_jwt", Kind::SignedJwt),
     ];
@@ -35,6 +39,7 @@ pub fn read(mut section: Section<'_>, scopes: Option<&[String]>, context: &Conte
     let settings = match kind {
         Kind::ClientCredentials => client_credentials(&mut section, scopes, context).map(Settings::ClientCredentials),
         Kind::Env => env(&mut section),
+        Kind::Exec => exec::read(&mut section, scopes.unwrap_or_default()).map(Settings::Exec),
         Kind::File => file(&mut section, context),
         Kind::SignedJwt => signed_jwt(&mut section, context).map(Settings::SignedJwt),
     };
@@ -46,6 +51,7 @@ pub fn read(mut section: Section<'_>, scopes: Option<&[String]>, context: &Conte
 enum Kind {
     ClientCredentials,
     Env,
+    Exec,
     File,
     SignedJwt,
 }

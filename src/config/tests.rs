@@ -10,6 +10,7 @@ use crate::policy::rule::Allow;
 use crate::proxy::Address;
 use crate::secret::Reference;
 use crate::token::source::Settings as Source;
+use crate::token::source::exec::Format;
 
 const GOOD: &str = include_str!("tests/good.toml");
 const FULL: &str = include_str!("tests/full.toml");
@@ -137,7 +138,7 @@ fn every_key_reaches_the_settings() {
     assert_eq!((config.telemetry.format, config.telemetry.access), (telemetry::Format::Json, false));
     assert_eq!(config.audit.dir, Path::new("/var/log/countersign"));
     assert_eq!((config.clients[1].uid, config.clients[1].gid), (Some(1001), Some(50)));
-    let [issued, variable, file, signed] = &config.tokens[..] else { panic!("four tokens") };
+    let [issued, variable, file, printed, signed] = &config.tokens[..] else { panic!("five tokens") };
     assert_eq!(issued.hosts[0].to_string(), "api.example.com");
     assert_eq!((&*issued.placement.before, &*issued.placement.after), ("Token ", ";"));
     let Source::ClientCredentials(source) = &issued.source else { panic!("another source") };
@@ -149,12 +150,17 @@ fn every_key_reaches_the_settings() {
     assert_eq!(variable.grant_ends, file.grant_ends, "a date and its text");
     assert_eq!(variable.grant_ends, issued.grant_ends + Duration::from_secs(86_400), "a date lasts until its end");
     assert_eq!(file.source, Source::File { path: "/etc/countersign/token".into() });
+    let Source::Exec(source) = &printed.source else { panic!("another source") };
+    let program = &source.program;
+    assert_eq!((program.path.as_path(), &*program.arguments[0]), (Path::new("/usr/bin/helper"), "print token"));
+    assert_eq!((&*program.variables[0], program.timeout), ("HELPER_HOME", Duration::from_secs(2)));
+    assert_eq!((source.format, &*source.scopes), (Format::Json, &printed.scopes[..]));
     let Source::SignedJwt(source) = &signed.source else { panic!("another source") };
     assert_eq!(source.claims["level"], 16);
     assert_eq!((source.audience.len(), source.lifetime), (2, Duration::from_secs(120)));
     assert!(matches!(&config.routes[0].rules.allow, Allow::These(rules) if rules.len() == 2));
     assert_eq!(config.routes[1].rules.allow, Allow::Any);
-    assert_eq!(config.routes[6].token, None);
+    assert_eq!(config.routes[7].token, None);
 }
 
 #[test]

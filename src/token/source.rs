@@ -1,7 +1,7 @@
 //! Sources: our code that asks an issuer.
 //!
 //! ```text
-//! obtain → (environment | file | signed JWT | token endpoint → answer judged) → Issued | Failure
+//! obtain → (environment | file | program | signed JWT | token endpoint → answer judged) → Issued | Failure
 //! ```
 //!
 //! Invariant: a source keeps nothing of a secret between two calls. What it proves itself with is read anew for each, so
@@ -10,6 +10,7 @@
 pub mod answer;
 pub mod client_credentials;
 pub mod environment;
+pub mod exec;
 pub mod failure;
 pub mod file;
 pub mod lifetime;
@@ -33,6 +34,7 @@ pub enum Settings {
     Env {
         name: String,
     },
+    Exec(exec::Settings),
     /// `{ kind = "file", path = "/run/secrets/token" }`
     File {
         path: PathBuf,
@@ -123,6 +125,7 @@ pub fn build(
             Box::new(client_credentials::ClientCredentials::new(settings.clone(), fetcher.clone(), clock)?)
         }
         Settings::Env { name } => Box::new(environment::Environment::new(name.clone(), clock)),
+        Settings::Exec(settings) => Box::new(exec::Exec::new(settings.clone(), clock)),
         Settings::File { path } => Box::new(file::File::new(path.clone(), clock)),
         Settings::SignedJwt(settings) => Box::new(signed_jwt::SignedJwt::new(settings.clone(), clock)?),
     })

@@ -13,6 +13,7 @@ mod hostile_upstreams;
 mod limits;
 mod outage;
 mod pool;
+mod programs;
 mod refusals;
 mod reload;
 mod rotation;

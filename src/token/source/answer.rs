@@ -75,6 +75,44 @@ pub fn judge(reply: &Reply<'_>, asked: &Asked<'_>) -> Result<Issued, Failure> {
     }
 }
 
+/// The token that a program prints: in an object like a token endpoint's, but that the token may be called `token`, and that
+/// a time, `expires_at`, may take the place of `expires_in`.
+///
+/// # Errors
+/// When there is none, or none that may be used.
+pub fn judge_output(output: &[u8], asked: &Asked<'_>) -> Result<Issued, Failure> {
+    let malformed = |why| Failure::transient(Reason::Malformed, why);
+    let mut members = Members::parse(output).map_err(malformed)?;
+    if members.error.is_there() {
+        let detail = format!("it reports an error: {}", said(&members, asked).unwrap_or_default());
+        return Err(Failure::transient(Reason::IssuerError, detail));
+    }
+    match (members.access_token.is_there(), members.token.is_there()) {
+        (true, true) => return Err(malformed("it prints both `access_token` and `token`")),
+        (false, true) => members.access_token = std::mem::take(&mut members.token),
+        (true | false, false) => {}
+    }
+    match (members.expires_in.is_there(), members.expires_at.is_there()) {
+        (true, true) => return Err(malformed("it prints both `expires_in` and `expires_at`")),
+        (false, true) => members.expires_in = Member::Number(seconds_until(&members.expires_at, asked)?),
+        (true | false, false) => {}
+    }
+    issued(&members, asked)
+}
+
+/// How long a token lives that ends at this time (RFC 3339), from when it was asked for.
+fn seconds_until(time: &Member, asked: &Asked<'_>) -> Result<f64, Failure> {
+    let Some(time) = time.text().and_then(|text| text.parse::<jiff::Timestamp>().ok()) else {
+        let detail = "its `expires_at` is no time like \"2027-06-30T12:00:00Z\"";
+        return Err(Failure::transient(Reason::Lifetime, detail));
+    };
+    let end = Duration::from_secs(u64::try_from(time.as_second()).unwrap_or(0));
+    if end <= asked.now.wall {
+        return Err(Failure::transient(Reason::Expired, "its `expires_at` has passed"));
+    }
+    Ok(end.saturating_sub(asked.at.wall).as_secs_f64())
+}
+
 fn issued(members: &Members, asked: &Asked<'_>) -> Result<Issued, Failure> {
     if !is_bearer(&members.token_type) {
         return Err(Failure::transient(Reason::TokenType, "the issued token is not a bearer token"));

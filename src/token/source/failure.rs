@@ -65,11 +65,12 @@ pub enum Reason {
     // What we bring ourselves.
     Secret,
     Key,
+    Program,
 }
 
 impl Reason {
     /// All of them: metrics are there from the start, at zero.
-    pub const ALL: [Self; 30] = [
+    pub const ALL: [Self; 31] = [
         Self::Prohibited,
         Self::Resolve,
         Self::Connect,
@@ -100,6 +101,7 @@ impl Reason {
         Self::Scope,
         Self::Secret,
         Self::Key,
+        Self::Program,
     ];
 
     pub fn as_str(self) -> &'static str {
@@ -134,6 +136,7 @@ impl Reason {
             Self::Scope => "scope",
             Self::Secret => "secret",
             Self::Key => "key",
+            Self::Program => "program",
         }
     }
 }

@@ -6,7 +6,7 @@ use serde::de::{Deserialize, Deserializer, IgnoredAny, MapAccess, SeqAccess, Vis
 use serde_json::error::Category;
 use zeroize::Zeroizing;
 
-/// What RFC 6749 gives a meaning to; everything else is skipped. A member that stands there twice is an error.
+/// What RFC 6749, or the output of a program, gives a meaning to; everything else is skipped. A member that stands there twice is an error.
 #[derive(Default, serde::Deserialize)]
 #[serde(default)]
 pub struct Members {
@@ -14,6 +14,10 @@ pub struct Members {
     pub token_type: Member,
     pub expires_in: Member,
     pub scope: Member,
+    /// Of programs, not of RFC 6749.
+    pub token: Member,
+    /// Of programs, not of RFC 6749.
+    pub expires_at: Member,
     pub error: Member,
     pub error_description: Member,
 }

@@ -1,0 +1,158 @@
+//! A token that a program prints: a cloud's command line, a company's own helper.
+//!
+//! ```text
+//!  run ─▶ text: the first line  ─────────────────────┐
+//!      └▶ json: judged as a token endpoint's answer ─┴▶ Issued | Failure
+//! ```
+//!
+//! Invariant: what the program writes to its standard error is for the log alone, and there without what it printed.
+
+use std::process::ExitStatus;
+use std::sync::Arc;
+
+use zeroize::Zeroizing;
+
+use super::answer::{self, Asked};
+use super::{Class, Failure, Issued, Obtaining, Reason, Source, found};
+use crate::clock::{Clock, Moment};
+use crate::program::{Output, Program, ProgramError, ending};
+use crate::secret::Secret;
+use crate::text::printable;
+
+/// `source = { kind = "exec", command = ["/path/program", "argument"], ... }`
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Settings {
+    pub program: Program,
+    pub format: Format,
+    /// The token's: what a JSON answer has to grant, where it says what it grants.
+    pub scopes: Vec<String>,
+}
+
+/// What the program prints.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Format {
+    /// A line that is the token.
+    Text,
+    /// An object with `access_token` or `token`, and perhaps `expires_in` or `expires_at`, and `scope`.
+    Json,
+}
+
+pub struct Exec {
+    settings: Settings,
+    clock: Arc<dyn Clock>,
+}
+
+impl Exec {
+    pub fn new(settings: Settings, clock: Arc<dyn Clock>) -> Self {
+        Self { settings, clock }
+    }
+
+    async fn ask(&self) -> Result<Issued, Failure> {
+        let Settings { program, format, scopes } = &self.settings;
+        let asked_at = self.clock.now();
+        let output = program.run().await?;
+        self.say(&output);
+        if !output.status.success() {
+            let detail = format!("{} {}", program.path.display(), ending(output.status));
+            return Err(Failure { reason: Reason::Program, class: class(output.status), detail });
+        }
+        let judged = match format {
+            Format::Text => first_line(&output.stdout, self.clock.now()),
+            Format::Json => {
+                let asked = Asked { scopes, at: asked_at, now: self.clock.now(), secrets: &[] };
+                answer::judge_output(&output.stdout, &asked)
+            }
+        };
+        judged
+            .map_err(|failure| Failure { detail: format!("{}: {}", program.path.display(), failure.detail), ..failure })
+    }
+
+    /// Shows in the log what the program says beside the token.
+    fn say(&self, output: &Output) {
+        let said = without_secrets(output, &self.settings.program.variables);
+        if said.is_empty() {
+            return;
+        }
+        let program = self.settings.program.path.display();
+        if output.status.success() {
+            tracing::debug!(%program, said, "the program wrote to its standard error");
+        } else {
+            tracing::warn!(%program, said, "the program failed, and wrote to its standard error");
+        }
+    }
+}
+
+impl Source for Exec {
+    fn obtain(&self) -> Obtaining<'_> {
+        Box::pin(self.ask())
+    }
+
+    /// Many such programs keep a token and print it again until it has nearly ended.
+    fn mints(&self) -> bool {
+        false
+    }
+
+    fn kind(&self) -> &'static str {
+        "exec"
+    }
+}
+
+impl From<ProgramError> for Failure {
+    fn from(error: ProgramError) -> Self {
+        let reason = match &error {
+            ProgramError::Timeout { .. } => Reason::Timeout,
+            ProgramError::TooLarge(_) => Reason::TooLarge,
+            ProgramError::Start { .. }
+            | ProgramError::NotAFile(_)
+            | ProgramError::Writable { .. }
+            | ProgramError::Owner { .. }
+            | ProgramError::Read { .. } => Reason::Program,
+        };
+        Self::transient(reason, error.to_string())
+    }
+}
+
+/// A program that says that it may not, or that it is set up wrongly, will say so again (sysexits.h).
+fn class(status: ExitStatus) -> Class {
+    const EX_NOPERM: i32 = 77;
+    const EX_CONFIG: i32 = 78;
+    match status.code() {
+        Some(EX_NOPERM | EX_CONFIG) => Class::Refused,
+        Some(_) | None => Class::Transient { retry_after: None },
+    }
+}
+
+fn first_line(stdout: &[u8], now: Moment) -> Result<Issued, Failure> {
+    let line = stdout.split(|byte| *byte == b'\n').next().unwrap_or_default().trim_ascii();
+    if line.is_empty() {
+        return Err(Failure::transient(Reason::TokenMissing, "it printed no token on its first line"));
+    }
+    found(Secret::new(line), now)
+}
+
+/// The program's standard error, fit for a log: without what stands on its standard output or in the variables that it was
+/// given, on one line, and not much of it.
+fn without_secrets(output: &Output, variables: &[String]) -> String {
+    let mut text = printable(&String::from_utf8_lossy(&output.stderr), usize::MAX);
+    // A token of JSON stands between quotation marks.
+    let printed = output.stdout.split(|byte| byte.is_ascii_whitespace() || *byte == b'"');
+    let printed = printed.map(|word| Zeroizing::new(printable(&String::from_utf8_lossy(word), usize::MAX)));
+    let given = variables.iter().filter_map(|name| std::env::var(name).ok()).map(Zeroizing::new);
+    let given = given.map(|value| Zeroizing::new(printable(&value, usize::MAX)));
+    let mut secrets: Vec<Zeroizing<String>> = printed.chain(given).collect();
+    // The longest first: one may be a part of another.
+    secrets.sort_unstable_by_key(|secret| std::cmp::Reverse(secret.len()));
+    for secret in secrets.iter().filter(|secret| secret.len() >= SHORTEST_SECRET) {
+        text = text.replace(secret.as_str(), "[redacted]");
+    }
+    printable(&text, MAX_SAID)
+}
+
+/// Words that are shorter are no tokens, but parts of the language.
+const SHORTEST_SECRET: usize = 8;
+
+/// Characters of the program's own words that are kept.
+const MAX_SAID: usize = 400;
+
+#[cfg(test)]
+mod tests;
