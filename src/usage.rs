@@ -11,6 +11,7 @@ use std::cell::Cell as StdCell;
 use std::rc::Rc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, OnceLock};
+use std::task::Waker;
 use std::time::Duration;
 
 use http::{Method, StatusCode};
@@ -201,6 +202,28 @@ pub struct Upload {
     pub finished: StdCell<bool>,
     /// Why there will be no last byte.
     pub failure: StdCell<Option<UploadFailure>>,
+    /// The whole answer has come before the last byte: nobody wants the rest.
+    is_answered: StdCell<bool>,
+    /// Who waits for more of the body.
+    waiting: StdCell<Option<Waker>>,
+}
+
+impl Upload {
+    pub fn is_answered(&self) -> bool {
+        self.is_answered.get()
+    }
+
+    /// Tells whoever waits for more of the body that nobody wants it.
+    pub fn answered(&self) {
+        self.is_answered.set(true);
+        if let Some(waiting) = self.waiting.take() {
+            waiting.wake();
+        }
+    }
+
+    pub fn wait(&self, waker: &Waker) {
+        self.waiting.set(Some(waker.clone()));
+    }
 }
 
 /// Why a request's body does not come to its end.

@@ -13,6 +13,7 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use http_body::{Body, Frame, SizeHint};
+use http_body_util::BodyExt as _;
 use hyper::body::Incoming;
 use tokio::time::{Instant, Sleep};
 
@@ -26,6 +27,8 @@ pub enum BodyError {
     Connection(#[from] hyper::Error),
     #[error("the body made no progress in time")]
     Idle,
+    #[error("the upstream has answered before the body's end")]
+    Answered,
 }
 
 /// A clock that runs only while a body is waited for. It costs nothing where the bytes are there already.
@@ -73,6 +76,16 @@ impl RequestBody {
     pub fn none(upload: Rc<Upload>) -> Self {
         Self { inner: None, upload, idle: IdleTimer::new(Duration::ZERO) }
     }
+
+    /// Reads what the client still sends and throws it away: it would not get to read its answer if its connection were closed
+    /// on it.
+    fn drain(&mut self) {
+        let Some(mut inner) = self.inner.take() else { return };
+        let idle = self.idle.limit;
+        tokio::task::spawn_local(async move {
+            while let Ok(Some(Ok(_))) = tokio::time::timeout(idle, inner.frame()).await {}
+        });
+    }
 }
 
 impl Body for RequestBody {
@@ -81,6 +94,10 @@ impl Body for RequestBody {
 
     fn poll_frame(self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, BodyError>>> {
         let this = self.get_mut();
+        if this.upload.is_answered() {
+            this.drain();
+            return Poll::Ready(Some(Err(BodyError::Answered)));
+        }
         let Some(inner) = &mut this.inner else { return Poll::Ready(None) };
         match Pin::new(&mut *inner).poll_frame(context) {
             Poll::Ready(Some(Ok(frame))) => {
@@ -101,10 +118,13 @@ impl Body for RequestBody {
                 this.upload.finished.set(true);
                 Poll::Ready(None)
             }
-            Poll::Pending => this.idle.poll(context).map(|()| {
-                this.upload.failure.set(Some(UploadFailure::Idle));
-                Some(Err(BodyError::Idle))
-            }),
+            Poll::Pending => {
+                this.upload.wait(context.waker());
+                this.idle.poll(context).map(|()| {
+                    this.upload.failure.set(Some(UploadFailure::Idle));
+                    Some(Err(BodyError::Idle))
+                })
+            }
         }
     }
 
@@ -161,6 +181,8 @@ impl Relay {
             // An answer that came before the request's end leaves the connection in the middle of a message.
             if self.usage.upload().finished.get() {
                 lease.give_back();
+            } else {
+                self.usage.upload().answered();
             }
         }
     }

@@ -4,13 +4,16 @@
 
 use std::cell::{Cell, RefCell};
 use std::io;
+use std::os::fd::AsFd;
 use std::pin::Pin;
 use std::rc::Rc;
 use std::task::{Context, Poll};
+use std::time::Duration;
 
 use bytes::Bytes;
 use http::StatusCode;
 use http_body::{Body, Frame, SizeHint};
+use socket2::SockRef;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::sync::Notify;
 use tokio::time::Instant;
@@ -35,6 +38,8 @@ pub struct Watch {
     turns: Cell<u64>,
     /// An answer of ours may still be on its way out.
     answering: Cell<bool>,
+    /// An answer broke off.
+    broken: Cell<bool>,
     /// The client does not take what is written.
     stalled: Cell<bool>,
     /// The turn that the last look found, and when it was found first.
@@ -57,6 +62,7 @@ impl Watch {
             phase: Cell::new(Phase::Idle),
             turns: Cell::new(0),
             answering: Cell::new(false),
+            broken: Cell::new(false),
             stalled: Cell::new(false),
             found: Cell::new((0, Instant::now())),
             close: Notify::new(),
@@ -131,12 +137,12 @@ impl Drop for Busy {
 /// An answer's body, under way until it is dropped.
 pub struct Watched {
     body: ResponseBody,
-    _busy: Busy,
+    busy: Busy,
 }
 
 impl Watched {
     pub fn new(body: ResponseBody, busy: Busy) -> Self {
-        Self { body, _busy: busy }
+        Self { body, busy }
     }
 }
 
@@ -148,7 +154,11 @@ impl Body for Watched {
         mut self: Pin<&mut Self>,
         context: &mut Context<'_>,
     ) -> Poll<Option<Result<Frame<Bytes>, BodyError>>> {
-        Pin::new(&mut self.body).poll_frame(context)
+        let polled = Pin::new(&mut self.body).poll_frame(context);
+        if matches!(polled, Poll::Ready(Some(Err(_)))) {
+            self.busy.0.broken.set(true);
+        }
+        polled
     }
 
     fn is_end_stream(&self) -> bool {
@@ -171,13 +181,15 @@ pub type Refuse = Rc<dyn Fn(StatusCode) -> Vec<u8>>;
 
 /// A client's socket that tells its watch when bytes have come, and puts our own words in the place of the bare status
 /// line that hyper writes when it cannot read a head.
-pub struct WatchedStream<S> {
+pub struct WatchedStream<S: AsFd> {
     inner: S,
     watch: Rc<Watch>,
     scratch: Scratch,
     refuse: Refuse,
     /// What is written instead of hyper's words; nothing follows it.
     refusal: Option<Refusal>,
+    /// Ended in order.
+    shut: bool,
 }
 
 struct Refusal {
@@ -185,9 +197,9 @@ struct Refusal {
     written: usize,
 }
 
-impl<S: AsyncWrite + Unpin> WatchedStream<S> {
+impl<S: AsFd + AsyncWrite + Unpin> WatchedStream<S> {
     pub fn new(inner: S, watch: Rc<Watch>, scratch: Scratch, refuse: Refuse) -> Self {
-        Self { inner, watch, scratch, refuse, refusal: None }
+        Self { inner, watch, scratch, refuse, refusal: None, shut: false }
     }
 
     /// Writes a refusal in the place of what hyper says of itself: it says nothing else while no request is under way.
@@ -210,7 +222,7 @@ impl<S: AsyncWrite + Unpin> WatchedStream<S> {
     }
 }
 
-impl<S: AsyncRead + Unpin> AsyncRead for WatchedStream<S> {
+impl<S: AsFd + AsyncRead + Unpin> AsyncRead for WatchedStream<S> {
     fn poll_read(
         mut self: Pin<&mut Self>,
         context: &mut Context<'_>,
@@ -225,7 +237,7 @@ impl<S: AsyncRead + Unpin> AsyncRead for WatchedStream<S> {
     }
 }
 
-impl<S: AsyncWrite + Unpin> AsyncWrite for WatchedStream<S> {
+impl<S: AsFd + AsyncWrite + Unpin> AsyncWrite for WatchedStream<S> {
     fn poll_write(mut self: Pin<&mut Self>, context: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
         if let Some(refused) = self.poll_refusal(context, bytes) {
             return refused.map_ok(|()| bytes.len());
@@ -268,6 +280,18 @@ impl<S: AsyncWrite + Unpin> AsyncWrite for WatchedStream<S> {
     }
 
     fn poll_shutdown(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
+        self.shut = true;
         Pin::new(&mut self.inner).poll_shutdown(context)
+    }
+}
+
+impl<S: AsFd> Drop for WatchedStream<S> {
+    /// An answer that ends with its connection, as all do in HTTP/1.0, would look whole if the connection ended in order.
+    fn drop(&mut self) {
+        let under_way = self.watch.broken.get() || self.watch.phase.get() == Phase::Busy;
+        if under_way && !self.shut {
+            // A unix socket has no other way to end.
+            let _ = SockRef::from(&self.inner).set_linger(Some(Duration::ZERO));
+        }
     }
 }

@@ -4,6 +4,7 @@
 use std::cell::RefCell;
 use std::convert::Infallible;
 use std::io;
+use std::os::fd::AsFd;
 use std::pin::pin;
 use std::rc::{Rc, Weak};
 use std::sync::Arc;
@@ -223,7 +224,7 @@ impl Desk {
 
     fn start<S>(self: Rc<Self>, stream: S, caller: Caller, place: Option<Place>)
     where
-        S: AsyncRead + AsyncWrite + Unpin + 'static,
+        S: AsFd + AsyncRead + AsyncWrite + Unpin + 'static,
     {
         match place {
             Some(place) => tokio::task::spawn_local(self.serve(stream, caller, place)),
@@ -233,7 +234,7 @@ impl Desk {
 
     async fn serve<S>(self: Rc<Self>, stream: S, caller: Caller, _place: Place)
     where
-        S: AsyncRead + AsyncWrite + Unpin + 'static,
+        S: AsFd + AsyncRead + AsyncWrite + Unpin + 'static,
     {
         let watch = Watch::new();
         self.watches.borrow_mut().push(Rc::downgrade(&watch));

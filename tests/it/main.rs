@@ -12,6 +12,7 @@ mod grants;
 mod hostile_upstreams;
 mod limits;
 mod outage;
+mod poisoned;
 mod pool;
 mod programs;
 mod refusals;

@@ -4,6 +4,8 @@ use std::io;
 use std::net::SocketAddr;
 use std::path::Path;
 
+use rustix::process::Uid;
+use rustix::thread::set_thread_res_uid;
 use serde_json::Value;
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
 use tokio::net::{TcpStream, UnixStream};
@@ -33,6 +35,21 @@ pub struct Answer {
 impl Client {
     pub async fn tcp(address: SocketAddr) -> Self {
         let stream = TcpStream::connect(address).await.expect("connects");
+        stream.set_nodelay(true).expect("a socket");
+        Self { stream: Box::new(stream), read: Vec::new() }
+    }
+
+    /// As the kernel tells of a process of another user. Needs root.
+    pub async fn of_user(user: u32, address: SocketAddr) -> Self {
+        // A thread has a user of its own, and so has a socket that it opens.
+        let connecting = std::thread::spawn(move || {
+            set_thread_res_uid(None, Uid::from_raw(user), None)
+                .expect("only root becomes another user: run the tests as root");
+            std::net::TcpStream::connect(address).expect("connects")
+        });
+        let stream = connecting.join().expect("no panic");
+        stream.set_nonblocking(true).expect("a socket");
+        let stream = TcpStream::from_std(stream).expect("a socket");
         stream.set_nodelay(true).expect("a socket");
         Self { stream: Box::new(stream), read: Vec::new() }
     }

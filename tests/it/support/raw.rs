@@ -84,12 +84,23 @@ impl RawConnection {
         self.stream.flush().await.expect("flushes");
     }
 
+    /// Whether the other side still takes this.
+    pub async fn try_write(&mut self, bytes: &str) -> bool {
+        self.stream.write_all(bytes.as_bytes()).await.is_ok() && self.stream.flush().await.is_ok()
+    }
+
+    /// Says that nothing more comes, and goes on reading.
+    pub async fn stop_writing(&mut self) {
+        // The other side may have gone first.
+        let _ = self.stream.shutdown().await;
+    }
+
     /// Writes this again and again until the other side has had enough; how many bytes that took.
     pub async fn flood(&mut self, piece: &str) -> usize {
         let pieces = piece.repeat(1024);
         let mut written = 0;
         let writing = async {
-            while self.stream.write_all(pieces.as_bytes()).await.is_ok() && self.stream.flush().await.is_ok() {
+            while self.try_write(&pieces).await {
                 written += pieces.len();
             }
         };
