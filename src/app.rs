@@ -26,6 +26,7 @@ pub use reload::Reloads;
 use crate::audit::{self, Event};
 use crate::clock::Clock;
 use crate::config::Config;
+use crate::dial::Resolver;
 use crate::metrics::{Error as MetricsError, Metrics};
 use crate::proxy::{self, Address, BindError, Listener, Worker, WorkerSettings};
 use crate::readiness::Readiness;
@@ -71,6 +72,19 @@ impl App {
     /// # Errors
     /// When something that the config asks for cannot be had. Nothing is left behind then.
     pub async fn bind(config: Config, clock: Arc<dyn Clock>, log: Option<&Log>) -> Result<Bound, StartError> {
+        Self::bind_resolving(config, clock, log, Resolver::System).await
+    }
+
+    /// As [`App::bind`], with another's word for which addresses a name has.
+    ///
+    /// # Errors
+    /// As [`App::bind`].
+    pub async fn bind_resolving(
+        config: Config,
+        clock: Arc<dyn Clock>,
+        log: Option<&Log>,
+        resolver: Resolver,
+    ) -> Result<Bound, StartError> {
         let metrics = Metrics::new()?;
         if let Some(log) = log {
             log.register(&metrics)?;
@@ -106,6 +120,7 @@ impl App {
                 tasks: tasks.clone(),
                 own,
             },
+            resolver,
             &config,
         )
         .await?;

@@ -22,6 +22,7 @@ mod reader;
 mod record;
 mod route;
 mod source;
+mod tls;
 mod token;
 mod value;
 mod variables;

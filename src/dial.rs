@@ -28,7 +28,7 @@ pub use self::address::{Destinations, Kind, Prohibited};
 pub use self::stream::Stream;
 use crate::authority::{Authority, Host};
 use crate::text::printable;
-use crate::tls::Security;
+use crate::tls::{self, Security};
 
 /// Connects. It keeps no connection and belongs to no runtime: one serves all threads.
 pub struct Dialer {
@@ -88,19 +88,29 @@ pub enum Stage {
     Handshake,
 }
 
-/// Whether it was the peer's certificate that failed, or something else about TLS.
+/// Whether it was the peer's certificate that failed, the peer that ended it, or something else about TLS.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum TlsKind {
     Certificate,
+    Alert,
     Protocol,
 }
 
-enum Resolver {
+/// Who tells the addresses of a name.
+#[derive(Default)]
+pub enum Resolver {
+    #[default]
     System,
     Given(Box<Answers>),
 }
 
-type Answers = dyn Fn(&str) -> io::Result<Vec<IpAddr>> + Send + Sync;
+pub type Answers = dyn Fn(&str) -> io::Result<Vec<IpAddr>> + Send + Sync;
+
+impl Resolver {
+    pub fn given(answer: impl Fn(&str) -> io::Result<Vec<IpAddr>> + Send + Sync + 'static) -> Self {
+        Self::Given(Box::new(answer))
+    }
+}
 
 impl Dialer {
     /// `own` are the addresses of our own listeners, which are never dialled.
@@ -113,9 +123,9 @@ impl Dialer {
         self.destinations.store(Arc::new(destinations));
     }
 
-    /// Names are resolved by `answer` instead of the system; its answers are judged all the same.
-    pub fn with_resolver(self, answer: impl Fn(&str) -> io::Result<Vec<IpAddr>> + Send + Sync + 'static) -> Self {
-        Self { resolver: Resolver::Given(Box::new(answer)), ..self }
+    /// Names are resolved by `resolver` instead of the system; its answers are judged all the same.
+    pub fn with_resolver(self, resolver: Resolver) -> Self {
+        Self { resolver, ..self }
     }
 
     /// Whether `ip` may be dialled.
@@ -211,10 +221,10 @@ async fn handshake(
         Host::Name(name) => ServerName::try_from(name.to_string())
             .map_err(|_| failed(TlsKind::Certificate, "no certificate can be valid for such a name".to_owned()))?,
     };
-    let tls = TlsConnector::from(config.clone()).connect(name, tcp).await.map_err(|error| {
-        let kind = kind_of(&error);
-        failed(kind, printable(&error.to_string(), MAX_DETAIL))
-    })?;
+    let tls = TlsConnector::from(config.clone())
+        .connect(name, tcp)
+        .await
+        .map_err(|error| failed(kind_of(&error), printable(&tls::explain(&error), MAX_DETAIL)))?;
     let protocol = match tls.get_ref().1.alpn_protocol() {
         Some(b"h2") => Protocol::Http2,
         Some(_) | None => Protocol::Http1,
@@ -230,7 +240,8 @@ fn kind_of(error: &io::Error) -> TlsKind {
             | rustls::Error::NoCertificatesPresented
             | rustls::Error::UnsupportedNameType,
         ) => TlsKind::Certificate,
-        // A reset, an alert, no version or cipher in common: the list is the library's and grows.
+        Some(rustls::Error::AlertReceived(_)) => TlsKind::Alert,
+        // A reset, no version or cipher in common: the list is the library's and grows.
         Some(_) | None => TlsKind::Protocol,
     }
 }

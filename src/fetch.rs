@@ -10,7 +10,7 @@
 use std::convert::Infallible;
 use std::error::Error as _;
 use std::io;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -21,6 +21,7 @@ use http_body_util::{BodyExt, Full};
 use hyper::body::Incoming;
 use hyper::client::conn::http1;
 use hyper_util::rt::TokioIo;
+use rustls::AlertDescription;
 use tokio::time::timeout;
 use zeroize::Zeroizing;
 
@@ -34,10 +35,12 @@ pub struct Fetcher {
 }
 
 /// Whom to call: a URL, and how a connection to it is protected.
-#[derive(Clone, Debug)]
+#[derive(Debug)]
 pub struct Remote {
     endpoint: Endpoint,
-    security: Security,
+    tls: tls::Settings,
+    /// As the files of `tls` were when they were read last.
+    security: Mutex<(tls::Content, Security)>,
     host: HeaderValue,
     target: Uri,
 }
@@ -71,6 +74,10 @@ pub enum RemoteError {
 pub enum FetchError {
     #[error(transparent)]
     Dial(#[from] DialError),
+    #[error(transparent)]
+    Tls(#[from] tls::Error),
+    #[error("{}", tls::describe(*.0))]
+    Alert(AlertDescription),
     #[error("no complete answer within {} s", TOTAL.as_secs())]
     Timeout,
     #[error("the head of the answer is larger than {} KiB", MAX_HEAD / 1024)]
@@ -85,15 +92,25 @@ pub enum FetchError {
 
 impl Remote {
     /// # Errors
-    /// When the roots for `https` cannot be read.
+    /// When the files of `tls` cannot be read, for `https`.
     pub fn new(endpoint: Endpoint, tls: &tls::Settings) -> Result<Self, RemoteError> {
         let host = endpoint.authority.to_header(endpoint.scheme);
         let (Ok(host), Ok(target)) = (HeaderValue::from_str(&host), Uri::try_from(&endpoint.path)) else {
             return Err(RemoteError::NotRequestable(endpoint));
         };
-        // HTTP/1.1 alone: one exchange gains nothing from HTTP/2, and no issuer is without it.
-        let security = Security::new(endpoint.scheme, tls, Alpn::Http1)?;
-        Ok(Self { endpoint, security, host, target })
+        let content = tls.content();
+        let security = Security::new(endpoint.scheme, tls, ALPN)?;
+        Ok(Self { endpoint, tls: tls.clone(), security: Mutex::new((content, security)), host, target })
+    }
+
+    /// Files that were replaced are read anew, as a secret is: roots and certificates have short lives too.
+    fn security(&self) -> Result<Security, tls::Error> {
+        let content = self.tls.content();
+        let mut last = self.security.lock().unwrap_or_else(PoisonError::into_inner);
+        if last.0 != content {
+            *last = (content, Security::new(self.endpoint.scheme, &self.tls, ALPN)?);
+        }
+        Ok(last.1.clone())
     }
 
     pub fn endpoint(&self) -> &Endpoint {
@@ -115,8 +132,8 @@ impl Fetcher {
     }
 
     async fn exchange(&self, call: Call<'_>) -> Result<Answer, FetchError> {
-        let Remote { endpoint, security, .. } = call.remote;
-        let target = Target { authority: &endpoint.authority, security, timeout: TO_CONNECT };
+        let security = call.remote.security()?;
+        let target = Target { authority: &call.remote.endpoint.authority, security: &security, timeout: TO_CONNECT };
         let connection = self.dialer.connect(&target).await?;
         let (mut sender, driver) = http1::Builder::new()
             .max_header_size(MAX_HEAD)
@@ -175,7 +192,9 @@ async fn read(mut body: Incoming) -> Result<Zeroizing<Vec<u8>>, FetchError> {
 
 fn failure(error: hyper::Error) -> FetchError {
     let io = matches!(error.source(), Some(source) if source.is::<io::Error>());
-    if error.is_parse_too_large() {
+    if let Some(alert) = tls::alert(&error) {
+        FetchError::Alert(alert)
+    } else if error.is_parse_too_large() {
         FetchError::HeadTooLarge
     } else if io || error.is_incomplete_message() || error.is_canceled() || error.is_closed() {
         FetchError::CutOff
@@ -183,6 +202,9 @@ fn failure(error: hyper::Error) -> FetchError {
         FetchError::NotHttp(error)
     }
 }
+
+/// HTTP/1.1 alone: one exchange gains nothing from HTTP/2, and no issuer is without it.
+const ALPN: Alpn = Alpn::Http1;
 
 /// For a call from its first question to the resolver to the last byte of its answer.
 const TOTAL: Duration = Duration::from_secs(10);

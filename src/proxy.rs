@@ -52,6 +52,7 @@ use crate::identity::{ClientIndex, Peer};
 use crate::metrics::{Error as MetricsError, Metrics as Registry};
 use crate::policy::Permit;
 use crate::route::{NotAdmitted, Route, RouteToken, Table, Upstream};
+use crate::tls;
 use crate::usage::{self, Observer, UsageGuard};
 use answer::Fault;
 use body::{Relay, RequestBody, ResponseBody};
@@ -275,6 +276,7 @@ impl Proxy {
         let (dialer, acquire_timeout) = (&*table.dialer, table.acquire_timeout);
         // What was sent again is not sent a third time (RFC 9110, section 9.2.2).
         let mut may_repeat = true;
+        let mut refusal = Refusal::UpstreamProtocol;
         for _ in 0..ATTEMPTS {
             let mut lease = self.connection(route, cell, dialer, usage).await?;
             address(&mut request, &lease, &route.upstream, &path_and_query)?;
@@ -301,7 +303,10 @@ impl Proxy {
                     answer::judge(&mut response, lease.is_http2())?;
                     return Ok((response, lease));
                 }
-                Err(SendError::NotSent(unsent)) => request = *unsent,
+                Err(SendError::NotSent(unsent, alert)) => {
+                    request = *unsent;
+                    refusal = alert.map_or(refusal, Refusal::from);
+                }
                 Err(SendError::Failed(error)) => {
                     if let Some(spare) = spare.filter(|_| was_closed(&error)) {
                         tracing::debug!(route = %route.name, %error, "a connection that had rested was closed: sent again");
@@ -317,11 +322,12 @@ impl Proxy {
                     }
                     // The exchange broke at the client's end, if its body did: the upstream is not to blame.
                     let ours = usage.upload().failure.get().map(Refusal::from);
-                    return Err(ours.unwrap_or(Refusal::UpstreamProtocol));
+                    let alert = tls::alert(&error).map(Refusal::from);
+                    return Err(ours.or(alert).unwrap_or(Refusal::UpstreamProtocol));
                 }
             }
         }
-        Err(Refusal::UpstreamProtocol)
+        Err(refusal)
     }
 
     async fn connection(

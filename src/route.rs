@@ -53,7 +53,7 @@ pub struct Upstream {
     /// The `Host` header that the upstream gets.
     pub host: HeaderValue,
     pub security: Security,
-    made_of: (Endpoint, tls::Settings, tls::Trusted),
+    made_of: (Endpoint, tls::Settings, tls::Content),
 }
 
 /// Why an upstream cannot be had.
@@ -69,18 +69,20 @@ static NEXT_UPSTREAM: AtomicU64 = AtomicU64::new(0);
 
 impl Upstream {
     pub fn new(endpoint: &Endpoint, tls: &tls::Settings) -> Result<Self, UpstreamError> {
+        // Looked at first: what is replaced while it is read is read again at the next reload.
+        let content = tls.content();
         Ok(Self {
             id: NEXT_UPSTREAM.fetch_add(1, Ordering::Relaxed),
             host: HeaderValue::from_str(&endpoint.authority.to_header(endpoint.scheme))?,
             security: Security::new(endpoint.scheme, tls, Alpn::Http2OrHttp1)?,
             endpoint: endpoint.clone(),
-            made_of: (endpoint.clone(), tls.clone(), tls.trusted()),
+            made_of: (endpoint.clone(), tls.clone(), content),
         })
     }
 
-    /// Whether a route with these settings may go on with this upstream: not when its file of roots has changed.
+    /// Whether a route with these settings may go on with this upstream: not when a file of its `tls` has changed.
     fn fits(&self, endpoint: &Endpoint, tls: &tls::Settings) -> bool {
-        self.made_of == (endpoint.clone(), tls.clone(), tls.trusted())
+        self.made_of == (endpoint.clone(), tls.clone(), tls.content())
     }
 }
 

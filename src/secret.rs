@@ -9,7 +9,7 @@
 use std::fmt;
 use std::fs::OpenOptions;
 use std::io::Read as _;
-use std::os::unix::fs::OpenOptionsExt as _;
+use std::os::unix::fs::{OpenOptionsExt as _, PermissionsExt as _};
 use std::path::{Path, PathBuf};
 
 use aws_lc_rs::{constant_time, hmac, rand};
@@ -189,6 +189,17 @@ impl Reference {
                 Some(folder) => self.read(&Path::new(&folder).join(name)),
             },
         }
+    }
+
+    /// The file that it names, if any user of the machine may read that.
+    pub fn open_to_everyone(&self) -> Option<PathBuf> {
+        let path = match self {
+            Self::Env(_) => return None,
+            Self::File(path) => path.clone(),
+            Self::Credential(name) => Path::new(&std::env::var_os("CREDENTIALS_DIRECTORY")?).join(name),
+        };
+        let mode = std::fs::metadata(&path).ok()?.permissions().mode();
+        (mode & 0o004 != 0).then_some(path)
     }
 
     fn read(&self, path: &Path) -> Result<Secret, ResolveError> {

@@ -1,25 +1,39 @@
-//! TLS towards upstreams and issuers: whose certificates are trusted, and what is offered.
+//! TLS towards upstreams and issuers: whose certificates are trusted, what we prove ourselves with, and what is offered.
 //!
-//! Invariant: whatever is built here verifies its peer. There is no switch that turns that off, and a plain connection
-//! is a value of its own ([`Security::Plain`]) that only an `http` scheme leads to.
+//! Invariant: whatever is built here verifies its peer, and a pin is asked for beyond that. There is no switch that turns
+//! it off, and a plain connection is a value of its own ([`Security::Plain`]) that only an `http` scheme leads to.
+
+pub mod identity;
+pub mod pin;
 
 use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, OnceLock};
 
-use rustls::crypto::{CryptoProvider, aws_lc_rs};
+use aws_lc_rs::digest;
+use rustls::client::WebPkiServerVerifier;
+use rustls::crypto::{CryptoProvider, aws_lc_rs as provided};
+use rustls::server::VerifierBuilderError;
+use rustls::sign::SingleCertAndKey;
 use rustls::version::{TLS12, TLS13};
-use rustls::{CipherSuite, ClientConfig, RootCertStore};
+use rustls::{AlertDescription, CertificateError, CipherSuite, ClientConfig, OtherError, RootCertStore};
 use rustls_pki_types::CertificateDer;
 use rustls_pki_types::pem::{self, PemObject};
 
+pub use self::identity::Identity;
+pub use self::pin::Pin;
 use crate::authority::Scheme;
+use crate::secret::{Reference, ResolveError, Secret};
 
-/// What differs from the defaults for one upstream or issuer.
-#[derive(Clone, PartialEq, Eq, Hash, Debug, Default)]
+/// What differs from the defaults for one upstream or issuer: `tls = { ... }`
+#[derive(Clone, PartialEq, Eq, Debug, Default)]
 pub struct Settings {
     /// A file of PEM certificates that replaces the system's roots.
     pub ca: Option<PathBuf>,
+    /// What we prove ourselves with, where the peer asks for it.
+    pub identity: Option<Identity>,
+    /// Keys of which the peer's certificate must have one. Empty: any that its certificate vouches for.
+    pub pins: Vec<Pin>,
 }
 
 /// Which protocols are offered to the peer (RFC 7301).
@@ -49,6 +63,16 @@ pub enum Error {
     BadCertificate { path: PathBuf, number: usize, error: rustls::Error },
     #[error("the system has no root certificates ({0}): install its CA bundle, set SSL_CERT_FILE, or give `tls.ca`")]
     NoSystemRoots(String),
+    #[error("cannot read the key of the client certificate: {0}")]
+    Key(ResolveError),
+    #[error("{0} holds no private key that can be read: one in PEM, not encrypted (\"BEGIN PRIVATE KEY\"), is needed")]
+    NoKey(Reference),
+    #[error("the private key in {0} cannot be used: {1}")]
+    BadKey(Reference, rustls::Error),
+    #[error("the private key in {key} is not that of the first certificate in {}", .certificate.display())]
+    OtherKey { key: Reference, certificate: PathBuf },
+    #[error("the TLS library does not take the roots: {0}")]
+    Verifier(#[from] VerifierBuilderError),
     #[error("the TLS library refuses its own settings: {0}")]
     Provider(rustls::Error),
 }
@@ -64,31 +88,55 @@ impl Security {
     }
 }
 
-/// What the file of roots held when it was asked.
-#[derive(Clone, PartialEq, Eq, Debug)]
-pub struct Trusted(Option<Vec<u8>>);
+/// What the files of some settings held when they were looked at. Tells nothing of it.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Content([u8; 32]);
 
 impl Settings {
-    /// The content of the file of roots, to be compared later; nothing where it cannot be read.
-    pub fn trusted(&self) -> Trusted {
-        Trusted(self.ca.as_ref().and_then(|path| std::fs::read(path).ok()))
+    /// What the files hold now, to be compared later. A file that cannot be read holds nothing.
+    pub fn content(&self) -> Content {
+        let mut digest = digest::Context::new(&digest::SHA256);
+        let mut add = |bytes: Option<&[u8]>| {
+            let bytes = bytes.unwrap_or_default();
+            digest.update(&bytes.len().to_be_bytes());
+            digest.update(bytes);
+        };
+        add(self.ca.as_ref().and_then(|path| std::fs::read(path).ok()).as_deref());
+        if let Some(Identity { certificate, key }) = &self.identity {
+            add(std::fs::read(certificate).ok().as_deref());
+            let key = key.resolve().ok();
+            add(key.as_ref().map(Secret::expose_to_signer));
+        }
+        let mut content = [0; 32];
+        content.copy_from_slice(digest.finish().as_ref());
+        Content(content)
     }
 
     /// The configuration for connections under these settings. It holds the sessions that can be resumed: keep it, and
     /// make one for each upstream.
     ///
     /// # Errors
-    /// When the roots cannot be read, or there are none.
+    /// When a file cannot be read, or does not hold what it should.
     pub fn client_config(&self, alpn: Alpn) -> Result<Arc<ClientConfig>, Error> {
         let roots = match &self.ca {
             Some(path) => Arc::new(roots_of(path)?),
             None => system_roots()?,
         };
-        let mut config = ClientConfig::builder_with_provider(provider())
+        let builder = ClientConfig::builder_with_provider(provider())
             .with_protocol_versions(&[&TLS13, &TLS12])
-            .map_err(Error::Provider)?
-            .with_root_certificates(roots)
-            .with_no_client_auth();
+            .map_err(Error::Provider)?;
+        let builder = if self.pins.is_empty() {
+            builder.with_root_certificates(roots)
+        } else {
+            let verifier = WebPkiServerVerifier::builder_with_provider(roots, provider()).build()?;
+            let pinned = pin::Verifier::new(verifier, self.pins.clone());
+            // "Dangerous" for what others do with it: this one verifies all that the usual one does, and then more.
+            builder.dangerous().with_custom_certificate_verifier(Arc::new(pinned))
+        };
+        let mut config = match &self.identity {
+            Some(identity) => builder.with_client_cert_resolver(Arc::new(SingleCertAndKey::from(identity.load()?))),
+            None => builder.with_no_client_auth(),
+        };
         config.alpn_protocols = match alpn {
             Alpn::Http1 => vec![b"http/1.1".to_vec()],
             Alpn::Http2OrHttp1 => vec![b"h2".to_vec(), b"http/1.1".to_vec()],
@@ -97,12 +145,50 @@ impl Settings {
     }
 }
 
+/// The alert with which a peer has ended a connection, if that is behind an error. In TLS 1.3 a peer that misses our
+/// certificate says so when the handshake is over for us.
+pub fn alert(error: &(dyn std::error::Error + 'static)) -> Option<AlertDescription> {
+    let mut next = Some(error);
+    while let Some(error) = next {
+        let inner = error.downcast_ref::<io::Error>().and_then(io::Error::get_ref);
+        if let Some(rustls::Error::AlertReceived(alert)) = inner.and_then(|inner| inner.downcast_ref()) {
+            return Some(*alert);
+        }
+        next = error.source();
+    }
+    None
+}
+
+/// Why a handshake failed, for an operator.
+pub fn explain(error: &io::Error) -> String {
+    let inner = error.get_ref().and_then(|inner| inner.downcast_ref());
+    match (alert(error), inner) {
+        (Some(alert), _) => describe(alert),
+        // The library would show the structure of what others found wrong, and not say it.
+        (None, Some(rustls::Error::InvalidCertificate(CertificateError::Other(OtherError(found))))) => {
+            format!("invalid peer certificate: {found}")
+        }
+        (None, _) => error.to_string(),
+    }
+}
+
+/// What an alert says, and what to do about those that are for a human.
+pub fn describe(alert: AlertDescription) -> String {
+    let name = alert.as_str().unwrap_or("unknown");
+    match alert {
+        AlertDescription::CertificateRequired | AlertDescription::NoCertificate => {
+            format!("the peer asks for a client certificate ({name}): give one in `tls.cert` and `tls.key`")
+        }
+        _ => format!("the peer ended the TLS connection with the alert {name}"),
+    }
+}
+
 /// The one provider of cryptography, given by hand: nothing is installed for the whole process.
 /// AES-128-GCM goes first, which costs less than AES-256 and is no weaker in practice; X25519 is the first key share.
 pub fn provider() -> Arc<CryptoProvider> {
     static PROVIDER: OnceLock<Arc<CryptoProvider>> = OnceLock::new();
     let make = || {
-        let mut provider = aws_lc_rs::default_provider();
+        let mut provider = provided::default_provider();
         provider.cipher_suites.sort_by_key(|suite| !is_aes_128(suite.suite()));
         Arc::new(provider)
     };
@@ -137,14 +223,21 @@ fn system_roots() -> Result<Arc<RootCertStore>, Error> {
 
 /// The roots in a file of PEM. Here each must be sound: the file was written for us.
 fn roots_of(path: &Path) -> Result<RootCertStore, Error> {
-    let bytes = std::fs::read(path).map_err(|error| Error::Unreadable { path: path.to_owned(), error })?;
     let mut roots = RootCertStore::empty();
-    for (index, certificate) in CertificateDer::pem_slice_iter(&bytes).enumerate() {
-        let certificate = certificate.map_err(|error| Error::NotPem { path: path.to_owned(), error })?;
+    for (index, certificate) in certificates_of(path)?.into_iter().enumerate() {
         let refuse = |error| Error::BadCertificate { path: path.to_owned(), number: index + 1, error };
         roots.add(certificate).map_err(refuse)?;
     }
-    if roots.is_empty() { Err(Error::NoCertificate(path.to_owned())) } else { Ok(roots) }
+    Ok(roots)
+}
+
+/// The certificates in a file of PEM: at least one.
+fn certificates_of(path: &Path) -> Result<Vec<CertificateDer<'static>>, Error> {
+    let bytes = std::fs::read(path).map_err(|error| Error::Unreadable { path: path.to_owned(), error })?;
+    let certificates: Vec<_> = CertificateDer::pem_slice_iter(&bytes)
+        .collect::<Result<_, _>>()
+        .map_err(|error| Error::NotPem { path: path.to_owned(), error })?;
+    if certificates.is_empty() { Err(Error::NoCertificate(path.to_owned())) } else { Ok(certificates) }
 }
 
 #[cfg(test)]
@@ -163,7 +256,7 @@ mod tests {
 
     fn config(content: &str) -> Result<Arc<ClientConfig>, Error> {
         let file = file(content);
-        Settings { ca: Some(file.path().to_owned()) }.client_config(Alpn::Http2OrHttp1)
+        Settings { ca: Some(file.path().to_owned()), ..Settings::default() }.client_config(Alpn::Http2OrHttp1)
     }
 
     #[test]
@@ -191,14 +284,14 @@ mod tests {
         assert!(matches!(config("hello"), Err(Error::NoCertificate(_))));
         assert!(matches!(config(""), Err(Error::NoCertificate(_))));
 
-        let missing = Settings { ca: Some("/nowhere/ca.pem".into()) };
+        let missing = Settings { ca: Some("/nowhere/ca.pem".into()), ..Settings::default() };
         let error = missing.client_config(Alpn::Http1).expect_err("there is no such file");
         assert_eq!(error.to_string(), "cannot read /nowhere/ca.pem: No such file or directory (os error 2)");
     }
 
     #[test]
     fn plain_http_asks_for_no_roots() {
-        let missing = Settings { ca: Some("/nowhere/ca.pem".into()) };
+        let missing = Settings { ca: Some("/nowhere/ca.pem".into()), ..Settings::default() };
         assert!(matches!(Security::new(Scheme::Http, &missing, Alpn::Http1), Ok(Security::Plain)));
         assert!(Security::new(Scheme::Https, &missing, Alpn::Http1).is_err());
     }

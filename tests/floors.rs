@@ -57,8 +57,8 @@ const FLOORS: &[&str] = &[
 const OUTLETS: &[(&str, &[&str])] = &[
     // The form or the Basic credential that an issuer asks for.
     ("expose_to_issuer", &["src/token/source/client_credentials.rs"]),
-    // The private key that signs our own tokens.
-    ("expose_to_signer", &["src/token/source/signed_jwt.rs"]),
+    // The private key that signs our own tokens, or proves us to a peer under TLS.
+    ("expose_to_signer", &["src/token/source/signed_jwt.rs", "src/tls.rs", "src/tls/identity.rs"]),
     // The header that carries a generation to its upstream, or a Basic credential to its issuer.
     ("header_value", &["src/token/source.rs", "src/token/source/client_credentials.rs", "src/token/supervisor.rs"]),
     // What a generation says of its own life.

@@ -13,7 +13,7 @@ use super::StartError;
 use crate::audit::{Event, OnFailure, Recorder};
 use crate::clock::{Clock, Moment};
 use crate::config::Config;
-use crate::dial::{Destinations, Dialer};
+use crate::dial::{Destinations, Dialer, Resolver};
 use crate::fetch::Fetcher;
 use crate::identity::Clients;
 use crate::metrics::Metrics;
@@ -123,14 +123,15 @@ struct Draft {
 
 impl House {
     /// Builds the first configuration: its tokens' lives begin.
-    pub(super) async fn build(ground: Ground, config: &Config) -> Result<Arc<Self>, StartError> {
+    pub(super) async fn build(ground: Ground, resolver: Resolver, config: &Config) -> Result<Arc<Self>, StartError> {
         let metrics = &ground.metrics;
         let token_metrics = token::Metrics::register(metrics)?;
         let reload_success =
             metrics.gauge("config_reload_success", "1 if the last configuration was taken, 0 if not.")?;
         let reload_time =
             metrics.gauge("config_reload_timestamp_seconds", "When a configuration was last taken, as Unix time.")?;
-        let dialer = Arc::new(Dialer::new(config.destinations.clone(), ground.own.clone()));
+        let dialer = Dialer::new(config.destinations.clone(), ground.own.clone()).with_resolver(resolver);
+        let dialer = Arc::new(dialer);
         let fetcher = Arc::new(Fetcher::new(dialer.clone()));
         let kitchen = Kitchen { ground: &ground, metrics: &token_metrics, fetcher: &fetcher, dialer: &dialer };
         let Draft { table, prepared, .. } = kitchen.draft(config, &Tokens::new(), None, false)?;
@@ -204,7 +205,9 @@ impl House {
 
     async fn reload(&self, config: &Config) -> Result<(), ReloadError> {
         let mut running = self.running.lock().await;
-        running.fixed.allows(&Fixed::of(config))?;
+        if let Some(key) = running.fixed.differs(&Fixed::of(config)) {
+            return Err(ReloadError::NeedsRestart(key));
+        }
         let same_destinations = running.destinations == config.destinations;
         let (before, table) = (self.tokens(), self.tables.load_full());
         let kitchen = Kitchen {
@@ -403,7 +406,8 @@ impl Fixed {
         }
     }
 
-    fn allows(&self, new: &Self) -> Result<(), ReloadError> {
+    /// The first key that would need a restart, if one changes.
+    fn differs(&self, new: &Self) -> Option<&'static str> {
         let table = [
             ("proxy.listen", self.listen != new.listen),
             ("proxy.workers", self.workers != new.workers),
@@ -414,10 +418,7 @@ impl Fixed {
             ("state.dir", self.state_dir != new.state_dir),
             ("audit.dir", self.audit_dir != new.audit_dir),
         ];
-        match table.into_iter().find(|(_, changed)| *changed) {
-            Some((key, _)) => Err(ReloadError::NeedsRestart(key)),
-            None => Ok(()),
-        }
+        table.into_iter().find(|(_, changed)| *changed).map(|(key, _)| key)
     }
 }
 

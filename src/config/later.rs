@@ -8,7 +8,7 @@ pub const ROOT: &str = "the file";
 pub const HELP: &str = "remove it: what it asks for would not be done";
 
 /// Keys by the title of their section.
-const KEYS: [(&str, &[&str]); 11] = [
+const KEYS: [(&str, &[&str]); 10] = [
     (ROOT, &["admin", "operator", "approval", "review", "vault", "detect", "alert"]),
     ("[state]", &["key"]),
     ("[[client]]", &["key", "jwt", "cgroup", "version"]),
@@ -17,7 +17,6 @@ const KEYS: [(&str, &[&str]); 11] = [
     ("`placement`", &["basic", "query", "cookie"]),
     ("`source`", &["cert", "login"]),
     ("[[route]]", &["rate", "version"]),
-    ("`tls`", &["cert", "key", "pin"]),
     ("[audit]", &["usage", "export"]),
     ("[proxy.limits]", &["connections_per_client"]),
 ];
@@ -43,7 +42,7 @@ pub const SOURCES: [&str; 16] = [
 ];
 
 /// Ways in which a client proves itself to its issuer.
-pub const AUTHS: [&str; 2] = ["private_key_jwt", "mtls"];
+pub const AUTHS: [&str; 1] = ["private_key_jwt"];
 
 /// Placements that are one word.
 pub const PLACEMENTS: [&str; 1] = ["sigv4"];

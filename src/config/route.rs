@@ -5,9 +5,8 @@ use std::time::Duration;
 use toml::Spanned;
 use toml::de::DeValue;
 
-use super::Context;
 use super::reader::Section;
-use super::source::tls;
+use super::{Context, tls};
 use crate::authority::Endpoint;
 use crate::name::{ClientName, RouteName, TokenName};
 use crate::path::Form;
@@ -50,7 +49,7 @@ pub fn read(mut section: Section<'_>, context: &Context<'_>) -> Route {
         section.refuse("intercept", message, "point the app at the route's base URL instead");
     }
     let timeouts = timeouts(section.table("timeouts", "`timeouts`"));
-    let tls = tls(section.table("tls", "`tls`"), context);
+    let tls = tls::read(section.table("tls", "`tls`"), upstream.as_ref(), context);
     section.finish();
     let settings = || {
         Some(Settings {

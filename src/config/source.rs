@@ -10,11 +10,11 @@ use toml::de::DeValue;
 use super::placement::header_name;
 use super::problem::quote;
 use super::reader::{Section, conceal};
-use super::{Context, later, value};
+use super::{Context, later, tls, value};
 
 mod exec;
 
-use crate::tls;
+use crate::secret::Reference;
 use crate::token::source::client_credentials::Auth;
 use crate::token::source::{Settings, client_credentials, signed_jwt};
 
@@ -63,25 +63,22 @@ fn client_credentials(
 ) -> Option<client_credentials::Settings> {
     section.require("token_url", "`source` does not name its issuer", "token_url = \"https://issuer.example/token\"");
     section.require("client_id", "`source` does not say as whom to ask", "client_id = \"ci\"");
-    section.require("client_secret", "`source` does not say where its secret is", "client_secret = \"env:CI_SECRET\"");
     let token_url = section.endpoint("token_url");
     if let Some(url) = &token_url {
         context.judge_endpoint("token_url", url);
     }
     let client_id = section.text("client_id");
-    let client_secret = section.reference("client_secret", context.base);
-    let auth = section.choice("auth", &[("basic", Auth::Basic), ("post", Auth::Post)], &later::AUTHS);
     let scope = asked_scopes(section, scopes.unwrap_or_default());
     let audience = texts(section, "audience");
     let resource = texts(section, "resource");
     let extra = pairs(section, "extra", field);
     let headers = pairs(section, "headers", header);
-    let tls = tls(section.table("tls", "`tls`"), context);
+    let tls = tls::read(section.table("tls", "`tls`"), token_url.as_ref(), context);
+    let auth = auth(section, &tls, context);
     Some(client_credentials::Settings {
         token_url: token_url?.into_inner(),
         client_id: client_id?,
-        client_secret: client_secret?,
-        auth: auth.unwrap_or(Auth::Basic),
+        auth: auth?,
         scope,
         audience,
         resource,
@@ -89,6 +86,38 @@ fn client_credentials(
         headers,
         tls,
     })
+}
+
+/// How the client proves itself: with a secret, or with the certificate of its `tls`.
+fn auth(section: &mut Section<'_>, tls: &crate::tls::Settings, context: &Context<'_>) -> Option<Auth> {
+    let with_secret = |auth: fn(Reference) -> Auth| Proof::Secret(auth);
+    let ways = [("basic", with_secret(Auth::Basic)), ("post", with_secret(Auth::Post)), ("mtls", Proof::Certificate)];
+    let way = section.choice("auth", &ways, &later::AUTHS);
+    let secret = section.reference("client_secret", context.base);
+    match way.or((!section.has("auth")).then_some(with_secret(Auth::Basic)))? {
+        Proof::Secret(auth) => {
+            let example = "client_secret = \"env:CI_SECRET\"";
+            section.require("client_secret", "`source` does not say where its secret is", example);
+            secret.map(auth)
+        }
+        Proof::Certificate if section.has("client_secret") => {
+            let message = "`auth = \"mtls\"` proves itself with a certificate, and sends no secret";
+            section.refuse("client_secret", message, "remove `client_secret`");
+            None
+        }
+        Proof::Certificate if tls.identity.is_none() => {
+            let message = "`auth = \"mtls\"` needs the client certificate that it proves itself with";
+            section.refuse("auth", message, "add `tls = { cert = \"file:/path\", key = \"file:/path\" }`");
+            None
+        }
+        Proof::Certificate => Some(Auth::Mtls),
+    }
+}
+
+#[derive(Clone, Copy)]
+enum Proof {
+    Secret(fn(Reference) -> Auth),
+    Certificate,
 }
 
 /// What is asked for: some of the token's scopes, or all of them.
@@ -290,14 +319,4 @@ fn names_a_secret(name: &str) -> bool {
         ["code", "refreshtoken", "subjecttoken", "actortoken", "accesstoken", "xauthtoken", "privatekey"];
     let plain: String = name.chars().filter(char::is_ascii_alphanumeric).map(|c| c.to_ascii_lowercase()).collect();
     PARTS.iter().any(|part| plain.contains(part)) || WHOLE.contains(&plain.as_str())
-}
-
-/// `tls = { ca = "file:/path" }`
-pub fn tls(mut section: Section<'_>, context: &Context<'_>) -> tls::Settings {
-    let file = section.parsed("ca", |text| match text.strip_prefix("file:") {
-        Some(path) => value::path(path).map_err(|error| error.to_string()),
-        None => Err("a file of certificates is written \"file:/path\"".to_owned()),
-    });
-    section.finish();
-    tls::Settings { ca: file.map(|path| context.base.join(path.into_inner())) }
 }

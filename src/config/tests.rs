@@ -10,6 +10,7 @@ use crate::policy::rule::Allow;
 use crate::proxy::Address;
 use crate::secret::Reference;
 use crate::token::source::Settings as Source;
+use crate::token::source::client_credentials::Auth;
 use crate::token::source::exec::Format;
 
 const GOOD: &str = include_str!("tests/good.toml");
@@ -142,10 +143,13 @@ fn every_key_reaches_the_settings() {
     assert_eq!(issued.hosts[0].to_string(), "api.example.com");
     assert_eq!((&*issued.placement.before, &*issued.placement.after), ("Token ", ";"));
     let Source::ClientCredentials(source) = &issued.source else { panic!("another source") };
-    assert_eq!(source.client_secret, Reference::File("/etc/countersign/secret".into()));
+    assert_eq!(source.auth, Auth::Post(Reference::File("/etc/countersign/secret".into())));
     assert_eq!(source.scope, ["read"]);
     assert_eq!(source.extra, [("tenant".to_owned(), "one".to_owned())]);
     assert_eq!(source.tls.ca.as_deref(), Some(Path::new("/etc/countersign/ca.pem")));
+    let identity = source.tls.identity.as_ref().expect("a client certificate");
+    assert_eq!(identity.certificate, Path::new("/etc/countersign/client.pem"));
+    assert_eq!(identity.key, Reference::Credential("client-key".to_owned()));
     assert_eq!(variable.source, Source::Env { name: "API_TOKEN".to_owned() });
     assert_eq!(variable.grant_ends, file.grant_ends, "a date and its text");
     assert_eq!(variable.grant_ends, issued.grant_ends + Duration::from_secs(86_400), "a date lasts until its end");
@@ -159,6 +163,8 @@ fn every_key_reaches_the_settings() {
     assert_eq!(source.claims["level"], 16);
     assert_eq!((source.audience.len(), source.lifetime), (2, Duration::from_secs(120)));
     assert!(matches!(&config.routes[0].rules.allow, Allow::These(rules) if rules.len() == 2));
+    let pins: Vec<String> = config.routes[0].tls.pins.iter().map(ToString::to_string).collect();
+    assert_eq!(pins, ["sha256/47DEQpj8HBSa+/TImW+5JCeuQeRkm5NMpJWZG3hSuFU="]);
     assert_eq!(config.routes[1].rules.allow, Allow::Any);
     assert_eq!(config.routes[7].token, None);
 }
@@ -277,7 +283,9 @@ fn a_secret_in_the_file_is_in_no_output() {
              headers = {{ X-Key = \"{SECRET}\", Authorization = \"{SECRET}\" }}, extra = {{ password = \"{SECRET}\" }} }}"
         )),
         source(&format!("source = {{ kind = \"signed_jwt\", key = \"-----BEGIN {SECRET}\\n\", lifetme = 5 }}")),
-        GOOD.replace("# end", "").replace("[[client]]", &format!("tls = {{ ca = \"{SECRET}\\n\" }}\n[[client]]")),
+        GOOD.replace("[[client]]", &format!("tls = {{ ca = \"{SECRET}\\n\" }}\n[[client]]")),
+        GOOD.replace("[[client]]", &format!("tls = {{ cert = \"file:c\", key = \"{SECRET}\" }}\n[[client]]")),
+        GOOD.replace("[[client]]", &format!("tls = {{ pin = [\"{SECRET}\"] }}\n[[client]]")),
         GOOD.replace("hosts", &format!("placement = \"sk-{SECRET}-0123456789\"\nhosts")),
         GOOD.replace("hosts", &format!("placement = {{ header = \"a\", template = \"{SECRET}\" }}\nhosts")),
     ];

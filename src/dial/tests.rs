@@ -26,8 +26,8 @@ async fn dial(dialer: &Dialer, to: &str, security: &Security) -> Result<Connecti
 }
 
 /// Resolves everything to `answers`.
-fn resolving(answers: &'static [&'static str]) -> impl Fn(&str) -> io::Result<Vec<IpAddr>> + Send + Sync {
-    move |_| Ok(answers.iter().map(|ip| ip.parse().unwrap()).collect())
+fn resolving(answers: &'static [&'static str]) -> Resolver {
+    Resolver::given(move |_| Ok(answers.iter().map(|ip| ip.parse().unwrap()).collect()))
 }
 
 async fn listen() -> (TcpListener, u16) {
@@ -54,7 +54,7 @@ async fn an_address_needs_no_resolver_and_is_judged_like_an_answer() {
     assert!(connection.io.tcp().nodelay().unwrap());
 
     let strict = Dialer::new(Destinations::default(), Vec::new())
-        .with_resolver(|_| unreachable!("an address is not a name to resolve"));
+        .with_resolver(Resolver::given(|_| unreachable!("an address is not a name to resolve")));
     for address in ["127.0.0.1", "[::1]", "[::ffff:127.0.0.1]", "169.254.169.254"] {
         let result = dial(&strict, &format!("{address}:{port}"), &Security::Plain).await;
         assert!(matches!(result, Err(DialError::Prohibited(_))), "{address}");
@@ -78,10 +78,10 @@ async fn a_name_is_resolved_once_for_a_connection() {
     let (_listener, port) = listen().await;
     let questions = Arc::new(AtomicUsize::new(0));
     let counted = questions.clone();
-    let rebinding = dialer().with_resolver(move |_| {
+    let rebinding = dialer().with_resolver(Resolver::given(move |_| {
         let first = counted.fetch_add(1, Ordering::Relaxed) == 0;
         Ok(vec![if first { Ipv4Addr::LOCALHOST } else { Ipv4Addr::new(169, 254, 169, 254) }.into()])
-    });
+    }));
     let connection = dial(&rebinding, &format!("api.example:{port}"), &Security::Plain).await.unwrap();
     assert_eq!(connection.io.tcp().peer_addr().unwrap().ip(), Ipv4Addr::LOCALHOST);
     assert_eq!(questions.load(Ordering::Relaxed), 1);
@@ -114,7 +114,8 @@ async fn each_failure_has_its_name() {
     let nothing = dialer().with_resolver(resolving(&[]));
     assert!(matches!(dial(&nothing, "api.example", &Security::Plain).await, Err(DialError::Resolve(..))));
 
-    let unknown = dialer().with_resolver(|_| Err(io::Error::new(io::ErrorKind::NotFound, "no such name")));
+    let no_such_name = |_: &str| Err(io::Error::new(io::ErrorKind::NotFound, "no such name"));
+    let unknown = dialer().with_resolver(Resolver::given(no_such_name));
     let error = dial(&unknown, "api.example", &Security::Plain).await.expect_err("no such name");
     assert_eq!(error.to_string(), "cannot resolve api.example: no such name");
 }
@@ -169,7 +170,7 @@ impl Issued {
 
         let file = tempfile::NamedTempFile::new().unwrap();
         std::fs::write(file.path(), ca_certificate.pem()).unwrap();
-        let settings = tls::Settings { ca: Some(file.path().to_owned()) };
+        let settings = tls::Settings { ca: Some(file.path().to_owned()), ..tls::Settings::default() };
         Self { server: Arc::new(server), client: settings.client_config(tls::Alpn::Http2OrHttp1).unwrap() }
     }
 }

@@ -9,6 +9,7 @@ use bytes::Bytes;
 use http::header::{CACHE_CONTROL, CONNECTION, CONTENT_TYPE, RETRY_AFTER};
 use http::{HeaderName, HeaderValue, Response, StatusCode};
 use prometheus::IntCounter;
+use rustls::AlertDescription;
 
 use super::answer::Fault;
 use crate::dial::{DialError, TlsKind};
@@ -16,6 +17,7 @@ use crate::metrics::{Error as MetricsError, Metrics as Registry};
 use crate::name::{RouteName, TokenName};
 use crate::path::PathError;
 use crate::policy::Denied;
+use crate::tls;
 use crate::token::Absent;
 use crate::usage::UploadFailure;
 
@@ -76,6 +78,8 @@ pub enum Refusal {
     UpstreamTls(String),
     #[error("The upstream's certificate could not be verified: {0}.")]
     UpstreamCertificate(String),
+    #[error("The upstream does not want this TLS connection: {0}.")]
+    UpstreamAlert(String),
     #[error("The upstream's answer was not well-formed HTTP, or it closed the connection early.")]
     UpstreamProtocol,
     #[error("The upstream's answer may not be passed on: {0}.")]
@@ -194,6 +198,9 @@ impl Refusal {
             }
             Self::UpstreamCertificate(_) => {
                 words(StatusCode::BAD_GATEWAY, "upstream_tls", "Upstream certificate", "tls_certificate_error")
+            }
+            Self::UpstreamAlert(_) => {
+                words(StatusCode::BAD_GATEWAY, "upstream_tls", "Upstream TLS alert", "tls_alert_received")
             }
             Self::UpstreamProtocol | Self::UpstreamAnswer(_) => {
                 words(StatusCode::BAD_GATEWAY, "upstream_protocol", "Upstream protocol error", "http_protocol_error")
@@ -324,6 +331,12 @@ impl From<Absent> for Refusal {
     }
 }
 
+impl From<AlertDescription> for Refusal {
+    fn from(alert: AlertDescription) -> Self {
+        Self::UpstreamAlert(tls::describe(alert))
+    }
+}
+
 impl From<&DialError> for Refusal {
     fn from(error: &DialError) -> Self {
         let detail = error.to_string();
@@ -333,6 +346,7 @@ impl From<&DialError> for Refusal {
             DialError::Resolve(..) | DialError::Refused(_) | DialError::Connect(..) => Self::UpstreamConnect(detail),
             DialError::Timeout(_) => Self::ConnectTimeout(detail),
             DialError::Tls { kind: TlsKind::Certificate, .. } => Self::UpstreamCertificate(detail),
+            DialError::Tls { kind: TlsKind::Alert, .. } => Self::UpstreamAlert(detail),
             DialError::Tls { kind: TlsKind::Protocol, .. } => Self::UpstreamTls(detail),
         }
     }
@@ -388,6 +402,7 @@ mod tests {
             Refusal::UpstreamConnect(String::new()),
             Refusal::UpstreamTls(String::new()),
             Refusal::UpstreamCertificate(String::new()),
+            Refusal::UpstreamAlert(String::new()),
             Refusal::UpstreamProtocol,
             Refusal::UpstreamAnswer(Fault::Interim),
             Refusal::UpstreamTimeout,
@@ -410,7 +425,7 @@ mod tests {
             assert_ne!(refusal.status(), StatusCode::UNAUTHORIZED);
             refused.count(&refusal);
         }
-        assert!(registry.scrape().contains(r#"countersign_refused_total{reason="upstream_tls"} 2"#));
+        assert!(registry.scrape().contains(r#"countersign_refused_total{reason="upstream_tls"} 3"#));
     }
 
     #[test]

@@ -24,6 +24,7 @@ use hyper::client::conn::{TrySendError, http1, http2};
 use hyper::rt::Executor;
 use hyper_util::rt::{TokioIo, TokioTimer};
 use prometheus::{IntGauge, IntGaugeVec};
+use rustls::AlertDescription;
 use tokio::sync::{Notify, Semaphore};
 use tokio::time::timeout;
 
@@ -34,6 +35,7 @@ use crate::dial::{Connection as Dialled, DialError, Dialer, Protocol, Stage, Str
 use crate::metrics::{Error as MetricsError, Metrics as Registry};
 use crate::name::RouteName;
 use crate::route::{Route, Upstream};
+use crate::tls;
 use crate::usage::Cell;
 
 /// Handshakes at a time, of one route and client in one worker.
@@ -182,8 +184,9 @@ struct Way {
 
 /// Why there is no answer.
 pub enum SendError {
-    /// The connection was closed before a byte of the request was written: it may be sent on another.
-    NotSent(Box<Request<RequestBody>>),
+    /// The connection was closed, maybe with an alert of TLS, before a byte of the request was written: it may be sent on
+    /// another.
+    NotSent(Box<Request<RequestBody>>, Option<AlertDescription>),
     Failed(hyper::Error),
 }
 
@@ -446,10 +449,10 @@ impl Lease {
                 sender.try_send_request(request).await
             }
             Some(Sender::Http2 { sender, .. }) => sender.try_send_request(request).await,
-            None => return Err(SendError::NotSent(Box::new(request))),
+            None => return Err(SendError::NotSent(Box::new(request), None)),
         };
         sent.map_err(|mut error: TrySendError<_>| match error.take_message() {
-            Some(request) => SendError::NotSent(Box::new(request)),
+            Some(request) => SendError::NotSent(Box::new(request), tls::alert(error.error())),
             None => SendError::Failed(error.into_error()),
         })
     }

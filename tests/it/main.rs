@@ -20,5 +20,6 @@ mod reload;
 mod rotation;
 mod sources;
 mod support;
+mod tls;
 mod watch;
 mod ways_in;

@@ -5,6 +5,7 @@ pub mod body;
 pub mod certificate;
 pub mod client;
 pub mod crowd;
+pub mod doubtful;
 pub mod issuer;
 pub mod log;
 pub mod raw;

@@ -22,7 +22,6 @@ use crate::tls;
 pub struct Settings {
     pub token_url: Endpoint,
     pub client_id: String,
-    pub client_secret: Reference,
     pub auth: Auth,
     /// What is asked for: `scope`, or the token's scopes joined by spaces; empty: the parameter is not sent.
     pub scope: Vec<String>,
@@ -35,11 +34,15 @@ pub struct Settings {
     pub tls: tls::Settings,
 }
 
-/// How the client proves itself (RFC 6749, section 2.3.1).
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+/// How the client proves itself.
+#[derive(Clone, PartialEq, Eq, Debug)]
 pub enum Auth {
-    Basic,
-    Post,
+    /// With its secret in `Authorization` (RFC 6749, section 2.3.1).
+    Basic(Reference),
+    /// With its secret in the form (RFC 6749, section 2.3.1).
+    Post(Reference),
+    /// With its certificate, which is that of `tls` (RFC 8705, section 2).
+    Mtls,
 }
 
 pub struct ClientCredentials {
@@ -50,13 +53,14 @@ pub struct ClientCredentials {
 }
 
 /// The client's proof, in each form in which it is sent. All of it is wiped with this.
+#[derive(Default)]
 struct Proof {
     /// What goes into the `Authorization` header, or nothing.
     basic: Option<Secret>,
     /// What goes into the form, or nothing.
     posted: Option<Zeroizing<String>>,
     /// What the issuer may not make us repeat.
-    forms: [Zeroizing<String>; 3],
+    forms: Vec<Zeroizing<String>>,
 }
 
 impl ClientCredentials {
@@ -86,20 +90,23 @@ impl ClientCredentials {
     }
 
     fn proof(&self) -> Result<Proof, Failure> {
+        let (secret, is_posted) = match &self.settings.auth {
+            Auth::Basic(secret) => (secret, false),
+            Auth::Post(secret) => (secret, true),
+            // It was given in the handshake.
+            Auth::Mtls => return Ok(Proof::default()),
+        };
         let unusable = |detail| Failure::transient(Reason::Secret, detail);
-        let secret = self.settings.client_secret.resolve().map_err(|error| unusable(error.to_string()))?;
+        let secret = secret.resolve().map_err(|error| unusable(error.to_string()))?;
         let plain = secret.expose_to_issuer().map_err(|error| unusable(error.to_string()))?;
         let encoded = encode(plain);
         let pair = Zeroizing::new([&encode(&self.settings.client_id), ":", &encoded].concat());
         let mut basic = Zeroizing::new(String::with_capacity(pair.len().div_ceil(3) * 4));
         STANDARD.encode_string(pair.as_bytes(), &mut basic);
         let plain = Zeroizing::new(plain.to_owned());
-        Ok(match self.settings.auth {
-            Auth::Basic => {
-                Proof { basic: Some(Secret::new(basic.as_bytes())), posted: None, forms: [plain, encoded, basic] }
-            }
-            Auth::Post => Proof { basic: None, posted: Some(plain.clone()), forms: [plain, encoded, basic] },
-        })
+        let (header, posted) =
+            if is_posted { (None, Some(plain.clone())) } else { (Some(Secret::new(basic.as_bytes())), None) };
+        Ok(Proof { basic: header, posted, forms: vec![plain, encoded, basic] })
     }
 
     fn headers(&self, proof: &Proof) -> Result<HeaderMap, Failure> {
@@ -122,9 +129,10 @@ impl ClientCredentials {
         fields.extend(settings.audience.iter().map(|audience| ("audience", audience.as_str())));
         fields.extend(settings.resource.iter().map(|resource| ("resource", resource.as_str())));
         fields.extend(settings.extra.iter().map(|(name, value)| (name.as_str(), value.as_str())));
-        if let Some(secret) = posted {
-            fields.extend([("client_id", settings.client_id.as_str()), ("client_secret", secret)]);
-        }
+        // Who proves itself in the header says there who it is, too.
+        let names_itself = !matches!(settings.auth, Auth::Basic(_));
+        fields.extend(names_itself.then_some(("client_id", settings.client_id.as_str())));
+        fields.extend(posted.map(|secret| ("client_secret", secret)));
         // Room for all of it, each byte percent-encoded: a buffer that grows leaves copies behind that nobody wipes.
         let room = fields.iter().map(|(name, value)| 3 * (name.len() + value.len()) + 2).sum();
         let form = Serializer::new(String::with_capacity(room)).extend_pairs(fields).finish();

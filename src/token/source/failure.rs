@@ -158,7 +158,7 @@ impl From<FetchError> for Failure {
             FetchError::Dial(DialError::Prohibited(_) | DialError::Clear(_)) => Reason::Prohibited,
             FetchError::Dial(DialError::Resolve(..)) => Reason::Resolve,
             FetchError::Dial(DialError::Refused(_) | DialError::Connect(..)) => Reason::Connect,
-            FetchError::Dial(DialError::Tls { .. }) => Reason::Tls,
+            FetchError::Dial(DialError::Tls { .. }) | FetchError::Tls(_) | FetchError::Alert(_) => Reason::Tls,
             FetchError::Dial(DialError::Timeout(_)) | FetchError::Timeout => Reason::Timeout,
             FetchError::CutOff => Reason::CutOff,
             FetchError::HeadTooLarge | FetchError::BodyTooLarge => Reason::TooLarge,

@@ -1,5 +1,4 @@
 use std::io::Write as _;
-use std::path::Path;
 
 use base64::Engine as _;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
@@ -87,14 +86,13 @@ fn a_source_that_contradicts_itself_is_not_built() {
     let settings = client_credentials::Settings {
         token_url,
         client_id: "ci".to_owned(),
-        client_secret: crate::secret::Reference::parse("env:NONE", Path::new("/")).unwrap(),
-        auth: client_credentials::Auth::Basic,
+        auth: client_credentials::Auth::Basic(crate::secret::Reference::Env("NONE".to_owned())),
         scope: Vec::new(),
         audience: Vec::new(),
         resource: Vec::new(),
         extra: vec![("grant_type".to_owned(), "password".to_owned())],
         headers: Vec::new(),
-        tls: crate::tls::Settings { ca: Some("/nowhere/ca.pem".into()) },
+        tls: crate::tls::Settings { ca: Some("/nowhere/ca.pem".into()), ..crate::tls::Settings::default() },
     };
     let refused = |settings| build(&settings, &fetcher(), Arc::new(ManualClock::default())).err().unwrap().to_string();
     let twice = refused(Settings::ClientCredentials(settings.clone()));

@@ -5,15 +5,18 @@ use std::net::{Ipv4Addr, SocketAddr};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
-use tokio::io::{AsyncReadExt, AsyncWriteExt};
-use tokio::net::{TcpListener, TcpStream};
+use rustls::ServerConfig;
+use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
+use tokio::net::TcpListener;
 use tokio::task::JoinSet;
 use tokio::time::Instant;
+use tokio_rustls::TlsAcceptor;
 
 use super::Gate;
 
 pub struct Issuer {
     pub address: SocketAddr,
+    scheme: &'static str,
     state: Arc<Mutex<State>>,
     _serving: JoinSet<()>,
 }
@@ -55,18 +58,29 @@ impl Issuer {
 
     /// Answers the call that is the n-th of its kind, from 1, with what `standing` gives for n.
     pub async fn answering(standing: impl FnMut(usize) -> Reply + Send + 'static) -> Self {
+        Self::listening(None, standing).await
+    }
+
+    /// As [`Issuer::start`], under TLS.
+    pub async fn under_tls(server: ServerConfig) -> Self {
+        let standing = |number| Reply::token(&format!("tok-{number}"), 3600);
+        Self::listening(Some(TlsAcceptor::from(Arc::new(server))), standing).await
+    }
+
+    async fn listening(tls: Option<TlsAcceptor>, standing: impl FnMut(usize) -> Reply + Send + 'static) -> Self {
         let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).await.expect("binds");
         let standing: Standing = Box::new(standing);
         let state = State { calls: Vec::new(), next: VecDeque::new(), standing, issued: 0 };
         let state = Arc::new(Mutex::new(state));
         let address = listener.local_addr().expect("an address");
+        let scheme = if tls.is_some() { "https" } else { "http" };
         let mut serving = JoinSet::new();
-        serving.spawn(serve(listener, state.clone()));
-        Self { address, state, _serving: serving }
+        serving.spawn(serve(listener, tls, state.clone()));
+        Self { address, scheme, state, _serving: serving }
     }
 
     pub fn url(&self) -> String {
-        format!("http://{}/token", self.address)
+        format!("{}://{}/token", self.scheme, self.address)
     }
 
     /// From now on answers otherwise; what stands in the queue goes first.
@@ -122,15 +136,25 @@ impl Reply {
     }
 }
 
-async fn serve(listener: TcpListener, state: Arc<Mutex<State>>) {
+async fn serve(listener: TcpListener, tls: Option<TlsAcceptor>, state: Arc<Mutex<State>>) {
     let mut connections = JoinSet::new();
     loop {
         let (tcp, _) = listener.accept().await.expect("accepts");
-        connections.spawn(exchange(tcp, state.clone()));
+        let (tls, state) = (tls.clone(), state.clone());
+        connections.spawn(async move {
+            match tls {
+                None => exchange(tcp, state).await,
+                Some(tls) => match tls.accept(tcp).into_fallible().await {
+                    Ok(tls) => exchange(tls, state).await,
+                    // What is still to be read would turn the end into a reset, and take the alert away.
+                    Err((_, mut tcp)) => while matches!(tcp.read(&mut [0; 1024]).await, Ok(1..)) {},
+                },
+            }
+        });
     }
 }
 
-async fn exchange(mut tcp: TcpStream, state: Arc<Mutex<State>>) {
+async fn exchange(mut tcp: impl AsyncRead + AsyncWrite + Unpin, state: Arc<Mutex<State>>) {
     let Some((head, body)) = request(&mut tcp).await else { return };
     let fields = form_urlencoded::parse(body.as_bytes()).into_owned().collect();
     let reply = {
@@ -157,7 +181,7 @@ async fn exchange(mut tcp: TcpStream, state: Arc<Mutex<State>>) {
 }
 
 /// The head and the body; nothing of a connection that ends before.
-async fn request(tcp: &mut TcpStream) -> Option<(String, String)> {
+async fn request(tcp: &mut (impl AsyncRead + Unpin)) -> Option<(String, String)> {
     let mut bytes = Vec::new();
     loop {
         let text = String::from_utf8_lossy(&bytes).into_owned();

@@ -8,6 +8,7 @@ use std::time::Duration;
 
 use countersign::app::{App, Handle, ReloadError, Reloads, RotateNamedError, RunError};
 use countersign::clock::ManualClock;
+use countersign::dial::Resolver;
 use countersign::proxy::Address;
 use serde_json::Value;
 use tempfile::TempDir;
@@ -59,13 +60,17 @@ impl Scene {
         let (started, starts) = oneshot::channel();
         let (shutdown, stop) = oneshot::channel();
         let (own_clock, own_folder) = (clock.clone(), folder.clone());
+        let resolver = match setup.resolve.clone() {
+            Some(answer) => Resolver::given(move |name| answer(name)),
+            None => Resolver::System,
+        };
         let thread = std::thread::Builder::new().name("control".into()).spawn(move || {
             // The folder outlives the app, whoever lets go of the scene.
             let _folder = own_folder;
             let runtime = runtime::Builder::new_current_thread().enable_all().build().expect("a runtime");
             let control = runtime.handle().clone();
             runtime.block_on(async move {
-                let bound = App::bind(config, own_clock, None).await.expect("starts");
+                let bound = App::bind_resolving(config, own_clock, None, resolver).await.expect("starts");
                 let (listen, telemetry) = (bound.listen.clone(), bound.telemetry_address);
                 let told = started.send(Started { listen, telemetry, handle: bound.handle(), control });
                 assert!(told.is_ok(), "the test waits for the start");

@@ -1,10 +1,13 @@
 //! The config of a test, put together from what matters to it.
 
-use std::net::SocketAddr;
+use std::io;
+use std::net::{IpAddr, SocketAddr};
 use std::path::Path;
+use std::sync::Arc;
 
 use countersign::clock::{Clock, SystemClock};
 use countersign::config::{Config, Environment};
+use countersign::dial::Answers;
 
 use super::certificate::Certificate;
 use super::{Issuer, RawUpstream, Scene, Upstream};
@@ -20,6 +23,7 @@ pub struct Setup {
     allow: String,
     audit: String,
     blocks: Vec<Block>,
+    pub(super) resolve: Option<Arc<Answers>>,
 }
 
 /// A `[[token]]` or `[[route]]`, known by its kind and name.
@@ -67,6 +71,7 @@ impl Setup {
             allow: r#"["127.0.0.0/8"]"#.to_owned(),
             audit: String::new(),
             blocks: Vec::new(),
+            resolve: None,
         }
     }
 
@@ -98,6 +103,11 @@ impl Setup {
     /// `allow` of `[proxy.destinations]`.
     pub fn destinations(self, allow: &str) -> Self {
         Self { allow: allow.to_owned(), ..self }
+    }
+
+    /// Which addresses names have, instead of what the system says.
+    pub fn resolver(self, answer: impl Fn(&str) -> io::Result<Vec<IpAddr>> + Send + Sync + 'static) -> Self {
+        Self { resolve: Some(Arc::new(answer)), ..self }
     }
 
     /// Lines of `[audit]`.
@@ -155,7 +165,7 @@ impl Setup {
 
     /// The whole file.
     pub fn text(&self) -> String {
-        let Self { listen, workers, drain, proxy, limits, allow, audit, blocks } = self;
+        let Self { listen, workers, drain, proxy, limits, allow, audit, blocks, resolve: _ } = self;
         let mut text = format!(
             r#"[proxy]
 listen = {listen}

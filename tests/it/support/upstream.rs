@@ -20,6 +20,7 @@ use hyper::body::Incoming;
 use hyper::server::conn::{http1, http2};
 use hyper::service::service_fn;
 use hyper_util::rt::{TokioExecutor, TokioIo};
+use tokio::io::AsyncReadExt as _;
 use tokio::net::{TcpListener, TcpStream};
 use tokio::task::JoinSet;
 use tokio::time::Instant;
@@ -205,9 +206,10 @@ async fn serve(listener: TcpListener, acceptor: TlsAcceptor, state: Arc<State>) 
         let number = state.connections.fetch_add(1, Ordering::SeqCst) + 1;
         let (acceptor, own) = (acceptor.clone(), state.clone());
         lock(&state.open).spawn(async move {
-            // A client that does not trust us ends it here.
-            if let Ok(tls) = acceptor.accept(tcp).await {
-                connection(tls, number, own).await;
+            match acceptor.accept(tcp).into_fallible().await {
+                Ok(tls) => connection(tls, number, own).await,
+                // What is still to be read would turn the end into a reset, and take the alert away.
+                Err((_, mut tcp)) => while matches!(tcp.read(&mut [0; 1024]).await, Ok(1..)) {},
             }
         });
     }

@@ -8,14 +8,13 @@ use crate::token::source::Class;
 const SECRET: &str = "canary+sécret/of the:client%";
 
 /// The settings for `server`, and the file that holds the secret.
-fn settings(server: &Scripted, auth: Auth) -> (Settings, tempfile::NamedTempFile) {
+fn settings(server: &Scripted, auth: fn(Reference) -> Auth) -> (Settings, tempfile::NamedTempFile) {
     let file = tempfile::NamedTempFile::new().unwrap();
     std::fs::write(file.path(), format!("{SECRET}\n")).unwrap();
     let settings = Settings {
         token_url: server.endpoint(),
         client_id: "the client: å".to_owned(),
-        client_secret: Reference::File(file.path().to_owned()),
-        auth,
+        auth: auth(Reference::File(file.path().to_owned())),
         scope: vec!["a:read".to_owned(), "b".to_owned()],
         audience: vec!["https://api.example/".to_owned(), "two".to_owned()],
         resource: vec!["urn:one".to_owned()],
@@ -36,7 +35,7 @@ fn json(status: &str, body: &str) -> String {
 }
 
 /// What comes of asking an issuer that answers with `answer`, and the request that it got.
-async fn ask(auth: Auth, answer: &str) -> (Result<Issued, Failure>, String) {
+async fn ask(auth: fn(Reference) -> Auth, answer: &str) -> (Result<Issued, Failure>, String) {
     let server = Scripted::start().await;
     let (settings, _file) = settings(&server, auth);
     let source = source(settings);
