@@ -284,9 +284,7 @@ impl Lifecycle {
     }
 
     fn answered(&mut self, offer: Offer, now: Moment, random: f64, effects: &mut Vec<Effect>) {
-        if !matches!(self.call, Call::InFlight { .. }) {
-            return;
-        }
+        let Call::InFlight { started } = self.call else { return };
         let refused = |reason| Fault { reason, class: Class::Transient { retry_after: None } };
         let judged = match (self.phase, offer.unchanged) {
             (Phase::Active(live), true) => {
@@ -318,7 +316,7 @@ impl Lifecycle {
         self.succeeded();
         self.last_number = live.number;
         self.phase = Phase::Active(live);
-        self.call_next(live.refresh_at);
+        self.call_next(live.refresh_at.later(started.after(self.plan.pace)));
         effects.push(Effect::Publish { live, replaces, cause });
     }
 
@@ -559,6 +557,14 @@ mod tests {
         machine.step(offer(START, 60), START, 0.0);
         let Phase::Active(live) = machine.phase() else { panic!("active") };
         assert!(machine.wake_at().expect("wakes").boot + secs(1) < live.usable_until.boot);
+    }
+
+    #[test]
+    fn a_life_of_less_than_a_second_does_not_hurry_the_calls() {
+        let mut machine = active(1);
+        let now = START.after(Duration::from_millis(900));
+        assert_eq!(machine.step(Input::Timer, now, 0.0), [Effect::Expire { number: 1 }]);
+        assert_eq!(machine.step(Input::Timer, START.after(secs(1)), 0.0), [Effect::Call]);
     }
 
     #[test]
