@@ -12,7 +12,7 @@
 //! makes it rotate or retire.
 
 mod control;
-mod lifecycle;
+pub mod lifecycle;
 mod metrics;
 mod slot;
 pub mod source;
