@@ -2,13 +2,15 @@
 
 CARGO ?= cargo
 
-.PHONY: help demo test check bench tools advisories
+.PHONY: help demo test check bench instructions endurance bench-build tools advisories
 
 help:
 	@echo 'make demo        run the proxy against an embedded issuer and an embedded API'
 	@echo 'make test        all tests, those against real servers included'
 	@echo 'make check       what must pass before a change lands: format, lints, tests, documentation, dependencies'
-	@echo 'make bench       measure the release build beside nginx'
+	@echo 'make bench       measure the release build beside nginx, haproxy, Envoy and pingora (35 minutes; BENCH=--quick: 8)'
+	@echo 'make endurance   rotation, a crowd of bad clients and reloads, under load (15 minutes; ENDURANCE=--quick: 3)'
+	@echo 'make instructions count the user instructions of a request, beside nginx'
 	@echo 'make tools       install what tests and measurements need besides Rust'
 	@echo 'make advisories  ask the advisory database about the dependencies (needs the network)'
 
@@ -30,6 +32,8 @@ check:
 	$(CARGO) fmt --all --check
 	$(CARGO) clippy --locked --all-targets -- -D warnings
 	$(CARGO) clippy --locked --test peers -- -D warnings
+	$(CARGO) fmt --check --manifest-path benches/load/Cargo.toml
+	$(CARGO) clippy --locked --manifest-path benches/load/Cargo.toml --target-dir target/bench -- -D warnings
 	$(MAKE) test
 	RUSTDOCFLAGS='-D warnings' $(CARGO) doc --locked --no-deps
 	scripts/tools.sh check
@@ -40,7 +44,17 @@ advisories:
 	scripts/tools.sh check
 	$(CARGO) deny --locked check advisories
 
-bench:
+# What these three print is told in benches/README.md. BENCH and ENDURANCE are further words for their programs.
+bench: bench-build
+	python3 benches/run.py $(BENCH)
+
+instructions: bench-build
+	python3 benches/instructions.py
+
+endurance: bench-build
+	python3 benches/endurance.py $(ENDURANCE)
+
+bench-build:
 	scripts/tools.sh bench
 	$(CARGO) build --release --locked
-	python3 benches/against-nginx/run.py
+	$(CARGO) build --release --locked --manifest-path benches/load/Cargo.toml --target-dir target/bench

