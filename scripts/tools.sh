@@ -15,7 +15,7 @@ main() {
     for set in "$@"; do
         case $set in
         test)
-            commands curl:curl groff:groff-base nginx:nginx setpriv:util-linux systemd-analyze:systemd
+            commands curl:curl groff:groff-base nginx:nginx setpriv:util-linux systemd-analyze:systemd systemd-socket-activate:systemd
             node_packages
             python_packages
             ;;

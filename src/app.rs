@@ -7,6 +7,7 @@
 //!
 //! Invariants: nothing is let in before the trail has it; a configuration takes effect whole, in one swap, or not at all.
 
+mod announce;
 pub mod environment;
 mod house;
 mod reload;
@@ -20,6 +21,7 @@ use std::time::Duration;
 use tokio::net::TcpListener;
 use tokio::sync::watch;
 
+pub use announce::{Vitals, announce};
 pub use house::{DraftError, Handle, ReloadError, RotateNamedError};
 pub use reload::Reloads;
 
@@ -28,10 +30,11 @@ use crate::clock::Clock;
 use crate::config::Config;
 use crate::dial::Resolver;
 use crate::metrics::{Error as MetricsError, Metrics};
-use crate::proxy::{self, Address, BindError, Listener, Worker, WorkerSettings};
+use crate::proxy::{self, Address, BindError, Listener, Pulses, Worker, WorkerSettings};
 use crate::readiness::Readiness;
 use crate::scrape::{self, Scrape};
 use crate::state::{self, StateError};
+use crate::systemd::{InheritError, Inherited};
 use crate::tasks::{Failed, Task, Tasks};
 use crate::telemetry::Log;
 use crate::usage;
@@ -53,6 +56,8 @@ pub enum StartError {
     Trail(#[from] audit::Unavailable),
     #[error(transparent)]
     Bind(#[from] BindError),
+    #[error(transparent)]
+    Inherit(#[from] InheritError),
     #[error("cannot listen on {0} for telemetry: {1}")]
     Telemetry(SocketAddr, std::io::Error),
     /// The config is well-formed, and what it names cannot be built.
@@ -62,29 +67,35 @@ pub enum StartError {
     Worker(std::io::Error),
 }
 
+/// What the app is put into.
+pub struct Surroundings<'a> {
+    pub clock: Arc<dyn Clock>,
+    pub log: Option<&'a Log>,
+    /// Who says which addresses a name has.
+    pub resolver: Resolver,
+    pub inherited: Inherited,
+}
+
 /// Puts the app together.
 pub struct App;
 
 impl App {
+    /// As [`App::bind_in`], in ordinary surroundings.
+    ///
+    /// # Errors
+    /// As [`App::bind_in`].
+    pub async fn bind(config: Config, clock: Arc<dyn Clock>, log: Option<&Log>) -> Result<Bound, StartError> {
+        let ordinary = Surroundings { clock, log, resolver: Resolver::System, inherited: Inherited::default() };
+        Self::bind_in(ordinary, config).await
+    }
+
     /// Opens the trail, binds every listener and starts the tokens' lives; requests are served by [`Bound::run`].
     /// To be called on the control runtime.
     ///
     /// # Errors
     /// When something that the config asks for cannot be had. Nothing is left behind then.
-    pub async fn bind(config: Config, clock: Arc<dyn Clock>, log: Option<&Log>) -> Result<Bound, StartError> {
-        Self::bind_resolving(config, clock, log, Resolver::System).await
-    }
-
-    /// As [`App::bind`], with another's word for which addresses a name has.
-    ///
-    /// # Errors
-    /// As [`App::bind`].
-    pub async fn bind_resolving(
-        config: Config,
-        clock: Arc<dyn Clock>,
-        log: Option<&Log>,
-        resolver: Resolver,
-    ) -> Result<Bound, StartError> {
+    pub async fn bind_in(surroundings: Surroundings<'_>, config: Config) -> Result<Bound, StartError> {
+        let Surroundings { clock, log, resolver, mut inherited } = surroundings;
         let metrics = Metrics::new()?;
         if let Some(log) = log {
             log.register(&metrics)?;
@@ -93,9 +104,14 @@ impl App {
         let fingerprinter = Arc::new(state::fingerprinter(&config.state_dir)?);
         let (recorder, trail) =
             audit::open(&config.audit, clock.clone(), audit::Metrics::register(metrics.registry())?)?;
-        let listeners: Vec<Listener> = config.proxy.listen.iter().map(Listener::bind).collect::<Result<_, _>>()?;
-        let telemetry =
-            TcpListener::bind(config.scrape).await.map_err(|error| StartError::Telemetry(config.scrape, error))?;
+        let bind = |address| Listener::bind(address, &mut inherited);
+        let listeners: Vec<Listener> = config.proxy.listen.iter().map(bind).collect::<Result<_, _>>()?;
+        let telemetry = match inherited.tcp(config.scrape) {
+            Some(socket) => TcpListener::from_std(socket),
+            None => TcpListener::bind(config.scrape).await,
+        };
+        let telemetry = telemetry.map_err(|error| StartError::Telemetry(config.scrape, error))?;
+        inherited.none_left()?;
         let telemetry_address = telemetry.local_addr().map_err(|error| StartError::Telemetry(config.scrape, error))?;
         recorder
             .record_patiently(Event::Start { version: env!("CARGO_PKG_VERSION"), config_digest: config.digest.clone() })
@@ -136,6 +152,7 @@ impl App {
         Ok(Bound {
             listen: listeners.iter().map(|listener| listener.address.clone()).collect(),
             telemetry_address,
+            vitals: Vitals { readiness: readiness.clone(), pulses: Arc::new(Pulses::new(config.proxy.workers)) },
             parts: Parts { config, listeners, telemetry, house, shared, readiness, metrics, tasks, recorder, trail },
         })
     }
@@ -160,6 +177,7 @@ pub struct Bound {
     /// Where clients may connect, with the ports that were chosen.
     pub listen: Vec<Address>,
     pub telemetry_address: SocketAddr,
+    pub vitals: Vitals,
     parts: Parts,
 }
 
@@ -193,6 +211,7 @@ impl Bound {
         let start = |number| {
             let settings = WorkerSettings {
                 number,
+                pulses: self.vitals.pulses.clone(),
                 shared: shared.clone(),
                 listeners: listeners.clone(),
                 connections: connections.clone(),

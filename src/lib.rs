@@ -36,7 +36,7 @@
 //! | decisions over many requests | [`route`] |
 //! | tokens and rules | [`token`], [`policy`] |
 //! | records, and who | [`audit`], [`usage`], [`identity`] |
-//! | tools | [`state`], [`readiness`], [`watched`], [`program`], [`tls`], [`dial`], [`fetch`] |
+//! | tools | [`state`], [`readiness`], [`systemd`], [`watched`], [`program`], [`tls`], [`dial`], [`fetch`] |
 //! | primitives, which know nothing of tokens | [`secret`], [`clock`], [`name`], [`backoff`], [`tasks`], [`signals`], [`metrics`], [`telemetry`], [`text`], [`path`], [`authority`] |
 //!
 //! Each part owns its settings, its metrics and its errors; [`config`] fills the settings in, and only `proxy/error.rs` turns
@@ -95,6 +95,7 @@ pub mod scrape;
 pub mod secret;
 pub mod signals;
 pub mod state;
+pub mod systemd;
 pub mod tasks;
 pub mod telemetry;
 pub mod text;

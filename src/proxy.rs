@@ -17,6 +17,7 @@ mod inject;
 mod links;
 mod listener;
 mod pool;
+mod pulse;
 mod target;
 mod watch;
 mod worker;
@@ -42,6 +43,7 @@ pub use explain::{Explanation, explain};
 pub use headers::{rebuild_request, rebuild_response};
 pub use links::BaseUrl;
 pub use listener::{BindError, Listener};
+pub use pulse::Pulses;
 pub use target::{By, Head, Target};
 pub use worker::{Worker, WorkerSettings};
 

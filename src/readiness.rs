@@ -45,6 +45,17 @@ impl Readiness {
         ready
     }
 
+    /// What it waits for, by name.
+    pub fn missing(&self) -> String {
+        if self.draining.load(Ordering::Acquire) {
+            return "draining".to_owned();
+        }
+        let conditions = self.conditions.load();
+        let missing = conditions.iter().filter(|condition| !(condition.holds)());
+        let names: Vec<&str> = missing.map(|condition| &*condition.name).collect();
+        if conditions.is_empty() { "starting".to_owned() } else { names.join(", ") }
+    }
+
     pub fn has_been_ready(&self) -> bool {
         self.has_been_ready.load(Ordering::Acquire) || self.is_ready()
     }
@@ -78,6 +89,7 @@ mod tests {
     fn ready_when_every_condition_holds_and_nothing_drains() {
         let readiness = Readiness::default();
         assert!(!readiness.is_ready(), "before anything was said");
+        assert_eq!(readiness.missing(), "starting");
         let token = Arc::new(AtomicBool::new(false));
         let seen = token.clone();
         let holds = Box::new(move || seen.load(Ordering::SeqCst));
@@ -85,8 +97,10 @@ mod tests {
         assert!(!readiness.is_ready());
         assert!(!readiness.has_been_ready());
         assert_eq!(readiness.to_string(), "[-]token github not yet\n[+]started ok");
+        assert_eq!(readiness.missing(), "token github");
         token.store(true, Ordering::SeqCst);
         assert!(readiness.is_ready());
+        assert_eq!(readiness.missing(), "");
         token.store(false, Ordering::SeqCst);
         assert!(!readiness.is_ready());
         assert!(readiness.has_been_ready(), "the start is over, whatever comes later");

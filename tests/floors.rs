@@ -27,6 +27,7 @@ const FLOORS: &[&str] = &[
     // Tools.
     "state",
     "readiness",
+    "systemd",
     "watched",
     "program",
     "tls",

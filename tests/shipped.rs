@@ -5,16 +5,29 @@ use std::process::{Command, Output};
 use std::time::Duration;
 
 use countersign::config::{Config, Environment};
+use countersign::proxy::Address;
 
 /// In tenths: systemd calls 2.0 and less a service that is well kept apart.
 const HIGHEST_EXPOSURE: &str = "20";
 
 #[test]
-fn the_systemd_unit_is_understood_whole() {
+fn the_systemd_units_are_understood_whole() {
     let unit = unit_that_starts_a_program_that_exists();
-    let output = systemd_analyze(&["verify", "--man=no"], &unit.path);
-    let said = String::from_utf8_lossy(&output.stderr);
-    assert!(output.status.success() && said.is_empty(), "{said}");
+    let socket = unit.path.with_extension("socket");
+    std::fs::write(&socket, shipped("deploy/countersign.socket")).expect("write the unit");
+    for path in [&unit.path, &socket] {
+        let output = systemd_analyze(&["verify", "--man=no"], path);
+        let said = String::from_utf8_lossy(&output.stderr);
+        assert!(output.status.success() && said.is_empty(), "{said}");
+    }
+}
+
+#[test]
+fn the_socket_unit_listens_where_the_proxy_does_by_default() {
+    let config = Config::parse("", "empty.toml", Path::new("/"), &environment()).expect("a good config");
+    let Some(Address::Tcp(address)) = config.proxy.listen.first() else { panic!("no address") };
+    let line = format!("ListenStream={address}");
+    assert!(shipped("deploy/countersign.socket").lines().any(|said| said == line), "{line}");
 }
 
 #[test]
@@ -49,17 +62,21 @@ fn the_config_of_the_readme_has_no_problem_but_that_its_app_is_the_proxys_own_us
     let readme = shipped("README.md");
     let (_, from) = readme.split_once("<<'EOT'\n").expect("a here-document");
     let (config, _) = from.split_once("\nEOT\n").expect("its end");
-    let environment = Environment {
+    let config =
+        Config::parse(config, "countersign.toml", Path::new("/home/you"), &environment()).expect("a good config");
+    assert_eq!(config.warnings.len(), 1, "{}", config.warnings);
+    assert_eq!((config.tokens.len(), config.routes.len()), (1, 1));
+}
+
+/// Of somebody who tries it.
+fn environment() -> Environment {
+    Environment {
         home: Some("/home/you".into()),
         uid: 1000,
         cores: 2,
         now: Duration::from_secs(1_795_000_000),
         ..Environment::default()
-    };
-    let config =
-        Config::parse(config, "countersign.toml", Path::new("/home/you"), &environment).expect("a good config");
-    assert_eq!(config.warnings.len(), 1, "{}", config.warnings);
-    assert_eq!((config.tokens.len(), config.routes.len()), (1, 1));
+    }
 }
 
 /// The shipped unit, in a folder of its own, which goes with it.

@@ -24,6 +24,7 @@ use super::{Handle, ReloadError};
 use crate::backoff::Backoff;
 use crate::clock::Clock;
 use crate::config::{Config, Environment, LoadError, Severity, Text};
+use crate::systemd::Manager;
 
 /// How often the text is looked at. It is taken when it has not changed between two looks.
 const LOOK: Duration = Duration::from_secs(1);
@@ -43,6 +44,7 @@ pub struct Reloads {
     environment: Environment,
     watch: bool,
     look: Duration,
+    manager: Arc<Manager>,
     memory: Memory,
     again: Option<Again>,
 }
@@ -74,7 +76,14 @@ impl Reloads {
         clock: Arc<dyn Clock>,
     ) -> Self {
         let memory = Memory::new(config.digest.clone());
-        Self { handle, path, clock, environment, watch: config.watch, look: LOOK, memory, again: None }
+        let (watch, manager) = (config.watch, Arc::new(Manager::none()));
+        Self { handle, path, clock, environment, watch, look: LOOK, manager, memory, again: None }
+    }
+
+    /// Tells the service manager of each reload.
+    #[must_use]
+    pub fn telling(self, manager: Arc<Manager>) -> Self {
+        Self { manager, ..self }
     }
 
     /// Looks at the file that often.
@@ -116,7 +125,10 @@ impl Reloads {
     async fn judge(&mut self, text: Result<Text, LoadError>, asked: bool) {
         let failures = self.again.take().filter(|_| !self.memory.is_new()).map_or(0, |again| again.failures);
         self.memory.judged();
-        if let Err(refused) = self.take(text, asked).await {
+        self.manager.reloading();
+        let taken = self.take(text, asked).await;
+        self.manager.reloaded();
+        if let Err(refused) = taken {
             self.say(&refused);
             let failures = failures + 1;
             let at = Instant::now() + AGAIN.delay(failures, fastrand::f64());

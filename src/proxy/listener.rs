@@ -11,6 +11,7 @@ use tokio::net::{TcpListener, TcpStream, UnixListener, UnixStream};
 
 use super::Address;
 use crate::identity::{Inspector, Peer};
+use crate::systemd::Inherited;
 
 /// Connections that the kernel keeps for us until we accept them.
 const BACKLOG: i32 = 4096;
@@ -41,8 +42,16 @@ pub enum BindError {
 }
 
 impl Listener {
-    pub fn bind(address: &Address) -> Result<Self, BindError> {
+    /// On the socket that was passed to us with this address, or on one of our own.
+    pub fn bind(address: &Address, inherited: &mut Inherited) -> Result<Self, BindError> {
         match address {
+            Address::Tcp(tcp) if let Some(socket) = inherited.tcp(*tcp) => {
+                Ok(Self { socket: Socket::Tcp(socket), address: address.clone(), _file: None })
+            }
+            // Its file is the service manager's.
+            Address::Unix(path) if let Some(socket) = inherited.unix(path) => {
+                Ok(Self { socket: Socket::Unix(socket), address: address.clone(), _file: None })
+            }
             Address::Tcp(address) => {
                 let socket = tcp(*address).map_err(|error| BindError::Tcp(*address, error))?;
                 let bound = socket.local_addr().map_err(|error| BindError::Tcp(*address, error))?;

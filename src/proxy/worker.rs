@@ -25,6 +25,7 @@ use tokio::time::Instant;
 
 use super::error::Refusal;
 use super::listener::{Accepted, Listener, Shared as SharedListener};
+use super::pulse::Pulses;
 use super::watch::{Late, Refuse, Scratch, Watch, Watched, WatchedStream};
 use super::{Address, Caller, Proxy, Shared};
 use crate::identity::Inspector;
@@ -48,6 +49,7 @@ pub struct Worker(JoinHandle<()>);
 /// What a worker is started with.
 pub struct WorkerSettings {
     pub number: usize,
+    pub pulses: Arc<Pulses>,
     pub shared: Shared,
     pub listeners: Arc<Vec<Listener>>,
     /// Client connections, over all workers.
@@ -139,7 +141,7 @@ async fn run(settings: WorkerSettings) {
         scratch: Scratch::default(),
         refuse: refuse(desk.clone()),
     });
-    let WorkerSettings { listeners, shared, mut draining, drain, .. } = settings;
+    let WorkerSettings { number, pulses, listeners, shared, mut draining, drain, .. } = settings;
     let mut accepting = JoinSet::new();
     for listener in listeners.iter() {
         match listener.share() {
@@ -153,7 +155,10 @@ async fn run(settings: WorkerSettings) {
     let mut look = tokio::time::interval(LOOK);
     loop {
         tokio::select! {
-            _ = look.tick() => desk.look(),
+            _ = look.tick() => {
+                pulses.beat(number);
+                desk.look();
+            }
             _ = draining.wait_for(|draining| *draining) => break,
             // The drain ends the accepting, and may be heard of here first.
             Some(_) = accepting.join_next() => match *desk.draining.borrow() {

@@ -3,5 +3,6 @@
 mod env;
 mod explain;
 mod paper;
+mod service;
 mod support;
 mod wait;

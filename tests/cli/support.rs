@@ -3,9 +3,10 @@
 use std::fs::File;
 use std::net::{SocketAddr, TcpListener};
 use std::path::{Path, PathBuf};
-use std::process::{Child, Command, Output, Stdio};
+use std::process::{Child, Command, ExitStatus, Output, Stdio};
 use std::time::Duration;
 
+use rustix::process::{Pid, Signal, kill_process};
 use tempfile::TempDir;
 use tokio::time::Instant;
 
@@ -95,14 +96,19 @@ deny = ["* /things/secret"]
 
     /// Starts the proxy, and waits until its telemetry listener is there.
     pub fn start(&self) -> Running {
-        let log = File::create(self.path("log")).expect("a file for the log");
-        let child = self.command(&["run"]).stderr(log).stdout(Stdio::null()).spawn().expect("the program runs");
-        let mut running = Running { child, log: self.path("log") };
+        let mut running = self.spawn(&mut self.command(&["run"]));
         until("the proxy listens", || {
             running.assert_runs();
             std::net::TcpStream::connect(self.telemetry).is_ok().then_some(())
         });
         running
+    }
+
+    /// Starts a command that logs to this place's `log`.
+    pub fn spawn(&self, command: &mut Command) -> Running {
+        let log = File::create(self.path("log")).expect("a file for the log");
+        let child = command.stderr(log).stdout(Stdio::null()).spawn().expect("the program runs");
+        Running { child, log: self.path("log") }
     }
 }
 
@@ -143,9 +149,23 @@ pub struct Running {
 }
 
 impl Running {
+    pub fn signal(&self, signal: Signal) {
+        kill_process(Pid::from_child(&self.child), signal).expect("it runs");
+    }
+
+    /// What it has logged until now.
+    pub fn log(&self) -> String {
+        std::fs::read_to_string(&self.log).unwrap_or_default()
+    }
+
+    /// Waits until it has ended.
+    pub fn ended(&mut self) -> ExitStatus {
+        until("it ends", || self.child.try_wait().expect("a child can be waited for"))
+    }
+
     fn assert_runs(&mut self) {
         if let Some(status) = self.child.try_wait().expect("a child can be waited for") {
-            panic!("the proxy has ended ({status}):\n{}", std::fs::read_to_string(&self.log).unwrap_or_default());
+            panic!("the proxy has ended ({status}):\n{}", self.log());
         }
     }
 }
@@ -162,7 +182,7 @@ impl Drop for Running {
 ///
 /// # Panics
 /// When there is nothing for too long.
-fn until<T>(what: &str, mut look: impl FnMut() -> Option<T>) -> T {
+pub fn until<T>(what: &str, mut look: impl FnMut() -> Option<T>) -> T {
     let start = Instant::now();
     loop {
         if let Some(seen) = look() {

@@ -6,10 +6,11 @@ use std::sync::Arc;
 use std::thread::JoinHandle;
 use std::time::Duration;
 
-use countersign::app::{App, Handle, ReloadError, Reloads, RotateNamedError, RunError};
+use countersign::app::{App, Handle, ReloadError, Reloads, RotateNamedError, RunError, Surroundings};
 use countersign::clock::ManualClock;
 use countersign::dial::Resolver;
 use countersign::proxy::Address;
+use countersign::systemd::Inherited;
 use serde_json::Value;
 use tempfile::TempDir;
 use tokio::runtime;
@@ -70,7 +71,9 @@ impl Scene {
             let runtime = runtime::Builder::new_current_thread().enable_all().build().expect("a runtime");
             let control = runtime.handle().clone();
             runtime.block_on(async move {
-                let bound = App::bind_resolving(config, own_clock, None, resolver).await.expect("starts");
+                let inherited = Inherited::default();
+                let surroundings = Surroundings { clock: own_clock, log: None, resolver, inherited };
+                let bound = App::bind_in(surroundings, config).await.expect("starts");
                 let (listen, telemetry) = (bound.listen.clone(), bound.telemetry_address);
                 let told = started.send(Started { listen, telemetry, handle: bound.handle(), control });
                 assert!(told.is_ok(), "the test waits for the start");
