@@ -1,5 +1,6 @@
 //! The command line: one function a command, and what its outcome means as an exit code.
 
+mod doctor;
 mod env;
 mod explain;
 mod paper;
@@ -69,6 +70,14 @@ enum Command {
         /// The proxy's telemetry listener [default: that of the config]
         #[arg(long, value_name = "ADDRESS")]
         telemetry: Option<SocketAddr>,
+    },
+    /// Look at the running set-up as an attacker and an operator would: 0 if nothing is worse than a note, else 1
+    Doctor {
+        #[command(flatten)]
+        config: ConfigOption,
+        /// Print a list of objects with `severity`, `what` and `fix`
+        #[arg(long)]
+        json: bool,
     },
     /// Say which route, rule and token a request would take, or why it would be refused: 0 or 1. Sends nothing
     Explain {
@@ -146,6 +155,7 @@ pub fn main(arguments: impl Iterator<Item = OsString>) -> ExitCode {
         Command::Explain { method, url, config, client, json } => with_config(&config, |path, config| {
             explain::explain(path, &config, &explain::Question { method, url, client }, json)
         }),
+        Command::Doctor { config, json } => with_config(&config, |path, config| doctor::doctor(path, &config, json)),
         Command::Completions { shell } => paper::completions(shell),
         Command::Man { dir } => paper::man(dir.as_deref()),
         Command::Version { json } => version(json),

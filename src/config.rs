@@ -22,6 +22,7 @@ mod reader;
 mod record;
 mod route;
 mod source;
+mod survey;
 mod tls;
 mod token;
 mod value;
@@ -41,6 +42,7 @@ use crate::{audit, dial, identity, telemetry};
 pub use environment::Environment;
 pub use load::{LoadError, NotFound, Text, find, place_of_rule};
 pub use problem::{Problem, Problems, Severity};
+pub use survey::{Remote, Survey, survey};
 pub use value::duration;
 
 use problem::Report;

@@ -12,6 +12,7 @@ use http::uri::PathAndQuery;
 use http::{HeaderMap, HeaderValue, Method, Uri, Version};
 use serde_json::{Value, json};
 
+use super::telemetry::Scrape;
 use super::{CONFIG, USAGE, runtime, say, telemetry};
 use crate::app::environment::Entrance;
 use crate::authority::Authority;
@@ -217,9 +218,9 @@ impl Rule {
 impl Live {
     fn ask(token: &token::Settings, config: &Config) -> Self {
         let address = telemetry::address(config);
-        let running = runtime().and_then(|runtime| runtime.block_on(telemetry::get(address, "/metrics")));
-        let running = match running {
-            Ok(answer) => Self::of(&token.name, &answer.text)
+        let scrape = runtime().and_then(|runtime| runtime.block_on(Scrape::of(address)));
+        let running = match scrape {
+            Ok(scrape) => Self::of(&token.name, &scrape)
                 .ok_or_else(|| format!("the proxy at {address} does not have this token: does it run on this config?")),
             Err(error) => Err(format!("the proxy is not running ({address}: {error:#})")),
         };
@@ -229,17 +230,11 @@ impl Live {
     }
 
     /// What a scrape says of a token.
-    fn of(name: &TokenName, scrape: &str) -> Option<(Option<u64>, String)> {
-        let own = format!("token=\"{name}\"");
-        let samples = |family: &'static str| {
-            let lines =
-                scrape.lines().filter_map(move |line| line.strip_prefix(family)?.strip_prefix('{')?.split_once("} "));
-            lines.filter(|(labels, _)| labels.split(',').any(|label| label == own))
-        };
-        let (labels, _) = samples("countersign_token_state").find(|(_, value)| *value == "1")?;
-        let state = labels.split(',').find_map(|label| label.strip_prefix("state=\"")?.strip_suffix('"'))?;
-        let generation = samples("countersign_token_generation").find_map(|(_, value)| value.parse().ok());
-        Some((generation, state.to_owned()))
+    fn of(name: &TokenName, scrape: &Scrape) -> Option<(Option<u64>, String)> {
+        let state = scrape.state_of(name)?.to_owned();
+        let generation = scrape.value("countersign_token_generation", &format!("token=\"{name}\""));
+        // Numbers of generations are small, and whole.
+        Some((generation.map(|number| number as u64), state))
     }
 }
 

@@ -15,6 +15,7 @@ use tokio::net::TcpStream;
 
 use crate::app::environment::reachable;
 use crate::config::Config;
+use crate::name::TokenName;
 
 /// A scrape of the largest config is smaller.
 const MAX_BODY: usize = 64 * 1024 * 1024;
@@ -30,6 +31,42 @@ pub fn address(config: &Config) -> SocketAddr {
 pub struct Answer {
     pub status: StatusCode,
     pub text: String,
+}
+
+/// What `/metrics` told.
+pub struct Scrape(String);
+
+impl Scrape {
+    /// # Errors
+    /// When the proxy cannot be reached.
+    pub async fn of(address: SocketAddr) -> anyhow::Result<Self> {
+        Ok(Self(get(address, "/metrics").await?.text))
+    }
+
+    /// The samples of a family: their labels, and their values as written. Values of labels come from the config, whose
+    /// names have neither commas nor quotation marks.
+    pub fn samples<'s>(&'s self, family: &'s str) -> impl Iterator<Item = (&'s str, &'s str)> {
+        let samples = self.0.lines().filter_map(move |line| line.strip_prefix(family));
+        samples.filter_map(|rest| match rest.strip_prefix('{') {
+            Some(labelled) => labelled.split_once("} "),
+            None => Some(("", rest.strip_prefix(' ')?)),
+        })
+    }
+
+    /// The value of the sample with this label.
+    pub fn value(&self, family: &str, label: &str) -> Option<f64> {
+        let mut samples = self.samples(family).filter(|(labels, _)| labels.split(',').any(|known| known == label));
+        samples.next()?.1.parse().ok()
+    }
+
+    /// The state that a token is in.
+    pub fn state_of(&self, token: &TokenName) -> Option<&str> {
+        let own = format!("token=\"{token}\"");
+        let mut states = self.samples("countersign_token_state");
+        let (labels, _) =
+            states.find(|(labels, value)| *value == "1" && labels.split(',').any(|label| label == own))?;
+        labels.split(',').find_map(|label| label.strip_prefix("state=\"")?.strip_suffix('"'))
+    }
 }
 
 /// `GET`, on a connection of its own.

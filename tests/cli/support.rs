@@ -1,7 +1,11 @@
 //! A folder with a config, the program run in it, and the proxy as a process of its own.
 
+use std::ffi::OsStr;
 use std::fs::File;
+use std::io::Write as _;
 use std::net::{SocketAddr, TcpListener};
+use std::os::unix::fs::OpenOptionsExt as _;
+use std::os::unix::process::CommandExt as _;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, ExitStatus, Output, Stdio};
 use std::time::Duration;
@@ -13,11 +17,18 @@ use tokio::time::Instant;
 /// Whatever should happen at once has happened by then, on a busy machine too.
 const SOON: Duration = Duration::from_secs(20);
 
-/// A folder, its config, and two addresses that were free.
+/// A user without any right.
+const NOBODY: u32 = 65_534;
+
+/// A folder, its config, two addresses that were free, and an upstream that takes connections.
 pub struct Place {
     folder: TempDir,
     pub proxy: SocketAddr,
     pub telemetry: SocketAddr,
+    pub upstream: SocketAddr,
+    _upstream: TcpListener,
+    /// Who runs the program, if not whoever runs the tests.
+    user: Option<u32>,
 }
 
 /// How a command ended.
@@ -31,12 +42,15 @@ impl Place {
     /// With one route `api` to a token from the file `token`, which is not there yet; `more` is added to the config.
     pub fn new(more: &str) -> Self {
         let place = Self::empty();
-        let Self { proxy, telemetry, .. } = &place;
+        let Self { proxy, telemetry, upstream, .. } = &place;
+        let expires = jiff::Timestamp::now() + Duration::from_secs(30 * 24 * 3600);
         place.write_config(&format!(
             r#"
 [proxy]
 listen = ["{proxy}"]
 workers = 1
+[proxy.limits]
+connections = 100
 [proxy.destinations]
 allow = ["127.0.0.0/8"]
 [telemetry]
@@ -48,12 +62,12 @@ name = "api"
 owner = "team@example.com"
 reason = "the tests need it"
 scopes = ["read"]
-expires = "2099-01-01"
+expires = "{expires}"
 hosts = ["127.0.0.1"]
 source = {{ kind = "file", path = "token" }}
 [[route]]
 name = "api"
-upstream = "http://127.0.0.1:1"
+upstream = "http://{upstream}"
 token = "api"
 allow = ["GET /things/**", "POST /things"]
 deny = ["* /things/secret"]
@@ -66,9 +80,34 @@ deny = ["* /things/secret"]
     /// Without a config.
     pub fn empty() -> Self {
         // Held together, so that they differ.
-        let [one, other] = [(); 2].map(|()| TcpListener::bind("127.0.0.1:0").expect("a free port"));
-        let [proxy, telemetry] = [one, other].map(|listener| listener.local_addr().expect("an address"));
-        Self { folder: TempDir::new().expect("a temporary folder"), proxy, telemetry }
+        let listeners = [(); 3].map(|()| TcpListener::bind("127.0.0.1:0").expect("a free port"));
+        let [proxy, telemetry, upstream] =
+            listeners.each_ref().map(|listener| listener.local_addr().expect("an address"));
+        let [.., kept] = listeners;
+        let folder = TempDir::new().expect("a temporary folder");
+        Self { folder, proxy, telemetry, upstream, _upstream: kept, user: None }
+    }
+
+    /// Gives the folder to a user who is not root, and runs the program as that one. Whoever is not root already stays.
+    pub fn without_root(mut self) -> Self {
+        if rustix::process::geteuid().is_root() {
+            std::fs::copy(env!("CARGO_BIN_EXE_countersign"), self.path("countersign")).expect("a copy within reach");
+            self.user = Some(NOBODY);
+            self.give_away(self.folder.path());
+            for entry in std::fs::read_dir(self.folder.path()).expect("the folder") {
+                self.give_away(&entry.expect("an entry").path());
+            }
+        }
+        self
+    }
+
+    fn give_away(&self, path: &Path) {
+        std::os::unix::fs::chown(path, self.user, self.user).expect("given away");
+    }
+
+    /// Who runs the program.
+    pub fn user(&self) -> u32 {
+        self.user.unwrap_or(rustix::process::geteuid().as_raw())
     }
 
     pub fn path(&self, name: &str) -> PathBuf {
@@ -79,8 +118,14 @@ deny = ["* /things/secret"]
         self.write("countersign.toml", text);
     }
 
+    /// Writes a file that its owner alone can read.
     pub fn write(&self, name: &str, text: &str) {
-        std::fs::write(self.path(name), text).expect("written");
+        let path = self.path(name);
+        let mut file = File::options().write(true).create(true).truncate(true).mode(0o600).open(&path).expect("a file");
+        file.write_all(text.as_bytes()).expect("written");
+        if self.user.is_some() {
+            self.give_away(&path);
+        }
     }
 
     /// Runs the program on the config of this place, and waits for its end.
@@ -89,7 +134,14 @@ deny = ["* /things/secret"]
     }
 
     pub fn command(&self, arguments: &[&str]) -> Command {
-        let mut command = program(self.folder.path());
+        let mut command = match self.user {
+            None => program(env!("CARGO_BIN_EXE_countersign"), self.folder.path()),
+            Some(user) => {
+                let mut command = program(self.path("countersign"), self.folder.path());
+                command.uid(user).gid(user);
+                command
+            }
+        };
         command.args(arguments).env("COUNTERSIGN_CONFIG", self.path("countersign.toml"));
         command
     }
@@ -113,8 +165,8 @@ deny = ["* /things/secret"]
 }
 
 /// The program, without what the variables of the test's own environment would change.
-pub fn program(folder: &Path) -> Command {
-    let mut command = Command::new(env!("CARGO_BIN_EXE_countersign"));
+fn program(program: impl AsRef<OsStr>, folder: &Path) -> Command {
+    let mut command = Command::new(program);
     command.env_clear().env("HOME", folder).current_dir(folder).stdin(Stdio::null());
     command
 }

@@ -1,0 +1,160 @@
+//! `doctor`
+
+use std::fs::Permissions;
+use std::io::{Read as _, Write as _};
+use std::net::{SocketAddr, TcpListener};
+use std::os::unix::fs::PermissionsExt as _;
+use std::sync::mpsc;
+
+use serde_json::Value;
+
+use crate::support::{Ended, Place};
+
+/// The findings with this severity, each as one text.
+fn found(ended: &Ended, severity: &str) -> Vec<String> {
+    let all: Value = serde_json::from_str(&ended.out).unwrap_or_else(|error| panic!("{error}: {}", ended.err));
+    let all = all.as_array().expect("a list").clone();
+    let wanted = all.iter().filter(|finding| finding["severity"] == severity);
+    wanted.map(|finding| format!("{} -> {}", finding["what"], finding["fix"])).collect()
+}
+
+fn assert_found(ended: &Ended, severity: &str, words: &[&str]) {
+    let found = found(ended, severity);
+    let fits = |finding: &String| words.iter().all(|word| finding.contains(word));
+    assert!(found.iter().any(fits), "no {severity} has {words:?}: {}{}", ended.out, ended.err);
+}
+
+/// A client that is neither the proxy's user nor root.
+fn with_client(more: &str) -> Place {
+    Place::new(&format!("[[client]]\nname = \"app\"\nuid = 4321\n{more}")).without_root()
+}
+
+fn doctor(place: &Place) -> Ended {
+    place.run(&["doctor", "--json"])
+}
+
+/// Answers whatever it is asked with these bytes, and tells what that was.
+fn server(answer: &'static str) -> (SocketAddr, mpsc::Receiver<String>) {
+    let listener = TcpListener::bind("127.0.0.1:0").expect("a free port");
+    let address = listener.local_addr().expect("an address");
+    (address, serve(listener, answer))
+}
+
+fn serve(listener: TcpListener, answer: &'static str) -> mpsc::Receiver<String> {
+    let (asked, requests) = mpsc::sync_channel(1024);
+    std::thread::spawn(move || {
+        for stream in listener.incoming() {
+            let mut stream = stream.expect("a connection");
+            let mut head = Vec::new();
+            let mut byte = [0];
+            while !head.ends_with(b"\r\n\r\n") && stream.read(&mut byte).is_ok_and(|read| read == 1) {
+                head.extend(byte);
+            }
+            // Whoever asked may have gone.
+            let _ = stream.write_all(answer.as_bytes());
+            let told = asked.send(String::from_utf8_lossy(&head).into_owned());
+            if told.is_err() {
+                return;
+            }
+        }
+    });
+    requests
+}
+
+#[test]
+fn a_sound_set_up_has_nothing_worse_than_a_note() {
+    let place = with_client("");
+    place.write("token", "the-token");
+    let _proxy = place.start();
+    place.run(&["wait"]).ok();
+    let ended = doctor(&place);
+    assert_eq!(ended.code, 0, "{}{}", ended.out, ended.err);
+    for expected in ["host_unknown", "browser_refused", "host_mismatch", "framing", "who is no client"] {
+        assert_found(&ended, "ok", &["refuses", expected]);
+    }
+    for expected in ["token api is active", "the proxy is ready", "may open", "MiB are free", "is its owner's alone"] {
+        assert_found(&ended, "ok", &[expected]);
+    }
+    assert_found(&ended, "ok", &["route api: upstream", &place.upstream.to_string(), "is reached"]);
+    let shown = place.run(&["doctor"]).ok();
+    assert!(shown.ends_with("problems 0, warnings 0, notes 0\n"), "{shown}");
+}
+
+#[test]
+fn a_secret_that_others_can_read_is_a_problem_and_is_not_shown() {
+    let place = with_client("");
+    place.write("token", "the-token");
+    std::fs::set_permissions(place.path("token"), Permissions::from_mode(0o644)).expect("chmod");
+    let ended = doctor(&place);
+    assert_eq!(ended.code, 1);
+    assert_found(&ended, "problem", &["token api: source.path", "every user", "0644", "chmod o= "]);
+    assert!(!ended.out.contains("the-token") && !ended.err.contains("the-token"));
+}
+
+#[test]
+fn what_is_missing_is_said() {
+    let place = with_client("");
+    let ended = doctor(&place);
+    assert_found(&ended, "problem", &["token api: source.path: cannot read", "No such file"]);
+    assert_found(&ended, "warning", &["nobody listens", &place.proxy.to_string(), "countersign run"]);
+    assert_found(&ended, "warning", &["telemetry does not answer"]);
+    let _proxy = place.start();
+    let ended = doctor(&place);
+    assert_found(&ended, "warning", &["the proxy is not ready: token api not yet"]);
+    assert_found(&ended, "warning", &["token api is provisioning"]);
+}
+
+#[test]
+fn an_app_that_is_the_proxys_own_user_is_not_kept_apart() {
+    let place = Place::new("");
+    let ended = doctor(&place);
+    assert_found(&ended, "warning", &["any process of the proxy's own user", "run the app as another user"]);
+    let place = place.without_root();
+    let config = std::fs::read_to_string(place.path("countersign.toml")).expect("the config");
+    place.write_config(&format!("{config}[[client]]\nname = \"app\"\nuid = {}\n", place.user()));
+    assert_found(&doctor(&place), "problem", &["client app runs as the proxy's own user", "another user"]);
+}
+
+#[test]
+fn a_listener_that_refuses_nothing_is_a_problem() {
+    let place = with_client("");
+    let listener = TcpListener::bind(place.proxy).expect("the proxy's address");
+    let asked = serve(listener, "HTTP/1.1 200 OK\r\ncontent-length: 0\r\n\r\n");
+    let ended = doctor(&place);
+    for attack in ["DNS rebinding", "a web page of another site", "differ", "told twice"] {
+        assert_found(&ended, "problem", &[attack, "does not refuse", "200 OK"]);
+    }
+    assert_found(&ended, "problem", &["takes user", "for a client"]);
+    drop(asked);
+}
+
+#[test]
+fn the_clock_is_compared_with_an_issuers_that_is_sent_no_credential() {
+    let date = "HTTP/1.1 405 Method Not Allowed\r\ndate: Sun, 06 Nov 1994 08:49:37 GMT\r\ncontent-length: 0\r\n\r\n";
+    let (issuer, asked) = server(date);
+    let place = with_client(&format!(
+        r#"
+[[token]]
+name = "issued"
+owner = "team@example.com"
+reason = "the tests need it"
+scopes = ["read"]
+expires = "{}"
+hosts = ["127.0.0.1"]
+source = {{ kind = "client_credentials", token_url = "http://{issuer}/token", client_id = "ci", client_secret = "env:NO_SUCH" }}
+[[route]]
+name = "closed"
+upstream = "https://{issuer}"
+token = "issued"
+allow = "any"
+"#,
+        jiff::Timestamp::now() + std::time::Duration::from_secs(24 * 3600)
+    ));
+    let ended = doctor(&place);
+    assert_found(&ended, "problem", &["token issued: source.token_url", "s apart", "NTP"]);
+    assert_found(&ended, "note", &["token issued: source.client_secret", "NO_SUCH is not set"]);
+    assert_found(&ended, "problem", &["route closed: upstream", "TLS handshake"]);
+    let heads: Vec<String> = asked.try_iter().filter(|head| head.ends_with("\r\n\r\n")).collect();
+    let head = heads.iter().find(|head| head.starts_with("HEAD /token HTTP/1.1\r\n")).expect("a HEAD request");
+    assert!(!head.to_ascii_lowercase().contains("authorization"), "{head}");
+}
