@@ -1,7 +1,7 @@
 //! Resolve, judge every address, connect: for upstreams and for our own calls.
 //!
 //! ```text
-//! authority → resolve once → judge every answer → TCP, one judged address after the other → TLS, verified → Connection
+//! authority → resolve once → judge every answer → TCP, the judged addresses raced → TLS, verified → Connection
 //! ```
 //!
 //! Invariant: what is dialled was judged, and is not resolved again in between; and one bad address among the answers
@@ -9,6 +9,7 @@
 //! verified for the host of its authority.
 
 pub mod address;
+mod race;
 pub mod stream;
 
 use std::fmt;
@@ -146,18 +147,12 @@ impl Dialer {
     pub async fn connect(&self, target: &Target<'_>) -> Result<Connection, DialError> {
         let Target { authority, security, timeout } = *target;
         let deadline = Instant::now() + timeout;
-        let late = |stage| move |_| DialError::Timeout(stage);
-
-        let addresses = timeout_at(deadline, self.resolve(authority)).await.map_err(late(Stage::Resolve))??;
-        if let (Security::Plain, Some(address)) = (security, addresses.iter().find(|a| !a.ip().is_loopback())) {
-            return Err(DialError::Clear(*address));
-        }
-        let tcp = self.reach(&addresses, deadline).await?;
+        let tcp = self.reach(authority, matches!(security, Security::Plain), deadline).await?;
         let (io, protocol) = match security {
             Security::Plain => (Stream::Plain(tcp), Protocol::Http1),
             Security::Tls(config) => {
                 let handshake = handshake(tcp, authority, config);
-                timeout_at(deadline, handshake).await.map_err(late(Stage::Handshake))??
+                timeout_at(deadline, handshake).await.map_err(|_| DialError::Timeout(Stage::Handshake))??
             }
         };
         Ok(Connection { io, authority: authority.clone(), protocol })
@@ -185,29 +180,27 @@ impl Dialer {
         Ok(alternating(addresses))
     }
 
-    /// The first of the addresses that answers. Each may take its share of the time that is left, so that a silent one
-    /// does not use up what the next would need.
-    async fn reach(&self, addresses: &[SocketAddr], deadline: Instant) -> Result<TcpStream, DialError> {
-        let addresses = &addresses[..addresses.len().min(MAX_ATTEMPTS)];
-        let mut failure = DialError::Timeout(Stage::Connect);
-        for (tried, address) in addresses.iter().enumerate() {
-            let left = u32::try_from(addresses.len() - tried).unwrap_or(u32::MAX);
-            let share = deadline.saturating_duration_since(Instant::now()) / left;
-            failure = match timeout_at(Instant::now() + share, open(*address)).await {
-                Ok(Ok(tcp)) => return Ok(tcp),
-                Ok(Err(error)) if error.kind() == io::ErrorKind::ConnectionRefused => DialError::Refused(*address),
-                Ok(Err(error)) => DialError::Connect(*address, error),
-                Err(_) => DialError::Timeout(Stage::Connect),
-            };
+    /// Resolves an authority, judges all its addresses, and connects to the first that answers.
+    async fn reach(&self, authority: &Authority, is_plain: bool, deadline: Instant) -> Result<TcpStream, DialError> {
+        let resolving = timeout_at(deadline, self.resolve(authority)).await;
+        let addresses = resolving.map_err(|_| DialError::Timeout(Stage::Resolve))??;
+        if let Some(address) = addresses.iter().find(|address| is_plain && !address.ip().is_loopback()) {
+            return Err(DialError::Clear(*address));
         }
-        Err(failure)
+        let racing = race::race(&addresses[..addresses.len().min(MAX_ATTEMPTS)], open);
+        timeout_at(deadline, racing).await.map_err(|_| DialError::Timeout(Stage::Connect))?
     }
 }
 
-async fn open(address: SocketAddr) -> io::Result<TcpStream> {
-    let tcp = TcpStream::connect(address).await?;
-    tcp.set_nodelay(true)?;
-    Ok(tcp)
+async fn open(address: SocketAddr) -> Result<TcpStream, DialError> {
+    let connected = TcpStream::connect(address).await.and_then(|tcp| {
+        tcp.set_nodelay(true)?;
+        Ok(tcp)
+    });
+    connected.map_err(|error| match error.kind() {
+        io::ErrorKind::ConnectionRefused => DialError::Refused(address),
+        _ => DialError::Connect(address, error),
+    })
 }
 
 async fn handshake(

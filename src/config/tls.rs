@@ -11,7 +11,8 @@ use crate::tls::{Identity, Pin, Settings};
 
 /// `endpoint` is what the section is about, if that could be read.
 pub fn read(mut section: Section<'_>, endpoint: Option<&Spanned<Endpoint>>, context: &Context<'_>) -> Settings {
-    if section.is_present() && endpoint.is_some_and(|endpoint| endpoint.get_ref().scheme == Scheme::Http) {
+    if section.entries().next().is_some() && endpoint.is_some_and(|endpoint| endpoint.get_ref().scheme == Scheme::Http)
+    {
         let message = "`tls` would have no effect, since the URL is plain http";
         section.report.error(section.at(), message, "remove it, or write https://");
     }

@@ -122,6 +122,8 @@ fn carried(ip: IpAddr) -> Vec<Ipv4Addr> {
     } else if TEREDO.contains(&ip) {
         // The server, and the client behind its translator, which is written with every bit turned.
         vec![at([4, 5, 6, 7]), Ipv4Addr::from(!u32::from(last))]
+    } else if ISATAP.contains(&(u32::from_be_bytes([octets[8], octets[9], octets[10], octets[11]]))) {
+        vec![last]
     } else {
         Vec::new()
     }
@@ -168,16 +170,21 @@ const fn v6(a: u16, b: u16, c: u16, prefix: u8) -> Ipv6Net {
 }
 
 /// Where clouds hand out credentials; 168.63.129.16 is Azure's, and a public address by its number.
-const METADATA_V4: [Ipv4Addr; 6] = [
+const METADATA_V4: [Ipv4Addr; 8] = [
     Ipv4Addr::new(169, 254, 0, 23),
+    Ipv4Addr::new(169, 254, 42, 42),
     Ipv4Addr::new(169, 254, 169, 254),
     Ipv4Addr::new(169, 254, 170, 2),
     Ipv4Addr::new(169, 254, 170, 23),
     Ipv4Addr::new(100, 100, 100, 200),
     Ipv4Addr::new(168, 63, 129, 16),
+    Ipv4Addr::new(192, 0, 0, 192),
 ];
 
-const METADATA_V6: [Ipv6Addr; 3] = [
+const METADATA_V6: [Ipv6Addr; 6] = [
+    Ipv6Addr::new(0xfd00, 0x42, 0, 0, 0, 0, 0, 0x42),
+    Ipv6Addr::new(0xfd00, 0xc1, 0, 0, 0, 0, 0xa9fe, 0xa9fe),
+    Ipv6Addr::new(0xfe80, 0, 0, 0, 0, 0, 0xa9fe, 0xa9fe),
     Ipv6Addr::new(0xfd00, 0xec2, 0, 0, 0, 0, 0, 0x254),
     Ipv6Addr::new(0xfd00, 0xec2, 0, 0, 0, 0, 0, 0x23),
     Ipv6Addr::new(0xfd20, 0xce, 0, 0, 0, 0, 0, 0x254),
@@ -189,6 +196,8 @@ const NAT64: Ipv6Net = v6(0x64, 0xff9b, 0, 96);
 const NAT64_LOCAL: Ipv6Net = v6(0x64, 0xff9b, 1, 48);
 const SIX_TO_FOUR: Ipv6Net = v6(0x2002, 0, 0, 16);
 const TEREDO: Ipv6Net = v6(0x2001, 0, 0, 32);
+/// What the lower half of an address begins with that leads through an ISATAP router (RFC 5214, section 6.1).
+const ISATAP: [u32; 2] = [0x0000_5efe, 0x0200_5efe];
 const GLOBAL_UNICAST: Ipv6Net = v6(0x2000, 0, 0, 3);
 
 /// IANA's registry of special addresses (RFC 6890), as far as they are not for everyone to reach.
@@ -325,6 +334,9 @@ mod tests {
             ("2002:c0a8:101::1", Kind::Private),
             ("2001:0:a00:1::f7f7:f7f7", Kind::Private),
             ("2001:0:808:808::80ff:fffe", Kind::Loopback),
+            ("2a00:1450::5efe:10.0.0.1", Kind::Private),
+            ("2a00:1450::200:5efe:127.0.0.1", Kind::Loopback),
+            ("fe80::5efe:10.0.0.1", Kind::Private),
         ] {
             assert_eq!(judge(&[], ip), Err(kind), "{ip}");
         }
@@ -347,13 +359,20 @@ mod tests {
     fn no_setting_opens_a_metadata_service() {
         for ip in [
             "169.254.169.254",
+            "169.254.0.23",
+            "169.254.42.42",
             "169.254.170.2",
             "169.254.170.23",
+            "192.0.0.192",
             "100.100.100.200",
             "168.63.129.16",
             "fd00:ec2::254",
             "fd00:ec2::23",
             "fd20:ce::254",
+            "fd00:42::42",
+            "fd00:c1::a9fe:a9fe",
+            "fe80::a9fe:a9fe",
+            "2a00:1450::5efe:169.254.169.254",
             "::ffff:169.254.169.254",
             "::169.254.169.254",
             "64:ff9b::169.254.169.254",
@@ -379,6 +398,10 @@ mod tests {
         assert!(own("0.0.0.0:8080", "127.9.9.9", 8080));
         assert!(own("[::]:8080", "127.0.0.1", 8080));
         assert!(own("[::]:8080", "::1", 8080));
+        assert!(own("0.0.0.0:8080", "::ffff:127.0.0.1", 8080));
+        assert!(own("127.0.0.1:8080", "64:ff9b::127.0.0.1", 8080), "behind a translator of our own");
+        assert!(own("127.0.0.1:8080", "2002:7f00:1::1", 8080));
+        assert!(own("[::]:8080", "0.0.0.0", 8080));
         assert!(!own("127.0.0.1:8080", "127.0.0.1", 8081));
         assert!(!own("127.0.0.1:8080", "127.0.0.2", 8080));
         assert!(!own("0.0.0.0:443", "1.1.1.1", 443));

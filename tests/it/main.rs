@@ -7,6 +7,7 @@ mod canary;
 mod clients;
 mod cold;
 mod credentials;
+mod destinations;
 mod drain;
 mod grants;
 mod hostile_upstreams;
