@@ -15,9 +15,9 @@ mod reload;
 use std::future::Future;
 use std::net::SocketAddr;
 use std::sync::Arc;
-use std::sync::atomic::AtomicUsize;
 use std::time::Duration;
 
+use rustix::process::{Resource, getrlimit};
 use tokio::net::TcpListener;
 use tokio::sync::watch;
 
@@ -30,7 +30,7 @@ use crate::clock::Clock;
 use crate::config::Config;
 use crate::dial::Resolver;
 use crate::metrics::{Error as MetricsError, Metrics};
-use crate::proxy::{self, Address, BindError, Listener, Pulses, Worker, WorkerSettings};
+use crate::proxy::{self, Address, BindError, Listener, Places, Pulses, Worker, WorkerSettings};
 use crate::readiness::Readiness;
 use crate::scrape::{self, Scrape};
 use crate::state::{self, StateError};
@@ -42,6 +42,9 @@ use house::House;
 
 /// How often sums of refusals go into the trail.
 const SUMS: Duration = Duration::from_secs(1);
+
+/// File descriptors that clients and upstreams leave to telemetry, issuers, the trail and the log.
+const RESERVED: usize = 64;
 
 /// Why the app does not start.
 #[derive(Debug, thiserror::Error)]
@@ -148,6 +151,8 @@ impl App {
             metrics: proxy::Metrics::register(&metrics)?,
             usage,
             access_log: config.telemetry.access,
+            via: proxy::Via::of_this_process(),
+            places: Arc::new(places(&config.proxy.limits, config.clients.len())),
         };
         Ok(Bound {
             listen: listeners.iter().map(|listener| listener.address.clone()).collect(),
@@ -207,14 +212,13 @@ impl Bound {
             self.parts;
         let (drain, draining) = watch::channel(false);
         let listeners = Arc::new(listeners);
-        let connections = Arc::new(AtomicUsize::new(0));
+        let places = shared.places.clone();
         let start = |number| {
             let settings = WorkerSettings {
                 number,
                 pulses: self.vitals.pulses.clone(),
                 shared: shared.clone(),
                 listeners: listeners.clone(),
-                connections: connections.clone(),
                 draining: draining.clone(),
                 drain: config.proxy.drain,
             };
@@ -237,7 +241,7 @@ impl Bound {
             failed = tasks.failed() => Err(failed),
         };
         let cause = outcome.as_ref().map_or("failure", |cause| cause);
-        tracing::info!(cause, connections = connections.load(std::sync::atomic::Ordering::Relaxed), "draining");
+        tracing::info!(cause, connections = places.taken(), "draining");
         readiness.drain();
         // With the workers' own handles the sockets are closed: who comes now is refused at once.
         drop(listeners);
@@ -257,6 +261,22 @@ impl Bound {
             Err(_) => Err(audit::FinishError::Died.into()),
         }
     }
+}
+
+/// Room for connections: as the limits say, but never so much that no file descriptor is left for the rest.
+fn places(limits: &proxy::Limits, clients: usize) -> Places {
+    let files = getrlimit(Resource::Nofile).current;
+    let files = files.map_or(usize::MAX, |files| usize::try_from(files).unwrap_or(usize::MAX));
+    let open = files.saturating_sub(RESERVED).max(1);
+    // The rest is for upstreams, whose connections clients may share.
+    let room = open - open / 3;
+    if room < limits.connections {
+        let limit = limits.connections;
+        tracing::warn!(room, limit, "there is room for fewer connections than the limit: raise that of open files");
+    }
+    let most = limits.connections.min(room);
+    let shared = if clients > 1 { most - most / 4 } else { most };
+    Places::new(most, limits.connections_per_client.unwrap_or(shared), open)
 }
 
 /// Tells the trail, now and then, how many requests went without their token, and lets go of replaced tokens.

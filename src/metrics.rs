@@ -4,7 +4,9 @@
 //! Invariant: no label value is taken from a request or an answer, so the config bounds the number of series.
 
 use prometheus::core::Collector;
-use prometheus::{Histogram, HistogramOpts, HistogramVec, IntCounterVec, IntGauge, IntGaugeVec, Opts, Registry};
+use prometheus::{
+    Histogram, HistogramOpts, HistogramVec, IntCounter, IntCounterVec, IntGauge, IntGaugeVec, Opts, Registry,
+};
 
 pub use prometheus::Error;
 
@@ -36,6 +38,10 @@ impl Metrics {
 
     pub fn registry(&self) -> &Registry {
         &self.0
+    }
+
+    pub fn counter(&self, name: &str, help: &str) -> Result<IntCounter, Error> {
+        self.register(IntCounter::with_opts(opts(name, help))?)
     }
 
     pub fn counters(&self, name: &str, help: &str, labels: &[&str]) -> Result<IntCounterVec, Error> {

@@ -10,21 +10,29 @@
 
 mod answer;
 mod body;
+mod connection;
 mod error;
+mod exchange;
+mod executor;
 mod explain;
+mod frames;
+mod grpc;
+mod head;
 mod headers;
 mod inject;
 mod links;
 mod listener;
+mod places;
 mod pool;
 mod pulse;
+mod stream;
 mod target;
+mod trace;
+mod via;
 mod watch;
 mod worker;
 
-use std::cell::{Cell, RefCell};
-use std::error::Error as _;
-use std::io::{self, ErrorKind};
+use std::cell::RefCell;
 use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::rc::Rc;
@@ -33,33 +41,37 @@ use std::time::Duration;
 
 use arc_swap::ArcSwap;
 use bytes::Bytes;
-use http::header::{CONNECTION, CONTENT_LENGTH, EXPECT, HOST, ORIGIN};
+use http::header::{CONNECTION, CONTENT_LENGTH};
 use http::uri::PathAndQuery;
-use http::{HeaderMap, HeaderName, HeaderValue, Method, Request, Response, StatusCode, Uri, Version};
-use hyper::body::{Body as _, Incoming};
+use http::{HeaderMap, HeaderValue, Request, Response, Version};
+use hyper::body::Incoming;
+use prometheus::{IntCounter, IntCounterVec, IntGaugeVec};
 
 pub use error::Refusal;
 pub use explain::{Explanation, explain};
+pub use head::Head;
 pub use headers::{rebuild_request, rebuild_response};
 pub use links::BaseUrl;
 pub use listener::{BindError, Listener};
+pub use places::Places;
 pub use pulse::Pulses;
-pub use target::{By, Head, Target};
+pub use target::{By, Target};
+pub use via::Via;
 pub use worker::{Worker, WorkerSettings};
 
 use crate::audit::Recorder;
 use crate::clock::Clock;
-use crate::dial::Dialer;
 use crate::identity::{ClientIndex, Peer};
 use crate::metrics::{Error as MetricsError, Metrics as Registry};
 use crate::policy::Permit;
-use crate::route::{NotAdmitted, Route, RouteToken, Table, Upstream};
-use crate::tls;
+use crate::route::{NotAdmitted, Route, RouteToken, Table};
 use crate::usage::{self, Observer, UsageGuard};
-use answer::Fault;
-use body::{Relay, RequestBody, ResponseBody};
-use error::{Context, RefusedTotal};
-use pool::{Lease, Pool, SendError};
+use body::{Relay, RequestBody, ResponseBody, Trailers};
+use error::{Context, RefusedTotal, RequestIds};
+use exchange::Outgoing;
+use links::Base;
+use pool::{Lease, Pool};
+use watch::Late;
 
 /// `[proxy]`
 #[derive(Clone, PartialEq, Debug)]
@@ -83,6 +95,8 @@ pub enum Address {
 pub struct Limits {
     /// Client connections at a time, over all workers.
     pub connections: usize,
+    /// Of these, of one user. `None`: all, but where there are several clients, a quarter is left to the others.
+    pub connections_per_client: Option<usize>,
     pub header_bytes: usize,
     pub header_count: usize,
     pub target_bytes: usize,
@@ -94,20 +108,14 @@ pub struct Limits {
     pub body_timeout: Duration,
 }
 
-/// A pooled connection may turn out to be closed: so many are tried before the request is given up.
-const ATTEMPTS: usize = 8;
-
-/// No method that an API knows is longer.
-const METHOD_BYTES: usize = 32;
-
-const SEC_FETCH_SITE: HeaderName = HeaderName::from_static("sec-fetch-site");
-
 /// The metrics of the proxy itself.
 #[derive(Clone)]
 pub struct Metrics {
     refused: RefusedTotal,
     pool: pool::Metrics,
-    connections: prometheus::IntGaugeVec,
+    connections: IntGaugeVec,
+    closed: IntCounterVec,
+    http2_abuse: IntCounter,
 }
 
 impl Metrics {
@@ -117,7 +125,20 @@ impl Metrics {
             refused: RefusedTotal::register(registry)?,
             pool: pool::Metrics::register(registry)?,
             connections: registry.gauges("connections", help, &["listener"])?,
+            closed: registry.counters(
+                "connections_closed_total",
+                "Connections of clients that the proxy closed: idle, slow_head, stalled, evicted.",
+                &["why"],
+            )?,
+            http2_abuse: registry.counter(
+                "http2_abuse_total",
+                "Connections of HTTP/2 that were closed for frames that carry nothing.",
+            )?,
         })
+    }
+
+    fn closed(&self, late: Late) {
+        self.closed.with_label_values(&[late.as_str()]).inc();
     }
 }
 
@@ -131,6 +152,9 @@ pub struct Shared {
     pub metrics: Metrics,
     pub usage: usage::Metrics,
     pub access_log: bool,
+    pub via: Via,
+    /// Room for connections, of all workers.
+    pub places: Arc<Places>,
 }
 
 /// Who sent a request, and where it came in.
@@ -154,20 +178,20 @@ pub struct Proxy {
 struct Seen(Arc<Table>);
 
 /// What the upstream answered, and the connection it came on.
-struct Answer {
+struct Answer<'t> {
     response: Response<Incoming>,
     lease: Lease,
-    idle: Duration,
+    route: &'t Route,
+    /// Whether the client takes trailers.
+    trailers: bool,
 }
 
-/// A request that policy lets pass, on its way to a connection.
-struct Outgoing<'a> {
-    request: Request<RequestBody>,
-    path_and_query: PathAndQuery,
-    permit: Permit<'a>,
-    route: &'a Route,
-    cell: &'a Arc<usage::Cell>,
-    table: &'a Table,
+/// A request as it came in.
+struct Asked<'r> {
+    caller: &'r Caller,
+    head: &'r Head,
+    headers: HeaderMap,
+    body: Incoming,
 }
 
 impl Proxy {
@@ -175,7 +199,7 @@ impl Proxy {
         Self {
             seen: RefCell::new(Rc::new(Seen(shared.tables.load_full()))),
             observer: Rc::new(Observer { metrics: shared.usage.clone(), access_log: shared.access_log }),
-            pool: Pool::new(shared.metrics.pool.clone()),
+            pool: Pool::new(shared.metrics.pool.clone(), shared.places.clone()),
             request_ids: RequestIds::new(),
             shared,
         }
@@ -184,30 +208,35 @@ impl Proxy {
     /// Answers one request: with the upstream's answer, or with a refusal.
     pub async fn handle(&self, caller: &Caller, request: Request<Incoming>) -> Response<ResponseBody> {
         let mut usage = UsageGuard::new(&self.observer, request.method());
+        let (parts, body) = request.into_parts();
+        let head = Head { method: parts.method, uri: parts.uri, version: parts.version };
+        let grpc = head::is_grpc(&head, &parts.headers);
         // One table for the whole request: a reload in the middle cannot mix two configurations.
         let table = self.table();
         let mut place = None;
-        match self.forward(caller, request, &table.0, &mut usage, &mut place).await {
-            Ok(Answer { response, lease, idle }) => {
-                response.map(|body| ResponseBody::Relayed(Relay::new(body, lease, usage, idle)))
-            }
-            Err(refusal) => self.refuse(refusal, usage, place),
+        let asked = Asked { caller, head: &head, headers: parts.headers, body };
+        match self.forward(asked, &table.0, &mut usage, &mut place).await {
+            Ok(Answer { response, lease, route, trailers }) => response.map(|body| {
+                let trailers = trailers.then(|| Trailers::of(route));
+                ResponseBody::Relayed(Relay::new(body, lease, usage, route.timeouts.idle, trailers))
+            }),
+            Err(refusal) => self.refuse(refusal, usage, place, head.version, grpc),
         }
     }
 
     async fn forward<'t>(
         &self,
-        caller: &Caller,
-        request: Request<Incoming>,
+        asked: Asked<'_>,
         table: &'t Table,
         usage: &mut UsageGuard,
         place: &mut Option<&'t Route>,
-    ) -> Result<Answer, Refusal> {
-        let (parts, body) = request.into_parts();
-        let (head, mut headers) =
-            (Head { method: parts.method, uri: parts.uri, version: parts.version }, parts.headers);
-        check(&self.shared.limits, &head, &headers)?;
-        let target = Target::of(&head, &headers, caller.port)?;
+    ) -> Result<Answer<'t>, Refusal> {
+        let Asked { caller, head, mut headers, body } = asked;
+        head::judge(head, &headers, &self.shared.limits)?;
+        if self.shared.via.is_in(&headers) {
+            return Err(Refusal::Loop);
+        }
+        let target = Target::of(head, &headers, caller.port)?;
         let client = table.clients.identify(&caller.peer).ok_or(Refusal::ClientUnknown)?;
         let route = find(table, &target, client).ok_or(Refusal::NoRoute)?;
         let cell = route.cell(client);
@@ -216,12 +245,16 @@ impl Proxy {
         let permit = route.admit(client, &head.method, target.rest)?;
         usage.judged(permit.path());
 
-        let base = Base::of(&target, &headers);
+        let base = Base::of(&target, head, &headers);
         let idle = self.body_idle(&headers, route);
+        let takes_trailers = head::takes_trailers(&headers);
         let placement = route.token.as_ref().map(|token| &token.placement.header);
         if rebuild_request(&mut headers, route.upstream.host.clone(), placement) {
             usage.shadow_credential();
         }
+        head::join_cookies(&mut headers);
+        usage.traced(trace::carry_on(&mut headers).as_str());
+        self.shared.via.sign(&mut headers, head.version);
         let mut request = Request::new(RequestBody::new(body, usage.upload().clone(), idle));
         *request.method_mut() = head.method.clone();
         *request.headers_mut() = headers;
@@ -231,15 +264,17 @@ impl Proxy {
         if let Some(token) = &route.token {
             self.await_token(token, table, usage).await?;
         }
-        let outgoing = Outgoing { request, path_and_query, permit, route, cell, table };
-        let (mut response, lease) = self.send(outgoing, usage).await?;
+        let outgoing = Outgoing { request, path_and_query, permit, route, cell, table, takes_trailers };
+        let (mut response, lease) = self.exchange(outgoing, usage).await?;
         usage.answered(response.status());
+        let received = response.version();
         rebuild_response(response.headers_mut(), placement);
         if let Some(base) = base {
             base.turn_back(route, response.headers_mut());
         }
+        self.shared.via.sign(response.headers_mut(), received);
         *response.version_mut() = Version::HTTP_11;
-        Ok(Answer { response, lease, idle: route.timeouts.idle })
+        Ok(Answer { response, lease, route, trailers: takes_trailers })
     }
 
     /// Sees to it that the route's token is there before anything is dialled.
@@ -267,97 +302,20 @@ impl Proxy {
         Ok(ready?)
     }
 
-    /// Finds a connection, attaches the token, sends. Where a pooled connection turns out to be closed, the request is sent on
-    /// another: if nothing of it was written, or if it is safe and was lost on a connection that had rested.
-    async fn send(
-        &self,
-        outgoing: Outgoing<'_>,
-        usage: &mut UsageGuard,
-    ) -> Result<(Response<Incoming>, Lease), Refusal> {
-        let Outgoing { mut request, path_and_query, permit, route, cell, table } = outgoing;
-        let (dialer, acquire_timeout) = (&*table.dialer, table.acquire_timeout);
-        // What was sent again is not sent a third time (RFC 9110, section 9.2.2).
-        let mut may_repeat = true;
-        let mut refusal = Refusal::UpstreamProtocol;
-        for _ in 0..ATTEMPTS {
-            let mut lease = self.connection(route, cell, dialer, usage).await?;
-            address(&mut request, &lease, &route.upstream, &path_and_query)?;
-            if let Some(token) = &route.token {
-                // Looked up late: connecting may have outlived a generation.
-                let now = self.shared.clock.now();
-                let Ok(usable) = token.reader.get(now) else {
-                    lease.give_back();
-                    self.await_generation(token, acquire_timeout, usage).await?;
-                    continue;
-                };
-                inject::attach(&mut request, &permit, &route.upstream, &lease, &token.placement, &usable)?;
-                usage.attached(usable.generation().number, now);
-            }
-            let spare = if may_repeat && lease.has_rested() { Spare::of(&request) } else { None };
-            usage.waits();
-            let sent = answer_in_time(&mut lease, request, route.timeouts.response, usage).await;
-            usage.resumes();
-            match sent? {
-                Ok(response) if response.status() == StatusCode::SWITCHING_PROTOCOLS => {
-                    return Err(Fault::Upgrade.into());
-                }
-                Ok(mut response) => {
-                    answer::judge(&mut response, lease.is_http2())?;
-                    return Ok((response, lease));
-                }
-                Err(SendError::NotSent(unsent, alert)) => {
-                    request = *unsent;
-                    refusal = alert.map_or(refusal, Refusal::from);
-                }
-                Err(SendError::Failed(error)) => {
-                    if let Some(spare) = spare.filter(|_| was_closed(&error)) {
-                        tracing::debug!(route = %route.name, %error, "a connection that had rested was closed: sent again");
-                        // The others that rested as long have met the same end.
-                        lease.drop_rested();
-                        may_repeat = false;
-                        request = spare.request(usage);
-                        continue;
-                    }
-                    tracing::debug!(route = %route.name, %error, "the upstream did not answer");
-                    if let Some(fault) = Fault::of(&error) {
-                        return Err(fault.into());
-                    }
-                    // The exchange broke at the client's end, if its body did: the upstream is not to blame.
-                    let ours = usage.upload().failure.get().map(Refusal::from);
-                    let alert = tls::alert(&error).map(Refusal::from);
-                    return Err(ours.or(alert).unwrap_or(Refusal::UpstreamProtocol));
-                }
-            }
-        }
-        Err(refusal)
-    }
-
-    async fn connection(
-        &self,
-        route: &Route,
-        cell: &Arc<usage::Cell>,
-        dialer: &Dialer,
-        usage: &mut UsageGuard,
-    ) -> Result<Lease, Refusal> {
-        if let Some(lease) = self.pool.take(route, cell).await {
-            return Ok(lease);
-        }
-        usage.waits();
-        let dialled = self.pool.dial(route, cell, dialer).await;
-        usage.resumes();
-        dialled.map_err(|error| {
-            tracing::debug!(route = %route.name, %error, "no connection to the upstream");
-            Refusal::from(&error)
-        })
-    }
-
     /// An upload of known length may not rest for long; a stream may, as long as the route's idle timeout.
     fn body_idle(&self, headers: &HeaderMap, route: &Route) -> Duration {
         let known = headers.contains_key(CONTENT_LENGTH);
         if known { self.shared.limits.body_timeout } else { route.timeouts.idle }
     }
 
-    fn refuse(&self, refusal: Refusal, mut usage: UsageGuard, place: Option<&Route>) -> Response<ResponseBody> {
+    fn refuse(
+        &self,
+        refusal: Refusal,
+        mut usage: UsageGuard,
+        place: Option<&Route>,
+        version: Version,
+        grpc: bool,
+    ) -> Response<ResponseBody> {
         // Nobody hears of a refusal whose client has gone: that request was aborted.
         if !matches!(refusal, Refusal::ClientGone) {
             self.shared.metrics.refused.count(&refusal);
@@ -372,6 +330,8 @@ impl Proxy {
             route: place.map(|route| &route.name),
             token: place.and_then(|route| route.token.as_ref()).map(|token| &token.name),
             request_id: &request_id,
+            version,
+            grpc,
         };
         refusal.into_response(&context).map(|text| ResponseBody::Own { text: Some(text), usage })
     }
@@ -382,7 +342,9 @@ impl Proxy {
         UsageGuard::unread(&self.observer).refused(refusal.status(), refusal.reason());
         let request_id = self.request_ids.next();
         tracing::debug!(reason = refusal.reason(), request_id, "refused");
-        let mut response = refusal.into_response(&Context { route: None, token: None, request_id: &request_id });
+        let version = Version::HTTP_11;
+        let context = Context { route: None, token: None, request_id: &request_id, version, grpc: false };
+        let mut response = refusal.into_response(&context);
         response.headers_mut().insert(CONNECTION, HeaderValue::from_static("close"));
         response
     }
@@ -397,64 +359,16 @@ impl Proxy {
         seen.clone()
     }
 
+    /// A client of HTTP/2 sent more frames that carry nothing than it may.
+    fn count_http2_abuse(&self) {
+        self.shared.metrics.http2_abuse.inc();
+    }
+
     /// Lets go of what is not used any more. Called now and then.
     pub fn sweep(&self) {
         self.table();
         self.pool.sweep();
     }
-}
-
-/// What is kept of a request without body to send it again, if it is safe (RFC 9110, section 9.2.2).
-struct Spare {
-    method: Method,
-    headers: HeaderMap,
-}
-
-impl Spare {
-    fn of(request: &Request<RequestBody>) -> Option<Self> {
-        let safe = request.method().is_safe() && request.body().is_end_stream();
-        safe.then(|| Self { method: request.method().clone(), headers: request.headers().clone() })
-    }
-
-    fn request(self, usage: &UsageGuard) -> Request<RequestBody> {
-        let mut request = Request::new(RequestBody::none(usage.upload().clone()));
-        *request.method_mut() = self.method;
-        *request.headers_mut() = self.headers;
-        request
-    }
-}
-
-/// Whether the connection ended before the answer's head was whole.
-fn was_closed(error: &hyper::Error) -> bool {
-    let io = error.source().and_then(|source| source.downcast_ref::<io::Error>()).map(io::Error::kind);
-    let reset = [ErrorKind::ConnectionReset, ErrorKind::BrokenPipe, ErrorKind::ConnectionAborted];
-    error.is_incomplete_message() || io.is_some_and(|kind| reset.contains(&kind))
-}
-
-/// What a request's head may not have, whatever its route.
-fn check(limits: &Limits, head: &Head, headers: &HeaderMap) -> Result<(), Refusal> {
-    let target = head.uri.path_and_query().map_or(0, |target| target.as_str().len());
-    if target > limits.target_bytes {
-        return Err(Refusal::TargetTooLong);
-    }
-    let bytes: usize = headers.iter().map(|(name, value)| name.as_str().len() + value.len() + 4).sum();
-    if headers.len() > limits.header_count || bytes > limits.header_bytes {
-        return Err(Refusal::HeadersTooLarge);
-    }
-    let method = head.method.as_str();
-    // Some servers do not mind the case of a method.
-    let refused = ["TRACE", "TRACK", "DEBUG"].iter().any(|refused| method.eq_ignore_ascii_case(refused));
-    if method.len() > METHOD_BYTES || refused {
-        return Err(Refusal::MethodRefused);
-    }
-    if headers.contains_key(ORIGIN) || headers.get(SEC_FETCH_SITE).is_some_and(is_a_page) {
-        return Err(Refusal::BrowserRefused);
-    }
-    let expects = headers.get(EXPECT).map(HeaderValue::as_bytes);
-    if expects.is_some_and(|expects| !expects.eq_ignore_ascii_case(b"100-continue")) {
-        return Err(Refusal::ExpectRefused);
-    }
-    Ok(())
 }
 
 fn find<'t>(table: &'t Table, target: &Target<'_>, client: ClientIndex) -> Option<&'t Route> {
@@ -466,24 +380,6 @@ fn find<'t>(table: &'t Table, target: &Target<'_>, client: ClientIndex) -> Optio
     route.map(|route| &**route)
 }
 
-/// Waits for the answer's head. While the request's body makes progress the upstream is not late.
-async fn answer_in_time(
-    lease: &mut Lease,
-    request: Request<RequestBody>,
-    limit: Duration,
-    usage: &UsageGuard,
-) -> Result<Result<Response<Incoming>, SendError>, Refusal> {
-    let mut sending = std::pin::pin!(lease.send(request));
-    let mut uploaded = usage.upload().bytes.get();
-    loop {
-        match tokio::time::timeout(limit, &mut sending).await {
-            Ok(sent) => return Ok(sent),
-            Err(_) if usage.upload().bytes.get() > uploaded => uploaded = usage.upload().bytes.get(),
-            Err(_) => return Err(Refusal::UpstreamTimeout),
-        }
-    }
-}
-
 /// The judged path with the query as it came: what is sent.
 fn path_and_query(permit: &Permit<'_>, query: Option<&str>) -> Result<PathAndQuery, Refusal> {
     let target = match query {
@@ -493,83 +389,11 @@ fn path_and_query(permit: &Permit<'_>, query: Option<&str>) -> Result<PathAndQue
     target.map_err(|_| Refusal::QueryAmbiguous)
 }
 
-/// Writes the request's target in the form that the connection's protocol wants.
-fn address(
-    request: &mut Request<RequestBody>,
-    lease: &Lease,
-    upstream: &Upstream,
-    target: &PathAndQuery,
-) -> Result<(), Refusal> {
-    if lease.is_http2() {
-        let uri = Uri::builder()
-            .scheme(upstream.endpoint.scheme.as_str())
-            .authority(upstream.host.as_bytes())
-            .path_and_query(target.clone())
-            .build();
-        *request.uri_mut() = uri.map_err(|_| Refusal::QueryAmbiguous)?;
-        *request.version_mut() = Version::HTTP_2;
-        request.headers_mut().remove(HOST);
-    } else {
-        *request.uri_mut() = Uri::from(target.clone());
-        *request.version_mut() = Version::HTTP_11;
-        if !request.headers().contains_key(HOST) {
-            request.headers_mut().insert(HOST, upstream.host.clone());
-        }
-    }
-    Ok(())
-}
-
-/// Whether a browser says that a page of another site is behind the request.
-fn is_a_page(site: &HeaderValue) -> bool {
-    site != "none" && site != "same-origin"
-}
-
-/// The base URL that the app used, kept until the answer's links are turned back.
-struct Base {
-    host: HeaderValue,
-    by_prefix: bool,
-}
-
-impl Base {
-    /// `None` where the app named the upstream itself.
-    fn of(target: &Target<'_>, headers: &HeaderMap) -> Option<Self> {
-        let by_prefix = match target.by {
-            By::Prefix { .. } => true,
-            By::HostLabel { .. } => false,
-            By::Authority { .. } => return None,
-        };
-        Some(Self { host: headers.get(HOST)?.clone(), by_prefix })
-    }
-
-    fn turn_back(&self, route: &Route, headers: &mut HeaderMap) {
-        let Ok(host) = self.host.to_str() else { return };
-        let prefix = self.by_prefix.then_some(route.name.as_str());
-        BaseUrl { upstream: &route.upstream.endpoint, host, prefix }.turn_back(headers);
-    }
-}
-
 impl From<NotAdmitted> for Refusal {
     fn from(not: NotAdmitted) -> Self {
         match not {
             NotAdmitted::Path(error) => error.into(),
             NotAdmitted::Denied(denied) => denied.into(),
         }
-    }
-}
-
-/// Numbers for refusals, unlike in other workers and other runs.
-struct RequestIds {
-    run: u64,
-    last: Cell<u64>,
-}
-
-impl RequestIds {
-    fn new() -> Self {
-        Self { run: fastrand::u64(..), last: Cell::new(0) }
-    }
-
-    fn next(&self) -> String {
-        self.last.set(self.last.get() + 1);
-        format!("{:016x}-{:x}", self.run, self.last.get())
     }
 }

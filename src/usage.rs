@@ -258,6 +258,8 @@ pub struct UsageGuard {
     /// The generation that was attached, and when.
     attached: Option<(u64, Moment)>,
     path: Option<String>,
+    /// The trace, kept for the access log only.
+    trace: Option<Box<str>>,
     upload: Rc<Upload>,
     downloaded: u64,
     complete: bool,
@@ -277,6 +279,7 @@ impl UsageGuard {
             reason: None,
             attached: None,
             path: None,
+            trace: None,
             upload: Rc::default(),
             downloaded: 0,
             complete: false,
@@ -299,6 +302,13 @@ impl UsageGuard {
     pub fn judged(&mut self, path: &str) {
         if self.observer.access_log {
             self.path = Some(path.to_owned());
+        }
+    }
+
+    /// The trace that the request belongs to.
+    pub fn traced(&mut self, trace: &str) {
+        if self.observer.access_log {
+            self.trace = Some(trace.into());
         }
     }
 
@@ -377,6 +387,7 @@ impl UsageGuard {
             response_bytes = self.downloaded,
             duration_ms = elapsed.as_micros() as f64 / 1e3,
             complete = self.complete,
+            trace = self.trace.as_deref().unwrap_or(""),
             "request"
         );
     }

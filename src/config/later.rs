@@ -8,7 +8,7 @@ pub const ROOT: &str = "the file";
 pub const HELP: &str = "remove it: what it asks for would not be done";
 
 /// Keys by the title of their section.
-const KEYS: [(&str, &[&str]); 10] = [
+const KEYS: &[(&str, &[&str])] = &[
     (ROOT, &["admin", "operator", "approval", "review", "vault", "detect", "alert"]),
     ("[state]", &["key"]),
     ("[[client]]", &["key", "jwt", "cgroup", "version"]),
@@ -18,7 +18,6 @@ const KEYS: [(&str, &[&str]); 10] = [
     ("`source`", &["cert", "login"]),
     ("[[route]]", &["rate", "version"]),
     ("[audit]", &["usage", "export"]),
-    ("[proxy.limits]", &["connections_per_client"]),
 ];
 
 /// Kinds of sources.

@@ -52,8 +52,15 @@ fn limits(mut section: Section<'_>) -> Limits {
         section.refuse("target_bytes", message, "the target is a part of the head");
     }
     let wait = MILLISECOND..=HOUR;
+    let connections = section.count("connections", 1..=1_000_000).unwrap_or(10_000);
+    let of_one = section.count("connections_per_client", 1..=1_000_000);
+    if of_one.is_some_and(|of_one| of_one > connections) {
+        let message = format!("`connections_per_client` must be at most `connections`, which is {connections}");
+        section.refuse("connections_per_client", message, "one client's connections are a part of all");
+    }
     let limits = Limits {
-        connections: section.count("connections", 1..=1_000_000).unwrap_or(10_000),
+        connections,
+        connections_per_client: of_one,
         header_bytes,
         header_count: section.count("header_count", 1..=1000).unwrap_or(100),
         target_bytes,

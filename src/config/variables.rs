@@ -17,12 +17,13 @@ pub const PREFIX: &str = "COUNTERSIGN_";
 pub const SEPARATOR: &str = "__";
 
 /// The keys that a variable may set.
-const KEYS: [&str; 16] = [
+const KEYS: &[&str] = &[
     "proxy.workers",
     "proxy.drain",
     "proxy.watch",
     "proxy.acquire_timeout",
     "proxy.limits.connections",
+    "proxy.limits.connections_per_client",
     "proxy.limits.header_bytes",
     "proxy.limits.header_count",
     "proxy.limits.target_bytes",

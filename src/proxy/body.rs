@@ -1,4 +1,5 @@
-//! Bodies on their way: streamed, counted, and given up when they make no progress. Trailers do not go on.
+//! Bodies on their way: streamed, counted, and given up when they make no progress. An answer's trailers go on to clients
+//! that take them, a request's do not.
 //!
 //! Invariant: a body that fails half-way never looks complete at the other side: the error is passed on, and hyper cuts the
 //! connection.
@@ -12,12 +13,15 @@ use std::task::{Context, Poll};
 use std::time::Duration;
 
 use bytes::Bytes;
+use http::HeaderName;
 use http_body::{Body, Frame, SizeHint};
 use http_body_util::BodyExt as _;
 use hyper::body::Incoming;
 use tokio::time::{Instant, Sleep};
 
+use super::headers::rebuild_trailers;
 use super::pool::Lease;
+use crate::route::Route;
 use crate::usage::{Upload, UploadFailure, UsageGuard};
 
 /// Why a body ended early.
@@ -164,11 +168,25 @@ pub struct Relay {
     lease: Option<Lease>,
     usage: UsageGuard,
     idle: IdleTimer,
+    /// `None`: the client takes none.
+    trailers: Option<Trailers>,
+}
+
+/// What becomes of an answer's trailers.
+pub struct Trailers {
+    /// The header that the token went into.
+    placement: Option<HeaderName>,
+}
+
+impl Trailers {
+    pub fn of(route: &Route) -> Self {
+        Self { placement: route.token.as_ref().map(|token| token.placement.header.clone()) }
+    }
 }
 
 impl Relay {
-    pub fn new(inner: Incoming, lease: Lease, usage: UsageGuard, idle: Duration) -> Self {
-        let mut relay = Self { inner, lease: Some(lease), usage, idle: IdleTimer::new(idle) };
+    pub fn new(inner: Incoming, lease: Lease, usage: UsageGuard, idle: Duration, trailers: Option<Trailers>) -> Self {
+        let mut relay = Self { inner, lease: Some(lease), usage, idle: IdleTimer::new(idle), trailers };
         if relay.inner.is_end_stream() {
             relay.finish();
         }
@@ -187,13 +205,24 @@ impl Relay {
         }
     }
 
+    /// Trailers go on to a client that takes them, without what has no place in them.
+    fn pass_trailers(&mut self, frame: Frame<Bytes>) -> Option<Frame<Bytes>> {
+        let Trailers { placement } = self.trailers.as_ref()?;
+        let mut trailers = frame.into_trailers().ok()?;
+        rebuild_trailers(&mut trailers, placement.as_ref());
+        Some(Frame::trailers(trailers))
+    }
+
     fn poll(&mut self, context: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, BodyError>>> {
         match Pin::new(&mut self.inner).poll_frame(context) {
             Poll::Ready(Some(Ok(frame))) => {
                 self.idle.progress();
-                let Ok(data) = frame.into_data() else {
-                    self.finish();
-                    return Poll::Ready(None);
+                let data = match frame.into_data() {
+                    Ok(data) => data,
+                    Err(frame) => {
+                        self.finish();
+                        return Poll::Ready(self.pass_trailers(frame).map(Ok));
+                    }
                 };
                 self.usage.downloaded(data.len());
                 if self.inner.is_end_stream() {

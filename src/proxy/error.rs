@@ -2,16 +2,19 @@
 //!
 //! Invariant: an answer never repeats bytes of the request, and is never 401: an SDK would take that for the API's word.
 
+use std::cell::Cell;
 use std::fmt::Write as _;
 use std::time::Duration;
 
 use bytes::Bytes;
 use http::header::{CACHE_CONTROL, CONNECTION, CONTENT_TYPE, RETRY_AFTER};
-use http::{HeaderName, HeaderValue, Response, StatusCode};
+use http::{HeaderName, HeaderValue, Response, StatusCode, Version};
 use prometheus::IntCounter;
 use rustls::AlertDescription;
 
 use super::answer::Fault;
+use super::grpc;
+use super::pool::NoConnection;
 use crate::dial::{DialError, TlsKind};
 use crate::metrics::{Error as MetricsError, Metrics as Registry};
 use crate::name::{RouteName, TokenName};
@@ -100,6 +103,10 @@ pub enum Refusal {
     AuditUnavailable,
     #[error("There are as many connections as the limit allows.")]
     Overloaded,
+    #[error("The request has passed through this proxy before: its upstream leads back here.")]
+    Loop,
+    #[error("A header field cannot be passed on: {0}.")]
+    HeaderInvalid(&'static str),
 }
 
 /// A refusal in the words of HTTP.
@@ -113,7 +120,7 @@ struct Words {
 }
 
 /// The names of every reason, for a counter that is there from the start.
-const REASONS: [&str; 29] = [
+const REASONS: [&str; 31] = [
     "framing",
     "host_mismatch",
     "path_ambiguous",
@@ -143,6 +150,8 @@ const REASONS: [&str; 29] = [
     "reauth_required",
     "audit_unavailable",
     "overloaded",
+    "loop",
+    "header_invalid",
 ];
 
 impl Refusal {
@@ -219,6 +228,8 @@ impl Refusal {
             Self::Overloaded => {
                 Words { proxy_error: "connection_limit_reached", ..unavailable("overloaded", "Overloaded") }
             }
+            Self::Loop => words(StatusCode::LOOP_DETECTED, "loop", "Loop", "proxy_loop_detected"),
+            Self::HeaderInvalid(_) => words(StatusCode::BAD_REQUEST, "header_invalid", "Invalid header", MALFORMED),
         }
     }
 
@@ -257,11 +268,12 @@ impl Refusal {
     /// The answer: `application/problem+json` (RFC 9457) with `Proxy-Status` (RFC 9209).
     pub fn into_response(self, context: &Context<'_>) -> Response<Bytes> {
         let words = self.words();
+        let detail = self.to_string();
         let problem = serde_json::json!({
             "type": format!("urn:countersign:{}", words.reason),
             "title": words.title,
             "status": words.status.as_u16(),
-            "detail": self.to_string(),
+            "detail": detail,
             "reason": words.reason,
             "route": context.route.map(RouteName::as_str),
             "token": context.token.map(TokenName::as_str),
@@ -281,8 +293,11 @@ impl Refusal {
         if let Some(seconds) = self.retry_after() {
             headers.insert(RETRY_AFTER, HeaderValue::from(seconds));
         }
-        if self.closes() {
+        if self.closes() && context.version != Version::HTTP_2 {
             headers.insert(CONNECTION, HeaderValue::from_static("close"));
+        }
+        if context.grpc {
+            return grpc::respond(words.status, words.reason, &detail, std::mem::take(headers));
         }
         response
     }
@@ -297,6 +312,10 @@ pub struct Context<'a> {
     pub route: Option<&'a RouteName>,
     pub token: Option<&'a TokenName>,
     pub request_id: &'a str,
+    /// What the client speaks.
+    pub version: Version,
+    /// It reads its errors from fields of gRPC's own.
+    pub grpc: bool,
 }
 
 impl From<UploadFailure> for Refusal {
@@ -352,6 +371,15 @@ impl From<&DialError> for Refusal {
     }
 }
 
+impl From<&NoConnection> for Refusal {
+    fn from(error: &NoConnection) -> Self {
+        match error {
+            NoConnection::Dial(error) => error.into(),
+            NoConnection::NoRoom => Self::Overloaded,
+        }
+    }
+}
+
 /// `countersign_refused_total{reason}`
 #[derive(Clone)]
 pub struct RefusedTotal(Vec<(&'static str, IntCounter)>);
@@ -367,6 +395,23 @@ impl RefusedTotal {
         if let Some((_, counter)) = self.0.iter().find(|(known, _)| *known == reason) {
             counter.inc();
         }
+    }
+}
+
+/// Numbers for refusals, unlike in other workers and other runs.
+pub struct RequestIds {
+    run: u64,
+    last: Cell<u64>,
+}
+
+impl RequestIds {
+    pub fn new() -> Self {
+        Self { run: fastrand::u64(..), last: Cell::new(0) }
+    }
+
+    pub fn next(&self) -> String {
+        self.last.set(self.last.get() + 1);
+        format!("{:016x}-{:x}", self.run, self.last.get())
     }
 }
 
@@ -413,6 +458,8 @@ mod tests {
             Refusal::ReauthRequired,
             Refusal::AuditUnavailable,
             Refusal::Overloaded,
+            Refusal::Loop,
+            Refusal::HeaderInvalid(""),
         ]
     }
 
@@ -431,7 +478,7 @@ mod tests {
     #[test]
     fn a_refusal_reads_the_same_to_people_and_programs() {
         let refusal = Refusal::TokenExpired { retry_after: Some(Duration::from_millis(2100)) };
-        let context = Context { route: None, token: None, request_id: "r1" };
+        let context = Context { route: None, token: None, request_id: "r1", version: Version::HTTP_11, grpc: false };
         let response = refusal.into_response(&context);
         assert_eq!(response.status(), 503);
         assert_eq!(response.headers()["retry-after"], "3");

@@ -5,7 +5,7 @@
 
 use http::HeaderMap;
 
-use super::{Head, Limits, Refusal, Target, check, find, path_and_query};
+use super::{Head, Limits, Refusal, Target, find, head as heads, path_and_query};
 use crate::identity::ClientIndex;
 use crate::policy::Denied;
 use crate::policy::rule::Ruling;
@@ -30,7 +30,7 @@ pub fn explain<'t>(
 ) -> Explanation<'t> {
     let (mut route, mut ruling) = (None, None);
     let mut judge = || {
-        check(limits, head, headers)?;
+        heads::judge(head, headers, limits)?;
         let target = Target::of(head, headers, port)?;
         let found = find(table, &target, client).ok_or(Refusal::NoRoute)?;
         route = Some(found);

@@ -66,6 +66,44 @@ pub fn rebuild_response(headers: &mut HeaderMap, placement: Option<&HeaderName>)
     }
 }
 
+/// Takes out of an answer's trailers what would be read as part of its head (RFC 9110, section 6.5.1): framing, routing,
+/// who may see it, and the header that the token went into.
+pub fn rebuild_trailers(trailers: &mut HeaderMap, placement: Option<&HeaderName>) {
+    let goes = |name: &&HeaderName| {
+        let text = name.as_str();
+        let head_only = matches!(
+            text,
+            "age"
+                | "alt-svc"
+                | "cache-control"
+                | "connection"
+                | "date"
+                | "expires"
+                | "host"
+                | "keep-alive"
+                | "location"
+                | "proxy-authenticate"
+                | "proxy-connection"
+                | "range"
+                | "retry-after"
+                | "set-cookie"
+                | "te"
+                | "trailer"
+                | "transfer-encoding"
+                | "upgrade"
+                | "vary"
+                | "via"
+                | "warning"
+                | "www-authenticate"
+        );
+        head_only || text.starts_with("content-") || is_credential(text, placement)
+    };
+    let doomed: Vec<HeaderName> = trailers.keys().filter(goes).cloned().collect();
+    for name in doomed {
+        trailers.remove(name);
+    }
+}
+
 /// Takes out the fields that `Connection` names. Returns whether one of them was a credential.
 fn drop_named(headers: &mut HeaderMap, placement: Option<&HeaderName>) -> bool {
     let mut shadow = false;

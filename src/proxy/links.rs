@@ -1,10 +1,13 @@
 //! In base-URL mode an answer's own links are turned back: what points at the upstream points at the base URL that the app
 //! used, so that following it leads through us again.
 
-use http::header::{CONTENT_LOCATION, Entry, LINK, LOCATION};
+use http::header::{CONTENT_LOCATION, Entry, HOST, LINK, LOCATION};
 use http::{HeaderMap, HeaderValue};
 
+use super::head::Head;
+use super::target::{By, Target};
 use crate::authority::{Authority, Endpoint, Scheme};
+use crate::route::Route;
 
 /// The base URL that an app used, and the upstream that it stands for.
 pub struct BaseUrl<'a> {
@@ -92,6 +95,35 @@ impl BaseUrl<'_> {
         }
         turned.push_str(rest);
         turned
+    }
+}
+
+/// The base URL that the app used, kept until the answer's links are turned back.
+pub struct Base {
+    host: HeaderValue,
+    by_prefix: bool,
+}
+
+impl Base {
+    /// `None` where the app named the upstream itself.
+    pub fn of(target: &Target<'_>, head: &Head, headers: &HeaderMap) -> Option<Self> {
+        let by_prefix = match target.by {
+            By::Prefix { .. } => true,
+            By::HostLabel { .. } => false,
+            By::Authority { .. } => return None,
+        };
+        let host = match headers.get(HOST) {
+            Some(host) => host.clone(),
+            // `:authority` stands for it.
+            None => HeaderValue::from_str(head.uri.authority()?.as_str()).ok()?,
+        };
+        Some(Self { host, by_prefix })
+    }
+
+    pub fn turn_back(&self, route: &Route, headers: &mut HeaderMap) {
+        let Ok(host) = self.host.to_str() else { return };
+        let prefix = self.by_prefix.then_some(route.name.as_str());
+        BaseUrl { upstream: &route.upstream.endpoint, host, prefix }.turn_back(headers);
     }
 }
 

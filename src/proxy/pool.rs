@@ -21,7 +21,6 @@ use std::time::Duration;
 use http::{Request, Response};
 use hyper::body::Incoming;
 use hyper::client::conn::{TrySendError, http1, http2};
-use hyper::rt::Executor;
 use hyper_util::rt::{TokioIo, TokioTimer};
 use prometheus::{IntGauge, IntGaugeVec};
 use rustls::AlertDescription;
@@ -30,6 +29,8 @@ use tokio::time::timeout;
 
 use super::answer::{Checked, Expected, HEAD_BYTES};
 use super::body::RequestBody;
+use super::executor::{LocalExecutor, run};
+use super::places::{Places, UpstreamPlace};
 use crate::authority::Authority;
 use crate::dial::{Connection as Dialled, DialError, Dialer, Protocol, Stage, Stream as Socket, Target, TlsKind};
 use crate::metrics::{Error as MetricsError, Metrics as Registry};
@@ -81,6 +82,7 @@ struct Gauges {
 pub struct Pool {
     entries: RefCell<HashMap<Key, Rc<Entry>>>,
     metrics: Metrics,
+    places: Arc<Places>,
 }
 
 /// The upstream's id, and the address of the cell of route and client, which the entry keeps alive.
@@ -91,6 +93,7 @@ struct Entry {
     /// Keeps its address, which is part of the key, from being used again.
     _cell: Arc<Cell>,
     upstream: Arc<Upstream>,
+    places: Arc<Places>,
     gauges: Gauges,
     idle: RefCell<Vec<Idle>>,
     /// Connections of HTTP/2, each of which carries many requests.
@@ -182,6 +185,15 @@ struct Way {
     rested: bool,
 }
 
+/// Why there is no connection.
+#[derive(Debug, thiserror::Error)]
+pub enum NoConnection {
+    #[error(transparent)]
+    Dial(#[from] DialError),
+    #[error("as many connections are open as the process has file descriptors for")]
+    NoRoom,
+}
+
 /// Why there is no answer.
 pub enum SendError {
     /// The connection was closed, maybe with an alert of TLS, before a byte of the request was written: it may be sent on
@@ -191,8 +203,8 @@ pub enum SendError {
 }
 
 impl Pool {
-    pub fn new(metrics: Metrics) -> Self {
-        Self { entries: RefCell::default(), metrics }
+    pub fn new(metrics: Metrics, places: Arc<Places>) -> Self {
+        Self { entries: RefCell::default(), metrics, places }
     }
 
     /// A connection to the route's upstream that is there already, verified and ready for one request.
@@ -206,12 +218,12 @@ impl Pool {
     ///
     /// # Errors
     /// When none can be dialled or comes free within the route's time for connecting.
-    pub async fn dial(&self, route: &Route, cell: &Arc<Cell>, dialer: &Dialer) -> Result<Lease, DialError> {
+    pub async fn dial(&self, route: &Route, cell: &Arc<Cell>, dialer: &Dialer) -> Result<Lease, NoConnection> {
         let entry = self.entry(route, cell);
         let limit = route.timeouts.connect;
         match timeout(limit, entry.dial_or_wait(dialer, limit)).await {
             Ok(way) => Ok(Lease::new(way?, entry)),
-            Err(_) => Err(DialError::Timeout(Stage::Connect)),
+            Err(_) => Err(DialError::Timeout(Stage::Connect).into()),
         }
     }
 
@@ -248,6 +260,7 @@ impl Pool {
             Rc::new(Entry {
                 _cell: cell.clone(),
                 upstream: route.upstream.clone(),
+                places: self.places.clone(),
                 gauges: self.metrics.of(&route.name),
                 idle: RefCell::default(),
                 shared: RefCell::default(),
@@ -284,7 +297,7 @@ impl Entry {
     }
 
     /// A new connection, or one that comes free meanwhile.
-    async fn dial_or_wait(&self, dialer: &Dialer, limit: Duration) -> Result<Way, DialError> {
+    async fn dial_or_wait(&self, dialer: &Dialer, limit: Duration) -> Result<Way, NoConnection> {
         loop {
             tokio::select! {
                 biased;
@@ -325,9 +338,10 @@ impl Entry {
         })
     }
 
-    async fn dial(&self, dialer: &Dialer, timeout: Duration) -> Result<Way, DialError> {
+    async fn dial(&self, dialer: &Dialer, timeout: Duration) -> Result<Way, NoConnection> {
         let authority = &self.upstream.endpoint.authority;
         let target = Target { authority, security: &self.upstream.security, timeout };
+        let place = self.places.take_upstream().ok_or(NoConnection::NoRoom)?;
         let Dialled { io, protocol, authority } = dialer.connect(&target).await?;
         let authority = Rc::new(authority);
         let failed = |error: hyper::Error| DialError::Tls {
@@ -337,21 +351,22 @@ impl Entry {
         };
         match protocol {
             Protocol::Http1 => {
-                let sender = Sender::Http1(self.http1(io).await.map_err(failed)?);
+                let sender = Sender::Http1(self.http1(io, place).await.map_err(failed)?);
                 Ok(Way { sender, authority, rested: false })
             }
             Protocol::Http2 => {
-                let shared = self.http2(io, authority.clone()).await.map_err(failed)?;
+                let shared = self.http2(io, authority.clone(), place).await.map_err(failed)?;
                 let stream = Stream::take(&shared.streams).ok_or(DialError::Timeout(Stage::Handshake))?;
                 Ok(shared.way(stream))
             }
         }
     }
 
-    async fn http1(&self, io: Socket) -> Result<Http1, hyper::Error> {
+    async fn http1(&self, io: Socket, place: UpstreamPlace) -> Result<Http1, hyper::Error> {
         let expected = Rc::<Expected>::default();
         let (sender, connection) = http1::handshake(TokioIo::new(Checked::new(io, expected.clone()))).await?;
         run(async move {
+            let _place = place;
             if let Err(error) = connection.await {
                 tracing::debug!(%error, "an upstream connection failed");
             }
@@ -359,7 +374,7 @@ impl Entry {
         Ok(Http1 { sender, expected })
     }
 
-    async fn http2(&self, io: Socket, authority: Rc<Authority>) -> Result<Shared, hyper::Error> {
+    async fn http2(&self, io: Socket, authority: Rc<Authority>, place: UpstreamPlace) -> Result<Shared, hyper::Error> {
         let (sender, mut connection) = http2::Builder::new(LocalExecutor)
             .timer(TokioTimer::new())
             .initial_stream_window_size(HTTP2_WINDOW)
@@ -374,6 +389,7 @@ impl Entry {
             Rc::new(Streams { used: StdCell::new(0), allowed: StdCell::new(STREAMS), idle_sweeps: StdCell::new(0) });
         let seen = streams.clone();
         run(async move {
+            let _place = place;
             let ended = poll_fn(|context| {
                 let polled = Pin::new(&mut connection).poll(context);
                 seen.allowed.set(connection.current_max_send_streams());
@@ -479,19 +495,4 @@ impl Drop for Lease {
         self.way = None;
         self.entry.freed.notify_one();
     }
-}
-
-/// Runs hyper's connection tasks on the worker's own thread.
-#[derive(Clone, Copy)]
-struct LocalExecutor;
-
-impl<F: Future<Output = ()> + 'static> Executor<F> for LocalExecutor {
-    fn execute(&self, future: F) {
-        run(future);
-    }
-}
-
-/// A connection's task ends with its connection, and the worker's runtime with the worker.
-fn run(task: impl Future<Output = ()> + 'static) {
-    tokio::task::spawn_local(task);
 }

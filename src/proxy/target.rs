@@ -9,18 +9,12 @@
 //! Invariant: one Host header, and where the target has an authority of its own, both are the same.
 
 use http::header::HOST;
-use http::{HeaderMap, Method, Uri, Version};
+use http::{HeaderMap, Method, Version};
 
 use super::error::Refusal;
+use super::head::Head;
 use crate::authority::{Authority, Scheme};
 use crate::path::query_is_clean;
-
-/// A request's first line.
-pub struct Head {
-    pub method: Method,
-    pub uri: Uri,
-    pub version: Version,
-}
 
 /// What a request asks for.
 #[derive(Debug)]
@@ -76,7 +70,9 @@ impl<'a> Target<'a> {
             return Err(Refusal::HostMismatch);
         }
         let ours = named.host.is_loopback_name() || named.host.label_of_localhost().is_some();
-        if ours && Some(named.port) == port {
+        // In HTTP/2 every request names its authority, as Host does in HTTP/1.1, and may leave the port out.
+        let leaves_port_out = head.version == Version::HTTP_2 && (port.is_none() || authority.port().is_none());
+        if ours && (Some(named.port) == port || leaves_port_out) {
             return Self::origin_form(authority.as_str(), rest, query);
         }
         Ok(Self { by: By::Authority { scheme, authority: named }, rest, query })
@@ -106,13 +102,13 @@ impl<'a> Target<'a> {
     }
 }
 
-/// The one Host header. HTTP/1.0 may do without.
+/// The one Host header. HTTP/1.0 and HTTP/2 may do without where the target names an authority.
 fn host<'h>(head: &Head, headers: &'h HeaderMap) -> Result<Option<&'h str>, Refusal> {
     let mut hosts = headers.get_all(HOST).iter();
     let (first, second) = (hosts.next(), hosts.next());
     match (first, second) {
         (Some(host), None) => Ok(Some(host.to_str().map_err(|_| Refusal::HostMismatch)?)),
-        (None, _) if head.version == Version::HTTP_10 && head.uri.authority().is_some() => Ok(None),
+        (None, _) if head.version != Version::HTTP_11 && head.uri.authority().is_some() => Ok(None),
         _ => Err(Refusal::HostMismatch),
     }
 }
@@ -130,8 +126,9 @@ fn parse(authority: &str, scheme: Scheme) -> Result<Authority, Refusal> {
 
 #[cfg(test)]
 mod tests {
-    use super::*;
     use http::Request;
+
+    use super::*;
 
     fn parts(uri: &str, hosts: &[&str]) -> (Head, HeaderMap) {
         let mut request = Request::get(uri);

@@ -2,31 +2,27 @@
 //! sockets, the table of routes and the tokens' slots, and nothing else that a request touches.
 
 use std::cell::RefCell;
-use std::convert::Infallible;
 use std::io;
-use std::os::fd::AsFd;
-use std::pin::pin;
 use std::rc::{Rc, Weak};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicUsize, Ordering};
 use std::thread::JoinHandle;
 use std::time::Duration;
 
-use http::{Request, StatusCode};
-use hyper::body::Incoming;
-use hyper::server::conn::http1;
-use hyper::service::service_fn;
-use hyper_util::rt::{TokioIo, TokioTimer};
+use http::StatusCode;
 use prometheus::IntGauge;
-use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::sync::{Notify, watch};
 use tokio::task::{JoinSet, LocalSet};
 use tokio::time::Instant;
 
+use super::connection::Server;
 use super::error::Refusal;
+use super::executor::run as run_local;
 use super::listener::{Accepted, Listener, Shared as SharedListener};
+use super::places::{Full, Place};
 use super::pulse::Pulses;
-use super::watch::{Late, Refuse, Scratch, Watch, Watched, WatchedStream};
+use super::stream::{Refuse, Scratch, Socket};
+use super::watch::{Late, Watch};
 use super::{Address, Caller, Proxy, Shared};
 use crate::identity::Inspector;
 use crate::tasks::{Failed, Tasks};
@@ -40,9 +36,6 @@ const PAUSE: Duration = Duration::from_millis(50);
 /// So much of a request that is turned away is read.
 const TURNED_AWAY: u64 = 64 * 1024;
 
-/// As many fields hyper parses without allocating for them.
-const HYPERS_FIELDS: usize = 100;
-
 /// A worker's thread.
 pub struct Worker(JoinHandle<()>);
 
@@ -52,8 +45,6 @@ pub struct WorkerSettings {
     pub pulses: Arc<Pulses>,
     pub shared: Shared,
     pub listeners: Arc<Vec<Listener>>,
-    /// Client connections, over all workers.
-    pub connections: Arc<AtomicUsize>,
     /// Turns true when nothing more is to be accepted.
     pub draining: watch::Receiver<bool>,
     /// How long what is under way may take from then on.
@@ -105,36 +96,32 @@ impl Drop for EndOfThread {
 }
 
 /// One worker's own things.
-struct Desk {
-    proxy: Proxy,
+pub(super) struct Desk {
+    pub proxy: Proxy,
     inspector: RefCell<Inspector>,
-    connections: Arc<AtomicUsize>,
-    /// Those of this worker, for the look at what rests too long.
-    watches: RefCell<Vec<Weak<Watch>>>,
+    /// The connections of this worker, for the look at what rests too long.
+    seats: RefCell<Vec<Seat>>,
     /// Told when one of them ends.
     ended: Notify,
-    draining: watch::Receiver<bool>,
-    server: http1::Builder,
-    scratch: Scratch,
-    refuse: Refuse,
+    pub draining: watch::Receiver<bool>,
+    pub server: Server,
+    pub scratch: Scratch,
+    pub refuse: Refuse,
+}
+
+/// A connection as the look finds it.
+struct Seat {
+    watch: Weak<Watch>,
+    user: Option<u32>,
 }
 
 async fn run(settings: WorkerSettings) {
     let limits = settings.shared.limits.clone();
-    let mut server = http1::Builder::new();
-    server
-        .timer(TokioTimer::new())
-        // Told by the watches, which can tell a slow head from a connection that rests.
-        .header_read_timeout(None)
-        .max_buf_size((2 * limits.header_bytes + limits.target_bytes).max(64 * 1024));
-    if limits.header_count > HYPERS_FIELDS {
-        server.max_headers(limits.header_count);
-    }
+    let server = Server::new(&limits);
     let desk = Rc::new_cyclic(|desk: &Weak<Desk>| Desk {
         proxy: Proxy::new(settings.shared.clone()),
         inspector: RefCell::new(Inspector::new()),
-        connections: settings.connections.clone(),
-        watches: RefCell::default(),
+        seats: RefCell::default(),
         ended: Notify::new(),
         draining: settings.draining.clone(),
         server,
@@ -185,6 +172,7 @@ fn refuse(desk: Weak<Desk>) -> Refuse {
     Rc::new(move |status| {
         let refusal = match status {
             StatusCode::REQUEST_HEADER_FIELDS_TOO_LARGE => Refusal::HeadersTooLarge,
+            StatusCode::REQUEST_TIMEOUT => Refusal::RequestTimeout,
             StatusCode::URI_TOO_LONG => Refusal::TargetTooLong,
             _ => Refusal::Framing,
         };
@@ -216,67 +204,72 @@ impl Desk {
     fn take(self: Rc<Self>, accepted: Accepted, gauge: IntGauge) {
         let (peer, port) = accepted.peer(&mut self.inspector.borrow_mut());
         let caller = Caller { peer, port };
-        let place = Place::take(&self, gauge);
         match accepted {
             Accepted::Tcp(stream, _) => {
                 // A socket that has gone already fails at its first read.
                 let _ = stream.set_nodelay(true);
-                self.start(stream, caller, place);
+                self.start(stream, caller, gauge);
             }
-            Accepted::Unix(stream) => self.start(stream, caller, place),
+            Accepted::Unix(stream) => self.start(stream, caller, gauge),
         }
     }
 
-    fn start<S>(self: Rc<Self>, stream: S, caller: Caller, place: Option<Place>)
-    where
-        S: AsFd + AsyncRead + AsyncWrite + Unpin + 'static,
-    {
-        match place {
-            Some(place) => tokio::task::spawn_local(self.serve(stream, caller, place)),
-            None => tokio::task::spawn_local(self.turn_away(stream)),
-        };
+    fn start<S: Socket>(self: Rc<Self>, stream: S, caller: Caller, gauge: IntGauge) {
+        match self.proxy.shared.places.take(caller.peer.uid) {
+            Ok(place) => {
+                let watch = self.seat(caller.peer.uid);
+                let stay = Stay::new(&self, place, gauge);
+                run_local(self.serve(stream, caller, watch, stay));
+            }
+            Err(full) => run_local(self.wait_for_room(stream, caller, gauge, full)),
+        }
     }
 
-    async fn serve<S>(self: Rc<Self>, stream: S, caller: Caller, _place: Place)
-    where
-        S: AsFd + AsyncRead + AsyncWrite + Unpin + 'static,
-    {
+    fn seat(&self, user: Option<u32>) -> Rc<Watch> {
         let watch = Watch::new();
-        self.watches.borrow_mut().push(Rc::downgrade(&watch));
-        let caller = Rc::new(caller);
-        let service = service_fn(|request: Request<Incoming>| {
-            let (desk, caller, busy) = (self.clone(), caller.clone(), watch.busy());
-            async move {
-                let response = desk.proxy.handle(&caller, request).await;
-                Ok::<_, Infallible>(response.map(|body| Watched::new(body, busy)))
-            }
-        });
-        let refuse = self.refuse.clone();
-        let stream = TokioIo::new(WatchedStream::new(stream, watch.clone(), self.scratch.clone(), refuse));
-        let mut connection = pin!(self.server.serve_connection(stream, service));
-        let mut draining = self.draining.clone();
-        let mut told = false;
-        let ended = loop {
-            tokio::select! {
-                ended = connection.as_mut() => break ended,
-                late = watch.closed() => match late {
-                    // It may have begun a request this very moment, which is then answered.
-                    Late::Idle => connection.as_mut().graceful_shutdown(),
-                    Late::Head | Late::Stalled => break Ok(()),
-                },
-                _ = draining.wait_for(|draining| *draining), if !told => {
-                    told = true;
-                    connection.as_mut().graceful_shutdown();
+        self.seats.borrow_mut().push(Seat { watch: Rc::downgrade(&watch), user });
+        watch
+    }
+
+    /// Whoever has rested longest makes room for who comes now. Where all are busy, there is none.
+    async fn wait_for_room<S: Socket>(self: Rc<Self>, stream: S, caller: Caller, gauge: IntGauge, full: Full) {
+        if !self.make_room(full) {
+            return self.turn_away(stream).await;
+        }
+        let deadline = Instant::now() + LOOK;
+        let place = loop {
+            match self.proxy.shared.places.take(caller.peer.uid) {
+                Ok(place) => break place,
+                Err(_) if Instant::now() >= deadline => return self.turn_away(stream).await,
+                // It may come free in another worker, whose waiter is woken instead: looked at again before long.
+                Err(_) => {
+                    let _ = tokio::time::timeout(PAUSE, self.proxy.shared.places.freed()).await;
                 }
             }
         };
-        if let Err(error) = ended {
-            tracing::debug!(%error, "a client connection failed");
-        }
+        let watch = self.seat(caller.peer.uid);
+        let stay = Stay::new(&self, place, gauge);
+        self.serve(stream, caller, watch, stay).await;
+    }
+
+    fn make_room(&self, full: Full) -> bool {
+        let seats = self.seats.borrow();
+        let fitting = seats.iter().filter(|seat| match full {
+            Full::All => true,
+            Full::OfUser(user) => seat.user == user,
+        });
+        let resting = fitting.filter_map(|seat| {
+            let watch = seat.watch.upgrade()?;
+            Some((watch.rests_since()?, watch))
+        });
+        let Some((_, watch)) = resting.min_by_key(|(since, _)| *since) else { return false };
+        watch.close(Late::Evicted);
+        self.proxy.shared.metrics.closed(Late::Evicted);
+        true
     }
 
     /// Says that there is no room, without reading anything.
-    async fn turn_away<S: AsyncRead + AsyncWrite + Unpin>(self: Rc<Self>, mut stream: S) {
+    async fn turn_away<S: Socket>(self: Rc<Self>, mut stream: S) {
         let text = self.refused_unread(Refusal::Overloaded);
         // Its request is read and thrown away: closing on it would take the refusal back. A client that takes its time
         // does without.
@@ -302,20 +295,18 @@ impl Desk {
     }
 
     fn has_connections(&self) -> bool {
-        self.watches.borrow().iter().any(|watch| watch.strong_count() > 0)
+        self.seats.borrow().iter().any(|seat| seat.watch.strong_count() > 0)
     }
 
     /// Closes the connections that rest too long, and lets the pool do the same.
     fn look(&self) {
         let limits = &self.proxy.shared.limits;
         let now = Instant::now();
-        self.watches.borrow_mut().retain(|watch| {
-            let Some(watch) = watch.upgrade() else { return false };
+        self.seats.borrow_mut().retain(|seat| {
+            let Some(watch) = seat.watch.upgrade() else { return false };
             if let Some(late) = watch.look(now, limits) {
-                if late == Late::Head {
-                    self.proxy.shared.metrics.refused.count(&Refusal::RequestTimeout);
-                }
                 watch.close(late);
+                self.proxy.shared.metrics.closed(late);
             }
             true
         });
@@ -323,29 +314,23 @@ impl Desk {
     }
 }
 
-/// A connection's place under the limit; given back when dropped.
-struct Place {
+/// A connection's stay with its worker.
+pub(super) struct Stay {
     desk: Rc<Desk>,
     gauge: IntGauge,
+    _place: Place,
 }
 
-impl Place {
-    fn take(desk: &Rc<Desk>, gauge: IntGauge) -> Option<Self> {
-        let most = desk.proxy.shared.limits.connections;
-        let taken = desk.connections.fetch_add(1, Ordering::Relaxed);
-        if taken >= most {
-            desk.connections.fetch_sub(1, Ordering::Relaxed);
-            return None;
-        }
+impl Stay {
+    fn new(desk: &Rc<Desk>, place: Place, gauge: IntGauge) -> Self {
         gauge.inc();
-        Some(Self { desk: desk.clone(), gauge })
+        Self { desk: desk.clone(), gauge, _place: place }
     }
 }
 
-impl Drop for Place {
+impl Drop for Stay {
     fn drop(&mut self) {
         self.gauge.dec();
-        self.desk.connections.fetch_sub(1, Ordering::Relaxed);
         self.desk.ended.notify_one();
     }
 }

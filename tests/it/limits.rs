@@ -23,18 +23,40 @@ async fn refused(scene: &Scene, reason: &str) -> f64 {
 #[tokio::test]
 async fn connections_beyond_the_limit_are_turned_away_with_an_answer() {
     let (_issuer, upstream, scene) = limited("connections = 2").await;
-    let (mut one, two) = (scene.client().await, scene.client().await);
-    scene.reaches("countersign_connections", &[], 2.0).await;
+    let gate = Gate::closed();
+    let held = gate.clone();
+    upstream.answers(move |seen| as_the_path_says(seen).behind(&held));
+    let (mut one, mut two) = (scene.client().await, scene.client().await);
+    one.send(REQUEST).await;
+    two.send(REQUEST).await;
+    wait_until("both are under way", SOON, async || upstream.count() == 2).await;
     let mut three = scene.client().await;
     let answer = three.answer().await.expect("an answer to no request");
     assert_eq!((answer.refusal(), answer.header("retry-after")), ((503, "overloaded".to_owned()), Some("1")));
     assert!(three.is_closed().await);
     assert_eq!(refused(&scene, "overloaded").await, 1.0);
-    assert_eq!(one.get("/api/x").await.status, 200, "those within are served");
-    drop(two);
-    wait_until("there is room again", SOON, async || scene.metric("countersign_connections", &[]).await < 2.0).await;
-    assert_eq!(scene.get("/api/x").await.status, 200);
+    gate.open();
+    assert_eq!(one.answer().await.expect("an answer").status, 200, "those within are served");
+    assert_eq!(two.answer().await.expect("an answer").status, 200);
     assert_eq!(upstream.count(), 2);
+    scene.finish().await;
+}
+
+#[tokio::test]
+async fn who_has_rested_longest_makes_room() {
+    let (issuer, upstream) = (Issuer::start().await, Upstream::http1().await);
+    let scene = Setup::api(&issuer, &upstream).workers(1).limits("connections = 2").start().await;
+    let (mut one, mut two) = (scene.client().await, scene.client().await);
+    two.send("GET /api/x HTTP/1.1\r\nHo").await;
+    scene.reaches("countersign_connections", &[], 2.0).await;
+    assert_eq!(scene.get("/api/x").await.status, 200, "a third comes in");
+    assert!(one.is_closed().await, "the first had not said a word");
+    let (mut three, mut four) = (scene.client().await, scene.client().await);
+    assert_eq!(three.get("/api/x").await.status, 200);
+    assert_eq!(four.get("/api/x").await.status, 200);
+    assert!(two.is_closed().await, "nor does half a head keep a place");
+    scene.reaches("countersign_connections_closed_total", &[("why", "evicted")], 2.0).await;
+    assert_eq!(refused(&scene, "overloaded").await, 0.0);
     scene.finish().await;
 }
 
@@ -52,12 +74,14 @@ async fn a_head_that_does_not_come_to_its_end_is_given_up() {
             pace.tick().await;
         }
     };
+    let late = (408, "request_timeout".to_owned());
     tokio::select! {
         never = dribble => never,
-        closed = silent.is_closed() => assert!(closed),
+        answer = silent.answer() => assert_eq!(answer.expect("an answer").refusal(), late),
     }
     assert!((Duration::from_millis(500)..Duration::from_secs(5)).contains(&began.elapsed()));
-    slow.send("G").await;
+    assert!(silent.is_closed().await);
+    assert_eq!(slow.answer().await.expect("an answer").refusal(), late);
     assert!(slow.is_closed().await);
     scene.reaches("countersign_refused_total", &[("reason", "request_timeout")], 2.0).await;
     assert_eq!(upstream.connections(), 0);

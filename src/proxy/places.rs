@@ -1,0 +1,132 @@
+//! Room for connections: so many of clients, of these so many of one user, and as many together with those to upstreams as
+//! leave the process file descriptors for the rest. So nobody takes the others' room, and a full house can still be
+//! scraped, and gets its tokens.
+
+use std::collections::HashMap;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use tokio::sync::Notify;
+
+/// The room of all workers. It is asked once a connection, not once a request.
+pub struct Places {
+    most: usize,
+    most_of_one: usize,
+    /// With those to upstreams.
+    most_open: usize,
+    taken: Mutex<Taken>,
+    freed: Notify,
+}
+
+#[derive(Default)]
+struct Taken {
+    all: usize,
+    upstreams: usize,
+    /// By the user that the kernel names; those that it does not name are one.
+    by_user: HashMap<Option<u32>, usize>,
+}
+
+/// Whose room is used up.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Full {
+    All,
+    OfUser(Option<u32>),
+}
+
+impl Places {
+    pub fn new(most: usize, most_of_one: usize, most_open: usize) -> Self {
+        Self { most, most_of_one, most_open, taken: Mutex::default(), freed: Notify::new() }
+    }
+
+    /// # Errors
+    /// When there is no room.
+    pub fn take(self: &Arc<Self>, user: Option<u32>) -> Result<Place, Full> {
+        let mut taken = self.lock();
+        if taken.all >= self.most || taken.all + taken.upstreams >= self.most_open {
+            return Err(Full::All);
+        }
+        let own = taken.by_user.entry(user).or_default();
+        if *own >= self.most_of_one {
+            return Err(Full::OfUser(user));
+        }
+        *own += 1;
+        taken.all += 1;
+        Ok(Place { places: self.clone(), user })
+    }
+
+    /// For a connection to an upstream; `None` when there is no room.
+    pub fn take_upstream(self: &Arc<Self>) -> Option<UpstreamPlace> {
+        let mut taken = self.lock();
+        if taken.all + taken.upstreams >= self.most_open {
+            return None;
+        }
+        taken.upstreams += 1;
+        Some(UpstreamPlace(self.clone()))
+    }
+
+    /// Resolves when a place has come free since the last call.
+    pub async fn freed(&self) {
+        self.freed.notified().await;
+    }
+
+    pub fn taken(&self) -> usize {
+        self.lock().all
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Taken> {
+        // Counts are whole whenever the lock is free.
+        self.taken.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// A connection's place, given back when dropped.
+pub struct Place {
+    places: Arc<Places>,
+    user: Option<u32>,
+}
+
+impl Drop for Place {
+    fn drop(&mut self) {
+        let mut taken = self.places.lock();
+        taken.all -= 1;
+        if let Some(own) = taken.by_user.get_mut(&self.user) {
+            *own -= 1;
+            if *own == 0 {
+                taken.by_user.remove(&self.user);
+            }
+        }
+        drop(taken);
+        self.places.freed.notify_one();
+    }
+}
+
+/// The place of a connection to an upstream, given back when dropped.
+pub struct UpstreamPlace(Arc<Places>);
+
+impl Drop for UpstreamPlace {
+    fn drop(&mut self) {
+        self.0.lock().upstreams -= 1;
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn nobody_takes_the_others_room() {
+        let places = Arc::new(Places::new(3, 2, 4));
+        let (one, two) = (places.take(Some(1)).expect("room"), places.take(Some(1)).expect("room"));
+        assert_eq!(places.take(Some(1)).err(), Some(Full::OfUser(Some(1))));
+        let three = places.take(None).expect("room for another");
+        assert_eq!(places.take(Some(2)).err(), Some(Full::All));
+        drop(one);
+        let again = places.take(Some(1)).expect("room again");
+        let upstream = places.take_upstream().expect("room for an upstream");
+        assert!(places.take_upstream().is_none());
+        drop((two, three));
+        assert!(places.take_upstream().is_some());
+        drop((again, upstream));
+        assert_eq!(places.taken(), 0);
+        assert!(places.lock().by_user.is_empty());
+    }
+}
