@@ -11,6 +11,7 @@
 mod answer;
 mod body;
 mod connection;
+mod credentials;
 mod error;
 mod exchange;
 mod executor;
@@ -65,6 +66,7 @@ use crate::identity::{ClientIndex, Peer};
 use crate::metrics::{Error as MetricsError, Metrics as Registry};
 use crate::policy::Permit;
 use crate::route::{NotAdmitted, Route, RouteToken, Table};
+use crate::token::Placement;
 use crate::usage::{self, Observer, UsageGuard};
 use body::{Relay, RequestBody, ResponseBody, Trailers};
 use error::{Context, RefusedTotal, RequestIds};
@@ -248,8 +250,11 @@ impl Proxy {
         let base = Base::of(&target, head, &headers);
         let idle = self.body_idle(&headers, route);
         let takes_trailers = head::takes_trailers(&headers);
-        let placement = route.token.as_ref().map(|token| &token.placement.header);
-        if rebuild_request(&mut headers, route.upstream.host.clone(), placement) {
+        let placement = route.token.as_ref().map(|token| &token.placement);
+        let guarded = placement.map(Placement::guarded_header);
+        let shadow = rebuild_request(&mut headers, route.upstream.host.clone(), guarded);
+        let (query, in_places) = credentials::clear(&mut headers, target.query, placement);
+        if shadow || in_places {
             usage.shadow_credential();
         }
         head::join_cookies(&mut headers);
@@ -258,7 +263,7 @@ impl Proxy {
         let mut request = Request::new(RequestBody::new(body, usage.upload().clone(), idle));
         *request.method_mut() = head.method.clone();
         *request.headers_mut() = headers;
-        let path_and_query = path_and_query(&permit, target.query)?;
+        let path_and_query = path_and_query(&permit, query.as_deref())?;
 
         // No dialling for a token that is not there.
         if let Some(token) = &route.token {
@@ -268,7 +273,8 @@ impl Proxy {
         let (mut response, lease) = self.exchange(outgoing, usage).await?;
         usage.answered(response.status());
         let received = response.version();
-        rebuild_response(response.headers_mut(), placement);
+        rebuild_response(response.headers_mut(), guarded);
+        credentials::clear_answer(response.headers_mut(), placement);
         if let Some(base) = base {
             base.turn_back(route, response.headers_mut());
         }

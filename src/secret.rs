@@ -13,8 +13,11 @@ use std::os::unix::fs::{OpenOptionsExt as _, PermissionsExt as _};
 use std::path::{Path, PathBuf};
 
 use aws_lc_rs::{constant_time, hmac, rand};
+use base64::Engine as _;
+use base64::engine::general_purpose::STANDARD;
 use bytes::Bytes;
 use http::HeaderValue;
+use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, percent_encode};
 use rustix::fs::OFlags;
 use serde::{Serialize, Serializer};
 use zeroize::Zeroizing;
@@ -57,10 +60,54 @@ impl Secret {
         value.extend_from_slice(before.as_bytes());
         value.extend_from_slice(&self.0);
         value.extend_from_slice(after.as_bytes());
-        // The bytes are wiped when the last request that carries them lets go.
-        let mut value = HeaderValue::from_maybe_shared(Bytes::from_owner(value)).map_err(|_| NotVisibleAscii)?;
-        value.set_sensitive(true);
-        Ok(value)
+        sensitive(value).ok_or(NotVisibleAscii)
+    }
+
+    /// The value of `Authorization` in which this secret is the password of `user` (RFC 7617).
+    ///
+    /// # Errors
+    /// As [`Secret::header_value`].
+    pub fn basic_value(&self, user: &str) -> Result<HeaderValue, NotVisibleAscii> {
+        if self.0.is_empty() || !self.0.iter().all(u8::is_ascii_graphic) {
+            return Err(NotVisibleAscii);
+        }
+        let mut pair = Zeroizing::new(Vec::with_capacity(user.len() + 1 + self.0.len()));
+        pair.extend_from_slice(user.as_bytes());
+        pair.push(b':');
+        pair.extend_from_slice(&self.0);
+        let mut value = Zeroizing::new(String::with_capacity("Basic ".len() + pair.len().div_ceil(3) * 4));
+        value.push_str("Basic ");
+        STANDARD.encode_string(&*pair, &mut value);
+        sensitive(Zeroizing::new(std::mem::take(&mut *value).into_bytes())).ok_or(NotVisibleAscii)
+    }
+
+    /// `name=secret` for a query, the secret percent-encoded. It is sensitive like a header's value, and wiped like one.
+    ///
+    /// # Errors
+    /// As [`Secret::header_value`].
+    pub fn query_pair(&self, name: &str) -> Result<HeaderValue, NotVisibleAscii> {
+        if self.0.is_empty() || !self.0.iter().all(u8::is_ascii_graphic) {
+            return Err(NotVisibleAscii);
+        }
+        let mut pair = Zeroizing::new(Vec::with_capacity(name.len() + 1 + 3 * self.0.len()));
+        pair.extend_from_slice(name.as_bytes());
+        pair.push(b'=');
+        for piece in percent_encode(&self.0, ENCODED_IN_QUERIES) {
+            pair.extend_from_slice(piece.as_bytes());
+        }
+        sensitive(pair).ok_or(NotVisibleAscii)
+    }
+
+    /// `name=secret` for a `Cookie` header.
+    ///
+    /// # Errors
+    /// When the secret is empty or holds a byte that no cookie holds (RFC 6265, section 4.1.1).
+    pub fn cookie_pair(&self, name: &str) -> Result<HeaderValue, NotCookie> {
+        let fits = |byte: &u8| byte.is_ascii_graphic() && !matches!(byte, b'"' | b',' | b';' | b'\\');
+        if self.0.is_empty() || !self.0.iter().all(fits) {
+            return Err(NotCookie);
+        }
+        self.header_value(&format!("{name}="), "").map_err(|_| NotCookie)
     }
 
     /// The claims of a JWT, unverified: what the token says of itself, never a reason to trust it.
@@ -75,6 +122,17 @@ impl Secret {
     }
 }
 
+/// A header value that no `Debug` shows and no HPACK table holds. The bytes are wiped when the last request that carries them
+/// lets go.
+fn sensitive(bytes: Zeroizing<Vec<u8>>) -> Option<HeaderValue> {
+    let mut value = HeaderValue::from_maybe_shared(Bytes::from_owner(bytes)).ok()?;
+    value.set_sensitive(true);
+    Some(value)
+}
+
+/// All but the unreserved characters (RFC 3986, section 2.3).
+const ENCODED_IN_QUERIES: &AsciiSet = &NON_ALPHANUMERIC.remove(b'-').remove(b'.').remove(b'_').remove(b'~');
+
 /// The secret is not UTF-8.
 #[derive(Debug, thiserror::Error)]
 #[error("the secret is not UTF-8 text")]
@@ -84,6 +142,13 @@ pub struct NotText;
 #[derive(Debug, thiserror::Error)]
 #[error("the token is empty or holds something other than visible ASCII")]
 pub struct NotVisibleAscii;
+
+/// The token holds a byte that may not stand in a cookie.
+#[derive(Debug, thiserror::Error)]
+#[error(
+    "the token is empty or holds something that no cookie can hold: a quotation mark, comma, semicolon, backslash, or what is not visible ASCII"
+)]
+pub struct NotCookie;
 
 /// Names a secret without showing it: the first 8 hex digits of an HMAC-SHA256 under a key of this installation.
 pub struct Fingerprinter(hmac::Key);

@@ -14,6 +14,7 @@
 mod control;
 pub mod lifecycle;
 mod metrics;
+mod placement;
 mod slot;
 pub mod source;
 mod supervisor;
@@ -24,11 +25,11 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
-use http::HeaderName;
 use tokio::sync::Mutex;
 
 pub use control::{Control, RotateError};
 pub use metrics::Metrics;
+pub use placement::{Placement, Unfit};
 pub use slot::{Absent, Generation, SlotReader, Usable};
 
 use crate::audit::Recorder;
@@ -148,16 +149,6 @@ pub struct Settings {
     pub placement: Placement,
     pub rotation: Rotation,
     pub source: source::Settings,
-}
-
-/// Where in the request the token goes: `name: before TOKEN after`.
-#[derive(Clone, PartialEq, Eq, Debug)]
-pub struct Placement {
-    pub header: HeaderName,
-    pub before: String,
-    pub after: String,
-    /// How it is shown in `token_info`: `bearer`, `header`
-    pub label: &'static str,
 }
 
 /// `rotation = { ... }`

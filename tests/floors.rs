@@ -61,7 +61,11 @@ const OUTLETS: &[(&str, &[&str])] = &[
     // The private key that signs our own tokens, or proves us to a peer under TLS.
     ("expose_to_signer", &["src/token/source/signed_jwt.rs", "src/tls.rs", "src/tls/identity.rs"]),
     // The header that carries a generation to its upstream, or a Basic credential to its issuer.
-    ("header_value", &["src/token/source.rs", "src/token/source/client_credentials.rs", "src/token/supervisor.rs"]),
+    ("header_value", &["src/token/source.rs", "src/token/source/client_credentials.rs", "src/token/placement.rs"]),
+    // The other forms in which a generation is carried to its upstream.
+    ("basic_value", &["src/token/placement.rs"]),
+    ("query_pair", &["src/token/placement.rs"]),
+    ("cookie_pair", &["src/token/placement.rs"]),
     // What a generation says of its own life.
     ("jwt_claims", &["src/token/source/lifetime.rs"]),
 ];

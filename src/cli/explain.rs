@@ -224,9 +224,7 @@ impl Live {
                 .ok_or_else(|| format!("the proxy at {address} does not have this token: does it run on this config?")),
             Err(error) => Err(format!("the proxy is not running ({address}: {error:#})")),
         };
-        let placement = &token.placement;
-        let placement = format!("{}: {}TOKEN{}", placement.header, placement.before, placement.after);
-        Self { name: token.name.clone(), placement, running }
+        Self { name: token.name.clone(), placement: token.placement.to_string(), running }
     }
 
     /// What a scrape says of a token.

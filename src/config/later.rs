@@ -14,7 +14,6 @@ const KEYS: &[(&str, &[&str])] = &[
     ("[[client]]", &["key", "jwt", "cgroup", "version"]),
     ("[[token]]", &["next_source", "permanent", "retire_unused", "version"]),
     ("`rotation`", &["shorten", "overlap", "mode", "probe"]),
-    ("`placement`", &["basic", "query", "cookie"]),
     ("`source`", &["cert", "login"]),
     ("[[route]]", &["rate", "version"]),
     ("[audit]", &["usage", "export"]),

@@ -11,34 +11,78 @@ use crate::token::Placement;
 
 /// The placement of a token; in `Authorization: Bearer`, if it says none.
 pub fn read(section: &mut Section<'_>) -> Option<Placement> {
-    let Some(written) = section.take("placement") else { return Some(bearer()) };
+    let Some(written) = section.take("placement") else { return Some(Placement::bearer()) };
     match written.get_ref() {
         DeValue::String(text) => {
             let text = Spanned::new(written.span(), text.as_ref());
             section.as_choice("placement", &text, &[("bearer", ())], &later::PLACEMENTS)?;
-            Some(bearer())
+            Some(Placement::bearer())
         }
-        DeValue::Table(table) => in_header(Section::new(section.report, "`placement`", written.span(), Some(table))),
+        DeValue::Table(table) => in_table(Section::new(section.report, "`placement`", written.span(), Some(table))),
         _ => section.mismatch("placement", written, "\"bearer\" or a table"),
     }
 }
 
-fn bearer() -> Placement {
-    let header = http::header::AUTHORIZATION;
-    Placement { header, before: "Bearer ".to_owned(), after: String::new(), label: "bearer" }
+/// The keys of which one says where the token goes.
+const PLACES: [&str; 4] = ["header", "basic", "query", "cookie"];
+
+fn in_table(mut section: Section<'_>) -> Option<Placement> {
+    let named: Vec<&str> = PLACES.into_iter().filter(|place| section.has(place)).collect();
+    if let [_, second, ..] = named[..] {
+        section.refuse(second, "`placement` names two places, and a token goes into one", "remove one of them");
+    }
+    let header = section.parsed("header", header_name).map(Spanned::into_inner);
+    let basic = section.parsed("basic", user).map(Spanned::into_inner);
+    let query = section.parsed("query", parameter).map(Spanned::into_inner);
+    let cookie = section.parsed("cookie", cookie_name).map(Spanned::into_inner);
+    let template = template(&mut section);
+    if section.has("template") && !section.has("header") && !named.is_empty() {
+        section.refuse("template", "`template` is for a header", "remove it");
+    }
+    let placement = match named[..] {
+        [] => {
+            section.require("header", "`placement` does not say which header", "header = \"x-api-key\"");
+            None
+        }
+        ["basic", ..] => basic.map(|user| Placement::Basic { user }),
+        ["query", ..] => query.map(|name| Placement::Query { name }),
+        ["cookie", ..] => cookie.map(|name| Placement::Cookie { name }),
+        _ => header.zip(template).map(|(name, (before, after))| Placement::Header { name, before, after }),
+    };
+    section.finish();
+    placement
 }
 
-fn in_header(mut section: Section<'_>) -> Option<Placement> {
-    let another = later::keys("`placement`").any(|key| section.has(key));
-    if !another {
-        section.require("header", "`placement` does not say which header", "header = \"x-api-key\"");
+/// A user's name for Basic (RFC 7617): a colon would end it.
+fn user(text: &str) -> Result<String, &'static str> {
+    match text {
+        _ if text.contains(':') => Err("a user's name holds no colon: the token itself is the password"),
+        _ if text.chars().any(char::is_control) => Err("a user's name is one line of text"),
+        _ if text.len() > LONGEST_NAME => Err("a user's name has at most 100 bytes"),
+        _ => Ok(text.to_owned()),
     }
-    let header = section.parsed("header", header_name);
-    let template = template(&mut section);
-    section.finish();
-    let (before, after) = template?;
-    Some(Placement { header: header?.into_inner(), before, after, label: "header" })
 }
+
+/// A parameter's name that needs no encoding in a query.
+fn parameter(text: &str) -> Result<String, &'static str> {
+    let plain = text.bytes().all(|b| b.is_ascii_alphanumeric() || matches!(b, b'-' | b'.' | b'_' | b'~' | b'$'));
+    match text.len() {
+        1..=LONGEST_NAME if plain => Ok(text.to_owned()),
+        _ => Err("a parameter's name has 1 to 100 letters, digits and `-._~$`"),
+    }
+}
+
+/// A cookie's name (RFC 6265, section 4.1.1). One that starts with a dollar sign is none to older servers.
+fn cookie_name(text: &str) -> Result<String, &'static str> {
+    let token = text.bytes().all(|b| b.is_ascii_alphanumeric() || b"!#$%&'*+-.^_`|~".contains(&b));
+    match text.len() {
+        1..=LONGEST_NAME if token && !text.starts_with('$') => Ok(text.to_owned()),
+        _ => Err("a cookie's name has 1 to 100 letters, digits and signs that are no separators"),
+    }
+}
+
+/// Of a user, a parameter or a cookie.
+const LONGEST_NAME: usize = 100;
 
 /// What stands before and after the token.
 fn template(section: &mut Section<'_>) -> Option<(String, String)> {

@@ -9,6 +9,7 @@ use super::*;
 use crate::policy::rule::Allow;
 use crate::proxy::Address;
 use crate::secret::Reference;
+use crate::token::Placement;
 use crate::token::source::Settings as Source;
 use crate::token::source::client_credentials::Auth;
 use crate::token::source::exec::Format;
@@ -120,7 +121,7 @@ fn what_is_not_written_has_safe_defaults() {
     let token = &config.tokens[0];
     assert_eq!((token.rotation.at, token.rotation.jitter), (0.7, 0.1));
     assert_eq!((token.rotation.skew, token.rotation.max_life), (seconds(30), seconds(3600)));
-    assert_eq!((token.placement.header.as_str(), &*token.placement.before), ("authorization", "Bearer "));
+    assert_eq!(token.placement, Placement::bearer());
     assert!(token.required);
     let Source::ClientCredentials(source) = &token.source else { panic!("another source") };
     assert_eq!(source.scope, ["contents:read"], "what the token is granted is asked for");
@@ -141,7 +142,10 @@ fn every_key_reaches_the_settings() {
     assert_eq!((config.clients[1].uid, config.clients[1].gid), (Some(1001), Some(50)));
     let [issued, variable, file, printed, signed] = &config.tokens[..] else { panic!("five tokens") };
     assert_eq!(issued.hosts[0].to_string(), "api.example.com");
-    assert_eq!((&*issued.placement.before, &*issued.placement.after), ("Token ", ";"));
+    let placements: Vec<String> = config.tokens.iter().map(|token| token.placement.to_string()).collect();
+    let [header, bearer] = ["x-api-key: Token TOKEN;", "authorization: Bearer TOKEN"];
+    let basic = "authorization: Basic x-access-token:TOKEN (in base64)";
+    assert_eq!(placements, [header, bearer, basic, "?api_key=TOKEN", "cookie: session=TOKEN"]);
     let Source::ClientCredentials(source) = &issued.source else { panic!("another source") };
     assert_eq!(source.auth, Auth::Post(Reference::File("/etc/countersign/secret".into())));
     assert_eq!(source.scope, ["read"]);

@@ -180,7 +180,7 @@ pub struct Trailers {
 
 impl Trailers {
     pub fn of(route: &Route) -> Self {
-        Self { placement: route.token.as_ref().map(|token| token.placement.header.clone()) }
+        Self { placement: route.token.as_ref().map(|token| token.placement.guarded_header().clone()) }
     }
 }
 

@@ -1,10 +1,15 @@
 //! The one place where a token meets a request.
 //!
 //! Invariant: a token is attached last, under a [`Permit`], towards its upstream only, on a connection that is established
-//! and whose certificate was verified for that upstream.
+//! and whose certificate was verified for that upstream. A request that is sent again carries the new token alone.
 
-use http::Request;
+use bytes::Bytes;
+use http::header::{AUTHORIZATION, COOKIE};
+use http::uri::PathAndQuery;
+use http::{HeaderMap, HeaderValue, Request, Uri};
+use zeroize::Zeroizing;
 
+use super::credentials::{clear_cookies, with_cookie, with_pair};
 use super::error::Refusal;
 use super::pool::Lease;
 use crate::policy::Permit;
@@ -26,6 +31,34 @@ pub fn attach<B>(
     if !connection.reaches(&upstream.endpoint.authority) {
         return Err(Refusal::UpstreamTls("the connection is another host's".into()));
     }
-    request.headers_mut().insert(placement.header.clone(), token.generation().header.clone());
+    let value = &token.generation().value;
+    match placement {
+        Placement::Header { name, .. } => {
+            request.headers_mut().insert(name.clone(), value.clone());
+        }
+        Placement::Basic { .. } => {
+            request.headers_mut().insert(AUTHORIZATION, value.clone());
+        }
+        Placement::Query { name } => *request.uri_mut() = in_query(request.uri(), name, value)?,
+        Placement::Cookie { name } => in_cookies(request.headers_mut(), name, value)?,
+    }
+    Ok(())
+}
+
+fn in_query(uri: &Uri, name: &str, pair: &HeaderValue) -> Result<Uri, Refusal> {
+    let before = uri.path_and_query().map_or("/", PathAndQuery::as_str);
+    // Wiped when the last holder of the URI lets go.
+    let target = Bytes::from_owner(Zeroizing::new(with_pair(before, name, pair.as_bytes())));
+    let mut parts = uri.clone().into_parts();
+    parts.path_and_query = Some(PathAndQuery::from_maybe_shared(target).map_err(|_| Refusal::TargetTooLong)?);
+    Uri::from_parts(parts).map_err(|_| Refusal::TargetTooLong)
+}
+
+fn in_cookies(headers: &mut HeaderMap, name: &str, pair: &HeaderValue) -> Result<(), Refusal> {
+    clear_cookies(headers, name);
+    let cookies = Zeroizing::new(with_cookie(headers.get(COOKIE), pair.as_bytes()));
+    let mut value = HeaderValue::from_maybe_shared(Bytes::from_owner(cookies)).map_err(|_| Refusal::HeadersTooLarge)?;
+    value.set_sensitive(true);
+    headers.insert(COOKIE, value);
     Ok(())
 }

@@ -100,7 +100,7 @@ impl Metrics {
         TokenMetrics {
             families: self.clone(),
             name: settings.name.clone(),
-            info: [settings.owner.clone(), source.to_owned(), settings.placement.label.to_owned()],
+            info: [settings.owner.clone(), source.to_owned(), settings.placement.label().to_owned()],
             grant_ends: settings.grant_ends,
         }
     }

@@ -22,7 +22,7 @@ pub(super) use verdict::Verdict;
 pub struct Generation {
     pub number: u64,
     /// The value as its placement wants it, made once; wiped when the last request that carries it lets go.
-    pub header: HeaderValue,
+    pub value: HeaderValue,
     pub fingerprint: Fingerprint,
     pub issued: Moment,
     pub expires: Moment,
@@ -285,7 +285,7 @@ mod tests {
         let expires = issued.after(Duration::from_secs(life));
         Arc::new(Generation {
             number,
-            header: secret.header_value("Bearer ", "").expect("visible ASCII"),
+            value: secret.header_value("Bearer ", "").expect("visible ASCII"),
             fingerprint: Fingerprinter::new(&[0; 32]).of(&secret),
             issued,
             expires,

@@ -176,10 +176,9 @@ impl Supervisor {
         Input::Answered(judged)
     }
 
-    /// A value that no header can carry is no answer, whatever source it came from.
+    /// A value that cannot stand in its placement is no answer, whatever source it came from.
     fn presentable(&self, issued: Issued) -> Answer {
-        let placement = &self.settings.placement;
-        match issued.secret.header_value(&placement.before, &placement.after) {
+        match self.settings.placement.carry(&issued.secret) {
             Ok(_) => Ok(issued),
             Err(error) => Err(Failure {
                 reason: Reason::TokenCharset,
@@ -236,8 +235,7 @@ impl Supervisor {
 
     fn publish(&self, live: Live, replaces: Option<u64>, cause: Cause, run: &mut Run<'_>, now: Moment) {
         let Some(Ok(issued)) = run.answer.take() else { return };
-        let placement = &self.settings.placement;
-        let Ok(header) = issued.secret.header_value(&placement.before, &placement.after) else { return };
+        let Ok(value) = self.settings.placement.carry(&issued.secret) else { return };
         let name = &self.settings.name;
         let fingerprint = self.parts.fingerprinter.of(&issued.secret);
         if issued.assumed {
@@ -251,7 +249,7 @@ impl Supervisor {
         *self.last_mark() = Some(self.parts.fingerprinter.mark(&issued.secret));
         self.slot.publish(Arc::new(Generation {
             number,
-            header,
+            value,
             fingerprint,
             issued: live.issued,
             expires: live.expires,

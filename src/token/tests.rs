@@ -95,12 +95,7 @@ fn settings_of_a_token() -> Settings {
         grant_ends: Duration::from_secs(32_503_680_000),
         hosts: Vec::new(),
         required: true,
-        placement: Placement {
-            header: http::header::AUTHORIZATION,
-            before: "Bearer ".into(),
-            after: String::new(),
-            label: "bearer",
-        },
+        placement: Placement::bearer(),
         rotation: Rotation { at: 0.7, jitter: 0.1, skew: Duration::from_secs(30), max_life: Duration::from_secs(3600) },
         source: source::Settings::Env { name: "UNUSED".into() },
     }

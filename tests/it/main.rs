@@ -13,6 +13,7 @@ mod grants;
 mod hostile_upstreams;
 mod limits;
 mod outage;
+mod placements;
 mod poisoned;
 mod pool;
 mod programs;

@@ -1,0 +1,138 @@
+//! Where in the request a token goes, and what it looks like there.
+//!
+//! | placement | in the request |
+//! |---|---|
+//! | bearer, header | `name: before TOKEN after` |
+//! | basic | `authorization: Basic`, of `user:TOKEN` in base64 (RFC 7617) |
+//! | query | `name=TOKEN`, percent-encoded, at the end of the query |
+//! | cookie | `name=TOKEN`, before the app's own cookies (RFC 6265) |
+
+use std::fmt;
+
+use http::header::{AUTHORIZATION, HeaderName, HeaderValue};
+
+use crate::secret::{NotCookie, NotVisibleAscii, Secret};
+
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub enum Placement {
+    Header {
+        name: HeaderName,
+        before: String,
+        after: String,
+    },
+    /// The token is the password of this user, whose name holds no colon.
+    Basic {
+        user: String,
+    },
+    /// A name that needs no encoding.
+    Query {
+        name: String,
+    },
+    Cookie {
+        name: String,
+    },
+}
+
+/// Why a token cannot stand in its placement.
+#[derive(Debug, thiserror::Error)]
+pub enum Unfit {
+    #[error(transparent)]
+    Ascii(#[from] NotVisibleAscii),
+    #[error(transparent)]
+    Cookie(#[from] NotCookie),
+}
+
+impl Placement {
+    pub fn bearer() -> Self {
+        Self::Header { name: AUTHORIZATION, before: "Bearer ".to_owned(), after: String::new() }
+    }
+
+    /// As `token_info` shows it.
+    pub fn label(&self) -> &'static str {
+        match self {
+            Self::Header { .. } if *self == Self::bearer() => "bearer",
+            Self::Header { .. } => "header",
+            Self::Basic { .. } => "basic",
+            Self::Query { .. } => "query",
+            Self::Cookie { .. } => "cookie",
+        }
+    }
+
+    /// The header in which nothing of the client's own may stand: the one that the token goes into. Of a token that goes
+    /// elsewhere it is `Authorization`, in which APIs look first.
+    pub fn guarded_header(&self) -> &HeaderName {
+        static DEFAULT: HeaderName = AUTHORIZATION;
+        match self {
+            Self::Header { name, .. } => name,
+            Self::Basic { .. } | Self::Query { .. } | Self::Cookie { .. } => &DEFAULT,
+        }
+    }
+
+    /// The token as it stands in the request: a header's value, or the pair of name and token in a query or a cookie.
+    ///
+    /// # Errors
+    /// When it holds what cannot stand there.
+    pub fn carry(&self, token: &Secret) -> Result<HeaderValue, Unfit> {
+        Ok(match self {
+            Self::Header { before, after, .. } => token.header_value(before, after)?,
+            Self::Basic { user } => token.basic_value(user)?,
+            Self::Query { name } => token.query_pair(name)?,
+            Self::Cookie { name } => token.cookie_pair(name)?,
+        })
+    }
+}
+
+/// With `TOKEN` for the token.
+impl fmt::Display for Placement {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Header { name, before, after } => write!(f, "{name}: {before}TOKEN{after}"),
+            Self::Basic { user } => write!(f, "authorization: Basic {user}:TOKEN (in base64)"),
+            Self::Query { name } => write!(f, "?{name}=TOKEN"),
+            Self::Cookie { name } => write!(f, "cookie: {name}=TOKEN"),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn carried(placement: &Placement, token: &str) -> Result<String, String> {
+        let value = placement.carry(&Secret::new(token)).map_err(|error| error.to_string())?;
+        assert!(value.is_sensitive());
+        Ok(value.to_str().expect("visible ASCII").to_owned())
+    }
+
+    #[test]
+    fn each_placement_writes_the_token_as_its_rfc_wants_it() {
+        let named = "session".to_owned();
+        for (placement, token, expected) in [
+            (Placement::bearer(), "a.b~c", "Bearer a.b~c"),
+            (Placement::Basic { user: "Aladdin".to_owned() }, "open-sesame", "Basic QWxhZGRpbjpvcGVuLXNlc2FtZQ=="),
+            (Placement::Basic { user: String::new() }, "a:b", "Basic OmE6Yg=="),
+            (Placement::Basic { user: "test".to_owned() }, "12\"3", "Basic dGVzdDoxMiIz"),
+            (Placement::Query { name: named.clone() }, "a-._~9", "session=a-._~9"),
+            (Placement::Query { name: named.clone() }, "a+/=&;#%\"", "session=a%2B%2F%3D%26%3B%23%25%22"),
+            (Placement::Cookie { name: named.clone() }, "a+/=:b!", "session=a+/=:b!"),
+        ] {
+            assert_eq!(carried(&placement, token).as_deref(), Ok(expected), "{placement:?}");
+        }
+    }
+
+    #[test]
+    fn a_token_that_cannot_stand_in_its_placement_is_refused() {
+        let placements =
+            [Placement::bearer(), Placement::Basic { user: "u".to_owned() }, Placement::Query { name: "q".to_owned() }];
+        for placement in placements {
+            for bad in ["", "a b", "a\r\nX: y", "a\0", "ä"] {
+                assert!(carried(&placement, bad).is_err(), "{placement:?} {bad:?}");
+            }
+        }
+        let cookie = Placement::Cookie { name: "c".to_owned() };
+        for bad in ["", "a b", "a;b", "a,b", "a\"b", "a\\b", "a\n", "ä"] {
+            let error = carried(&cookie, bad).expect_err("no cookie");
+            assert!(error.contains("cookie"), "{error}");
+        }
+    }
+}
