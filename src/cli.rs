@@ -1,5 +1,6 @@
 //! The command line: one function a command, and what its outcome means as an exit code.
 
+mod child;
 mod doctor;
 mod env;
 mod explain;
@@ -7,6 +8,7 @@ mod paper;
 mod process;
 mod run;
 mod telemetry;
+mod user;
 mod wait;
 
 use std::ffi::OsString;
@@ -28,10 +30,13 @@ use crate::name::{ClientName, RouteName};
 use crate::route::Upstream;
 use crate::token::source;
 use crate::{REVISION, demo};
+use child::Launch;
+use user::{User, UserError};
 
 /// Exit codes beyond 0 and 1 (sysexits.h).
 const USAGE: u8 = 64;
 const UNREACHABLE: u8 = 69;
+const NOT_ALLOWED: u8 = 77;
 const CONFIG: u8 = 78;
 
 /// Attaches short-lived tokens to an app's outbound API calls, so that the app never holds a credential.
@@ -44,8 +49,21 @@ struct Arguments {
 
 #[derive(Subcommand)]
 enum Command {
-    /// Run the proxy
-    Run(ConfigOption),
+    /// Run the proxy, and with `--` an app as its child: started when its calls would be served, without the variables that
+    /// hold secrets; its exit code is ours
+    Run {
+        #[command(flatten)]
+        config: ConfigOption,
+        /// Run the app as this user: a name, a number, or UID:GID
+        #[arg(long, value_name = "NAME", requires = "app")]
+        user: Option<String>,
+        /// How long the app waits for the proxy to become ready, as in 250ms, 30s or 5m; 69 when it does not
+        #[arg(long, value_name = "DURATION", default_value = "30s", value_parser = duration, requires = "app")]
+        wait_timeout: Duration,
+        /// The app and its arguments
+        #[arg(last = true, value_name = "APP")]
+        app: Vec<OsString>,
+    },
     /// Run the proxy against an issuer and an API of its own, and say what to try
     Demo {
         /// Make a round trip, rotate the token, make another, and end
@@ -133,6 +151,10 @@ struct ConfigOption {
 /// Runs the command that the arguments name.
 pub fn main(arguments: impl Iterator<Item = OsString>) -> ExitCode {
     process::say_no_payload_in_panics();
+    let arguments: Vec<OsString> = arguments.collect();
+    if let Some(code) = child::leash(&arguments) {
+        return code;
+    }
     let arguments = match Arguments::try_parse_from(arguments) {
         Ok(arguments) => arguments,
         Err(error) => {
@@ -142,7 +164,17 @@ pub fn main(arguments: impl Iterator<Item = OsString>) -> ExitCode {
         }
     };
     match arguments.command {
-        Command::Run(option) => with_config(&option, |path, config| outcome(run::run(path, config))),
+        Command::Run { config, user, wait_timeout, app } => {
+            let user = user.as_deref().map(User::find).transpose();
+            let launch = user.map(|user| (!app.is_empty()).then_some(Launch { app, user, wait_timeout }));
+            match launch {
+                Ok(launch) => with_config(&config, |path, config| ended(run::run(path, config, launch.as_ref()))),
+                Err(error) => {
+                    eprintln!("countersign: {error}");
+                    ExitCode::from(if matches!(error, UserError::NotRoot(_)) { NOT_ALLOWED } else { USAGE })
+                }
+            }
+        }
         Command::Demo { once } => outcome(demo::main(once)),
         Command::Check { config, json } => check(&config, json),
         Command::Wait { timeout, telemetry: Some(address), .. } => wait::wait(address, timeout),
@@ -167,8 +199,12 @@ fn duration(text: &str) -> Result<Duration, &'static str> {
 }
 
 fn outcome(outcome: anyhow::Result<()>) -> ExitCode {
+    ended(outcome.map(|()| ExitCode::SUCCESS))
+}
+
+fn ended(outcome: anyhow::Result<ExitCode>) -> ExitCode {
     match outcome {
-        Ok(()) => ExitCode::SUCCESS,
+        Ok(code) => code,
         Err(error) => {
             eprintln!("countersign: {error:#}");
             // What `check` would have said.

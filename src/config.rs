@@ -64,6 +64,8 @@ pub struct Config {
     pub clients: Vec<identity::Settings>,
     pub tokens: Vec<crate::token::Settings>,
     pub routes: Vec<crate::route::Settings>,
+    /// The variables of our own environment that secrets are in, or that a program gets to obtain one.
+    pub secret_variables: Vec<String>,
     /// SHA-256 of the file's bytes, in hex.
     pub digest: String,
     /// What is taken, but should be looked at.
@@ -157,6 +159,7 @@ fn sections<'a>(
         clients: clients?,
         tokens: tokens.into_iter().map(|token| token.settings).collect::<Option<_>>()?,
         routes: routes.into_iter().map(|route| route.settings).collect::<Option<_>>()?,
+        secret_variables: report.secret_variables(),
         digest: String::new(),
         warnings: Problems::default(),
     })

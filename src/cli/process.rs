@@ -2,8 +2,9 @@
 
 use rustix::process::{DumpableBehavior, Resource, Rlimit, getrlimit, set_dumpable_behavior, setrlimit};
 
-/// No core file, no memory for other processes of the same user to read, as many descriptors as are allowed.
-pub fn settle() {
+/// No core file, no memory for other processes of the same user to read, as many descriptors as are allowed. Returns how
+/// many there would have been.
+pub fn settle() -> Option<u64> {
     let none = Rlimit { current: Some(0), maximum: Some(0) };
     if let Err(error) = setrlimit(Resource::Core, none) {
         tracing::warn!(%error, "core files cannot be turned off: a crash could write tokens to disk");
@@ -16,6 +17,7 @@ pub fn settle() {
     if let Err(error) = setrlimit(Resource::Nofile, most) {
         tracing::warn!(%error, "the number of open files cannot be raised");
     }
+    files.current
 }
 
 /// A panic's payload may hold anything: only its place is said.

@@ -1,35 +1,49 @@
-//! `run`: the proxy until it is told to stop. SIGTERM and SIGINT drain, a second one ends at once, SIGHUP reloads.
+//! `run`: the proxy until it is told to stop, or until the app that it runs has ended. SIGTERM and SIGINT drain, a second one
+//! ends at once, SIGHUP reloads.
 
 use std::convert::Infallible;
 use std::path::Path;
+use std::process::ExitCode;
 use std::sync::Arc;
 
 use anyhow::Context as _;
 use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::sync::Notify;
 
+use super::child::{self, Forwarded, Launch};
 use super::process;
+use super::user::User;
+use crate::app::environment::Entrance;
 use crate::app::{App, Reloads, Surroundings, announce};
 use crate::clock::{Clock, SystemClock};
 use crate::config::{Config, Environment};
 use crate::dial::Resolver;
+use crate::proxy::Address;
 use crate::signals::Stop;
 use crate::systemd::{Inherited, Manager};
 use crate::telemetry::Log;
 
-pub fn run(path: &Path, config: Config) -> anyhow::Result<()> {
+pub fn run(path: &Path, config: Config, launch: Option<&Launch>) -> anyhow::Result<ExitCode> {
     let environment = Environment::of_this_process(SystemClock.now());
     // Before there is a second thread: it takes variables of the environment away.
     let inherited = Inherited::take()?;
     let log = Log::open(&config.telemetry).context("cannot open the log")?;
-    process::settle();
+    let files = process::settle();
     for warning in &config.warnings {
         let (line, help) = (warning.line, warning.help.as_deref().unwrap_or(""));
         tracing::warn!(file = %path.display(), line, help, "{}", warning.message);
     }
+    if let Some(user) = launch.and_then(|launch| launch.user.as_ref())
+        && !knows(&config, user)
+    {
+        tracing::warn!(uid = user.uid, "no [[client]] is of the app's user: its calls will be refused");
+    }
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
     let outcome = runtime.block_on(async {
-        let stop = Stop::listen()?;
+        let (stop, forwarded) = match launch {
+            Some(_) => (None, Some(Forwarded::listen()?)),
+            None => (Some(Stop::listen()?), None),
+        };
         let hangup = signal(SignalKind::hangup())?;
         let clock: Arc<dyn Clock> = Arc::new(SystemClock);
         let manager = Arc::new(Manager::of_this_process().context("cannot reach the service manager")?);
@@ -39,22 +53,46 @@ pub fn run(path: &Path, config: Config) -> anyhow::Result<()> {
         let reloads = Reloads::new(bound.handle(), path.to_owned(), &config, environment, clock);
         let reloads = reloads.telling(manager.clone());
         let announcing = announce(manager.clone(), bound.vitals.clone());
+        let (vitals, given) = (bound.vitals.clone(), surroundings_of_app(&config, &bound.listen, files));
+        let mut code = ExitCode::SUCCESS;
         let stopped = async {
-            let cause = stop.asked().await;
+            let cause = match (launch, forwarded, stop) {
+                (Some(launch), Some(forwarded), _) => {
+                    code = launch.run(&vitals, given, forwarded).await.code(&launch.app[0]);
+                    "the app's end"
+                }
+                (_, _, Some(stop)) => stop.asked().await,
+                _ => std::future::pending().await,
+            };
             manager.stopping("draining");
             cause
         };
         let asked = Arc::new(Notify::new());
         tokio::select! {
-            outcome = bound.run(stopped) => Ok(outcome?),
+            outcome = bound.run(stopped) => outcome?,
             never = announcing => match never {},
             never = reloads.run(asked.clone()) => match never {},
             never = forward(hangup, &asked) => match never {},
         }
+        Ok(code)
     });
     // A folder that does not answer must not hold the end up.
     runtime.shutdown_background();
     outcome
+}
+
+/// Whether a client may be a process of this user.
+fn knows(config: &Config, user: &User) -> bool {
+    let implicit = config.clients.is_empty() && rustix::process::geteuid().as_raw() == user.uid;
+    implicit || config.clients.iter().any(|client| client.uid.is_none_or(|uid| uid == user.uid))
+}
+
+/// How the app finds the proxy, and what it must not see.
+fn surroundings_of_app(config: &Config, listen: &[Address], files: Option<u64>) -> child::Surroundings {
+    let exempt = ["no_proxy", "NO_PROXY"].into_iter().find_map(|name| std::env::var(name).ok());
+    let entrance = Entrance::of(listen);
+    let variables = entrance.map(|entrance| entrance.variables(&config.routes, exempt.as_deref())).unwrap_or_default();
+    child::Surroundings { variables, secrets: config.secret_variables.clone(), files }
 }
 
 /// Each signal asks for a reload; several that come at once ask for one.

@@ -4,6 +4,7 @@
 //! lines of the file, [`Report`] shows none whose problem lies in a concealed place, and masks such places in others.
 
 use std::cell::RefCell;
+use std::collections::BTreeSet;
 use std::fmt;
 use std::ops::Range;
 
@@ -136,6 +137,7 @@ pub struct Report<'a> {
     concealed: RefCell<Vec<Range<usize>>>,
     /// What has a say besides the text.
     outside: RefCell<Vec<String>>,
+    secret_variables: RefCell<BTreeSet<String>>,
 }
 
 struct Finding {
@@ -147,7 +149,13 @@ struct Finding {
 
 impl<'a> Report<'a> {
     pub fn new(text: &'a str) -> Self {
-        Self { text, findings: RefCell::default(), concealed: RefCell::default(), outside: RefCell::default() }
+        Self {
+            text,
+            findings: RefCell::default(),
+            concealed: RefCell::default(),
+            outside: RefCell::default(),
+            secret_variables: RefCell::default(),
+        }
     }
 
     /// The file cannot be taken as it is.
@@ -162,6 +170,16 @@ impl<'a> Report<'a> {
 
     fn add(&self, at: Range<usize>, severity: Severity, message: String, help: Help) {
         self.findings.borrow_mut().push(Finding { at, severity, message, help: help.0 });
+    }
+
+    /// A secret is in this variable.
+    pub fn holds_a_secret(&self, variable: &str) {
+        self.secret_variables.borrow_mut().insert(variable.to_owned());
+    }
+
+    /// The variables that secrets are in.
+    pub fn secret_variables(&self) -> Vec<String> {
+        self.secret_variables.borrow().iter().cloned().collect()
     }
 
     /// From now on, no excerpt shows this place: a secret was expected there, or may have been written there.

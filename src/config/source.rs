@@ -149,6 +149,7 @@ fn env(section: &mut Section<'_>) -> Option<Settings> {
         section.refuse("name", message, "write the name of the variable, never its value");
         return None;
     }
+    section.report.holds_a_secret(name.get_ref());
     Some(Settings::Env { name: (*name.get_ref()).to_owned() })
 }
 

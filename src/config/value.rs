@@ -110,6 +110,9 @@ impl<'a> Section<'a> {
             let help = (error != ReferenceError::Inline).then(|| "as in \"env:NAME\" or \"file:/path\"".to_owned());
             self.report.error(value.span(), format!("`{key}`: {error}"), help);
         });
+        if let Ok(Reference::Env(variable)) = &parsed {
+            self.report.holds_a_secret(variable);
+        }
         parsed.ok()
     }
 

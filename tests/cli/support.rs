@@ -172,7 +172,7 @@ fn program(program: impl AsRef<OsStr>, folder: &Path) -> Command {
 }
 
 impl Ended {
-    fn of(output: Output) -> Self {
+    pub fn of(output: Output) -> Self {
         let text = |bytes| String::from_utf8(bytes).expect("UTF-8");
         Self { code: output.status.code().expect("no signal"), out: text(output.stdout), err: text(output.stderr) }
     }

@@ -56,6 +56,7 @@ fn variables(section: &mut Section<'_>) -> Option<Vec<String>> {
     let mut names = Some(Vec::new());
     for text in &texts {
         if value::is_variable(text.get_ref()) {
+            section.report.holds_a_secret(text.get_ref());
             names.iter_mut().for_each(|names| names.push((*text.get_ref()).to_owned()));
         } else {
             section.report.conceal(text.span());
