@@ -1,14 +1,20 @@
 //! Policy's yes to one request.
 //!
+//! ```text
+//!  for this client? ─► path and method allowed? ─► within the rate? ─► Permit
+//! ```
+//!
 //! Invariant: a [`Permit`] is made here and nowhere else, and it carries the very path that was judged; what is sent is
 //! taken from it.
 
+pub mod limit;
 pub mod rule;
 
 use http::Method;
 
 use crate::identity::ClientIndex;
 use crate::path::Canonical;
+use limit::{Exceeded, RateLimit};
 use rule::{Denied as RuleDenied, Rules};
 
 /// Policy's yes to one request of one client.
@@ -31,25 +37,71 @@ pub enum Denied {
     /// The route allows the path, but not with this method.
     Method,
     Path,
+    Rate(Exceeded),
 }
 
-/// Judges a request: may this client use the route, and does the route allow the method and the path?
-///
-/// # Errors
-/// When policy says no.
-pub fn admit<'a>(
-    clients: Option<&[ClientIndex]>,
-    rules: &Rules,
-    client: ClientIndex,
-    method: &Method,
-    path: Canonical<'a>,
-) -> Result<Permit<'a>, Denied> {
-    if clients.is_some_and(|clients| !clients.contains(&client)) {
-        return Err(Denied::Client);
+impl Denied {
+    /// The stable name of the no.
+    pub fn reason(&self) -> &'static str {
+        match self {
+            Self::Client => "route_denied",
+            Self::Method => "method_denied",
+            Self::Path => "path_denied",
+            Self::Rate(_) => "rate_limited",
+        }
     }
-    match rules.judge(method, &path) {
-        Ok(()) => Ok(Permit { path }),
-        Err(RuleDenied::Method) => Err(Denied::Method),
-        Err(RuleDenied::Path) => Err(Denied::Path),
+}
+
+/// What becomes of a no.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Mode {
+    Enforce,
+    /// The no of rules and rate is told, and the request passes. Who may use a route is never left open.
+    Observe,
+}
+
+/// What a route demands of a request.
+pub struct Terms<'r> {
+    pub clients: Option<&'r [ClientIndex]>,
+    pub rules: &'r Rules,
+    pub rate: Option<&'r RateLimit>,
+    pub mode: Mode,
+}
+
+impl Terms<'_> {
+    /// Judges a request: may this client use the route, does the route allow the method and the path, and is it not too
+    /// much? `observed` hears of each no that is not enforced.
+    ///
+    /// # Errors
+    /// When policy says no.
+    pub fn admit<'a>(
+        &self,
+        client: ClientIndex,
+        method: &Method,
+        path: Canonical<'a>,
+        observed: impl Fn(Denied, &Canonical<'_>),
+    ) -> Result<Permit<'a>, Denied> {
+        if self.clients.is_some_and(|clients| !clients.contains(&client)) {
+            return Err(Denied::Client);
+        }
+        let object = |denied| match self.mode {
+            Mode::Enforce => Err(denied),
+            Mode::Observe => {
+                observed(denied, &path);
+                Ok(())
+            }
+        };
+        self.rules.judge(method, &path).map_err(Denied::from).or_else(object)?;
+        self.rate.map_or(Ok(()), RateLimit::take).map_err(Denied::Rate).or_else(object)?;
+        Ok(Permit { path })
+    }
+}
+
+impl From<RuleDenied> for Denied {
+    fn from(denied: RuleDenied) -> Self {
+        match denied {
+            RuleDenied::Method => Self::Method,
+            RuleDenied::Path => Self::Path,
+        }
     }
 }

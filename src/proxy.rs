@@ -45,7 +45,7 @@ use bytes::Bytes;
 use http::header::{CONNECTION, CONTENT_LENGTH};
 use http::uri::PathAndQuery;
 use http::{HeaderMap, HeaderValue, Request, Response, Version};
-use hyper::body::Incoming;
+use hyper::body::{Body as _, Incoming};
 use prometheus::{IntCounter, IntCounterVec, IntGaugeVec};
 
 pub use error::Refusal;
@@ -246,6 +246,7 @@ impl Proxy {
         *place = Some(route);
         let permit = route.admit(client, &head.method, target.rest)?;
         usage.judged(permit.path());
+        let most = enter(route, &body, usage)?;
 
         let base = Base::of(&target, head, &headers);
         let idle = self.body_idle(&headers, route);
@@ -260,7 +261,7 @@ impl Proxy {
         head::join_cookies(&mut headers);
         usage.traced(trace::carry_on(&mut headers).as_str());
         self.shared.via.sign(&mut headers, head.version);
-        let mut request = Request::new(RequestBody::new(body, usage.upload().clone(), idle));
+        let mut request = Request::new(RequestBody::new(body, usage.upload().clone(), idle, most));
         *request.method_mut() = head.method.clone();
         *request.headers_mut() = headers;
         let path_and_query = path_and_query(&permit, query.as_deref())?;
@@ -384,6 +385,15 @@ fn find<'t>(table: &'t Table, target: &Target<'_>, client: ClientIndex) -> Optio
         By::Authority { scheme, authority } => table.authority(*scheme, authority, client),
     };
     route.map(|route| &**route)
+}
+
+/// Takes a place among the client's requests on this route. Returns how long the body may become.
+fn enter(route: &Route, body: &Incoming, usage: &mut UsageGuard) -> Result<u64, Refusal> {
+    let most = route.limits.body.unwrap_or(u64::MAX);
+    if body.size_hint().lower() > most {
+        return Err(Refusal::BodyTooLarge);
+    }
+    if usage.enters(route.limits.concurrency) { Ok(most) } else { Err(Refusal::Busy) }
 }
 
 /// The judged path with the query as it came: what is sent.

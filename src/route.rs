@@ -11,12 +11,14 @@ use http::HeaderValue;
 use http::header::InvalidHeaderValue;
 
 use crate::authority::{Authority, Endpoint, Scheme};
+use crate::clock::Clock;
 use crate::dial::Dialer;
 use crate::identity::{ClientIndex, Clients};
 use crate::name::{ClientName, RouteName, TokenName};
 use crate::path::{Canonical, PathError};
+use crate::policy::limit::{Limits, Rate, RateLimit};
 use crate::policy::rule::{Rules, Ruling};
-use crate::policy::{self, Denied, Permit};
+use crate::policy::{Denied, Mode, Permit, Terms};
 use crate::tls::{self, Alpn, Security};
 use crate::token::{Placement, SlotReader};
 use crate::usage;
@@ -30,6 +32,10 @@ pub struct Settings {
     /// `None`: all.
     pub clients: Option<Vec<ClientName>>,
     pub rules: Rules,
+    pub mode: Mode,
+    /// Of each client.
+    pub rate: Option<Rate>,
+    pub limits: Limits,
     pub timeouts: Timeouts,
     pub tls: tls::Settings,
 }
@@ -100,10 +106,20 @@ pub struct Route {
     pub upstream: Arc<Upstream>,
     pub token: Option<RouteToken>,
     pub timeouts: Timeouts,
+    pub limits: Limits,
     rules: Rules,
+    mode: Mode,
     clients: Option<Vec<ClientIndex>>,
     /// By client.
-    cells: Vec<Arc<usage::Cell>>,
+    accounts: Vec<Account>,
+}
+
+/// What a route keeps of each client.
+struct Account {
+    cell: Arc<usage::Cell>,
+    rate: Option<Arc<RateLimit>>,
+    /// Lines of the log about requests that would be refused.
+    lines: RateLimit,
 }
 
 impl Route {
@@ -118,7 +134,18 @@ impl Route {
         rest: &'a str,
     ) -> Result<Permit<'a>, NotAdmitted> {
         let path = self.canonical(rest)?;
-        Ok(policy::admit(self.clients.as_deref(), &self.rules, client, method, path)?)
+        let Account { cell, rate, lines } = &self.accounts[client.as_usize()];
+        let clients = self.clients.as_deref();
+        let terms = Terms { clients, rules: &self.rules, rate: rate.as_deref(), mode: self.mode };
+        let observed = |denied: Denied, path: &Canonical<'_>| {
+            cell.observed(denied.reason());
+            if lines.take().is_ok() {
+                let (route, client, reason) = (&cell.route, &cell.client, denied.reason());
+                let method = usage::known_method(method);
+                tracing::warn!(%route, %client, reason, method, path = path.as_str(), "observed: it would be refused");
+            }
+        };
+        Ok(terms.admit(client, method, path, observed)?)
     }
 
     /// The rule that decides such a request, for people to read; `None` where its path can be read in more than one way.
@@ -137,7 +164,7 @@ impl Route {
     }
 
     pub fn cell(&self, client: ClientIndex) -> &Arc<usage::Cell> {
-        &self.cells[client.as_usize()]
+        &self.accounts[client.as_usize()].cell
     }
 
     fn is_for(&self, client: ClientIndex) -> bool {
@@ -180,6 +207,7 @@ pub struct Ingredients<'a> {
     pub acquire_timeout: Duration,
     pub refuse_without_trail: bool,
     pub metrics: &'a usage::Metrics,
+    pub clock: &'a Arc<dyn Clock>,
     pub token: &'a dyn Fn(&TokenName) -> Option<RouteToken>,
     /// The table that this one follows: sums not yet taken are taken over from it.
     pub before: Option<&'a Table>,
@@ -244,7 +272,7 @@ impl Table {
 
     /// Every cell of use, to take sums from.
     pub fn cells(&self) -> impl Iterator<Item = &Arc<usage::Cell>> {
-        self.routes.iter().flat_map(|route| &route.cells)
+        self.routes.iter().flat_map(|route| &route.accounts).map(|account| &account.cell)
     }
 
     /// The routes of a host that has routes on one port only.
@@ -281,16 +309,25 @@ fn build(settings: &Settings, ingredients: &Ingredients<'_>) -> Result<Route, Ta
         }
     };
     let token_name = settings.token.as_ref();
-    let cells = ingredients.clients.names().map(|client| {
-        let kept = ingredients.before.and_then(|before| before.kept_cell(&name, client, token_name));
-        kept.unwrap_or_else(|| Arc::new(ingredients.metrics.cell(&name, client, token_name)))
+    let limit = |rate| RateLimit::new(rate, ingredients.clock);
+    let accounts = ingredients.clients.names().map(|client| {
+        let before = ingredients.before;
+        let cell = before.and_then(|before| before.kept_cell(&name, client, token_name));
+        let kept = |rate| before.and_then(|before| before.kept_rate(&name, client, rate));
+        Account {
+            cell: cell.unwrap_or_else(|| Arc::new(ingredients.metrics.cell(&name, client, token_name))),
+            rate: settings.rate.map(|rate| kept(rate).unwrap_or_else(|| Arc::new(limit(rate)))),
+            lines: limit(Rate::of_log_lines()),
+        }
     });
     Ok(Route {
-        cells: cells.collect(),
+        accounts: accounts.collect(),
         upstream,
         token,
         timeouts: settings.timeouts,
+        limits: settings.limits,
         rules: settings.rules.clone(),
+        mode: settings.mode,
         clients,
         name,
     })
@@ -302,6 +339,13 @@ impl Table {
         let route = self.named(route.as_str())?;
         let client = self.clients.find(client)?;
         let same_token = route.token.as_ref().map(|token| &token.name) == token;
-        same_token.then(|| route.cells[client.as_usize()].clone())
+        same_token.then(|| route.cell(client).clone())
+    }
+
+    /// What a client has left of a rate that stays as it is: a reload gives nobody more.
+    fn kept_rate(&self, route: &RouteName, client: &ClientName, rate: Rate) -> Option<Arc<RateLimit>> {
+        let route = self.named(route.as_str())?;
+        let account = &route.accounts[self.clients.find(client)?.as_usize()];
+        account.rate.clone().filter(|kept| kept.rate() == rate)
     }
 }

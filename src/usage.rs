@@ -8,8 +8,9 @@
 //! touches atomics only.
 
 use std::cell::Cell as StdCell;
+use std::num::NonZeroU32;
 use std::rc::Rc;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
 use std::sync::{Arc, OnceLock};
 use std::task::Waker;
 use std::time::Duration;
@@ -24,6 +25,8 @@ use crate::name::{ClientName, RouteName, TokenName};
 
 const METHODS: [&str; 8] = ["GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS", "other"];
 const CLASSES: [&str; 6] = ["1xx", "2xx", "3xx", "4xx", "5xx", "aborted"];
+/// Policy's noes that a route may observe instead of enforcing them.
+const OBSERVED: [&str; 3] = ["method_denied", "path_denied", "rate_limited"];
 const OUTCOMES: [&str; 7] =
     ["ok", "client_error", "unauthorized", "forbidden", "rate_limited", "server_error", "aborted"];
 
@@ -35,6 +38,7 @@ pub struct Metrics {
     overhead: HistogramVec,
     body_bytes: IntCounterVec,
     shadow: IntCounterVec,
+    observed: IntCounterVec,
     upstream_errors: IntCounterVec,
     uses: IntCounterVec,
     last_used: IntGaugeVec,
@@ -71,6 +75,11 @@ impl Metrics {
                 "shadow_credentials_total",
                 "Requests in which the app sent a credential of its own.",
                 &["route", "client"],
+            )?,
+            observed: registry.counters(
+                "observed_total",
+                "Requests that passed because their route only observes, by the reason for which it would refuse them.",
+                &["route", "reason"],
             )?,
             upstream_errors: registry.counters(
                 "upstream_protocol_errors_total",
@@ -111,6 +120,8 @@ impl Metrics {
             shadow: self.shadow.with_label_values(&[name, client.as_str()]),
             upstream_errors: self.upstream_errors.with_label_values(&[name]),
             requests: std::array::from_fn(|_| OnceLock::new()),
+            observed: std::array::from_fn(|_| OnceLock::new()),
+            running: AtomicU32::new(0),
             token: token.map(|token| TokenCell {
                 uses: OUTCOMES
                     .map(|outcome| self.uses.with_label_values(&[token.as_str(), client.as_str(), name, outcome])),
@@ -142,6 +153,9 @@ pub struct Cell {
     shadow: IntCounter,
     upstream_errors: IntCounter,
     requests: [OnceLock<IntCounter>; METHODS.len() * CLASSES.len()],
+    observed: [OnceLock<IntCounter>; OBSERVED.len()],
+    /// Requests under way, where there is a limit to them.
+    running: AtomicU32,
     token: Option<TokenCell>,
     refused: [AtomicU64; TOKEN_REFUSALS.len()],
 }
@@ -163,6 +177,14 @@ impl Cell {
     pub fn token_refused(&self, reason: &str) {
         if let Some(at) = TOKEN_REFUSALS.iter().position(|known| *known == reason) {
             self.refused[at].fetch_add(1, Ordering::Relaxed);
+        }
+    }
+
+    /// A request passed that would have been refused, for one of [`OBSERVED`].
+    pub fn observed(&self, reason: &str) {
+        if let Some(at) = OBSERVED.iter().position(|known| *known == reason) {
+            let counter = || self.families.observed.with_label_values(&[self.route.as_str(), reason]);
+            self.observed[at].get_or_init(counter).inc();
         }
     }
 
@@ -234,6 +256,8 @@ pub enum UploadFailure {
     Malformed,
     /// No progress in time.
     Idle,
+    /// It is longer than its route allows.
+    TooLarge,
 }
 
 /// What all guards of a worker share.
@@ -247,6 +271,8 @@ pub struct Observer {
 pub struct UsageGuard {
     observer: Rc<Observer>,
     cell: Option<Arc<Cell>>,
+    /// Whether it is one of its cell's running requests.
+    runs: bool,
     /// Its place in [`METHODS`].
     method: usize,
     started: Instant,
@@ -271,6 +297,7 @@ impl UsageGuard {
         Self {
             observer: observer.clone(),
             cell: None,
+            runs: false,
             method: method_index(method),
             started,
             overhead: Duration::ZERO,
@@ -296,6 +323,22 @@ impl UsageGuard {
     /// The request found its route and client.
     pub fn of(&mut self, cell: &Arc<Cell>) {
         self.cell = Some(cell.clone());
+    }
+
+    /// Takes one of the places that a client has on a route, until the answer is over. Returns whether there was one;
+    /// where there is no limit nothing is counted.
+    pub fn enters(&mut self, most: Option<NonZeroU32>) -> bool {
+        let (Some(cell), Some(most)) = (&self.cell, most) else { return true };
+        let one_more = |running| (running < most.get()).then_some(running + 1);
+        self.runs = cell.running.fetch_update(Ordering::Relaxed, Ordering::Relaxed, one_more).is_ok();
+        self.runs
+    }
+
+    fn leaves(&mut self) {
+        if let Some(cell) = self.cell.as_ref().filter(|_| self.runs) {
+            cell.running.fetch_sub(1, Ordering::Relaxed);
+        }
+        self.runs = false;
     }
 
     /// The judged path, kept for the access log only.
@@ -366,6 +409,7 @@ impl UsageGuard {
     /// The answer's last byte was handed on.
     pub fn complete(&mut self) {
         self.complete = true;
+        self.leaves();
     }
 
     fn log(&self, elapsed: Duration) {
@@ -395,6 +439,7 @@ impl UsageGuard {
 
 impl Drop for UsageGuard {
     fn drop(&mut self) {
+        self.leaves();
         let elapsed = self.started.elapsed();
         let method = self.method;
         let class = class_index(self.status, self.complete);
@@ -427,6 +472,11 @@ fn add(counters: &[IntCounter; 2], bytes: [u64; 2]) {
     for (counter, bytes) in counters.iter().zip(bytes).filter(|(_, bytes)| *bytes > 0) {
         counter.inc_by(bytes);
     }
+}
+
+/// A method as it may be shown: one that nobody knows is not repeated.
+pub fn known_method(method: &Method) -> &'static str {
+    METHODS[method_index(method)]
 }
 
 fn method_index(method: &Method) -> usize {

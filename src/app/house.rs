@@ -364,6 +364,7 @@ impl Kitchen<'_> {
                 acquire_timeout: config.proxy.acquire_timeout,
                 refuse_without_trail: config.audit.on_failure == OnFailure::Refuse,
                 metrics: &self.ground.usage,
+                clock: &self.ground.clock,
                 token: &find,
                 before: table,
                 keep_upstreams,

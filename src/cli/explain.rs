@@ -16,7 +16,7 @@ use super::telemetry::Scrape;
 use super::{CONFIG, USAGE, runtime, say, telemetry};
 use crate::app::environment::Entrance;
 use crate::authority::Authority;
-use crate::clock::{Clock as _, SystemClock};
+use crate::clock::{Clock, SystemClock};
 use crate::config::{self, Config};
 use crate::dial::Dialer;
 use crate::identity::{ClientIndex, Clients};
@@ -173,6 +173,7 @@ fn table(config: &Config) -> anyhow::Result<Table> {
         acquire_timeout: config.proxy.acquire_timeout,
         refuse_without_trail: false,
         metrics: &usage::Metrics::register(&Metrics::new()?)?,
+        clock: &(Arc::new(SystemClock) as Arc<dyn Clock>),
         token: &find,
         before: None,
         keep_upstreams: false,

@@ -15,7 +15,7 @@ const KEYS: &[(&str, &[&str])] = &[
     ("[[token]]", &["next_source", "permanent", "retire_unused", "version"]),
     ("`rotation`", &["shorten", "overlap", "mode", "probe"]),
     ("`source`", &["cert", "login"]),
-    ("[[route]]", &["rate", "version"]),
+    ("[[route]]", &["version"]),
     ("[audit]", &["usage", "export"]),
 ];
 

@@ -1,5 +1,6 @@
 //! `[[route]]`: which upstream, with which token, for whom, and what of it.
 
+use std::num::NonZeroU32;
 use std::time::Duration;
 
 use toml::Spanned;
@@ -10,6 +11,8 @@ use super::{Context, tls};
 use crate::authority::Endpoint;
 use crate::name::{ClientName, RouteName, TokenName};
 use crate::path::Form;
+use crate::policy::Mode;
+use crate::policy::limit::{Limits, Rate};
 use crate::policy::rule::{Allow, Rule, Rules};
 use crate::route::{Settings, Timeouts};
 
@@ -43,11 +46,17 @@ pub fn read(mut section: Section<'_>, context: &Context<'_>) -> Route {
         section.refuse("clients", "`clients` must name at least one client", "remove the key to let every client pass");
     }
     let rules = rules(&mut section, &label);
-    section.choice("mode", &[("enforce", ())], &["observe"]);
+    let mode = section.choice("mode", &[("enforce", Mode::Enforce), ("observe", Mode::Observe)], &[]);
+    if mode == Some(Mode::Observe) {
+        let message = format!("{label} only observes: what its rules and its rate would refuse passes");
+        context.report.warning(section.place("mode"), message, "remove the key to enforce them");
+    }
+    let rate = section.parsed("rate", str::parse::<Rate>).map(Spanned::into_inner);
     if section.boolean("intercept") == Some(true) {
         let message = "this version does not support `intercept = true` yet";
         section.refuse("intercept", message, "point the app at the route's base URL instead");
     }
+    let limits = limits(section.table("limits", "`limits`"));
     let timeouts = timeouts(section.table("timeouts", "`timeouts`"));
     let tls = tls::read(section.table("tls", "`tls`"), upstream.as_ref(), context);
     section.finish();
@@ -58,6 +67,9 @@ pub fn read(mut section: Section<'_>, context: &Context<'_>) -> Route {
             token: token.as_ref().map(|token| token.get_ref().clone()),
             clients: clients.as_ref().map(|list| list.iter().map(|client| client.get_ref().clone()).collect()),
             rules: rules?,
+            mode: mode.unwrap_or(Mode::Enforce),
+            rate,
+            limits,
             timeouts,
             tls,
         })
@@ -101,6 +113,14 @@ fn these(section: &mut Section<'_>, key: &'static str, form: Form) -> Option<Vec
     };
     let rules: Vec<_> = texts.iter().map(rule).collect();
     rules.into_iter().collect()
+}
+
+fn limits(mut section: Section<'_>) -> Limits {
+    let concurrency = section.integer("concurrency", 1..=1_000_000);
+    let concurrency = concurrency.and_then(|most| NonZeroU32::new(u32::try_from(most).ok()?));
+    let limits = Limits { concurrency, body: section.size("body", 1..=1 << 40) };
+    section.finish();
+    limits
 }
 
 fn timeouts(mut section: Section<'_>) -> Timeouts {

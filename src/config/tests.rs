@@ -6,6 +6,8 @@ use std::time::Duration;
 use proptest::prelude::*;
 
 use super::*;
+use crate::policy::Mode;
+use crate::policy::limit::Limits;
 use crate::policy::rule::Allow;
 use crate::proxy::Address;
 use crate::secret::Reference;
@@ -128,6 +130,8 @@ fn what_is_not_written_has_safe_defaults() {
     let timeouts = config.routes[0].timeouts;
     assert_eq!((timeouts.connect, timeouts.response, timeouts.idle), (seconds(5), seconds(300), seconds(300)));
     assert_eq!(config.routes[0].clients, None);
+    assert_eq!((config.routes[0].rate, config.routes[0].limits), (None, Limits::default()));
+    assert_eq!(config.routes[0].mode, Mode::Enforce);
 }
 
 #[test]
@@ -171,6 +175,9 @@ fn every_key_reaches_the_settings() {
     assert_eq!(pins, ["sha256/47DEQpj8HBSa+/TImW+5JCeuQeRkm5NMpJWZG3hSuFU="]);
     assert_eq!(config.routes[1].rules.allow, Allow::Any);
     assert_eq!(config.routes[7].token, None);
+    let route = &config.routes[0];
+    assert_eq!(route.rate.map(|rate| rate.to_string()).as_deref(), Some("50/s burst 100"));
+    assert_eq!((route.limits.concurrency.map(u32::from), route.limits.body), (Some(100), Some(10 << 20)));
 }
 
 #[test]

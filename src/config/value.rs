@@ -62,6 +62,28 @@ impl<'a> Section<'a> {
         Some(duration)
     }
 
+    /// A number of bytes.
+    pub fn size(&mut self, key: &'static str, allowed: RangeInclusive<u64>) -> Option<u64> {
+        let value = self.take(key)?;
+        if let DeValue::Integer(number) = value.get_ref() {
+            let help = format!("write a unit, as in `{key} = \"{number}KiB\"`");
+            self.report.error(value.span(), format!("`{key}` must be a size, not a number"), help);
+            return None;
+        }
+        let text = self.as_string(key, value)?;
+        let Some(size) = size(text.get_ref()) else {
+            let help = "write a whole number and a unit, as in \"100B\", \"64KiB\", \"10MiB\" or \"1GiB\"";
+            self.report.error(value.span(), format!("`{key}` must be a size"), help);
+            return None;
+        };
+        if !allowed.contains(&size) {
+            let [least, most] = [allowed.start(), allowed.end()].map(|bound| show_size(*bound));
+            self.report.error(value.span(), format!("`{key}` must be from {least} to {most}"), None);
+            return None;
+        }
+        Some(size)
+    }
+
     /// One of a few words. `later` are words that a later version may know.
     pub fn choice<T: Copy>(&mut self, key: &'static str, words: &[(&'static str, T)], later: &[&str]) -> Option<T> {
         let text = self.string(key)?;
@@ -189,6 +211,23 @@ pub fn show(duration: Duration) -> String {
     format!("{}{unit}", millis / u128::from(*worth))
 }
 
+/// What the units of a size are worth.
+const SIZES: [(&str, u64); 4] = [("B", 1), ("KiB", 1 << 10), ("MiB", 1 << 20), ("GiB", 1 << 30)];
+
+/// `100B`, `64KiB`, `10MiB`, `1GiB`
+pub fn size(text: &str) -> Option<u64> {
+    let (digits, unit) = text.split_at(text.find(|c: char| !c.is_ascii_digit())?);
+    let (_, bytes) = SIZES.iter().find(|(name, _)| *name == unit)?;
+    digits.parse::<u64>().ok()?.checked_mul(*bytes)
+}
+
+/// A size as [`size`] reads it, in the largest unit that divides it.
+fn show_size(bytes: u64) -> String {
+    let fits = |(_, worth): &&(&str, u64)| bytes.is_multiple_of(*worth) && bytes > 0;
+    let (unit, worth) = SIZES.iter().rev().find(fits).unwrap_or(&SIZES[0]);
+    format!("{}{unit}", bytes / worth)
+}
+
 /// A moment, since the Unix epoch: a date stands for its end in UTC, which is the next day's first instant.
 pub fn moment(text: &str) -> Result<Duration, ValueError> {
     let timestamp = match text.parse::<jiff::civil::Date>() {
@@ -226,6 +265,19 @@ mod tests {
         assert_eq!(duration("90d"), Some(Duration::from_secs(90 * 86_400)));
         for bad in ["", "5", "s", "-5s", "1.5h", "5 s", "5S", "1h30m", "99999999999999999999s", "5µs", "٣s"] {
             assert_eq!(duration(bad), None, "{bad}");
+        }
+    }
+
+    #[test]
+    fn sizes_are_a_number_and_a_unit() {
+        for (text, bytes) in [("100B", 100), ("64KiB", 65_536), ("10MiB", 10_485_760), ("1GiB", 1 << 30)] {
+            assert_eq!(size(text), Some(bytes));
+            assert_eq!(show_size(bytes), text);
+        }
+        for bad in
+            ["", "5", "KiB", "-5KiB", "1.5MiB", "5 KiB", "5kib", "5MB", "99999999999GiB", "99999999999999999999B"]
+        {
+            assert_eq!(size(bad), None, "{bad}");
         }
     }
 

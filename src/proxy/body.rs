@@ -31,6 +31,8 @@ pub enum BodyError {
     Connection(#[from] hyper::Error),
     #[error("the body made no progress in time")]
     Idle,
+    #[error("the body is longer than the route allows")]
+    TooLarge,
     #[error("the upstream has answered before the body's end")]
     Answered,
 }
@@ -68,17 +70,19 @@ pub struct RequestBody {
     inner: Option<Incoming>,
     upload: Rc<Upload>,
     idle: IdleTimer,
+    /// Bytes; more fail the body.
+    most: u64,
 }
 
 impl RequestBody {
-    pub fn new(inner: Incoming, upload: Rc<Upload>, idle: Duration) -> Self {
+    pub fn new(inner: Incoming, upload: Rc<Upload>, idle: Duration, most: u64) -> Self {
         upload.finished.set(inner.is_end_stream());
-        Self { inner: Some(inner), upload, idle: IdleTimer::new(idle) }
+        Self { inner: Some(inner), upload, idle: IdleTimer::new(idle), most }
     }
 
     /// The body of a request that has none, once more.
     pub fn none(upload: Rc<Upload>) -> Self {
-        Self { inner: None, upload, idle: IdleTimer::new(Duration::ZERO) }
+        Self { inner: None, upload, idle: IdleTimer::new(Duration::ZERO), most: 0 }
     }
 
     /// Reads what the client still sends and throws it away: it would not get to read its answer if its connection were closed
@@ -110,7 +114,12 @@ impl Body for RequestBody {
                     this.upload.finished.set(true);
                     return Poll::Ready(None);
                 };
-                this.upload.bytes.set(this.upload.bytes.get() + data.len() as u64);
+                let bytes = this.upload.bytes.get() + data.len() as u64;
+                if bytes > this.most {
+                    this.upload.failure.set(Some(UploadFailure::TooLarge));
+                    return Poll::Ready(Some(Err(BodyError::TooLarge)));
+                }
+                this.upload.bytes.set(bytes);
                 this.upload.finished.set(inner.is_end_stream());
                 Poll::Ready(Some(Ok(Frame::data(data))))
             }

@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use http::header::{CACHE_CONTROL, CONNECTION, CONTENT_TYPE, RETRY_AFTER};
-use http::{HeaderName, HeaderValue, Response, StatusCode, Version};
+use http::{HeaderMap, HeaderName, HeaderValue, Response, StatusCode, Version};
 use prometheus::IntCounter;
 use rustls::AlertDescription;
 
@@ -20,11 +20,14 @@ use crate::metrics::{Error as MetricsError, Metrics as Registry};
 use crate::name::{RouteName, TokenName};
 use crate::path::PathError;
 use crate::policy::Denied;
+use crate::policy::limit::Exceeded;
 use crate::tls;
 use crate::token::Absent;
 use crate::usage::UploadFailure;
 
 const PROXY_STATUS: HeaderName = HeaderName::from_static("proxy-status");
+const RATE_LIMIT_POLICY: HeaderName = HeaderName::from_static("ratelimit-policy");
+const RATE_LIMIT: HeaderName = HeaderName::from_static("ratelimit");
 
 /// Why a request is refused.
 #[derive(Debug, thiserror::Error)]
@@ -107,6 +110,12 @@ pub enum Refusal {
     Loop,
     #[error("A header field cannot be passed on: {0}.")]
     HeaderInvalid(&'static str),
+    #[error("This client has as many requests under way as `limits.concurrency` of the route allows.")]
+    Busy,
+    #[error("The request's body is longer than `limits.body` of the route allows.")]
+    BodyTooLarge,
+    #[error("This client sends more requests than `rate` of the route allows.")]
+    RateLimited(Exceeded),
 }
 
 /// A refusal in the words of HTTP.
@@ -120,7 +129,7 @@ struct Words {
 }
 
 /// The names of every reason, for a counter that is there from the start.
-const REASONS: [&str; 31] = [
+const REASONS: [&str; 33] = [
     "framing",
     "host_mismatch",
     "path_ambiguous",
@@ -152,6 +161,8 @@ const REASONS: [&str; 31] = [
     "overloaded",
     "loop",
     "header_invalid",
+    "body_too_large",
+    "rate_limited",
 ];
 
 impl Refusal {
@@ -230,6 +241,9 @@ impl Refusal {
             }
             Self::Loop => words(StatusCode::LOOP_DETECTED, "loop", "Loop", "proxy_loop_detected"),
             Self::HeaderInvalid(_) => words(StatusCode::BAD_REQUEST, "header_invalid", "Invalid header", MALFORMED),
+            Self::Busy => unavailable("overloaded", "Too many requests at a time"),
+            Self::BodyTooLarge => words(StatusCode::PAYLOAD_TOO_LARGE, "body_too_large", "Body too large", MALFORMED),
+            Self::RateLimited(_) => words(StatusCode::TOO_MANY_REQUESTS, "rate_limited", "Too many requests", DENIED),
         }
     }
 
@@ -238,7 +252,8 @@ impl Refusal {
         let wait = match self {
             Self::TokenExpired { retry_after } => retry_after.unwrap_or(Duration::from_secs(1)),
             Self::TokenUnavailable { retry_after } => *retry_after,
-            Self::TokenPending | Self::Overloaded | Self::AuditUnavailable => Duration::from_secs(1),
+            Self::TokenPending | Self::Overloaded | Self::Busy | Self::AuditUnavailable => Duration::from_secs(1),
+            Self::RateLimited(exceeded) => exceeded.wait,
             _ => return None,
         };
         Some(wait.as_millis().div_ceil(1000).clamp(1, 3600) as u64)
@@ -262,6 +277,7 @@ impl Refusal {
                 | Self::BodyMalformed
                 | Self::ClientGone
                 | Self::Overloaded
+                | Self::BodyTooLarge
         )
     }
 
@@ -292,6 +308,9 @@ impl Refusal {
         }
         if let Some(seconds) = self.retry_after() {
             headers.insert(RETRY_AFTER, HeaderValue::from(seconds));
+            if let Self::RateLimited(exceeded) = &self {
+                tell_rate(exceeded, seconds, headers);
+            }
         }
         if self.closes() && context.version != Version::HTTP_2 {
             headers.insert(CONNECTION, HeaderValue::from_static("close"));
@@ -300,6 +319,16 @@ impl Refusal {
             return grpc::respond(words.status, words.reason, &detail, std::mem::take(headers));
         }
         response
+    }
+}
+
+/// The fields of draft-ietf-httpapi-ratelimit-headers-10: so much in so many seconds, of which nothing is left for so many.
+fn tell_rate(exceeded: &Exceeded, seconds: u64, headers: &mut HeaderMap) {
+    let policy = format!("\"rate\";q={};w={}", exceeded.rate.count(), exceeded.rate.window().as_secs());
+    for (name, value) in [(RATE_LIMIT_POLICY, policy), (RATE_LIMIT, format!("\"rate\";r=0;t={seconds}"))] {
+        if let Ok(value) = HeaderValue::from_str(&value) {
+            headers.insert(name, value);
+        }
     }
 }
 
@@ -324,6 +353,7 @@ impl From<UploadFailure> for Refusal {
             UploadFailure::Gone => Self::ClientGone,
             UploadFailure::Malformed => Self::BodyMalformed,
             UploadFailure::Idle => Self::BodyTimeout,
+            UploadFailure::TooLarge => Self::BodyTooLarge,
         }
     }
 }
@@ -334,6 +364,7 @@ impl From<Denied> for Refusal {
             Denied::Client => Self::RouteDenied,
             Denied::Method => Self::MethodDenied,
             Denied::Path => Self::PathDenied,
+            Denied::Rate(exceeded) => Self::RateLimited(exceeded),
         }
     }
 }
@@ -460,7 +491,21 @@ mod tests {
             Refusal::Overloaded,
             Refusal::Loop,
             Refusal::HeaderInvalid(""),
+            Refusal::Busy,
+            Refusal::BodyTooLarge,
+            Refusal::RateLimited(exceeded()),
         ]
+    }
+
+    fn exceeded() -> Exceeded {
+        Exceeded { rate: "50/s burst 100".parse().expect("a rate"), wait: Duration::from_millis(1) }
+    }
+
+    #[test]
+    fn what_is_observed_goes_by_the_name_that_a_refusal_has() {
+        for denied in [Denied::Client, Denied::Method, Denied::Path, Denied::Rate(exceeded())] {
+            assert_eq!(Refusal::from(denied).reason(), denied.reason());
+        }
     }
 
     #[test]

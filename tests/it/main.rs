@@ -20,6 +20,7 @@ mod programs;
 mod refusals;
 mod reload;
 mod rotation;
+mod shares;
 mod sources;
 mod support;
 mod tls;
