@@ -11,7 +11,7 @@ use std::path::{Path, PathBuf};
 use std::sync::{Arc, OnceLock};
 
 use aws_lc_rs::digest;
-use rustls::client::WebPkiServerVerifier;
+use rustls::client::{Resumption, WebPkiServerVerifier};
 use rustls::crypto::{CryptoProvider, aws_lc_rs as provided};
 use rustls::server::VerifierBuilderError;
 use rustls::sign::SingleCertAndKey;
@@ -137,6 +137,7 @@ impl Settings {
             Some(identity) => builder.with_client_cert_resolver(Arc::new(SingleCertAndKey::from(identity.load()?))),
             None => builder.with_no_client_auth(),
         };
+        config.resumption = Resumption::in_memory_sessions(SESSIONS);
         config.alpn_protocols = match alpn {
             Alpn::Http1 => vec![b"http/1.1".to_vec()],
             Alpn::Http2OrHttp1 => vec![b"h2".to_vec(), b"http/1.1".to_vec()],
@@ -239,6 +240,10 @@ fn certificates_of(path: &Path) -> Result<Vec<CertificateDer<'static>>, Error> {
         .map_err(|error| Error::NotPem { path: path.to_owned(), error })?;
     if certificates.is_empty() { Err(Error::NoCertificate(path.to_owned())) } else { Ok(certificates) }
 }
+
+/// Sessions that are kept to be resumed, at the one upstream that a configuration is for. The library's default makes room
+/// for many servers, which is 40 KB for each upstream.
+const SESSIONS: usize = 8;
 
 #[cfg(test)]
 mod tests {

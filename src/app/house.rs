@@ -1,7 +1,7 @@
 //! What a configuration turns into, and how another takes its place: tokens that did not change live on, what is new is
 //! recorded and started, the table is swapped in at once, and what is gone is retired.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashMap};
 use std::net::SocketAddr;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 use std::time::Duration;
@@ -350,10 +350,10 @@ impl Kitchen<'_> {
             };
             prepared.push(Prepared::new(settings.clone(), source, parts, old.map(|old| &**old)));
         }
+        let new: HashMap<&TokenName, &Prepared> = prepared.iter().map(|new| (&new.settings().name, new)).collect();
         let find = |name: &TokenName| {
             let kept = kept.get(name).map(|token| (&*token.settings, &token.reader));
-            let new = prepared.iter().find(|new| new.settings().name == *name);
-            let (settings, reader) = kept.or_else(|| new.map(|new| (new.settings(), &new.reader)))?;
+            let (settings, reader) = kept.or_else(|| new.get(name).map(|new| (new.settings(), &new.reader)))?;
             Some(RouteToken { name: name.clone(), placement: settings.placement.clone(), reader: reader.clone() })
         };
         let table = Table::new(

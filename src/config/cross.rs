@@ -1,6 +1,6 @@
 //! What no section can judge alone: names that must differ, names that must exist, hosts that must agree.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 
 use toml::Spanned;
 
@@ -122,11 +122,13 @@ fn disjoint(one: &Route, other: &Route) -> bool {
 /// A token that nothing uses should not be provisioned. Where a route names one that is not there, it may be the one meant.
 pub fn unused_tokens(routes: &[Route], tokens: &[Token], context: &Context<'_>) {
     let names = || tokens.iter().filter_map(|token| token.name.as_ref());
-    let used = || routes.iter().filter_map(|route| route.token.as_ref().map(Spanned::get_ref));
-    if used().any(|token| names().all(|name| name.get_ref() != token)) {
+    let known: HashSet<&TokenName> = names().map(Spanned::get_ref).collect();
+    let used: HashSet<&TokenName> =
+        routes.iter().filter_map(|route| route.token.as_ref().map(Spanned::get_ref)).collect();
+    if !used.is_subset(&known) {
         return;
     }
-    for name in names().filter(|name| used().all(|token| token != name.get_ref())) {
+    for name in names().filter(|name| !used.contains(name.get_ref())) {
         let message = format!("no route uses token `{}`", name.get_ref());
         context.report.warning(name.span(), message, "remove it, or name it in a route");
     }
