@@ -14,8 +14,9 @@ from measure.machine import pinned
 from measure.proxies import Countersign
 from measure.servers import Failed, say
 
-# The limits are those that docs/configuration.md tells: 10 s for a head; 30 s between two pieces of a body, and for a
-# client to take some of its answer.
+# The limits are those that docs/configuration.md tells: 10,000 connections, beyond which the one that has rested
+# longest makes room; 10 s for a head; 30 s between two pieces of a body, and for a client to take some of its answer. A
+# body that keeps coming, however slowly, may come: those that drip fall silent when the others have been measured.
 GONE_WITHIN_SECONDS = 60
 DRIP_SECONDS = 2.0
 PER_SECOND = 2000
@@ -49,7 +50,9 @@ class Crowd:
         if kind == "deaf":
             connection.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
         connection.connect(("127.0.0.1", self.proxy.port))
-        connection.sendall(greeting)
+        # Whoever finds no room is sent away without being listened to.
+        with contextlib.suppress(ConnectionError):
+            connection.sendall(greeting)
         connection.setblocking(False)
         # The deaf cannot tell when they are sent away: nobody reads for them.
         if kind != "deaf":
@@ -93,7 +96,7 @@ def crowd(ground, counts, seconds):
     """What was found, and whether it is what must be. `counts` are connections by kind: heads, drips, deaf."""
     # This program is a part of the load.
     os.sched_setaffinity(0, [ground.load_core])
-    with Countersign(ground, "plain", proxy="[proxy.limits]\nconnections = 15000") as proxy:
+    with Countersign(ground, "plain") as proxy:
         proxy.check()
         loads.rate(proxy, PER_SECOND, 1)
         without = loads.rate(proxy, PER_SECOND, seconds)
@@ -126,10 +129,10 @@ def crowd(ground, counts, seconds):
         "drips_gone_s": among.when_gone("drips"),
         "all_gone_s": gone and round(gone, 1),
     }
+    most_p99 = max(2 * without["p99"], without["p99"] + 2000)
     bars = {
         "the others lose no request": figures["failed"] == 0,
-        "the others' p99 at most doubles, or grows by 2 ms": beside["p99"]
-        <= max(2 * without["p99"], without["p99"] + 2000),
+        "the others' p99 at most doubles, or grows by 2 ms": beside["p99"] <= most_p99,
         f"all are gone within {GONE_WITHIN_SECONDS} s": gone is not None,
     }
     return figures, bars
@@ -146,7 +149,8 @@ def stay(proxy, among, load, most_age):
     looked = dripped = 0.0
     while among.age() < most_age:
         among.look(0.1)
-        if among.age() - dripped > DRIP_SECONDS:
+        loading = load.poll() is None
+        if loading and among.age() - dripped > DRIP_SECONDS:
             dripped = among.age()
             among.drip()
         if among.age() - looked > 0.5:
@@ -154,7 +158,6 @@ def stay(proxy, among, load, most_age):
             connections = proxy.metric("connections")
             most["resident"] = max(most["resident"], proxy.resident())
             most["connections"] = max(most["connections"], connections)
-            loading = load.poll() is None
             if connections <= (CONNECTIONS if loading else 0):
                 most["gone"] = most["gone"] or among.age()
                 if not loading:

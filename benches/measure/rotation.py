@@ -11,7 +11,7 @@ from measure.machine import built, command, free_port, pinned
 from measure.proxies import Countersign, signed, token
 from measure.servers import Failed, Server
 
-# As short as a life and as early as a rotation can be configured, a token is rotated five times a second or more.
+# A token that we sign is rotated five times a second at most, however short its life and early its rotation.
 FAST_TOKENS = 20
 
 

@@ -133,8 +133,8 @@ class Origin(Server):
 
 
 class ManyOrigins(Server):
-    """nginx under 2,500 authorities, over TLS: each of 100 ports at each of 25 addresses. Four of them make 10,000, which
-    is too many sockets for one process."""
+    """nginx under 2,500 authorities, over TLS: each of 100 ports at each of 25 addresses. Four make 10,000, which is
+    too many sockets for one process."""
 
     PORTS, ADDRESSES, PARTS = 100, 25, 4
 
