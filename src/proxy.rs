@@ -12,6 +12,7 @@ mod answer;
 mod body;
 mod connection;
 mod credentials;
+mod echo;
 mod error;
 mod exchange;
 mod executor;
@@ -66,11 +67,13 @@ use crate::identity::{ClientIndex, Peer};
 use crate::metrics::{Error as MetricsError, Metrics as Registry};
 use crate::policy::Permit;
 use crate::route::{NotAdmitted, Route, RouteToken, Table};
+use crate::secret::Needles;
 use crate::token::Placement;
 use crate::usage::{self, Observer, UsageGuard};
 use body::{Relay, RequestBody, ResponseBody, Trailers};
+use echo::Scrubber;
 use error::{Context, RefusedTotal, RequestIds};
-use exchange::Outgoing;
+use exchange::{Answered, Outgoing};
 use links::Base;
 use pool::{Lease, Pool};
 use watch::Late;
@@ -184,6 +187,9 @@ struct Answer<'t> {
     response: Response<Incoming>,
     lease: Lease,
     route: &'t Route,
+    /// What recognises the token that was sent.
+    needles: Option<Arc<Needles>>,
+    scrubber: Option<Scrubber>,
     /// Whether the client takes trailers.
     trailers: bool,
 }
@@ -218,9 +224,9 @@ impl Proxy {
         let mut place = None;
         let asked = Asked { caller, head: &head, headers: parts.headers, body };
         match self.forward(asked, &table.0, &mut usage, &mut place).await {
-            Ok(Answer { response, lease, route, trailers }) => response.map(|body| {
-                let trailers = trailers.then(|| Trailers::of(route));
-                ResponseBody::Relayed(Relay::new(body, lease, usage, route.timeouts.idle, trailers))
+            Ok(Answer { response, lease, route, needles, scrubber, trailers }) => response.map(|body| {
+                let trailers = trailers.then(|| Trailers::of(route, needles));
+                ResponseBody::Relayed(Relay::new(body, lease, usage, route.timeouts.idle, scrubber, trailers))
             }),
             Err(refusal) => self.refuse(refusal, usage, place, head.version, grpc),
         }
@@ -258,6 +264,9 @@ impl Proxy {
         if shadow || in_places {
             usage.shadow_credential();
         }
+        if route.scrub {
+            echo::ask_plainly(&mut headers);
+        }
         head::join_cookies(&mut headers);
         usage.traced(trace::carry_on(&mut headers).as_str());
         self.shared.via.sign(&mut headers, head.version);
@@ -271,17 +280,21 @@ impl Proxy {
             self.await_token(token, table, usage).await?;
         }
         let outgoing = Outgoing { request, path_and_query, permit, route, cell, table, takes_trailers };
-        let (mut response, lease) = self.exchange(outgoing, usage).await?;
+        let Answered { mut response, lease, needles } = self.exchange(outgoing, usage).await?;
         usage.answered(response.status());
         let received = response.version();
         rebuild_response(response.headers_mut(), guarded);
         credentials::clear_answer(response.headers_mut(), placement);
+        let scrubber = match &needles {
+            Some(needles) => echo::scrub(&mut response, needles, route.scrub, usage)?,
+            None => None,
+        };
         if let Some(base) = base {
             base.turn_back(route, response.headers_mut());
         }
         self.shared.via.sign(response.headers_mut(), received);
         *response.version_mut() = Version::HTTP_11;
-        Ok(Answer { response, lease, route, trailers: takes_trailers })
+        Ok(Answer { response, lease, route, needles, scrubber, trailers: takes_trailers })
     }
 
     /// Sees to it that the route's token is there before anything is dialled.

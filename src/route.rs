@@ -37,6 +37,8 @@ pub struct Settings {
     pub rate: Option<Rate>,
     pub limits: Limits,
     pub timeouts: Timeouts,
+    /// Whether the token is looked for in the bodies of answers, too.
+    pub scrub: bool,
     pub tls: tls::Settings,
 }
 
@@ -107,6 +109,8 @@ pub struct Route {
     pub token: Option<RouteToken>,
     pub timeouts: Timeouts,
     pub limits: Limits,
+    /// Whether the token is looked for in the bodies of answers, too.
+    pub scrub: bool,
     rules: Rules,
     mode: Mode,
     clients: Option<Vec<ClientIndex>>,
@@ -326,6 +330,7 @@ fn build(settings: &Settings, ingredients: &Ingredients<'_>) -> Result<Route, Ta
         token,
         timeouts: settings.timeouts,
         limits: settings.limits,
+        scrub: settings.scrub,
         rules: settings.rules.clone(),
         mode: settings.mode,
         clients,

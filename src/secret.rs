@@ -6,6 +6,8 @@
 //! Copies that other libraries make (in hyper's and rustls's write buffers) are not wiped: they live as long as the
 //! connection's buffers do.
 
+mod needles;
+
 use std::fmt;
 use std::fs::OpenOptions;
 use std::io::Read as _;
@@ -21,6 +23,8 @@ use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, percent_encode};
 use rustix::fs::OFlags;
 use serde::{Serialize, Serializer};
 use zeroize::Zeroizing;
+
+pub use needles::Needles;
 
 /// The largest secret that is read from a file or a variable, in bytes.
 const MAX_BYTES: u64 = 64 * 1024;
@@ -108,6 +112,11 @@ impl Secret {
             return Err(NotCookie);
         }
         self.header_value(&format!("{name}="), "").map_err(|_| NotCookie)
+    }
+
+    /// Recognises this secret in what somebody sends back.
+    pub fn make_needles(&self) -> Needles {
+        Needles::of(self)
     }
 
     /// The claims of a JWT, unverified: what the token says of itself, never a reason to trust it.

@@ -40,6 +40,7 @@ pub struct Metrics {
     shadow: IntCounterVec,
     observed: IntCounterVec,
     upstream_errors: IntCounterVec,
+    echoes: IntCounterVec,
     uses: IntCounterVec,
     last_used: IntGaugeVec,
     token_bytes: IntCounterVec,
@@ -86,6 +87,11 @@ impl Metrics {
                 "Answers that were not well-formed, or whose connection broke before they were whole.",
                 &["route"],
             )?,
+            echoes: registry.counters(
+                "credential_echoes_total",
+                "Answers that carried the token back; it was taken out.",
+                &["route"],
+            )?,
             uses: registry.counters(
                 "token_uses_total",
                 "Requests that a token was attached to, by outcome.",
@@ -119,6 +125,7 @@ impl Metrics {
             body_bytes: ["request", "response"].map(|way| self.body_bytes.with_label_values(&[name, way])),
             shadow: self.shadow.with_label_values(&[name, client.as_str()]),
             upstream_errors: self.upstream_errors.with_label_values(&[name]),
+            echoes: self.echoes.with_label_values(&[name]),
             requests: std::array::from_fn(|_| OnceLock::new()),
             observed: std::array::from_fn(|_| OnceLock::new()),
             running: AtomicU32::new(0),
@@ -152,6 +159,7 @@ pub struct Cell {
     body_bytes: [IntCounter; 2],
     shadow: IntCounter,
     upstream_errors: IntCounter,
+    echoes: IntCounter,
     requests: [OnceLock<IntCounter>; METHODS.len() * CLASSES.len()],
     observed: [OnceLock<IntCounter>; OBSERVED.len()],
     /// Requests under way, where there is a limit to them.
@@ -287,6 +295,8 @@ pub struct UsageGuard {
     /// The trace, kept for the access log only.
     trace: Option<Box<str>>,
     upload: Rc<Upload>,
+    /// The answer carried the token back.
+    echoed: bool,
     downloaded: u64,
     complete: bool,
 }
@@ -308,6 +318,7 @@ impl UsageGuard {
             path: None,
             trace: None,
             upload: Rc::default(),
+            echoed: false,
             downloaded: 0,
             complete: false,
         }
@@ -366,6 +377,20 @@ impl UsageGuard {
     pub fn upstream_erred(&self) {
         if let Some(cell) = &self.cell {
             cell.upstream_errors.inc();
+        }
+    }
+
+    /// The answer carried the token back.
+    pub fn echoed(&mut self) {
+        if std::mem::replace(&mut self.echoed, true) {
+            return;
+        }
+        let Some(cell) = &self.cell else { return };
+        cell.echoes.inc();
+        let so_far = cell.echoes.get();
+        // Often enough to be noticed, too seldom to fill the log.
+        if so_far.is_power_of_two() {
+            tracing::warn!(route = %cell.route, so_far, "an upstream sent the token back: it was taken out of the answer");
         }
     }
 
@@ -432,6 +457,7 @@ impl UsageGuard {
             duration_ms = elapsed.as_micros() as f64 / 1e3,
             complete = self.complete,
             trace = self.trace.as_deref().unwrap_or(""),
+            echoed = self.echoed,
             "request"
         );
     }

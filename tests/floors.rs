@@ -66,6 +66,8 @@ const OUTLETS: &[(&str, &[&str])] = &[
     ("basic_value", &["src/token/placement.rs"]),
     ("query_pair", &["src/token/placement.rs"]),
     ("cookie_pair", &["src/token/placement.rs"]),
+    // What recognises a generation in an answer; it never tells the text.
+    ("make_needles", &["src/token/supervisor.rs"]),
     // What a generation says of its own life.
     ("jwt_claims", &["src/token/source/lifetime.rs"]),
 ];

@@ -57,6 +57,10 @@ pub fn read(mut section: Section<'_>, context: &Context<'_>) -> Route {
         section.refuse("intercept", message, "point the app at the route's base URL instead");
     }
     let limits = limits(section.table("limits", "`limits`"));
+    let scrub = section.boolean("scrub").unwrap_or(false);
+    if scrub && token.is_none() {
+        section.refuse("scrub", format!("{label} has no token to look for"), "remove the key, or name a `token`");
+    }
     let timeouts = timeouts(section.table("timeouts", "`timeouts`"));
     let tls = tls::read(section.table("tls", "`tls`"), upstream.as_ref(), context);
     section.finish();
@@ -71,6 +75,7 @@ pub fn read(mut section: Section<'_>, context: &Context<'_>) -> Route {
             rate,
             limits,
             timeouts,
+            scrub,
             tls,
         })
     };

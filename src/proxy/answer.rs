@@ -54,6 +54,8 @@ pub enum Fault {
     ContentLength,
     #[error("it has a length, and a status that has no body")]
     LengthOfNothing,
+    #[error("its body is coded although that was not asked for, and the route wants it searched")]
+    Coded,
 }
 
 impl Fault {

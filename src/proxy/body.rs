@@ -9,6 +9,7 @@ use std::future::Future;
 use std::io;
 use std::pin::Pin;
 use std::rc::Rc;
+use std::sync::Arc;
 use std::task::{Context, Poll};
 use std::time::Duration;
 
@@ -19,9 +20,11 @@ use http_body_util::BodyExt as _;
 use hyper::body::Incoming;
 use tokio::time::{Instant, Sleep};
 
+use super::echo::{self, Scrubber};
 use super::headers::rebuild_trailers;
 use super::pool::Lease;
 use crate::route::Route;
+use crate::secret::Needles;
 use crate::usage::{Upload, UploadFailure, UsageGuard};
 
 /// Why a body ended early.
@@ -177,25 +180,39 @@ pub struct Relay {
     lease: Option<Lease>,
     usage: UsageGuard,
     idle: IdleTimer,
+    /// Where the token is to be taken out.
+    scrubber: Option<Box<Scrubber>>,
     /// `None`: the client takes none.
     trailers: Option<Trailers>,
+    /// Trailers that have come, and stand behind what was held back.
+    late: Option<Box<Frame<Bytes>>>,
 }
 
 /// What becomes of an answer's trailers.
 pub struct Trailers {
     /// The header that the token went into.
     placement: Option<HeaderName>,
+    needles: Option<Arc<Needles>>,
 }
 
 impl Trailers {
-    pub fn of(route: &Route) -> Self {
-        Self { placement: route.token.as_ref().map(|token| token.placement.guarded_header().clone()) }
+    pub fn of(route: &Route, needles: Option<Arc<Needles>>) -> Self {
+        let placement = route.token.as_ref().map(|token| token.placement.guarded_header().clone());
+        Self { placement, needles }
     }
 }
 
 impl Relay {
-    pub fn new(inner: Incoming, lease: Lease, usage: UsageGuard, idle: Duration, trailers: Option<Trailers>) -> Self {
-        let mut relay = Self { inner, lease: Some(lease), usage, idle: IdleTimer::new(idle), trailers };
+    pub fn new(
+        inner: Incoming,
+        lease: Lease,
+        usage: UsageGuard,
+        idle: Duration,
+        scrubber: Option<Scrubber>,
+        trailers: Option<Trailers>,
+    ) -> Self {
+        let (idle, scrubber) = (IdleTimer::new(idle), scrubber.map(Box::new));
+        let mut relay = Self { inner, lease: Some(lease), usage, idle, scrubber, trailers, late: None };
         if relay.inner.is_end_stream() {
             relay.finish();
         }
@@ -216,39 +233,77 @@ impl Relay {
 
     /// Trailers go on to a client that takes them, without what has no place in them.
     fn pass_trailers(&mut self, frame: Frame<Bytes>) -> Option<Frame<Bytes>> {
-        let Trailers { placement } = self.trailers.as_ref()?;
+        let Trailers { placement, needles } = self.trailers.as_ref()?;
         let mut trailers = frame.into_trailers().ok()?;
         rebuild_trailers(&mut trailers, placement.as_ref());
+        if needles.as_ref().is_some_and(|needles| echo::redact(&mut trailers, needles)) {
+            self.usage.echoed();
+        }
         Some(Frame::trailers(trailers))
     }
 
     fn poll(&mut self, context: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, BodyError>>> {
-        match Pin::new(&mut self.inner).poll_frame(context) {
-            Poll::Ready(Some(Ok(frame))) => {
-                self.idle.progress();
-                let data = match frame.into_data() {
-                    Ok(data) => data,
-                    Err(frame) => {
-                        self.finish();
-                        return Poll::Ready(self.pass_trailers(frame).map(Ok));
-                    }
-                };
-                self.usage.downloaded(data.len());
-                if self.inner.is_end_stream() {
-                    self.finish();
-                }
-                Poll::Ready(Some(Ok(Frame::data(data))))
-            }
-            Poll::Ready(Some(Err(error))) => {
-                self.usage.upstream_erred();
-                Poll::Ready(Some(Err(error.into())))
-            }
-            Poll::Ready(None) => {
-                self.finish();
-                Poll::Ready(None)
-            }
-            Poll::Pending => self.idle.poll(context).map(|()| Some(Err(BodyError::Idle))),
+        if let Some(trailers) = self.late.take() {
+            return Poll::Ready(Some(Ok(*trailers)));
         }
+        loop {
+            return match Pin::new(&mut self.inner).poll_frame(context) {
+                Poll::Ready(Some(Ok(frame))) => {
+                    self.idle.progress();
+                    let data = match frame.into_data() {
+                        Ok(data) => data,
+                        Err(frame) => {
+                            let trailers = self.pass_trailers(frame);
+                            return Poll::Ready(self.end(trailers).map(Ok));
+                        }
+                    };
+                    let is_last = self.inner.is_end_stream();
+                    let data = self.scrub(data, is_last);
+                    if is_last {
+                        self.finish();
+                    } else if data.is_empty() {
+                        // All of it is held back: what follows tells what it is.
+                        continue;
+                    }
+                    self.usage.downloaded(data.len());
+                    Poll::Ready(Some(Ok(Frame::data(data))))
+                }
+                Poll::Ready(Some(Err(error))) => {
+                    self.usage.upstream_erred();
+                    Poll::Ready(Some(Err(error.into())))
+                }
+                Poll::Ready(None) => Poll::Ready(self.end(None).map(Ok)),
+                Poll::Pending => self.idle.poll(context).map(|()| Some(Err(BodyError::Idle))),
+            };
+        }
+    }
+
+    /// Takes the token out of the next bytes.
+    fn scrub(&mut self, data: Bytes, is_last: bool) -> Bytes {
+        let Some(scrubber) = &mut self.scrubber else { return data };
+        let mut clean = scrubber.pass(data);
+        if is_last && scrubber.held() > 0 {
+            clean = [clean, scrubber.rest()].concat().into();
+        }
+        if scrubber.has_found() {
+            self.usage.echoed();
+        }
+        clean
+    }
+
+    /// The body has ended: what was held back goes before its trailers.
+    fn end(&mut self, trailers: Option<Frame<Bytes>>) -> Option<Frame<Bytes>> {
+        self.finish();
+        let Some(scrubber) = self.scrubber.as_mut().filter(|scrubber| scrubber.held() > 0) else { return trailers };
+        let rest = scrubber.rest();
+        self.usage.downloaded(rest.len());
+        self.late = trailers.map(Box::new);
+        Some(Frame::data(rest))
+    }
+
+    fn is_end_stream(&self) -> bool {
+        let is_held = self.late.is_some() || self.scrubber.as_ref().is_some_and(|scrubber| scrubber.held() > 0);
+        self.inner.is_end_stream() && !is_held
     }
 }
 
@@ -269,7 +324,7 @@ impl Body for ResponseBody {
     fn is_end_stream(&self) -> bool {
         match self {
             Self::Own { text, .. } => text.is_none(),
-            Self::Relayed(relay) => relay.inner.is_end_stream(),
+            Self::Relayed(relay) => relay.is_end_stream(),
         }
     }
 

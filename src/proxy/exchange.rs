@@ -23,6 +23,7 @@ use super::{Proxy, inject};
 use crate::dial::Dialer;
 use crate::policy::Permit;
 use crate::route::{Route, Table, Upstream};
+use crate::secret::Needles;
 use crate::tls;
 use crate::usage::{self, UsageGuard};
 
@@ -41,21 +42,25 @@ pub struct Outgoing<'a> {
     pub takes_trailers: bool,
 }
 
+/// What the upstream answered, and what recognises the token that was sent.
+pub struct Answered {
+    pub response: Response<Incoming>,
+    pub lease: Lease,
+    pub needles: Option<Arc<Needles>>,
+}
+
 impl Proxy {
     /// Sends the request and waits for the head of its answer.
     ///
     /// # Errors
     /// When there is no connection, no token or no answer.
-    pub(super) async fn exchange(
-        &self,
-        outgoing: Outgoing<'_>,
-        usage: &mut UsageGuard,
-    ) -> Result<(Response<Incoming>, Lease), Refusal> {
+    pub(super) async fn exchange(&self, outgoing: Outgoing<'_>, usage: &mut UsageGuard) -> Result<Answered, Refusal> {
         let Outgoing { mut request, path_and_query, permit, route, cell, table, takes_trailers } = outgoing;
         let (dialer, acquire_timeout) = (&*table.dialer, table.acquire_timeout);
         let mut may_repeat = true;
         let mut refusal = Refusal::UpstreamProtocol;
         for _ in 0..ATTEMPTS {
+            let mut needles = None;
             let mut lease = self.connection(route, cell, dialer, usage).await?;
             address(&mut request, &lease, &route.upstream, &path_and_query, takes_trailers)?;
             if let Some(token) = &route.token {
@@ -68,6 +73,7 @@ impl Proxy {
                 };
                 inject::attach(&mut request, &permit, &route.upstream, &lease, &token.placement, &usable)?;
                 usage.attached(usable.generation().number, now);
+                needles = Some(usable.generation().needles.clone());
             }
             let spare = if may_repeat { Spare::of(&request, &lease) } else { None };
             usage.waits();
@@ -79,7 +85,7 @@ impl Proxy {
                 }
                 Ok(mut response) => {
                     answer::judge(&mut response, lease.is_http2())?;
-                    return Ok((response, lease));
+                    return Ok(Answered { response, lease, needles });
                 }
                 Err(SendError::NotSent(unsent, alert)) => {
                     request = *unsent;

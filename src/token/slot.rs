@@ -15,7 +15,7 @@ use http::HeaderValue;
 use tokio::sync::{Notify, watch};
 
 use crate::clock::{Clock, Moment};
-use crate::secret::Fingerprint;
+use crate::secret::{Fingerprint, Needles};
 pub(super) use verdict::Verdict;
 
 /// One issued value of a token.
@@ -24,6 +24,8 @@ pub struct Generation {
     /// The value as its placement wants it, made once; wiped when the last request that carries it lets go.
     pub value: HeaderValue,
     pub fingerprint: Fingerprint,
+    /// Recognises it in answers; wiped when the last answer to a request that carried it has passed.
+    pub needles: Arc<Needles>,
     pub issued: Moment,
     pub expires: Moment,
     pub usable_until: Moment,
@@ -287,6 +289,7 @@ mod tests {
             number,
             value: secret.header_value("Bearer ", "").expect("visible ASCII"),
             fingerprint: Fingerprinter::new(&[0; 32]).of(&secret),
+            needles: Arc::new(secret.make_needles()),
             issued,
             expires,
             usable_until: expires,

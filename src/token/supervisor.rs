@@ -251,6 +251,7 @@ impl Supervisor {
             number,
             value,
             fingerprint,
+            needles: Arc::new(issued.secret.make_needles()),
             issued: live.issued,
             expires: live.expires,
             usable_until: live.usable_until,

@@ -1,9 +1,9 @@
 //! Secrets of every kind go through the app, which logs at its most talkative; then all that it says and keeps is searched.
 
 use base64::Engine as _;
-use base64::engine::general_purpose::{STANDARD_NO_PAD, URL_SAFE_NO_PAD};
+use base64::engine::general_purpose::{STANDARD, STANDARD_NO_PAD, URL_SAFE_NO_PAD};
 
-use crate::support::body::hex;
+use crate::support::body::{Payload, hex};
 use crate::support::issuer::Reply;
 use crate::support::{Issuer, Scene, Setup, Upstream, log, upstream};
 
@@ -38,6 +38,45 @@ fn found(place: &str, text: &str) -> Vec<String> {
     let secrets = TOKENS.iter().chain(&OWN).chain([&CLIENT_SECRET, &NEXT_CLIENT_SECRET]);
     let hits = secrets.flat_map(|secret| forms(secret)).filter(|form| text.contains(form.as_str()));
     hits.map(|form| format!("{form} in {place}")).collect()
+}
+
+/// The forms in which a careless upstream sends a token back.
+fn echoed(token: &str) -> String {
+    let percent: String = token.bytes().map(|byte| format!("%{byte:02X}")).collect();
+    let base64 = ["", "a", "ab"].map(|before| STANDARD.encode(format!("{before}{token}:x")));
+    [token.to_owned(), hex(token.as_bytes()), percent, base64.join(" ")].join(" ")
+}
+
+/// An answer that carries the token of its request wherever it can.
+fn echo(seen: &upstream::Seen) -> upstream::Reply {
+    let sent = seen.header("authorization").expect("a token");
+    let echo = echoed(sent.strip_prefix("Bearer ").expect("a bearer token"));
+    let known = Payload::of(format!("{{\"authorization\": \"{echo}\"}}\n"));
+    let told = Payload::chunked(format!("{{\"authorization\": \"{echo}\"}}\n"));
+    let reply = upstream::Reply::new(200).header("x-echo", &echo).header("authorization", sent);
+    let reply = reply.header("location", &format!("/x?t={sent}")).header("set-cookie", &format!("t={echo}"));
+    reply.body(if seen.target == "/known" { known } else { told })
+}
+
+/// An upstream that sends the token back wherever it can, on a route that looks into bodies and on one that does not.
+async fn hear_echoes(scene: &Scene, upstreams: [&Upstream; 2]) -> Vec<String> {
+    let mut said = Vec::new();
+    upstreams.iter().for_each(|upstream| upstream.answers(echo));
+    for (path, body_too) in [("/api/x", false), ("/scrubbed/known", true), ("/scrubbed/told", true)] {
+        let answer = scene.exchange(format!("POST {path} HTTP/1.1\r\nHost: localhost\r\n\r\n")).await;
+        assert_eq!(answer.status, 200);
+        assert!(answer.header("x-echo").is_some_and(|echo| echo.contains("[redacted]")));
+        assert_eq!(found("a body", answer.text()).is_empty(), body_too, "{path}: {}", answer.text());
+        said.push(answer.head.clone());
+    }
+    upstreams[1].answers(|seen| {
+        upstream::Reply::ok(seen.header("authorization").expect("a token").to_owned())
+            .header("content-encoding", "gzip")
+    });
+    let answer = scene.exchange("POST /scrubbed/x HTTP/1.1\r\nHost: localhost\r\n\r\n").await;
+    assert_eq!(answer.status, 502);
+    said.push(format!("{}{}", answer.head, answer.text()));
+    said
 }
 
 /// Every request and answer that leaves a word somewhere.
@@ -89,6 +128,12 @@ async fn live(scene: &Scene, issuer: &Issuer, upstream: &Upstream, setup: &Setup
         .answers(|seen| upstream::Reply::new(500).header("authorization", seen.header("authorization").unwrap_or("")));
     let answer = scene.exchange(&good).await;
     said.push(format!("{}{}", answer.head, answer.text()));
+    said
+}
+
+/// All that the telemetry listener says.
+async fn ask(scene: &Scene) -> Vec<String> {
+    let mut said = Vec::new();
     for path in ["/metrics", "/readyz?verbose", "/startupz?verbose", "/.well-known/jwks.json", "/none"] {
         said.push(scene.ask(path).await.text().to_owned());
     }
@@ -97,14 +142,18 @@ async fn live(scene: &Scene, issuer: &Issuer, upstream: &Upstream, setup: &Setup
 
 #[tokio::test]
 async fn no_secret_is_said_or_kept_in_any_form() {
-    let (issuer, upstream) = (Issuer::start().await, Upstream::http1().await);
+    let (issuer, upstream, scrubbed) = (Issuer::start().await, Upstream::http1().await, Upstream::http2().await);
     issuer.next(Reply::token(TOKENS[0], 3600));
     let route = "token = \"api\"\nallow = [\"POST /x\"]";
     let setup = Setup::new().token("api", &issuer, "").route("api", &upstream, route);
+    let setup = setup.route("scrubbed", &scrubbed, "token = \"api\"\nscrub = true");
     let folder = std::sync::Arc::new(tempfile::TempDir::new().expect("a folder"));
     std::fs::write(folder.path().join("client-secret"), CLIENT_SECRET).expect("written");
     let scene = Scene::start_in(folder.clone(), &setup).await;
-    let said = live(&scene, &issuer, &upstream, &setup).await;
+    let mut said = live(&scene, &issuer, &upstream, &setup).await;
+    said.extend(hear_echoes(&scene, [&upstream, &scrubbed]).await);
+    said.extend(ask(&scene).await);
+    said.push(format!("{:?}", setup.config(scene.folder())));
     scene.finish().await;
 
     let mut hits: Vec<String> = said.iter().flat_map(|text| found("an answer", text)).collect();

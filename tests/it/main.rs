@@ -9,6 +9,7 @@ mod cold;
 mod credentials;
 mod destinations;
 mod drain;
+mod echoes;
 mod grants;
 mod hostile_upstreams;
 mod limits;
