@@ -15,7 +15,8 @@ main() {
     for set in "$@"; do
         case $set in
         test)
-            commands curl:curl groff:groff-base nginx:nginx setpriv:util-linux systemd-analyze:systemd systemd-socket-activate:systemd
+            commands curl:curl groff:groff-base nginx:nginx setpriv:util-linux squid:squid systemd-analyze:systemd \
+                systemd-socket-activate:systemd
             node_packages
             python_packages
             ;;
@@ -81,7 +82,7 @@ install_quietly() {
     fi
     DEBIAN_FRONTEND=noninteractive apt-get install -yq --no-install-recommends "$@" </dev/null || return
     local service
-    for service in nginx haproxy; do
+    for service in nginx haproxy squid; do
         if [[ " $* " == *" $service "* ]] && found systemctl; then
             systemctl disable --quiet $service 2>/dev/null || true
         fi

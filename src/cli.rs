@@ -280,7 +280,7 @@ fn check_built(path: &Path, config: &Config, json: bool) -> ExitCode {
     ExitCode::SUCCESS
 }
 
-/// Builds each source and upstream as `run` would, and lets go of them.
+/// Builds each source and upstream as `run` would, but for secrets, and lets go of them.
 fn build(config: &Config) -> Vec<String> {
     let clock: Arc<dyn Clock> = Arc::new(SystemClock);
     let fetcher = Arc::new(Fetcher::new(Arc::new(Dialer::new(config.destinations.clone(), Vec::new()))));
@@ -289,7 +289,7 @@ fn build(config: &Config) -> Vec<String> {
         built.err().map(|error| format!("token {}: {error}", token.name))
     });
     let routes = config.routes.iter().filter_map(|route| {
-        let built = Upstream::new(&route.upstream, &route.tls);
+        let built = Upstream::new(&route.upstream, &route.tls.without_identity());
         built.err().map(|error| format!("route {}: {error}", route.name))
     });
     tokens.chain(routes).collect()

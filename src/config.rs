@@ -25,6 +25,7 @@ mod source;
 mod survey;
 mod tls;
 mod token;
+mod upstream_proxy;
 mod value;
 mod variables;
 
@@ -39,7 +40,7 @@ use crate::authority::{Endpoint, Host, Scheme};
 use crate::name::ClientName;
 use crate::{audit, dial, identity, telemetry};
 
-pub use environment::Environment;
+pub use environment::{Environment, ProxyVariable};
 pub use load::{LoadError, NotFound, Text, find, place_of_rule};
 pub use problem::{Problem, Problems, Severity};
 pub use survey::{Remote, Survey, survey};
@@ -53,6 +54,8 @@ use reader::Section;
 pub struct Config {
     pub proxy: crate::proxy::Settings,
     pub destinations: dial::Destinations,
+    /// Through which upstreams and issuers are reached, if not directly.
+    pub upstream_proxy: Option<dial::tunnel::Settings>,
     pub telemetry: telemetry::Settings,
     /// Where metrics and health are served.
     pub scrape: SocketAddr,
@@ -151,6 +154,7 @@ fn sections<'a>(
     Some(Config {
         proxy: proxy.settings,
         destinations: context.destinations.clone(),
+        upstream_proxy: proxy.upstream_proxy,
         telemetry,
         scrape: scrape.into_inner(),
         state_dir,

@@ -2,6 +2,7 @@
 //!
 //! ```text
 //! authority → resolve once → judge every answer → TCP, the judged addresses raced → TLS, verified → Connection
+//!     └──── or: the proxy's authority, likewise ─▶ CONNECT ─▶ a tunnel ────────────┘
 //! ```
 //!
 //! Invariant: what is dialled was judged, and is not resolved again in between; and one bad address among the answers
@@ -11,6 +12,7 @@
 pub mod address;
 mod race;
 pub mod stream;
+pub mod tunnel;
 
 use std::fmt;
 use std::io;
@@ -18,15 +20,19 @@ use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 use std::time::Duration;
 
-use arc_swap::ArcSwap;
+use arc_swap::{ArcSwap, ArcSwapOption};
 use rustls::ClientConfig;
 use rustls_pki_types::ServerName;
+use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::TcpStream;
 use tokio::time::{Instant, timeout_at};
 use tokio_rustls::TlsConnector;
+use tokio_rustls::client::TlsStream;
 
 pub use self::address::{Destinations, Kind, Prohibited};
 pub use self::stream::Stream;
+pub use self::tunnel::Tunnel;
+use self::tunnel::TunnelError;
 use crate::authority::{Authority, Host};
 use crate::text::printable;
 use crate::tls::{self, Security};
@@ -34,6 +40,7 @@ use crate::tls::{self, Security};
 /// Connects. It keeps no connection and belongs to no runtime: one serves all threads.
 pub struct Dialer {
     destinations: ArcSwap<Destinations>,
+    tunnel: ArcSwapOption<Tunnel>,
     own: Vec<SocketAddr>,
     resolver: Resolver,
 }
@@ -77,6 +84,14 @@ pub enum DialError {
     Connect(SocketAddr, io::Error),
     #[error("no answer in time: {0}")]
     Timeout(Stage),
+    #[error("{0} is the name of a metadata service, which can never be allowed")]
+    Metadata(Host),
+    /// The proxy on the way cannot be reached.
+    #[error("through the proxy {proxy}: {error}")]
+    Proxy { proxy: Authority, error: Box<DialError> },
+    /// The proxy on the way was reached, and opens no tunnel.
+    #[error("through the proxy {proxy}: {error}")]
+    Tunnel { proxy: Authority, error: TunnelError },
     #[error("the TLS handshake with {authority} failed: {detail}")]
     Tls { kind: TlsKind, authority: Authority, detail: String },
 }
@@ -86,6 +101,7 @@ pub enum DialError {
 pub enum Stage {
     Resolve,
     Connect,
+    Tunnel,
     Handshake,
 }
 
@@ -116,12 +132,18 @@ impl Resolver {
 impl Dialer {
     /// `own` are the addresses of our own listeners, which are never dialled.
     pub fn new(destinations: Destinations, own: Vec<SocketAddr>) -> Self {
-        Self { destinations: ArcSwap::from_pointee(destinations), own, resolver: Resolver::System }
+        let destinations = ArcSwap::from_pointee(destinations);
+        Self { destinations, tunnel: ArcSwapOption::empty(), own, resolver: Resolver::System }
     }
 
     /// From now on other destinations are allowed; connections that are there already are not this one's to close.
     pub fn allow(&self, destinations: Destinations) {
         self.destinations.store(Arc::new(destinations));
+    }
+
+    /// From now on what is under TLS, and not excepted, goes through a proxy, or nothing does. Tells what was before.
+    pub fn through(&self, tunnel: Option<Arc<Tunnel>>) -> Option<Arc<Tunnel>> {
+        self.tunnel.swap(tunnel)
     }
 
     /// Names are resolved by `resolver` instead of the system; its answers are judged all the same.
@@ -147,15 +169,46 @@ impl Dialer {
     pub async fn connect(&self, target: &Target<'_>) -> Result<Connection, DialError> {
         let Target { authority, security, timeout } = *target;
         let deadline = Instant::now() + timeout;
-        let tcp = self.reach(authority, matches!(security, Security::Plain), deadline).await?;
         let (io, protocol) = match security {
-            Security::Plain => (Stream::Plain(tcp), Protocol::Http1),
-            Security::Tls(config) => {
-                let handshake = handshake(tcp, authority, config);
-                timeout_at(deadline, handshake).await.map_err(|_| DialError::Timeout(Stage::Handshake))??
-            }
+            Security::Plain => (Stream::Plain(self.reach(authority, true, deadline).await?), Protocol::Http1),
+            Security::Tls(config) => match self.tunnel.load_full().filter(|tunnel| tunnel.takes(authority)) {
+                None => {
+                    let tcp = self.reach(authority, false, deadline).await?;
+                    let (tls, protocol) = handshake(tcp, authority, config, deadline).await?;
+                    (Stream::Tls(Box::new(tls)), protocol)
+                }
+                Some(tunnel) => {
+                    let io = self.open(&tunnel, authority, deadline).await?;
+                    let (tls, protocol) = handshake(io, authority, config, deadline).await?;
+                    (Stream::Tunnelled(Box::new(tls)), protocol)
+                }
+            },
         };
         Ok(Connection { io, authority: authority.clone(), protocol })
+    }
+
+    /// A tunnel to an authority. An address is judged here; what a name leads to is known to the proxy only.
+    async fn open(&self, tunnel: &Tunnel, authority: &Authority, deadline: Instant) -> Result<Stream, DialError> {
+        match &authority.host {
+            Host::Ip(ip) => self.judge(*ip, authority.port)?,
+            host if tunnel::names_metadata(host) => return Err(DialError::Metadata(host.clone())),
+            Host::Name(_) => {}
+        }
+        let to_proxy = async {
+            let tcp = self.reach(&tunnel.proxy, false, deadline).await?;
+            match &tunnel.security {
+                Security::Plain => Ok(Stream::Plain(tcp)),
+                Security::Tls(config) => {
+                    let (tls, _) = handshake(tcp, &tunnel.proxy, config, deadline).await?;
+                    Ok(Stream::Tls(Box::new(tls)))
+                }
+            }
+        };
+        let unreachable = |error| DialError::Proxy { proxy: tunnel.proxy.clone(), error: Box::new(error) };
+        let io = to_proxy.await.map_err(unreachable)?;
+        let opening = timeout_at(deadline, tunnel.open(io, authority)).await;
+        let opened = opening.map_err(|_| unreachable(DialError::Timeout(Stage::Tunnel)))?;
+        opened.map_err(|error| DialError::Tunnel { proxy: tunnel.proxy.clone(), error })
     }
 
     /// The addresses of an authority, in the order in which to try them: all of them judged.
@@ -203,26 +256,27 @@ async fn open(address: SocketAddr) -> Result<TcpStream, DialError> {
     })
 }
 
-async fn handshake(
-    tcp: TcpStream,
+async fn handshake<I: AsyncRead + AsyncWrite + Unpin>(
+    io: I,
     authority: &Authority,
     config: &Arc<ClientConfig>,
-) -> Result<(Stream, Protocol), DialError> {
+    deadline: Instant,
+) -> Result<(TlsStream<I>, Protocol), DialError> {
     let failed = |kind, detail: String| DialError::Tls { kind, authority: authority.clone(), detail };
     let name = match &authority.host {
         Host::Ip(ip) => ServerName::from(*ip),
         Host::Name(name) => ServerName::try_from(name.to_string())
             .map_err(|_| failed(TlsKind::Certificate, "no certificate can be valid for such a name".to_owned()))?,
     };
-    let tls = TlsConnector::from(config.clone())
-        .connect(name, tcp)
-        .await
+    let shaking = timeout_at(deadline, TlsConnector::from(config.clone()).connect(name, io)).await;
+    let tls = shaking
+        .map_err(|_| DialError::Timeout(Stage::Handshake))?
         .map_err(|error| failed(kind_of(&error), printable(&tls::explain(&error), MAX_DETAIL)))?;
     let protocol = match tls.get_ref().1.alpn_protocol() {
         Some(b"h2") => Protocol::Http2,
         Some(_) | None => Protocol::Http1,
     };
-    Ok((Stream::Tls(Box::new(tls)), protocol))
+    Ok((tls, protocol))
 }
 
 fn kind_of(error: &io::Error) -> TlsKind {
@@ -258,6 +312,7 @@ impl fmt::Display for Stage {
         f.write_str(match self {
             Self::Resolve => "the name was still being resolved",
             Self::Connect => "the connection was still being opened",
+            Self::Tunnel => "the proxy had not opened the tunnel yet",
             Self::Handshake => "the TLS handshake was still going on",
         })
     }

@@ -40,7 +40,7 @@ pub struct Remote {
     endpoint: Endpoint,
     tls: tls::Settings,
     /// As the files of `tls` were when they were read last.
-    security: Mutex<(tls::Content, Security)>,
+    security: Mutex<Option<(tls::Content, Security)>>,
     host: HeaderValue,
     target: Uri,
 }
@@ -92,25 +92,28 @@ pub enum FetchError {
 
 impl Remote {
     /// # Errors
-    /// When the files of `tls` cannot be read, for `https`.
+    /// When the roots for `https` cannot be read. Secrets are read when they are used.
     pub fn new(endpoint: Endpoint, tls: &tls::Settings) -> Result<Self, RemoteError> {
         let host = endpoint.authority.to_header(endpoint.scheme);
         let (Ok(host), Ok(target)) = (HeaderValue::from_str(&host), Uri::try_from(&endpoint.path)) else {
             return Err(RemoteError::NotRequestable(endpoint));
         };
-        let content = tls.content();
-        let security = Security::new(endpoint.scheme, tls, ALPN)?;
-        Ok(Self { endpoint, tls: tls.clone(), security: Mutex::new((content, security)), host, target })
+        Security::new(endpoint.scheme, &tls.without_identity(), ALPN)?;
+        Ok(Self { endpoint, tls: tls.clone(), security: Mutex::default(), host, target })
     }
 
     /// Files that were replaced are read anew, as a secret is: roots and certificates have short lives too.
     fn security(&self) -> Result<Security, tls::Error> {
         let content = self.tls.content();
         let mut last = self.security.lock().unwrap_or_else(PoisonError::into_inner);
-        if last.0 != content {
-            *last = (content, Security::new(self.endpoint.scheme, &self.tls, ALPN)?);
+        match &*last {
+            Some((same, security)) if *same == content => Ok(security.clone()),
+            _ => {
+                let security = Security::new(self.endpoint.scheme, &self.tls, ALPN)?;
+                *last = Some((content, security.clone()));
+                Ok(security)
+            }
         }
-        Ok(last.1.clone())
     }
 
     pub fn endpoint(&self) -> &Endpoint {

@@ -37,7 +37,7 @@ impl Secret {
         Self(Zeroizing::new(bytes.into()))
     }
 
-    /// The text for an issuer's eyes: a form field, a Basic credential, a key to sign with.
+    /// The text for the eyes of an issuer, or of a proxy on the way: a form field, a Basic credential, a key to sign with.
     ///
     /// # Errors
     /// When the secret is not UTF-8.

@@ -112,6 +112,11 @@ impl Settings {
         Content(content)
     }
 
+    /// The same, without what we prove ourselves with: enough to see whether the rest can be used.
+    pub fn without_identity(&self) -> Self {
+        Self { identity: None, ..self.clone() }
+    }
+
     /// The configuration for connections under these settings. It holds the sessions that can be resumed: keep it, and
     /// make one for each upstream.
     ///

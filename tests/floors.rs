@@ -56,12 +56,20 @@ const FLOORS: &[&str] = &[
 
 /// The functions that let a secret's plain text out of `secret.rs`, and the files that may call them.
 const OUTLETS: &[(&str, &[&str])] = &[
-    // The form or the Basic credential that an issuer asks for.
-    ("expose_to_issuer", &["src/token/source/client_credentials.rs"]),
+    // The form or the Basic credential that an issuer asks for, or a proxy on the way.
+    ("expose_to_issuer", &["src/token/source/client_credentials.rs", "src/dial/tunnel.rs"]),
     // The private key that signs our own tokens, or proves us to a peer under TLS.
     ("expose_to_signer", &["src/token/source/signed_jwt.rs", "src/tls.rs", "src/tls/identity.rs"]),
-    // The header that carries a generation to its upstream, or a Basic credential to its issuer.
-    ("header_value", &["src/token/source.rs", "src/token/source/client_credentials.rs", "src/token/placement.rs"]),
+    // The header that carries a generation to its upstream, or a Basic credential to its issuer or to a proxy on the way.
+    (
+        "header_value",
+        &[
+            "src/token/source.rs",
+            "src/token/source/client_credentials.rs",
+            "src/token/placement.rs",
+            "src/dial/tunnel.rs",
+        ],
+    ),
     // The other forms in which a generation is carried to its upstream.
     ("basic_value", &["src/token/placement.rs"]),
     ("query_pair", &["src/token/placement.rs"]),

@@ -13,7 +13,7 @@ use super::StartError;
 use crate::audit::{Event, OnFailure, Recorder};
 use crate::clock::{Clock, Moment};
 use crate::config::Config;
-use crate::dial::{Destinations, Dialer, Resolver};
+use crate::dial::{Destinations, Dialer, Resolver, Tunnel, tunnel};
 use crate::fetch::Fetcher;
 use crate::identity::Clients;
 use crate::metrics::Metrics;
@@ -61,6 +61,7 @@ type Tokens = BTreeMap<TokenName, Arc<Token>>;
 struct Running {
     fixed: Fixed,
     destinations: Destinations,
+    upstream_proxy: Option<tunnel::Settings>,
 }
 
 /// Tokens whose successors are in force, and the table whose last requests may still carry them.
@@ -103,6 +104,8 @@ pub enum DraftError {
     Source(TokenName, BuildError),
     #[error(transparent)]
     Table(#[from] TableError),
+    #[error("upstream_proxy: {0}")]
+    UpstreamProxy(#[from] tunnel::SetUpError),
 }
 
 /// Why a token was not rotated.
@@ -119,6 +122,7 @@ struct Draft {
     table: Table,
     kept: Tokens,
     prepared: Vec<Prepared>,
+    tunnel: Option<Arc<Tunnel>>,
 }
 
 impl House {
@@ -134,7 +138,8 @@ impl House {
         let dialer = Arc::new(dialer);
         let fetcher = Arc::new(Fetcher::new(dialer.clone()));
         let kitchen = Kitchen { ground: &ground, metrics: &token_metrics, fetcher: &fetcher, dialer: &dialer };
-        let Draft { table, prepared, .. } = kitchen.draft(config, &Tokens::new(), None, false)?;
+        let Draft { table, prepared, tunnel, .. } = kitchen.draft(config, &Tokens::new(), None, false)?;
+        dialer.through(tunnel);
         for prepared in &prepared {
             ground.recorder.record_patiently(requested(prepared.settings())).await?;
         }
@@ -147,6 +152,7 @@ impl House {
             running: tokio::sync::Mutex::new(Running {
                 fixed: Fixed::of(config),
                 destinations: config.destinations.clone(),
+                upstream_proxy: config.upstream_proxy.clone(),
             }),
             tokens: Mutex::new(Arc::new(tokens.collect())),
             leaving: Mutex::default(),
@@ -208,7 +214,7 @@ impl House {
         if let Some(key) = running.fixed.differs(&Fixed::of(config)) {
             return Err(ReloadError::NeedsRestart(key));
         }
-        let same_destinations = running.destinations == config.destinations;
+        let same_way = running.destinations == config.destinations && running.upstream_proxy == config.upstream_proxy;
         let (before, table) = (self.tokens(), self.tables.load_full());
         let kitchen = Kitchen {
             ground: &self.ground,
@@ -216,15 +222,17 @@ impl House {
             fetcher: &self.fetcher,
             dialer: &self.dialer,
         };
-        let draft = kitchen.draft(config, &before, Some(&table), same_destinations)?;
+        let draft = kitchen.draft(config, &before, Some(&table), same_way)?;
         for prepared in &draft.prepared {
             self.ground.recorder.record_patiently(requested(prepared.settings())).await?;
         }
         self.dialer.allow(config.destinations.clone());
+        let way_before = self.dialer.through(draft.tunnel);
         let started: Tokens = begin(draft.prepared, &self.ground.tasks).collect();
         if let Err(error) = self.admit(config, &before, &started).await {
             // None of it: what has begun ends here, and what goes on says again how it stands.
             self.dialer.allow(running.destinations.clone());
+            self.dialer.through(way_before);
             for (name, token) in &started {
                 token.control.step_down().await;
                 match before.get(name) {
@@ -244,6 +252,7 @@ impl House {
         self.tables.store(Arc::new(draft.table));
         *self.lock() = Arc::new(tokens.clone());
         running.destinations = config.destinations.clone();
+        running.upstream_proxy = config.upstream_proxy.clone();
         self.ready();
         self.taken();
         self.part_with(&before, &tokens, &table).await;
@@ -370,7 +379,8 @@ impl Kitchen<'_> {
                 keep_upstreams,
             },
         )?;
-        Ok(Draft { table, kept, prepared })
+        let tunnel = config.upstream_proxy.as_ref().map(Tunnel::new).transpose()?;
+        Ok(Draft { table, kept, prepared, tunnel: tunnel.map(Arc::new) })
     }
 }
 

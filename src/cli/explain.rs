@@ -24,7 +24,7 @@ use crate::metrics::Metrics;
 use crate::name::{ClientName, RouteName, TokenName};
 use crate::policy::rule::Ruling;
 use crate::proxy::{self, Explanation, Head, Refusal};
-use crate::route::{Ingredients, RouteToken, Table};
+use crate::route::{self, Ingredients, RouteToken, Table};
 use crate::token::{self, Absent, SlotReader};
 use crate::usage;
 
@@ -161,6 +161,11 @@ fn is_ours(host: &str, port: Option<u16>) -> bool {
     local && (port.is_none() || Some(named.port) == port)
 }
 
+/// Nothing is sent, so nobody has to be proved anything.
+fn without_secrets(route: &route::Settings) -> route::Settings {
+    route::Settings { tls: route.tls.without_identity(), ..route.clone() }
+}
+
 /// The table that `run` would have, but for its tokens' generations.
 fn table(config: &Config) -> anyhow::Result<Table> {
     let find = |name: &TokenName| {
@@ -178,7 +183,8 @@ fn table(config: &Config) -> anyhow::Result<Table> {
         before: None,
         keep_upstreams: false,
     };
-    Ok(Table::new(&config.routes, ingredients)?)
+    let routes: Vec<_> = config.routes.iter().map(without_secrets).collect();
+    Ok(Table::new(&routes, ingredients)?)
 }
 
 /// The client that is named, or the only one.

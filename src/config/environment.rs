@@ -24,6 +24,10 @@ pub struct Environment {
     pub home: Option<PathBuf>,
     /// `$COUNTERSIGN_SECTION__KEY`, which take the place of scalars of the file.
     pub scalars: BTreeMap<String, String>,
+    /// `$HTTPS_PROXY`, or else `$ALL_PROXY`
+    pub https_proxy: ProxyVariable,
+    /// `$NO_PROXY`
+    pub no_proxy: String,
     /// The user that the proxy runs as.
     pub uid: u32,
     /// How many cores the proxy may use.
@@ -32,10 +36,32 @@ pub struct Environment {
     pub now: Duration,
 }
 
+/// A variable that names a proxy. One with a password in it is not kept.
+#[derive(Clone, PartialEq, Eq, Debug, Default)]
+pub enum ProxyVariable {
+    #[default]
+    Unset,
+    Url(String),
+    HoldsSecret,
+}
+
+impl ProxyVariable {
+    fn of(value: Option<String>) -> Self {
+        match value {
+            None => Self::Unset,
+            Some(value) if value.contains('@') => Self::HoldsSecret,
+            Some(value) => Self::Url(value),
+        }
+    }
+}
+
 impl Environment {
     /// That of this process. A variable that is set to nothing counts as absent.
     pub fn of_this_process(now: Moment) -> Self {
         let variable = |name| std::env::var_os(name).filter(|value| !value.is_empty()).map(PathBuf::from);
+        // Upper case goes first, as with curl.
+        let set = |name: &str| std::env::var(name).ok().filter(|value| !value.is_empty());
+        let either = |name: &str| set(name).or_else(|| set(&name.to_ascii_lowercase()));
         let ours = |name: &str| name.strip_prefix(PREFIX).is_some_and(|key| key.contains(SEPARATOR));
         let text = |value: std::ffi::OsString| value.to_string_lossy().into_owned();
         let all = std::env::vars_os().map(|(name, value)| (text(name), text(value)));
@@ -46,6 +72,8 @@ impl Environment {
             xdg_state_home: variable("XDG_STATE_HOME"),
             xdg_config_home: variable("XDG_CONFIG_HOME"),
             home: variable("HOME"),
+            https_proxy: ProxyVariable::of(either("HTTPS_PROXY").or_else(|| either("ALL_PROXY"))),
+            no_proxy: either("NO_PROXY").unwrap_or_default(),
             uid: rustix::process::geteuid().as_raw(),
             cores: std::thread::available_parallelism().map_or(1, usize::from),
             now: now.wall,
@@ -74,6 +102,14 @@ impl Environment {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_proxy_with_a_password_is_not_kept() {
+        let of = |value: &str| ProxyVariable::of(Some(value.to_owned()));
+        assert_eq!(of("http://user:hunter2@proxy.corp:3128"), ProxyVariable::HoldsSecret);
+        assert_eq!(of("proxy.corp:3128"), ProxyVariable::Url("proxy.corp:3128".to_owned()));
+        assert_eq!(ProxyVariable::of(None), ProxyVariable::Unset);
+    }
 
     #[test]
     fn systemd_says_first_where_state_goes_then_xdg_then_the_home() {

@@ -7,9 +7,9 @@ use std::time::Duration;
 use ipnet::IpNet;
 use toml::Spanned;
 
-use super::Context;
 use super::reader::Section;
-use crate::dial::{Destinations, address};
+use super::{Context, upstream_proxy};
+use crate::dial::{Destinations, address, tunnel};
 use crate::proxy::{Address, Limits, Settings};
 
 /// The longest path of a unix socket (`sun_path` less its end mark).
@@ -24,6 +24,7 @@ pub struct Proxy {
     pub listen: Vec<Spanned<Address>>,
     pub watch: bool,
     pub destinations: Destinations,
+    pub upstream_proxy: Option<tunnel::Settings>,
 }
 
 pub fn read(mut section: Section<'_>, context: &Context<'_>) -> Proxy {
@@ -40,8 +41,9 @@ pub fn read(mut section: Section<'_>, context: &Context<'_>) -> Proxy {
     };
     let watch = section.boolean("watch").unwrap_or(true);
     let destinations = destinations(section.table("destinations", "[proxy.destinations]"));
+    let upstream_proxy = upstream_proxy::read(&mut section, context);
     section.finish();
-    Proxy { settings, listen, watch, destinations }
+    Proxy { settings, listen, watch, destinations, upstream_proxy }
 }
 
 fn limits(mut section: Section<'_>) -> Limits {

@@ -141,6 +141,14 @@ fn every_key_reaches_the_settings() {
     assert_eq!(config.proxy.limits.body_timeout, Duration::from_millis(250));
     assert!(!config.watch);
     assert_eq!(config.destinations.allow.len(), 2);
+    let proxy = config.upstream_proxy.as_ref().expect("a proxy");
+    assert_eq!(
+        (proxy.proxy.to_string(), &*proxy.no_proxy),
+        ("https://proxy.corp:3129/".into(), "corp.example,10.0.0.0/8")
+    );
+    let credentials = proxy.credentials.as_ref().expect("a credential");
+    assert_eq!(credentials.password, Reference::File("/etc/countersign/proxy-password".into()));
+    assert_eq!(proxy.tls.ca.as_deref(), Some(Path::new("/etc/countersign/corp.pem")));
     assert_eq!((config.telemetry.format, config.telemetry.access), (telemetry::Format::Json, false));
     assert_eq!(config.audit.dir, Path::new("/var/log/countersign"));
     assert_eq!((config.clients[1].uid, config.clients[1].gid), (Some(1001), Some(50)));
@@ -207,6 +215,27 @@ fn very_deep_nesting_is_refused_and_does_no_harm() {
     ];
     for text in texts {
         assert!(parse(&text).is_err_and(|problems| problems.has_errors()));
+    }
+}
+
+#[test]
+fn the_proxy_of_the_environment_is_obeyed_only_where_that_is_written() {
+    let written = format!("[proxy]\nupstream_proxy = \"environment\"\n{GOOD}");
+    let read = |text: &str, https_proxy: ProxyVariable| {
+        let environment = Environment { https_proxy, no_proxy: "corp.example".to_owned(), ..environment() };
+        Config::parse(text, "f.toml", Path::new("/etc/countersign"), &environment)
+    };
+    let url = |url: &str| ProxyVariable::Url(url.to_owned());
+    assert_eq!(read(GOOD, url("http://proxy.corp:3128")).expect("good").upstream_proxy, None);
+    for variable in ["http://proxy.corp:3128", "proxy.corp:3128", "HTTP://proxy.corp:3128/"] {
+        let proxy = read(&written, url(variable)).expect("good").upstream_proxy.expect(variable);
+        assert_eq!((proxy.proxy.to_string(), &*proxy.no_proxy), ("http://proxy.corp:3128/".into(), "corp.example"));
+    }
+    let unset = read(&written, ProxyVariable::Unset);
+    let warning = "2:18: warning: neither $HTTPS_PROXY nor $ALL_PROXY is set, so nothing goes through a proxy";
+    assert_eq!(brief(&unset), [warning]);
+    for bad in [ProxyVariable::HoldsSecret, url("socks5://proxy.corp:1080"), url("http://")] {
+        assert!(read(&written, bad.clone()).is_err(), "{bad:?}");
     }
 }
 
@@ -297,6 +326,10 @@ fn a_secret_in_the_file_is_in_no_output() {
         GOOD.replace("[[client]]", &format!("tls = {{ ca = \"{SECRET}\\n\" }}\n[[client]]")),
         GOOD.replace("[[client]]", &format!("tls = {{ cert = \"file:c\", key = \"{SECRET}\" }}\n[[client]]")),
         GOOD.replace("[[client]]", &format!("tls = {{ pin = [\"{SECRET}\"] }}\n[[client]]")),
+        format!("[proxy]\nupstream_proxy = \"http://user:{SECRET}@proxy.corp:3128\"\n{GOOD}"),
+        format!(
+            "[proxy]\nupstream_proxy = {{ url = \"http://proxy\", username = \"a\", password = \"{SECRET}\" }}\n{GOOD}"
+        ),
         GOOD.replace("hosts", &format!("placement = \"sk-{SECRET}-0123456789\"\nhosts")),
         GOOD.replace("hosts", &format!("placement = {{ header = \"a\", template = \"{SECRET}\" }}\nhosts")),
     ];

@@ -13,6 +13,8 @@ use tokio_rustls::client::TlsStream;
 pub enum Stream {
     Plain(TcpStream),
     Tls(Box<TlsStream<TcpStream>>),
+    /// TLS inside of a tunnel that a proxy has opened.
+    Tunnelled(Box<TlsStream<Stream>>),
 }
 
 impl Stream {
@@ -21,6 +23,7 @@ impl Stream {
         match self {
             Self::Plain(tcp) => tcp,
             Self::Tls(tls) => tls.get_ref().0,
+            Self::Tunnelled(tls) => tls.get_ref().0.tcp(),
         }
     }
 }
@@ -30,6 +33,7 @@ impl AsyncRead for Stream {
         match self.get_mut() {
             Self::Plain(tcp) => Pin::new(tcp).poll_read(cx, buffer),
             Self::Tls(tls) => Pin::new(tls).poll_read(cx, buffer),
+            Self::Tunnelled(tls) => Pin::new(tls).poll_read(cx, buffer),
         }
     }
 }
@@ -39,6 +43,7 @@ impl AsyncWrite for Stream {
         match self.get_mut() {
             Self::Plain(tcp) => Pin::new(tcp).poll_write(cx, bytes),
             Self::Tls(tls) => Pin::new(tls).poll_write(cx, bytes),
+            Self::Tunnelled(tls) => Pin::new(tls).poll_write(cx, bytes),
         }
     }
 
@@ -50,6 +55,7 @@ impl AsyncWrite for Stream {
         match self.get_mut() {
             Self::Plain(tcp) => Pin::new(tcp).poll_write_vectored(cx, slices),
             Self::Tls(tls) => Pin::new(tls).poll_write_vectored(cx, slices),
+            Self::Tunnelled(tls) => Pin::new(tls).poll_write_vectored(cx, slices),
         }
     }
 
@@ -57,6 +63,7 @@ impl AsyncWrite for Stream {
         match self {
             Self::Plain(tcp) => tcp.is_write_vectored(),
             Self::Tls(tls) => tls.is_write_vectored(),
+            Self::Tunnelled(tls) => tls.is_write_vectored(),
         }
     }
 
@@ -64,6 +71,7 @@ impl AsyncWrite for Stream {
         match self.get_mut() {
             Self::Plain(tcp) => Pin::new(tcp).poll_flush(cx),
             Self::Tls(tls) => Pin::new(tls).poll_flush(cx),
+            Self::Tunnelled(tls) => Pin::new(tls).poll_flush(cx),
         }
     }
 
@@ -71,6 +79,7 @@ impl AsyncWrite for Stream {
         match self.get_mut() {
             Self::Plain(tcp) => Pin::new(tcp).poll_shutdown(cx),
             Self::Tls(tls) => Pin::new(tls).poll_shutdown(cx),
+            Self::Tunnelled(tls) => Pin::new(tls).poll_shutdown(cx),
         }
     }
 }

@@ -391,7 +391,19 @@ impl From<&DialError> for Refusal {
     fn from(error: &DialError) -> Self {
         let detail = error.to_string();
         match error {
-            DialError::Prohibited(_) => Self::DestinationProhibited(detail),
+            DialError::Prohibited(_) | DialError::Metadata(_) => Self::DestinationProhibited(detail),
+            DialError::Proxy { error, .. } => match **error {
+                DialError::Prohibited(_) | DialError::Metadata(_) => Self::DestinationProhibited(detail),
+                DialError::Timeout(_) => Self::ConnectTimeout(detail),
+                DialError::Clear(_)
+                | DialError::Resolve(..)
+                | DialError::Refused(_)
+                | DialError::Connect(..)
+                | DialError::Proxy { .. }
+                | DialError::Tunnel { .. }
+                | DialError::Tls { .. } => Self::UpstreamConnect(detail),
+            },
+            DialError::Tunnel { .. } => Self::UpstreamConnect(detail),
             DialError::Clear(_) => Self::PlaintextUpstream,
             DialError::Resolve(..) | DialError::Refused(_) | DialError::Connect(..) => Self::UpstreamConnect(detail),
             DialError::Timeout(_) => Self::ConnectTimeout(detail),

@@ -25,5 +25,6 @@ mod shares;
 mod sources;
 mod support;
 mod tls;
+mod upstream_proxy;
 mod watch;
 mod ways_in;

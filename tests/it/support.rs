@@ -4,6 +4,7 @@
 pub mod body;
 pub mod certificate;
 pub mod client;
+pub mod corporate;
 pub mod crowd;
 pub mod doubtful;
 pub mod issuer;

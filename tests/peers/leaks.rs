@@ -15,13 +15,8 @@ const APP_CREDENTIAL: &str = "app-credential-8dJ2mQz7LkX4vB1n";
 fn no_output_shows_a_token() {
     in_turn(async {
         let (mut issuer, caddy) = (Issuer::start().await, Caddy::start().await);
-        let mut proxy = Proxy::start(&Settings {
-            issuer: &issuer,
-            upstream: caddy.address,
-            certificates: &caddy.certificates,
-            log_level: "trace",
-        })
-        .await;
+        let usual = Settings::between(&issuer, caddy.address, &caddy.certificates);
+        let mut proxy = Proxy::start(&Settings { log_level: "trace", ..usual }).await;
         let mut outputs: Vec<(String, String)> = Vec::new();
 
         wait_until("three generations have been used", Duration::from_secs(60), async || {

@@ -18,3 +18,4 @@ mod outage;
 mod strangers;
 mod support;
 mod themselves;
+mod upstream_proxy;

@@ -8,6 +8,7 @@ pub mod issuer;
 pub mod nginx;
 pub mod process;
 pub mod proxy;
+pub mod squid;
 pub mod trail;
 
 use std::net::TcpListener;

@@ -11,7 +11,7 @@ use zeroize::Zeroizing;
 use super::Findings;
 use crate::clock::{Clock as _, SystemClock};
 use crate::config::{Config, Remote, Survey};
-use crate::dial::{DialError, Dialer, Target, TlsKind};
+use crate::dial::{DialError, Dialer, Target, TlsKind, Tunnel};
 use crate::fetch::{Call, Fetcher, Remote as Callee};
 use crate::tls::{Alpn, Security};
 
@@ -25,6 +25,13 @@ const LARGE_SKEW: u64 = 300;
 
 pub async fn look(config: &Config, survey: &Survey, found: &mut Findings) {
     let dialer = Arc::new(Dialer::new(config.destinations.clone(), Vec::new()));
+    match config.upstream_proxy.as_ref().map(Tunnel::new).transpose() {
+        Ok(tunnel) => drop(dialer.through(tunnel.map(Arc::new))),
+        Err(error) => {
+            found.problem(format!("upstream_proxy: {error}"), "correct `upstream_proxy` of [proxy]");
+            return;
+        }
+    }
     for upstream in &survey.upstreams {
         connect(upstream, &dialer, found).await;
     }
@@ -60,6 +67,10 @@ async fn connect(remote: &Remote, dialer: &Dialer, found: &mut Findings) -> bool
 
 fn fix(error: &DialError) -> &'static str {
     match error {
+        DialError::Metadata(_) => "no route may lead to a metadata service",
+        DialError::Proxy { .. } | DialError::Tunnel { .. } => {
+            "correct `upstream_proxy` of [proxy], or except the host in its `no_proxy`"
+        }
         DialError::Prohibited(_) => "if it is meant, name the network in `allow` of [proxy.destinations]",
         DialError::Clear(_) => "write https://",
         DialError::Resolve(..) => "correct the name, or the resolver of this machine",

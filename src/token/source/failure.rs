@@ -155,7 +155,10 @@ impl From<FetchError> for Failure {
     /// No answer is never a "no": DNS, networks and certificates are repaired without a word to us.
     fn from(error: FetchError) -> Self {
         let reason = match &error {
-            FetchError::Dial(DialError::Prohibited(_) | DialError::Clear(_)) => Reason::Prohibited,
+            FetchError::Dial(DialError::Prohibited(_) | DialError::Clear(_) | DialError::Metadata(_)) => {
+                Reason::Prohibited
+            }
+            FetchError::Dial(DialError::Proxy { .. } | DialError::Tunnel { .. }) => Reason::Connect,
             FetchError::Dial(DialError::Resolve(..)) => Reason::Resolve,
             FetchError::Dial(DialError::Refused(_) | DialError::Connect(..)) => Reason::Connect,
             FetchError::Dial(DialError::Tls { .. }) | FetchError::Tls(_) | FetchError::Alert(_) => Reason::Tls,

@@ -22,7 +22,7 @@ impl Certificates {
         let authority_certificate = authority.self_signed(&authority_key).expect("a certificate");
         let issuer = Issuer::new(authority, authority_key);
 
-        let mut server = CertificateParams::new(["localhost".to_owned()]).expect("a name");
+        let mut server = CertificateParams::new(["localhost".to_owned(), "api.test".to_owned()]).expect("a name");
         server.subject_alt_names.push(SanType::IpAddress(IpAddr::V4(Ipv4Addr::LOCALHOST)));
         let server_key = KeyPair::generate().expect("a key");
         let server_certificate = server.signed_by(&server_key, &issuer).expect("a certificate");

@@ -22,6 +22,10 @@ pub struct Settings<'a> {
     pub upstream: SocketAddr,
     pub certificates: &'a Certificates,
     pub log_level: &'static str,
+    /// Lines of `[proxy]`.
+    pub proxy_lines: String,
+    /// What the upstream is called by, if not by its address.
+    pub host: Option<&'static str>,
 }
 
 pub struct Proxy {
@@ -35,7 +39,7 @@ pub struct Proxy {
 impl Proxy {
     /// Starts it between an issuer and an upstream, with an ordinary log.
     pub async fn between(issuer: &Issuer, upstream: SocketAddr, certificates: &Certificates) -> Self {
-        Self::start(&Settings { issuer, upstream, certificates, log_level: "info" }).await
+        Self::start(&Settings::between(issuer, upstream, certificates)).await
     }
 
     /// Starts it and waits until it is ready.
@@ -49,6 +53,7 @@ impl Proxy {
             .expect("write the config");
         let mut command = Command::new(binary());
         command.args(["run", "--config"]).arg(&config).env("PEERS_CLIENT_SECRET", CLIENT_SECRET);
+        command.env("PEERS_PROXY_PASSWORD", super::squid::PASSWORD);
         let mut process = Process::start("countersign", &command, folder.path());
         wait_until("the proxy is ready", Duration::from_secs(30), async || {
             process.assert_running();
@@ -88,12 +93,20 @@ impl Proxy {
     }
 }
 
-impl Settings<'_> {
+impl<'a> Settings<'a> {
+    /// With an ordinary log, and nothing out of the ordinary else.
+    pub fn between(issuer: &'a Issuer, upstream: SocketAddr, certificates: &'a Certificates) -> Self {
+        Self { issuer, upstream, certificates, log_level: "info", proxy_lines: String::new(), host: None }
+    }
+
     fn config(&self, address: SocketAddr, telemetry: SocketAddr, socket: &Path, state: &Path) -> String {
+        let address_of_upstream = self.upstream.ip().to_string();
+        let host = self.host.unwrap_or(&address_of_upstream);
         format!(
             r#"
 [proxy]
 listen = ["{address}", "unix:{}"]
+{}
 
 [proxy.destinations]
 allow = ["127.0.0.0/8"]
@@ -111,23 +124,24 @@ owner = "team-peers@example.com"
 reason = "to call a server of this test"
 scopes = ["api:read"]
 expires = "{}"
-hosts = ["127.0.0.1"]
+hosts = ["{host}"]
 source = {{ kind = "client_credentials", token_url = "http://{}/token", client_id = "basic", client_secret = "env:PEERS_CLIENT_SECRET" }}
 
 [[route]]
 name = "{ROUTE}"
-upstream = "https://{}"
+upstream = "https://{host}:{}"
 token = "{ROUTE}"
 allow = ["GET /**", "PUT /files/**"]
 deny = ["GET /denied"]
 tls = {{ ca = "file:{}" }}
 "#,
             socket.display(),
+            self.proxy_lines,
             self.log_level,
             state.display(),
             in_a_month(),
             self.issuer.address,
-            self.upstream,
+            self.upstream.port(),
             self.certificates.ca.display(),
         )
     }
