@@ -247,7 +247,7 @@ fn certificates_of(path: &Path) -> Result<Vec<CertificateDer<'static>>, Error> {
 }
 
 /// Sessions that are kept to be resumed, at the one upstream that a configuration is for. The library's default makes room
-/// for many servers, which is 40 KB for each upstream.
+/// for many servers.
 const SESSIONS: usize = 8;
 
 #[cfg(test)]

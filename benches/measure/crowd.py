@@ -94,9 +94,7 @@ class Crowd:
 
 def crowd(ground, counts, seconds):
     """What was found, and whether it is what must be. `counts` are connections by kind: heads, drips, deaf."""
-    # This program is a part of the load.
-    os.sched_setaffinity(0, [ground.load_core])
-    with Countersign(ground, "plain") as proxy:
+    with on_core(ground.load_core), Countersign(ground, "plain") as proxy:
         proxy.check()
         loads.rate(proxy, PER_SECOND, 1)
         without = loads.rate(proxy, PER_SECOND, seconds)
@@ -136,6 +134,17 @@ def crowd(ground, counts, seconds):
         f"all are gone within {GONE_WITHIN_SECONDS} s": gone is not None,
     }
     return figures, bars
+
+
+@contextlib.contextmanager
+def on_core(core):
+    """This program is a part of the load."""
+    before = os.sched_getaffinity(0)
+    os.sched_setaffinity(0, [core])
+    try:
+        yield
+    finally:
+        os.sched_setaffinity(0, before)
 
 
 def start_load(proxy, seconds):
