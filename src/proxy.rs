@@ -27,11 +27,14 @@ mod listener;
 mod places;
 mod pool;
 mod pulse;
+mod replay;
 mod stream;
 mod target;
 mod trace;
+mod tunnel;
 mod via;
 mod watch;
+mod websocket;
 mod worker;
 
 use std::cell::RefCell;
@@ -75,8 +78,10 @@ use echo::Scrubber;
 use error::{Context, RefusedTotal, RequestIds};
 use exchange::{Answered, Outgoing};
 use links::Base;
-use pool::{Lease, Pool};
+use pool::{Lease, Pool, Switching};
+use tunnel::Tunnel;
 use watch::Late;
+use websocket::Handshake;
 
 /// `[proxy]`
 #[derive(Clone, PartialEq, Debug)]
@@ -121,6 +126,7 @@ pub struct Metrics {
     connections: IntGaugeVec,
     closed: IntCounterVec,
     http2_abuse: IntCounter,
+    repeated: IntCounterVec,
 }
 
 impl Metrics {
@@ -135,11 +141,20 @@ impl Metrics {
                 "Connections of clients that the proxy closed: idle, slow_head, stalled, evicted.",
                 &["why"],
             )?,
+            repeated: registry.counters(
+                "requests_repeated_total",
+                "Requests that were sent to the upstream once more: lost (not processed), rejected (with a newer token).",
+                &["cause"],
+            )?,
             http2_abuse: registry.counter(
                 "http2_abuse_total",
                 "Connections of HTTP/2 that were closed for frames that carry nothing.",
             )?,
         })
+    }
+
+    fn repeated(&self, cause: &str) {
+        self.repeated.with_label_values(&[cause]).inc();
     }
 
     fn closed(&self, late: Late) {
@@ -192,6 +207,8 @@ struct Answer<'t> {
     scrubber: Option<Scrubber>,
     /// Whether the client takes trailers.
     trailers: bool,
+    /// Where the protocol changes: what the upstream's connection turns into.
+    switching: Option<Switching>,
 }
 
 /// A request as it came in.
@@ -213,8 +230,13 @@ impl Proxy {
         }
     }
 
-    /// Answers one request: with the upstream's answer, or with a refusal.
-    pub async fn handle(&self, caller: &Caller, request: Request<Incoming>) -> Response<ResponseBody> {
+    /// Answers one request: with the upstream's answer, or with a refusal. With the answer 101 comes the tunnel that the
+    /// client's connection turns into.
+    pub async fn handle(
+        &self,
+        caller: &Caller,
+        request: Request<Incoming>,
+    ) -> (Response<ResponseBody>, Option<Tunnel>) {
         let mut usage = UsageGuard::new(&self.observer, request.method());
         let (parts, body) = request.into_parts();
         let head = Head { method: parts.method, uri: parts.uri, version: parts.version };
@@ -224,11 +246,17 @@ impl Proxy {
         let mut place = None;
         let asked = Asked { caller, head: &head, headers: parts.headers, body };
         match self.forward(asked, &table.0, &mut usage, &mut place).await {
-            Ok(Answer { response, lease, route, needles, scrubber, trailers }) => response.map(|body| {
+            Ok(Answer { response, lease, route, switching: Some(switching), .. }) => {
+                let tunnel = Tunnel::new(switching, usage, route.timeouts.idle, lease);
+                (response.map(|_| ResponseBody::Switched), Some(tunnel))
+            }
+            Ok(Answer { response, lease, route, needles, scrubber, trailers, .. }) => {
                 let trailers = trailers.then(|| Trailers::of(route, needles));
-                ResponseBody::Relayed(Relay::new(body, lease, usage, route.timeouts.idle, scrubber, trailers))
-            }),
-            Err(refusal) => self.refuse(refusal, usage, place, head.version, grpc),
+                let idle = route.timeouts.idle;
+                let relayed = |body| ResponseBody::Relayed(Relay::new(body, lease, usage, idle, scrubber, trailers));
+                (response.map(relayed), None)
+            }
+            Err(refusal) => (self.refuse(refusal, usage, place, head.version, grpc), None),
         }
     }
 
@@ -257,6 +285,7 @@ impl Proxy {
         let base = Base::of(&target, head, &headers);
         let idle = self.body_idle(&headers, route);
         let takes_trailers = head::takes_trailers(&headers);
+        let handshake = if route.websocket { Handshake::asked(head, &headers)? } else { None };
         let placement = route.token.as_ref().map(|token| &token.placement);
         let guarded = placement.map(Placement::guarded_header);
         let shadow = rebuild_request(&mut headers, route.upstream.host.clone(), guarded);
@@ -280,7 +309,10 @@ impl Proxy {
             self.await_token(token, table, usage).await?;
         }
         let outgoing = Outgoing { request, path_and_query, permit, route, cell, table, takes_trailers };
-        let Answered { mut response, lease, needles } = self.exchange(outgoing, usage).await?;
+        let Answered { mut response, lease, needles, switching } = match handshake {
+            None => self.exchange(outgoing, usage).await?,
+            Some(handshake) => self.switch(outgoing, &handshake, usage).await?,
+        };
         usage.answered(response.status());
         let received = response.version();
         rebuild_response(response.headers_mut(), guarded);
@@ -293,8 +325,11 @@ impl Proxy {
             base.turn_back(route, response.headers_mut());
         }
         self.shared.via.sign(response.headers_mut(), received);
+        if switching.is_some() {
+            Handshake::ask(response.headers_mut());
+        }
         *response.version_mut() = Version::HTTP_11;
-        Ok(Answer { response, lease, route, needles, scrubber, trailers: takes_trailers })
+        Ok(Answer { response, lease, route, needles, scrubber, trailers: takes_trailers, switching })
     }
 
     /// Sees to it that the route's token is there before anything is dialled.

@@ -40,6 +40,8 @@ pub struct Settings {
     /// Whether the token is looked for in the bodies of answers, too.
     pub scrub: bool,
     pub tls: tls::Settings,
+    /// Whether requests may change to WebSocket.
+    pub websocket: bool,
 }
 
 /// There is no total timeout: streams may last.
@@ -111,6 +113,7 @@ pub struct Route {
     pub limits: Limits,
     /// Whether the token is looked for in the bodies of answers, too.
     pub scrub: bool,
+    pub websocket: bool,
     rules: Rules,
     mode: Mode,
     clients: Option<Vec<ClientIndex>>,
@@ -331,6 +334,7 @@ fn build(settings: &Settings, ingredients: &Ingredients<'_>) -> Result<Route, Ta
         timeouts: settings.timeouts,
         limits: settings.limits,
         scrub: settings.scrub,
+        websocket: settings.websocket,
         rules: settings.rules.clone(),
         mode: settings.mode,
         clients,

@@ -88,6 +88,20 @@ impl Security {
     }
 }
 
+impl Security {
+    /// The same for a connection that has to speak HTTP/1.1. Sessions are resumed across both.
+    pub fn of_http1(&self) -> Self {
+        match self {
+            Self::Plain => Self::Plain,
+            Self::Tls(config) => {
+                let mut config = ClientConfig::clone(config);
+                config.alpn_protocols = vec![b"http/1.1".to_vec()];
+                Self::Tls(Arc::new(config))
+            }
+        }
+    }
+}
+
 /// What the files of some settings held when they were looked at. Tells nothing of it.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct Content([u8; 32]);

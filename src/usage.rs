@@ -409,6 +409,11 @@ impl UsageGuard {
         self.attached = Some((generation, now));
     }
 
+    /// The generation that went out with the request last.
+    pub fn generation(&self) -> Option<u64> {
+        self.attached.map(|(generation, _)| generation)
+    }
+
     pub fn answered(&mut self, status: StatusCode) {
         self.status = Some(status);
         self.overhead += self.resumed.elapsed();

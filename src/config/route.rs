@@ -61,6 +61,11 @@ pub fn read(mut section: Section<'_>, context: &Context<'_>) -> Route {
     if scrub && token.is_none() {
         section.refuse("scrub", format!("{label} has no token to look for"), "remove the key, or name a `token`");
     }
+    let websocket = section.boolean("websocket").unwrap_or(false);
+    if websocket && scrub {
+        let message = "`websocket` and `scrub` exclude each other: what a tunnel carries is not looked at";
+        section.refuse("websocket", message, "remove one of them");
+    }
     let timeouts = timeouts(section.table("timeouts", "`timeouts`"));
     let tls = tls::read(section.table("tls", "`tls`"), upstream.as_ref(), context);
     section.finish();
@@ -77,6 +82,7 @@ pub fn read(mut section: Section<'_>, context: &Context<'_>) -> Route {
             timeouts,
             scrub,
             tls,
+            websocket,
         })
     };
     let settings = settings();

@@ -4,6 +4,8 @@
 //! Invariant: a body that fails half-way never looks complete at the other side: the error is passed on, and hyper cuts the
 //! connection.
 
+use std::cell::RefCell;
+use std::collections::VecDeque;
 use std::error::Error as _;
 use std::future::Future;
 use std::io;
@@ -21,8 +23,10 @@ use hyper::body::Incoming;
 use tokio::time::{Instant, Sleep};
 
 use super::echo::{self, Scrubber};
+use super::executor::run;
 use super::headers::rebuild_trailers;
 use super::pool::Lease;
+use super::replay::Kept;
 use crate::route::Route;
 use crate::secret::Needles;
 use crate::usage::{Upload, UploadFailure, UsageGuard};
@@ -40,20 +44,35 @@ pub enum BodyError {
     Answered,
 }
 
+/// An upload of known length has so long before it has to come at [`BYTES_A_SECOND`] in the mean.
+const GRACE: Duration = Duration::from_secs(10);
+
+const BYTES_A_SECOND: u64 = 1024;
+
 /// A clock that runs only while a body is waited for. It costs nothing where the bytes are there already.
 struct IdleTimer {
     limit: Duration,
     since: Option<Instant>,
+    /// In all, so far.
+    waited: Duration,
     sleep: Option<Pin<Box<Sleep>>>,
 }
 
 impl IdleTimer {
     fn new(limit: Duration) -> Self {
-        Self { limit, since: None, sleep: None }
+        Self { limit, since: None, waited: Duration::ZERO, sleep: None }
     }
 
     fn progress(&mut self) {
-        self.since = None;
+        if let Some(since) = self.since.take() {
+            self.waited += since.elapsed();
+        }
+    }
+
+    /// Whether so many bytes are less than the slowest of clients sends in the time that they were waited for.
+    fn is_too_slow(&self, bytes: u64) -> bool {
+        let beyond = self.waited.saturating_sub(self.limit.min(GRACE));
+        bytes < beyond.as_secs() * BYTES_A_SECOND
     }
 
     /// Ready when there has been no progress for as long as the limit allows.
@@ -69,33 +88,55 @@ impl IdleTimer {
 
 /// A client's body on its way to the upstream.
 pub struct RequestBody {
-    /// `None`: there is none.
-    inner: Option<Incoming>,
+    source: Source,
     upload: Rc<Upload>,
     idle: IdleTimer,
+    /// Whether its length was told ahead.
+    is_known: bool,
+    kept: Option<Rc<RefCell<Kept>>>,
     /// Bytes; more fail the body.
     most: u64,
+}
+
+enum Source {
+    /// The client.
+    Client(Incoming),
+    /// What was kept of a body that is sent once more; nothing, if there was none.
+    Kept(VecDeque<Bytes>),
 }
 
 impl RequestBody {
     pub fn new(inner: Incoming, upload: Rc<Upload>, idle: Duration, most: u64) -> Self {
         upload.finished.set(inner.is_end_stream());
-        Self { inner: Some(inner), upload, idle: IdleTimer::new(idle), most }
+        let is_known = inner.size_hint().exact().is_some();
+        Self { source: Source::Client(inner), upload, idle: IdleTimer::new(idle), is_known, kept: None, most }
     }
 
-    /// The body of a request that has none, once more.
-    pub fn none(upload: Rc<Upload>) -> Self {
-        Self { inner: None, upload, idle: IdleTimer::new(Duration::ZERO), most: 0 }
+    /// A body once more; it has been counted.
+    pub fn again(pieces: Vec<Bytes>, upload: Rc<Upload>) -> Self {
+        let source = Source::Kept(pieces.into());
+        Self { source, upload, idle: IdleTimer::new(Duration::ZERO), is_known: true, kept: None, most: u64::MAX }
+    }
+
+    /// Keeps what goes by from now on.
+    pub fn keep(&mut self) -> Rc<RefCell<Kept>> {
+        self.kept.get_or_insert_default().clone()
     }
 
     /// Reads what the client still sends and throws it away: it would not get to read its answer if its connection were closed
     /// on it.
     fn drain(&mut self) {
-        let Some(mut inner) = self.inner.take() else { return };
+        let rest = std::mem::replace(&mut self.source, Source::Kept(VecDeque::new()));
+        let Source::Client(mut inner) = rest else { return };
         let idle = self.idle.limit;
-        tokio::task::spawn_local(async move {
-            while let Ok(Some(Ok(_))) = tokio::time::timeout(idle, inner.frame()).await {}
-        });
+        run(async move { while let Ok(Some(Ok(_))) = tokio::time::timeout(idle, inner.frame()).await {} });
+    }
+
+    fn finish(&self) {
+        self.upload.finished.set(true);
+        if let Some(kept) = &self.kept {
+            kept.borrow_mut().whole();
+        }
     }
 }
 
@@ -109,12 +150,16 @@ impl Body for RequestBody {
             this.drain();
             return Poll::Ready(Some(Err(BodyError::Answered)));
         }
-        let Some(inner) = &mut this.inner else { return Poll::Ready(None) };
+        let inner = match &mut this.source {
+            Source::Client(inner) => inner,
+            Source::Kept(pieces) => return Poll::Ready(pieces.pop_front().map(|piece| Ok(Frame::data(piece)))),
+        };
         match Pin::new(&mut *inner).poll_frame(context) {
             Poll::Ready(Some(Ok(frame))) => {
                 this.idle.progress();
+                let ended = inner.is_end_stream();
                 let Ok(data) = frame.into_data() else {
-                    this.upload.finished.set(true);
+                    this.finish();
                     return Poll::Ready(None);
                 };
                 let bytes = this.upload.bytes.get() + data.len() as u64;
@@ -123,7 +168,15 @@ impl Body for RequestBody {
                     return Poll::Ready(Some(Err(BodyError::TooLarge)));
                 }
                 this.upload.bytes.set(bytes);
-                this.upload.finished.set(inner.is_end_stream());
+                if let Some(kept) = &this.kept {
+                    kept.borrow_mut().piece(&data);
+                }
+                if ended {
+                    this.finish();
+                } else if this.is_known && this.idle.is_too_slow(bytes) {
+                    this.upload.failure.set(Some(UploadFailure::Idle));
+                    return Poll::Ready(Some(Err(BodyError::Idle)));
+                }
                 Poll::Ready(Some(Ok(Frame::data(data))))
             }
             Poll::Ready(Some(Err(error))) => {
@@ -131,7 +184,7 @@ impl Body for RequestBody {
                 Poll::Ready(Some(Err(error.into())))
             }
             Poll::Ready(None) => {
-                this.upload.finished.set(true);
+                this.finish();
                 Poll::Ready(None)
             }
             Poll::Pending => {
@@ -145,11 +198,17 @@ impl Body for RequestBody {
     }
 
     fn is_end_stream(&self) -> bool {
-        self.inner.as_ref().is_none_or(Body::is_end_stream)
+        match &self.source {
+            Source::Client(inner) => inner.is_end_stream(),
+            Source::Kept(pieces) => pieces.is_empty(),
+        }
     }
 
     fn size_hint(&self) -> SizeHint {
-        self.inner.as_ref().map_or_else(|| SizeHint::with_exact(0), Body::size_hint)
+        match &self.source {
+            Source::Client(inner) => inner.size_hint(),
+            Source::Kept(pieces) => SizeHint::with_exact(pieces.iter().map(|piece| piece.len() as u64).sum()),
+        }
     }
 }
 
@@ -170,6 +229,8 @@ pub enum ResponseBody {
         usage: UsageGuard,
     },
     Relayed(Relay),
+    /// None: the protocol changes, and its bytes take another way.
+    Switched,
 }
 
 /// An upstream's body. Its connection goes back to the pool when the last byte has been handed on, not when somebody asks
@@ -318,6 +379,7 @@ impl Body for ResponseBody {
                 Ok(Frame::data(text))
             })),
             Self::Relayed(relay) => relay.poll(context),
+            Self::Switched => Poll::Ready(None),
         }
     }
 
@@ -325,6 +387,7 @@ impl Body for ResponseBody {
         match self {
             Self::Own { text, .. } => text.is_none(),
             Self::Relayed(relay) => relay.is_end_stream(),
+            Self::Switched => true,
         }
     }
 
@@ -332,6 +395,7 @@ impl Body for ResponseBody {
         match self {
             Self::Own { text, .. } => SizeHint::with_exact(text.as_ref().map_or(0, |text| text.len() as u64)),
             Self::Relayed(relay) => relay.inner.size_hint(),
+            Self::Switched => SizeHint::with_exact(0),
         }
     }
 }

@@ -5,6 +5,7 @@
 //!             └─▶ HTTP/2   ─▶ Proxy::handle, many at once
 //! ```
 
+use std::cell::RefCell;
 use std::convert::Infallible;
 use std::error::Error;
 use std::future::Future;
@@ -112,16 +113,28 @@ impl Desk {
     }
 
     async fn serve_http1<S: Socket>(&self, stream: WatchedStream<S>, caller: Rc<Caller>, watch: Rc<Watch>) {
+        let tunnel = RefCell::new(None);
         let service = service_fn(|request: Request<Incoming>| {
-            let (caller, busy) = (caller.clone(), watch.busy());
+            let (caller, busy, tunnel) = (caller.clone(), watch.busy(), &tunnel);
             async move {
-                let response = self.proxy.handle(&caller, request).await;
+                let (response, switched) = self.proxy.handle(&caller, request).await;
+                if switched.is_some() {
+                    tunnel.replace(switched);
+                }
                 Ok::<_, Infallible>(response.map(|body| Watched::new(body, busy)))
             }
         });
         let mut connection = self.server.http1.serve_connection(TokioIo::new(stream), service);
-        if let Some(Err(error)) = self.attend(&mut connection, &watch).await {
-            tracing::debug!(%error, "a client connection failed");
+        match self.attend(&mut connection, &watch).await {
+            Some(Ok(())) => {
+                if let Some(tunnel) = tunnel.take() {
+                    let _busy = watch.busy();
+                    let parts = connection.into_parts();
+                    tunnel.run(parts.io.into_inner(), parts.read_buf).await;
+                }
+            }
+            Some(Err(error)) => tracing::debug!(%error, "a client connection failed"),
+            None => {}
         }
     }
 
@@ -130,7 +143,8 @@ impl Desk {
         let service = service_fn(move |request: Request<Incoming>| {
             let (desk, caller, busy) = (desk.clone(), caller.clone(), own.busy());
             async move {
-                let response = desk.proxy.handle(&caller, request).await;
+                // Only HTTP/1.1 asks for another protocol here.
+                let (response, _) = desk.proxy.handle(&caller, request).await;
                 Ok::<_, Infallible>(response.map(|body| Watched::new(body, busy)))
             }
         });

@@ -2,8 +2,8 @@
 //! is certain not to have been processed.
 //!
 //! Invariant: the token is looked up when the request is written, however long the connection took. A request is sent again
-//! only if none of it was written, the upstream says that it did not process it, or it is safe (RFC 9110, section 9.2.2);
-//! never a third time.
+//! only if none of it was written, the upstream says that it did not process it, it is safe and was lost, or it is
+//! idempotent (RFC 9110, section 9.2.2) and its token was rejected and has been replaced; never a third time.
 
 use std::error::Error as _;
 use std::io::{self, ErrorKind};
@@ -12,13 +12,15 @@ use std::time::Duration;
 
 use http::header::{HOST, TE};
 use http::uri::PathAndQuery;
-use http::{HeaderMap, HeaderValue, Method, Request, Response, StatusCode, Uri, Version};
-use hyper::body::{Body as _, Incoming};
+use http::{HeaderValue, Request, Response, StatusCode, Uri, Version};
+use hyper::body::Incoming;
 
 use super::answer::{self, Fault};
 use super::body::RequestBody;
 use super::error::Refusal;
-use super::pool::{Lease, SendError};
+use super::pool::{Lease, SendError, Switching};
+use super::replay::Spare;
+use super::websocket::Handshake;
 use super::{Proxy, inject};
 use crate::dial::Dialer;
 use crate::policy::Permit;
@@ -47,6 +49,8 @@ pub struct Answered {
     pub response: Response<Incoming>,
     pub lease: Lease,
     pub needles: Option<Arc<Needles>>,
+    /// Where the protocol changes: what the connection turns into.
+    pub switching: Option<Switching>,
 }
 
 impl Proxy {
@@ -75,7 +79,8 @@ impl Proxy {
                 usage.attached(usable.generation().number, now);
                 needles = Some(usable.generation().needles.clone());
             }
-            let spare = if may_repeat { Spare::of(&request, &lease) } else { None };
+            let keep = may_repeat && may_be_repeated(&request, &lease, route.token.is_some());
+            let spare = if keep { Spare::of(&mut request) } else { None };
             usage.waits();
             let sent = answer_in_time(&mut lease, request, route.timeouts.response, usage).await;
             usage.resumes();
@@ -85,21 +90,28 @@ impl Proxy {
                 }
                 Ok(mut response) => {
                     answer::judge(&mut response, lease.is_http2())?;
-                    return Ok(Answered { response, lease, needles });
+                    let Some(again) = self.after_rejection(route, &response, spare, acquire_timeout, usage).await
+                    else {
+                        return Ok(Answered { response, lease, needles, switching: None });
+                    };
+                    may_repeat = false;
+                    request = again;
                 }
                 Err(SendError::NotSent(unsent, alert)) => {
                     request = *unsent;
                     refusal = alert.map_or(refusal, Refusal::from);
                 }
-                Err(SendError::Failed(error)) => match spare {
-                    Some(spare) if spare.may_follow(&error, &lease) => {
+                Err(SendError::Failed(error)) => match spare.and_then(|spare| after_loss(spare, &error, &lease, usage))
+                {
+                    Some(again) => {
                         tracing::debug!(route = %route.name, %error, "the upstream did not process it: sent again");
+                        self.shared.metrics.repeated("lost");
                         // The others that rested as long have met the same end.
                         lease.drop_rested();
                         may_repeat = false;
-                        request = spare.request(usage);
+                        request = again;
                     }
-                    _ => {
+                    None => {
                         tracing::debug!(route = %route.name, %error, "the upstream did not answer");
                         if let Some(fault) = Fault::of(&error) {
                             return Err(fault.into());
@@ -113,6 +125,79 @@ impl Proxy {
             }
         }
         Err(refusal)
+    }
+
+    /// Tells the token's supervisor how the upstream took its generation. Where it was rejected, a newer one may be expected
+    /// and the request is safe to send again, waits for that one.
+    async fn after_rejection(
+        &self,
+        route: &Route,
+        response: &Response<Incoming>,
+        spare: Option<Spare>,
+        patience: Duration,
+        usage: &mut UsageGuard,
+    ) -> Option<Request<RequestBody>> {
+        let (token, generation) = (route.token.as_ref()?, usage.generation()?);
+        if response.status() != StatusCode::UNAUTHORIZED {
+            if response.status().is_success() {
+                token.reader.succeeded(generation);
+            }
+            return None;
+        }
+        if !token.reader.rejected(generation) {
+            return None;
+        }
+        // What is not idempotent may have had its effect, whatever the status says (RFC 9110, section 9.2.2).
+        let spare = spare.filter(|spare| spare.method.is_idempotent())?;
+        let again = spare.request(usage)?;
+        usage.waits();
+        let newer = token.reader.newer_than(generation, &*self.shared.clock, patience).await;
+        usage.resumes();
+        if newer {
+            self.shared.metrics.repeated("rejected");
+        }
+        newer.then_some(again)
+    }
+
+    /// Sends a request that asks for another protocol, on a connection of its own.
+    ///
+    /// # Errors
+    /// As [`Proxy::exchange`], and when the upstream grants something else.
+    pub(super) async fn switch(
+        &self,
+        outgoing: Outgoing<'_>,
+        handshake: &Handshake,
+        usage: &mut UsageGuard,
+    ) -> Result<Answered, Refusal> {
+        let Outgoing { mut request, path_and_query, permit, route, cell, table, .. } = outgoing;
+        usage.waits();
+        let dialled = self.pool.dial_alone(route, cell, &table.dialer).await;
+        usage.resumes();
+        let (mut lease, switching) = dialled.map_err(|error| Refusal::from(&error))?;
+        address(&mut request, &lease, &route.upstream, &path_and_query, false)?;
+        Handshake::ask(request.headers_mut());
+        let mut needles = None;
+        if let Some(token) = &route.token {
+            let now = self.shared.clock.now();
+            let usable = token.reader.get(now)?;
+            inject::attach(&mut request, &permit, &route.upstream, &lease, &token.placement, &usable)?;
+            usage.attached(usable.generation().number, now);
+            needles = Some(usable.generation().needles.clone());
+        }
+        usage.waits();
+        let sent = answer_in_time(&mut lease, request, route.timeouts.response, usage).await;
+        usage.resumes();
+        let mut response = sent?.map_err(|error| match error {
+            SendError::NotSent(..) => Refusal::UpstreamProtocol,
+            SendError::Failed(error) => Fault::of(&error).map_or(Refusal::UpstreamProtocol, Refusal::from),
+        })?;
+        let switches = response.status() == StatusCode::SWITCHING_PROTOCOLS;
+        if switches {
+            handshake.verify(response.headers())?;
+        } else {
+            answer::judge(&mut response, false)?;
+        }
+        Ok(Answered { response, lease, needles, switching: switches.then_some(switching) })
     }
 
     async fn connection(
@@ -135,31 +220,18 @@ impl Proxy {
     }
 }
 
-/// What is kept of a request without body to send it again.
-struct Spare {
-    method: Method,
-    headers: HeaderMap,
+/// Whether a request may have to be sent again: with the token that follows one that is rejected, or where it can be lost
+/// unseen.
+fn may_be_repeated(request: &Request<RequestBody>, lease: &Lease, has_token: bool) -> bool {
+    let may_be_lost = lease.is_http2() || (request.method().is_safe() && lease.has_rested());
+    may_be_lost || (has_token && request.method().is_idempotent())
 }
 
-impl Spare {
-    /// `None` where it would never be used: on a connection of HTTP/1.1 that has not rested, nothing is lost unseen.
-    fn of(request: &Request<RequestBody>, lease: &Lease) -> Option<Self> {
-        let may_be_lost = lease.is_http2() || (request.method().is_safe() && lease.has_rested());
-        let keep = may_be_lost && request.body().is_end_stream();
-        keep.then(|| Self { method: request.method().clone(), headers: request.headers().clone() })
-    }
-
-    /// Whether the request may be sent again after this failure.
-    fn may_follow(&self, error: &hyper::Error, lease: &Lease) -> bool {
-        was_not_processed(error) || (self.method.is_safe() && lease.has_rested() && was_closed(error))
-    }
-
-    fn request(self, usage: &UsageGuard) -> Request<RequestBody> {
-        let mut request = Request::new(RequestBody::none(usage.upload().clone()));
-        *request.method_mut() = self.method;
-        *request.headers_mut() = self.headers;
-        request
-    }
+/// The request once more, if this failure says that it was not processed, or it is safe and was lost on a connection that
+/// had rested.
+fn after_loss(spare: Spare, error: &hyper::Error, lease: &Lease, usage: &UsageGuard) -> Option<Request<RequestBody>> {
+    let was_lost = spare.method.is_safe() && lease.has_rested() && was_closed(error);
+    if was_lost || was_not_processed(error) { spare.request(usage) } else { None }
 }
 
 /// Whether the connection ended before the answer's head was whole.

@@ -18,13 +18,14 @@ use std::rc::Rc;
 use std::sync::Arc;
 use std::time::Duration;
 
+use bytes::Bytes;
 use http::{Request, Response};
 use hyper::body::Incoming;
 use hyper::client::conn::{TrySendError, http1, http2};
 use hyper_util::rt::{TokioIo, TokioTimer};
 use prometheus::{IntGauge, IntGaugeVec};
 use rustls::AlertDescription;
-use tokio::sync::{Notify, Semaphore};
+use tokio::sync::{Notify, Semaphore, oneshot};
 use tokio::time::timeout;
 
 use super::answer::{Checked, Expected, HEAD_BYTES};
@@ -185,6 +186,16 @@ struct Way {
     rested: bool,
 }
 
+/// What a connection of HTTP/1.1 turns into when its protocol has changed.
+pub struct Switching(oneshot::Receiver<(Checked<Socket>, Bytes, UpstreamPlace)>);
+
+impl Switching {
+    /// The bytes of the connection, those that had been read already, and its place; `None` if it has failed.
+    pub async fn stream(self) -> Option<(Checked<Socket>, Bytes, UpstreamPlace)> {
+        self.0.await.ok()
+    }
+}
+
 /// Why there is no connection.
 #[derive(Debug, thiserror::Error)]
 pub enum NoConnection {
@@ -223,6 +234,24 @@ impl Pool {
         let limit = route.timeouts.connect;
         match timeout(limit, entry.dial_or_wait(dialer, limit)).await {
             Ok(way) => Ok(Lease::new(way?, entry)),
+            Err(_) => Err(DialError::Timeout(Stage::Connect).into()),
+        }
+    }
+
+    /// A connection of HTTP/1.1 for a request that asks for another protocol, and what it turns into.
+    ///
+    /// # Errors
+    /// When it cannot be dialled within the route's time for connecting.
+    pub async fn dial_alone(
+        &self,
+        route: &Route,
+        cell: &Arc<Cell>,
+        dialer: &Dialer,
+    ) -> Result<(Lease, Switching), NoConnection> {
+        let entry = self.entry(route, cell);
+        let limit = route.timeouts.connect;
+        match timeout(limit, entry.dial_alone(dialer, limit)).await {
+            Ok(dialled) => dialled.map(|(way, switching)| (Lease::new(way, entry), switching)),
             Err(_) => Err(DialError::Timeout(Stage::Connect).into()),
         }
     }
@@ -360,6 +389,31 @@ impl Entry {
                 Ok(shared.way(stream))
             }
         }
+    }
+
+    async fn dial_alone(&self, dialer: &Dialer, timeout: Duration) -> Result<(Way, Switching), NoConnection> {
+        let authority = &self.upstream.endpoint.authority;
+        let security = self.upstream.security.of_http1();
+        let target = Target { authority, security: &security, timeout };
+        let place = self.places.take_upstream().ok_or(NoConnection::NoRoom)?;
+        let Dialled { io, authority, .. } = dialer.connect(&target).await?;
+        let expected = Rc::<Expected>::default();
+        let handshake = http1::handshake(TokioIo::new(Checked::new(io, expected.clone()))).await;
+        let (sender, connection) = handshake.map_err(|error| DialError::Tls {
+            kind: TlsKind::Protocol,
+            authority: authority.clone(),
+            detail: error.to_string(),
+        })?;
+        let (switched, switching) = oneshot::channel();
+        run(async move {
+            match connection.without_shutdown().await {
+                // Nobody waits for it if the protocol did not change.
+                Ok(parts) => drop(switched.send((parts.io.into_inner(), parts.read_buf, place))),
+                Err(error) => tracing::debug!(%error, "an upstream connection failed"),
+            }
+        });
+        let sender = Sender::Http1(Http1 { sender, expected });
+        Ok((Way { sender, authority: Rc::new(authority), rested: false }, Switching(switching)))
     }
 
     async fn http1(&self, io: Socket, place: UpstreamPlace) -> Result<Http1, hyper::Error> {
