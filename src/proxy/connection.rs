@@ -22,7 +22,7 @@ use hyper_util::rt::{TokioIo, TokioTimer};
 use tokio::time::Instant;
 
 use super::executor::LocalExecutor;
-use super::stream::{Socket, Spoken, TooManyFrames, WatchedStream};
+use super::stream::{Socket, Spoken, WatchedStream};
 use super::watch::{Late, Watch, Watched};
 use super::worker::{Desk, Stay};
 use super::{Caller, Limits};
@@ -151,7 +151,7 @@ impl Desk {
         let mut connection = self.server.http2.serve_connection(TokioIo::new(stream), service);
         if let Some(Err(error)) = self.attend(&mut connection, &watch).await {
             tracing::debug!(%error, "a client connection failed");
-            if TooManyFrames::is_behind(&error) {
+            if watch.is_flooded() {
                 self.proxy.count_http2_abuse();
             }
         }

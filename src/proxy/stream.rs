@@ -2,7 +2,6 @@
 //! status line that hyper writes when it cannot read a head, and finds out which protocol is spoken.
 
 use std::cell::RefCell;
-use std::error::Error;
 use std::io;
 use std::os::fd::AsFd;
 use std::pin::Pin;
@@ -151,22 +150,7 @@ impl<S: Socket> WatchedStream<S> {
 /// The client sent more frames that carry nothing than a second may bring.
 #[derive(Debug, thiserror::Error)]
 #[error("too many frames that carry nothing")]
-pub struct TooManyFrames;
-
-impl TooManyFrames {
-    /// Whether that is why a connection ended.
-    pub fn is_behind(error: &(dyn Error + 'static)) -> bool {
-        let mut cause = Some(error);
-        while let Some(error) = cause {
-            let inner = error.downcast_ref::<io::Error>().and_then(io::Error::get_ref);
-            if matches!(inner, Some(inner) if inner.is::<Self>()) {
-                return true;
-            }
-            cause = error.source();
-        }
-        false
-    }
-}
+struct TooManyFrames;
 
 impl<S: Socket> AsyncRead for WatchedStream<S> {
     fn poll_read(

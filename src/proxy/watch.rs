@@ -130,11 +130,12 @@ impl Watch {
         }
     }
 
-    /// Since when it has had nothing to do, if it has: whoever is to make room for others is found by that.
+    /// Since when it has had nothing to do, as far as the looks could tell, if it has: whoever is to make room for others is
+    /// found by that.
     pub fn rests_since(&self) -> Option<Instant> {
         let (turn, since) = self.found.get();
-        let rests = self.phase.get() != Phase::Busy && turn == self.turns.get() && self.late.get().is_none();
-        rests.then_some(since)
+        let since = if turn == self.turns.get() { since } else { Instant::now() };
+        (self.phase.get() != Phase::Busy && self.late.get().is_none()).then_some(since)
     }
 
     /// Tells the connection to end.
@@ -189,6 +190,10 @@ impl Watch {
     /// Frames have come that carry nothing. Whether they are more than a second may bring.
     pub fn received_idle_frames(&self, frames: u64) -> bool {
         self.idle_frames.set(self.idle_frames.get() + frames);
+        self.is_flooded()
+    }
+
+    pub fn is_flooded(&self) -> bool {
         self.idle_frames.get() > IDLE_FRAMES + self.written.get() / BYTES_PER_FRAME
     }
 

@@ -7,6 +7,7 @@ pub mod client;
 pub mod corporate;
 pub mod crowd;
 pub mod doubtful;
+pub mod http2;
 pub mod issuer;
 pub mod log;
 pub mod raw;
@@ -24,6 +25,7 @@ use tokio::time::{sleep, timeout};
 
 pub use client::Client;
 pub use crowd::Crowd;
+pub use http2::Http2Client;
 pub use issuer::Issuer;
 pub use raw::RawUpstream;
 pub use scene::Scene;

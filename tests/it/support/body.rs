@@ -7,6 +7,7 @@ use std::task::{Context, Poll};
 
 use aws_lc_rs::digest;
 use bytes::Bytes;
+use http::{HeaderMap, HeaderName, HeaderValue};
 use http_body::{Body, Frame, SizeHint};
 use tokio::sync::mpsc;
 
@@ -16,6 +17,8 @@ pub enum Payload {
     Pieces { pieces: VecDeque<Bytes>, told: bool },
     /// What the test feeds, until it drops its end; an error breaks the body off.
     Fed(mpsc::Receiver<io::Result<Bytes>>),
+    /// A text, and trailers behind it.
+    Trailed { text: Option<Bytes>, trailers: Option<HeaderMap> },
 }
 
 impl Payload {
@@ -26,6 +29,13 @@ impl Payload {
     /// Without a length: chunked, in HTTP/1.1.
     pub fn chunked(text: impl Into<Bytes>) -> Self {
         Self::Pieces { pieces: cut(text.into()), told: false }
+    }
+
+    pub fn trailed(text: impl Into<Bytes>, trailers: &[(&'static str, &'static str)]) -> Self {
+        let field = |(name, value): &(&'static str, &'static str)| {
+            (HeaderName::from_static(name), HeaderValue::from_static(value))
+        };
+        Self::Trailed { text: Some(text.into()), trailers: Some(trailers.iter().map(field).collect()) }
     }
 }
 
@@ -46,6 +56,10 @@ impl Body for Payload {
     fn poll_frame(self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Option<io::Result<Frame<Bytes>>>> {
         match self.get_mut() {
             Self::Pieces { pieces, .. } => Poll::Ready(pieces.pop_front().map(|piece| Ok(Frame::data(piece)))),
+            Self::Trailed { text, trailers } => {
+                let data = text.take().map(|text| Ok(Frame::data(text)));
+                Poll::Ready(data.or_else(|| trailers.take().map(|trailers| Ok(Frame::trailers(trailers)))))
+            }
             Self::Fed(pieces) => pieces.poll_recv(context).map(|piece| piece.map(|piece| piece.map(Frame::data))),
         }
     }
