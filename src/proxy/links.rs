@@ -1,5 +1,5 @@
-//! In base-URL mode an answer's own links are turned back: what points at the upstream points at the base URL that the app
-//! used, so that following it leads through us again.
+//! An answer's own links are turned back: what points at the upstream points at the base URL that the app used, or at the
+//! upstream's plain `http://` form where we are the app's `HTTP_PROXY`, so that following it leads through us again.
 
 use http::header::{CONTENT_LOCATION, Entry, HOST, LINK, LOCATION};
 use http::{HeaderMap, HeaderValue};
@@ -12,7 +12,7 @@ use crate::route::Route;
 /// The base URL that an app used, and the upstream that it stands for.
 pub struct BaseUrl<'a> {
     pub upstream: &'a Endpoint,
-    /// What the app calls us: the Host header.
+    /// What the app calls us, or the upstream: the Host header.
     pub host: &'a str,
     /// The route's name, where it is a path prefix.
     pub prefix: Option<&'a str>,
@@ -98,19 +98,21 @@ impl BaseUrl<'_> {
     }
 }
 
-/// The base URL that the app used, kept until the answer's links are turned back.
+/// What the app called us, or the upstream over plain HTTP: kept until the answer's links are turned back to it.
 pub struct Base {
     host: HeaderValue,
     by_prefix: bool,
 }
 
 impl Base {
-    /// `None` where the app named the upstream itself.
+    /// `None` where the upstream's own links lead the way that the app came.
     pub fn of(target: &Target<'_>, head: &Head, headers: &HeaderMap) -> Option<Self> {
         let by_prefix = match target.by {
             By::Prefix { .. } => true,
             By::HostLabel { .. } => false,
-            By::Authority { .. } => return None,
+            // An https link would go round an app's HTTP_PROXY, and arrive without a token.
+            By::Authority { scheme: Scheme::Http, .. } => false,
+            By::Authority { scheme: Scheme::Https, .. } => return None,
         };
         let host = match headers.get(HOST) {
             Some(host) => host.clone(),

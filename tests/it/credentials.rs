@@ -123,7 +123,7 @@ async fn an_upstream_cannot_hand_the_token_back_in_the_header_it_came_in() {
 }
 
 #[tokio::test]
-async fn links_of_answers_lead_through_the_base_url_that_the_app_used() {
+async fn links_of_answers_lead_through_the_proxy_again_the_way_that_the_app_used() {
     let (issuer, upstream) = (Issuer::start().await, Upstream::http1().await);
     let scene = Setup::api(&issuer, &upstream).start().await;
     let base = format!("https://{}", upstream.address);
@@ -134,11 +134,13 @@ async fn links_of_answers_lead_through_the_base_url_that_the_app_used() {
         moved.header("content-location", "/here")
     });
     let (port, authority) = (scene.proxy.port(), upstream.address);
-    let label = format!("http://api.localhost:{port}");
+    let (label, plain) = (format!("http://api.localhost:{port}"), format!("http://{authority}"));
     let ways = [
         ("/api/x".to_owned(), "localhost".to_owned(), "http://localhost/api", "/api/here"),
         ("/x".to_owned(), format!("api.localhost:{port}"), label.as_str(), "/here"),
-        (format!("http://{authority}/x"), authority.to_string(), base.as_str(), "/here"),
+        // Followed as https, it would go round a client's HTTP_PROXY.
+        (format!("{plain}/x"), authority.to_string(), plain.as_str(), "/here"),
+        (format!("{base}/x"), authority.to_string(), base.as_str(), "/here"),
     ];
     for (target, host, expected, here) in ways {
         let answer = scene.exchange(format!("GET {target} HTTP/1.1\r\nHost: {host}\r\n\r\n")).await;
@@ -148,7 +150,7 @@ async fn links_of_answers_lead_through_the_base_url_that_the_app_used() {
         assert_eq!(answer.header("link"), Some(link.as_str()));
         assert_eq!(answer.header("content-location"), Some(here));
     }
-    assert_eq!(upstream.count(), 3);
+    assert_eq!(upstream.count(), 4);
     scene.finish().await;
 }
 
