@@ -48,7 +48,7 @@ use arc_swap::ArcSwap;
 use bytes::Bytes;
 use http::header::{CONNECTION, CONTENT_LENGTH};
 use http::uri::PathAndQuery;
-use http::{HeaderMap, HeaderValue, Request, Response, Version};
+use http::{HeaderMap, HeaderValue, Method, Request, Response, Version};
 use hyper::body::{Body as _, Incoming};
 use prometheus::{IntCounter, IntCounterVec, IntGaugeVec};
 
@@ -256,7 +256,7 @@ impl Proxy {
                 let relayed = |body| ResponseBody::Relayed(Relay::new(body, lease, usage, idle, scrubber, trailers));
                 (response.map(relayed), None)
             }
-            Err(refusal) => (self.refuse(refusal, usage, place, head.version, grpc), None),
+            Err(refusal) => (self.refuse(refusal, usage, place, &head, grpc), None),
         }
     }
 
@@ -368,7 +368,7 @@ impl Proxy {
         refusal: Refusal,
         mut usage: UsageGuard,
         place: Option<&Route>,
-        version: Version,
+        head: &Head,
         grpc: bool,
     ) -> Response<ResponseBody> {
         // Nobody hears of a refusal whose client has gone: that request was aborted.
@@ -385,10 +385,16 @@ impl Proxy {
             route: place.map(|route| &route.name),
             token: place.and_then(|route| route.token.as_ref()).map(|token| &token.name),
             request_id: &request_id,
-            version,
+            version: head.version,
             grpc,
         };
-        refusal.into_response(&context).map(|text| ResponseBody::Own { text: Some(text), usage })
+        let mut response = refusal.into_response(&context);
+        if head.method == Method::HEAD {
+            let length = HeaderValue::from(response.body().len());
+            response.headers_mut().insert(CONTENT_LENGTH, length);
+            response.body_mut().clear();
+        }
+        response.map(|text| ResponseBody::own(text, usage))
     }
 
     /// Refuses what never became a request: it counts as one all the same.

@@ -223,7 +223,7 @@ fn failure(error: &hyper::Error) -> UploadFailure {
 
 /// An answer's body on its way to the client.
 pub enum ResponseBody {
-    /// An answer of our own.
+    /// An answer of our own; `None`: it ends with its head.
     Own {
         text: Option<Bytes>,
         usage: UsageGuard,
@@ -231,6 +231,12 @@ pub enum ResponseBody {
     Relayed(Relay),
     /// None: the protocol changes, and its bytes take another way.
     Switched,
+}
+
+impl ResponseBody {
+    pub fn own(text: Bytes, usage: UsageGuard) -> Self {
+        Self::Own { text: Some(text).filter(|text| !text.is_empty()), usage }
+    }
 }
 
 /// An upstream's body. Its connection goes back to the pool when the last byte has been handed on, not when somebody asks

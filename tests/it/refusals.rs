@@ -2,6 +2,8 @@
 
 use std::collections::BTreeSet;
 
+use hyper_util::rt::{TokioExecutor, TokioIo};
+
 use crate::support::client::Answer;
 use crate::support::{Issuer, Scene, Setup, Upstream};
 
@@ -233,5 +235,25 @@ async fn a_route_of_another_client_is_denied() {
     let labels = [("route", "api"), ("client", "me"), ("status_class", "4xx")];
     assert_eq!(scene.metric("countersign_requests_total", &labels).await, 2.0);
     assert_eq!(upstream.connections(), 0);
+    scene.finish().await;
+}
+
+#[tokio::test]
+async fn over_http2_a_refusal_without_a_body_ends_with_its_head() {
+    let (_issuer, _upstream, scene) = with_clients(&[], r#"token = "api""#).await;
+    let stream = tokio::net::TcpStream::connect(scene.proxy).await.expect("connects");
+    let handshake = hyper::client::conn::http2::handshake(TokioExecutor::new(), TokioIo::new(stream));
+    let (mut sender, connection) = handshake.await.expect("HTTP/2");
+    let mut running = tokio::task::JoinSet::new();
+    running.spawn(connection);
+    let head = http::Request::head("http://localhost/unknown/x");
+    // gRPC takes a status for one only where the stream ends with it.
+    let call = http::Request::post("http://localhost/unknown/x").header("content-type", "application/grpc");
+    for (request, status) in [(head, 404), (call, 200)] {
+        let request = request.body(http_body_util::Empty::<bytes::Bytes>::new()).expect("a request");
+        let answer = sender.send_request(request).await.expect("an answer");
+        assert_eq!(answer.status(), status);
+        assert!(hyper::body::Body::is_end_stream(answer.body()), "{:?}", answer.headers());
+    }
     scene.finish().await;
 }
