@@ -59,7 +59,7 @@ const OUTLETS: &[(&str, &[&str])] = &[
     // The form or the Basic credential that an issuer asks for, or a proxy on the way.
     ("expose_to_issuer", &["src/token/source/client_credentials.rs", "src/dial/tunnel.rs"]),
     // The private key that signs our own tokens, or proves us to a peer under TLS.
-    ("expose_to_signer", &["src/token/source/signed_jwt.rs", "src/tls.rs", "src/tls/identity.rs"]),
+    ("expose_to_signer", &["src/token/source/private_key.rs", "src/tls.rs", "src/tls/identity.rs"]),
     // The header that carries a generation to its upstream, or a Basic credential to its issuer or to a proxy on the way.
     (
         "header_value",

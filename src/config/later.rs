@@ -39,9 +39,6 @@ pub const SOURCES: [&str; 16] = [
     "key_endpoint",
 ];
 
-/// Ways in which a client proves itself to its issuer.
-pub const AUTHS: [&str; 1] = ["private_key_jwt"];
-
 /// Placements that are one word.
 pub const PLACEMENTS: [&str; 1] = ["sigv4"];
 

@@ -12,8 +12,10 @@ use super::problem::quote;
 use super::reader::{Section, conceal};
 use super::{Context, later, tls, value};
 
+mod assertion;
 mod exec;
 
+use crate::authority::Endpoint;
 use crate::secret::Reference;
 use crate::token::source::client_credentials::Auth;
 use crate::token::source::{Settings, client_credentials, signed_jwt};
@@ -74,7 +76,7 @@ fn client_credentials(
     let extra = pairs(section, "extra", field);
     let headers = pairs(section, "headers", header);
     let tls = tls::read(section.table("tls", "`tls`"), token_url.as_ref(), context);
-    let auth = auth(section, &tls, context);
+    let auth = auth(section, &tls, token_url.as_ref().map(Spanned::get_ref), context);
     Some(client_credentials::Settings {
         token_url: token_url?.into_inner(),
         client_id: client_id?,
@@ -88,20 +90,31 @@ fn client_credentials(
     })
 }
 
-/// How the client proves itself: with a secret, or with the certificate of its `tls`.
-fn auth(section: &mut Section<'_>, tls: &crate::tls::Settings, context: &Context<'_>) -> Option<Auth> {
+/// How the client proves itself: with a secret, with the certificate of its `tls`, or with what it signs.
+fn auth(
+    section: &mut Section<'_>,
+    tls: &crate::tls::Settings,
+    token_url: Option<&Endpoint>,
+    context: &Context<'_>,
+) -> Option<Auth> {
     let with_secret = |auth: fn(Reference) -> Auth| Proof::Secret(auth);
-    let ways = [("basic", with_secret(Auth::Basic)), ("post", with_secret(Auth::Post)), ("mtls", Proof::Certificate)];
-    let way = section.choice("auth", &ways, &later::AUTHS);
+    let ways = [
+        ("basic", with_secret(Auth::Basic)),
+        ("post", with_secret(Auth::Post)),
+        ("mtls", Proof::Certificate),
+        ("private_key_jwt", Proof::Signature),
+    ];
+    let way = section.choice("auth", &ways, &[]);
     let secret = section.reference("client_secret", context.base);
+    let assertion = assertion::read(section, matches!(way, Some(Proof::Signature)), token_url, context);
     match way.or((!section.has("auth")).then_some(with_secret(Auth::Basic)))? {
         Proof::Secret(auth) => {
             let example = "client_secret = \"env:CI_SECRET\"";
             section.require("client_secret", "`source` does not say where its secret is", example);
             secret.map(auth)
         }
-        Proof::Certificate if section.has("client_secret") => {
-            let message = "`auth = \"mtls\"` proves itself with a certificate, and sends no secret";
+        Proof::Certificate | Proof::Signature if section.has("client_secret") => {
+            let message = "this `auth` proves the client with a key, and sends no secret";
             section.refuse("client_secret", message, "remove `client_secret`");
             None
         }
@@ -111,6 +124,7 @@ fn auth(section: &mut Section<'_>, tls: &crate::tls::Settings, context: &Context
             None
         }
         Proof::Certificate => Some(Auth::Mtls),
+        Proof::Signature => assertion.map(|settings| Auth::PrivateKeyJwt(Box::new(settings))),
     }
 }
 
@@ -118,6 +132,7 @@ fn auth(section: &mut Section<'_>, tls: &crate::tls::Settings, context: &Context
 enum Proof {
     Secret(fn(Reference) -> Auth),
     Certificate,
+    Signature,
 }
 
 /// What is asked for: some of the token's scopes, or all of them.

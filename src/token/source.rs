@@ -14,6 +14,7 @@ pub mod exec;
 pub mod failure;
 pub mod file;
 pub mod lifetime;
+mod private_key;
 pub mod signed_jwt;
 
 use std::path::PathBuf;

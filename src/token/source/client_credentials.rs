@@ -1,5 +1,7 @@
 //! OAuth 2.0 client credentials (RFC 6749, section 4.4): we prove ourselves to a token endpoint, and it issues a token.
 
+pub mod assertion;
+
 use std::sync::Arc;
 
 use base64::Engine as _;
@@ -43,6 +45,8 @@ pub enum Auth {
     Post(Reference),
     /// With its certificate, which is that of `tls` (RFC 8705, section 2).
     Mtls,
+    /// With a JWT that it signs (RFC 7523, section 2.2).
+    PrivateKeyJwt(Box<assertion::Settings>),
 }
 
 pub struct ClientCredentials {
@@ -57,8 +61,8 @@ pub struct ClientCredentials {
 struct Proof {
     /// What goes into the `Authorization` header, or nothing.
     basic: Option<Secret>,
-    /// What goes into the form, or nothing.
-    posted: Option<Zeroizing<String>>,
+    /// The fields of the form.
+    posted: Vec<(&'static str, Zeroizing<String>)>,
     /// What the issuer may not make us repeat.
     forms: Vec<Zeroizing<String>>,
 }
@@ -80,7 +84,7 @@ impl ClientCredentials {
             method: Method::POST,
             remote: &self.remote,
             headers: self.headers(&proof)?,
-            body: self.form(proof.posted.as_deref().map(String::as_str)),
+            body: self.form(&proof.posted),
         };
         let asked_at = self.clock.now();
         let answer = self.fetcher.send(call).await?;
@@ -95,6 +99,14 @@ impl ClientCredentials {
             Auth::Post(secret) => (secret, true),
             // It was given in the handshake.
             Auth::Mtls => return Ok(Proof::default()),
+            Auth::PrivateKeyJwt(settings) => {
+                let signed = assertion::sign(settings, &self.settings.client_id, self.clock.now())?;
+                let posted = vec![
+                    ("client_assertion_type", Zeroizing::new(ASSERTION_TYPE.to_owned())),
+                    ("client_assertion", signed.clone()),
+                ];
+                return Ok(Proof { basic: None, posted, forms: vec![signed] });
+            }
         };
         let unusable = |detail| Failure::transient(Reason::Secret, detail);
         let secret = secret.resolve().map_err(|error| unusable(error.to_string()))?;
@@ -104,8 +116,11 @@ impl ClientCredentials {
         let mut basic = Zeroizing::new(String::with_capacity(pair.len().div_ceil(3) * 4));
         STANDARD.encode_string(pair.as_bytes(), &mut basic);
         let plain = Zeroizing::new(plain.to_owned());
-        let (header, posted) =
-            if is_posted { (None, Some(plain.clone())) } else { (Some(Secret::new(basic.as_bytes())), None) };
+        let (header, posted) = if is_posted {
+            (None, vec![("client_secret", plain.clone())])
+        } else {
+            (Some(Secret::new(basic.as_bytes())), Vec::new())
+        };
         Ok(Proof { basic: header, posted, forms: vec![plain, encoded, basic] })
     }
 
@@ -121,7 +136,7 @@ impl ClientCredentials {
         Ok(headers)
     }
 
-    fn form(&self, posted: Option<&str>) -> Zeroizing<Vec<u8>> {
+    fn form(&self, posted: &[(&'static str, Zeroizing<String>)]) -> Zeroizing<Vec<u8>> {
         let settings = &self.settings;
         let scope = settings.scope.join(" ");
         let mut fields = vec![("grant_type", "client_credentials")];
@@ -132,7 +147,7 @@ impl ClientCredentials {
         // Who proves itself in the header says there who it is, too.
         let names_itself = !matches!(settings.auth, Auth::Basic(_));
         fields.extend(names_itself.then_some(("client_id", settings.client_id.as_str())));
-        fields.extend(posted.map(|secret| ("client_secret", secret)));
+        fields.extend(posted.iter().map(|(name, value)| (*name, value.as_str())));
         // Room for all of it, each byte percent-encoded: a buffer that grows leaves copies behind that nobody wipes.
         let room = fields.iter().map(|(name, value)| 3 * (name.len() + value.len()) + 2).sum();
         let form = Serializer::new(String::with_capacity(room)).extend_pairs(fields).finish();
@@ -158,7 +173,11 @@ fn encode(text: &str) -> Zeroizing<String> {
 }
 
 /// Form fields of our own.
-const RESERVED: [&str; 4] = ["grant_type", "client_id", "client_secret", "scope"];
+const RESERVED: [&str; 6] =
+    ["grant_type", "client_id", "client_secret", "client_assertion", "client_assertion_type", "scope"];
+
+/// RFC 7523, section 2.2.
+const ASSERTION_TYPE: &str = "urn:ietf:params:oauth:client-assertion-type:jwt-bearer";
 
 #[cfg(test)]
 mod tests;

@@ -7,17 +7,13 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use aws_lc_rs::rand;
-use aws_lc_rs::signature::{Ed25519KeyPair, KeyPair as _};
 use base64::Engine as _;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
-use jsonwebtoken::jwk::{
-    AlgorithmParameters, CommonParameters, EllipticCurve, Jwk, OctetKeyPairParameters, OctetKeyPairType, PublicKeyUse,
-    ThumbprintHash,
-};
+use jsonwebtoken::jwk::Jwk;
 use jsonwebtoken::{Algorithm, AlgorithmFamily, EncodingKey, Header};
 use serde_json::{Map, Value, json};
 
-use super::{BuildError, Failure, Issued, Obtaining, Pace, Reason, Source};
+use super::{BuildError, Failure, Issued, Obtaining, Pace, Reason, Source, private_key};
 use crate::clock::{Clock, Moment};
 use crate::secret::{Reference, Secret};
 
@@ -66,7 +62,8 @@ impl SignedJwt {
         let mut header = Header::new(self.settings.algorithm);
         header.kid.clone_from(&jwk.common.key_id);
 
-        let token = jsonwebtoken::encode(&header, &self.claims(issued_at, ends)?, &key).map_err(|_| self.unfit())?;
+        let token = jsonwebtoken::encode(&header, &self.claims(issued_at, ends)?, &key)
+            .map_err(|_| private_key::unfit(&self.settings.key, self.settings.algorithm))?;
         let expires = now.after(Duration::from_secs(ends).saturating_sub(now.wall));
         self.remember(jwk, expires, now);
         Ok(Issued { secret: Secret::new(token), expires: Some(expires), assumed: false, granted: None })
@@ -93,31 +90,7 @@ impl SignedJwt {
     /// The key as it is now, and its public half.
     fn key(&self) -> Result<(EncodingKey, Jwk), Failure> {
         let Settings { key, algorithm, key_id, .. } = &self.settings;
-        let pem = key.resolve().map_err(|error| Failure::transient(Reason::Key, error.to_string()))?;
-        let pem = pem.expose_to_signer();
-        let key = match algorithm.family() {
-            AlgorithmFamily::Rsa => EncodingKey::from_rsa_pem(pem),
-            AlgorithmFamily::Ec => EncodingKey::from_ec_pem(pem),
-            AlgorithmFamily::Ed => EncodingKey::from_ed_pem(pem),
-            AlgorithmFamily::Hmac => return Err(self.unfit()),
-        };
-        let key = key.map_err(|_| self.unfit())?;
-        let mut jwk = public_half(&key, *algorithm).ok_or_else(|| self.unfit())?;
-        jwk.common.key_id = match key_id {
-            Some(id) => Some(id.clone()),
-            None => Some(jwk.thumbprint(ThumbprintHash::SHA256).map_err(|_| self.unfit())?),
-        };
-        jwk.common.public_key_use = Some(PublicKeyUse::Signature);
-        Ok((key, jwk))
-    }
-
-    fn unfit(&self) -> Failure {
-        let Settings { key, algorithm, .. } = &self.settings;
-        let detail = format!(
-            "{key} holds no private key for {algorithm:?}: PEM is needed, in PKCS#8 form (\"BEGIN PRIVATE KEY\"), as \
-             `openssl pkcs8 -topk8 -nocrypt` writes it"
-        );
-        Failure::transient(Reason::Key, detail)
+        private_key::read(key, *algorithm, key_id.as_deref())
     }
 
     fn remember(&self, jwk: Jwk, until: Moment, now: Moment) {
@@ -156,22 +129,6 @@ impl Source for SignedJwt {
     fn public_keys(&self) -> Vec<Value> {
         self.published().into_iter().filter_map(|jwk| serde_json::to_value(jwk).ok()).collect()
     }
-}
-
-/// The library reads the public half of most keys; of an Ed25519 key only if it stands alone in its file, without its
-/// public half (PKCS#8 version 2, RFC 5958).
-fn public_half(key: &EncodingKey, algorithm: Algorithm) -> Option<Jwk> {
-    if key.family() != AlgorithmFamily::Ed {
-        return Jwk::from_encoding_key(key, algorithm).ok();
-    }
-    let pair = Ed25519KeyPair::from_pkcs8(key.as_bytes()).ok()?;
-    let parameters = OctetKeyPairParameters {
-        key_type: OctetKeyPairType::OctetKeyPair,
-        curve: EllipticCurve::Ed25519,
-        x: URL_SAFE_NO_PAD.encode(pair.public_key().as_ref()),
-    };
-    let common = CommonParameters { key_algorithm: Some(algorithm.into()), ..CommonParameters::default() };
-    Some(Jwk { common, algorithm: AlgorithmParameters::OctetKeyPair(parameters) })
 }
 
 /// Claims of our own.

@@ -1,9 +1,12 @@
 use std::collections::BTreeMap;
 
+use jsonwebtoken::{Algorithm, DecodingKey, Validation};
+use rcgen::{KeyPair, PKCS_ECDSA_P256_SHA256, PKCS_ED25519, PKCS_RSA_SHA256};
+
 use super::*;
 use crate::clock::ManualClock;
 use crate::fetch::scripted::{Scripted, fetcher};
-use crate::token::source::Class;
+use crate::token::source::{Class, private_key};
 
 const SECRET: &str = "canary+sécret/of the:client%";
 
@@ -105,7 +108,7 @@ fn the_form_is_built_in_a_buffer_that_never_grows() {
     let (settings, _file) = settings(&server, Auth::Post);
     let extra = vec![("ä".repeat(300), "ö".repeat(3000))];
     let source = source(Settings { extra, ..settings });
-    let form = source.form(Some(SECRET));
+    let form = source.form(&[("client_secret", Zeroizing::new(SECRET.to_owned()))]);
     let most = 3 * (600 + 6000);
     assert!((most..most + 2000).contains(&form.capacity()), "the first buffer is the last one: {}", form.capacity());
 }
@@ -167,4 +170,72 @@ async fn without_an_issuer_or_a_secret_there_is_no_call() {
     assert_eq!((failure.reason, failure.detail.as_str()), (Reason::Secret, "the secret is not UTF-8 text"));
     drop(file);
     assert_eq!(asked.obtain().await.err().unwrap().reason, Reason::Secret);
+}
+
+/// The proof of a call, and whether this key verifies it.
+async fn assertion_of_a_call(key: &KeyPair, algorithm: Algorithm) -> serde_json::Map<String, serde_json::Value> {
+    let server = Scripted::start().await;
+    let file = tempfile::NamedTempFile::new().unwrap();
+    std::fs::write(file.path(), key.serialize_pem()).unwrap();
+    let reference = Reference::File(file.path().to_owned());
+    let (settings, _file) = settings(&server, Auth::Basic);
+    let audience = settings.token_url.to_string();
+    let auth = Auth::PrivateKeyJwt(Box::new(assertion::Settings {
+        key: reference.clone(),
+        algorithm,
+        key_id: Some("one".to_owned()),
+        audience: audience.clone(),
+    }));
+    let source = source(Settings { auth, ..settings });
+    let good = json("200 OK", r#"{"access_token":"abc","expires_in":60}"#);
+    let (issued, request) = tokio::join!(source.obtain(), server.answer(&good));
+    assert!(issued.is_ok());
+    assert!(!request.contains("authorization:") && !request.contains("client_secret"), "it is proved once");
+    let fields: BTreeMap<String, String> = fields(&request).into_iter().collect();
+    assert_eq!(fields["client_assertion_type"], "urn:ietf:params:oauth:client-assertion-type:jwt-bearer");
+    assert_eq!(fields["client_id"], "the client: å");
+
+    let assertion = &fields["client_assertion"];
+    let (_, jwk) = private_key::read(&reference, algorithm, Some("one")).unwrap();
+    let mut validation = Validation::new(algorithm);
+    validation.set_audience(&[&audience]);
+    validation.set_issuer(&["the client: å"]);
+    validation.set_required_spec_claims(&["exp", "aud", "iss", "sub"]);
+    let data = jsonwebtoken::decode(assertion, &DecodingKey::from_jwk(&jwk).unwrap(), &validation).unwrap();
+    assert_eq!(data.header.kid.as_deref(), Some("one"));
+    data.claims
+}
+
+#[tokio::test]
+async fn a_client_proves_itself_with_a_jwt_that_it_signs_anew_for_each_call() {
+    for (algorithm, kind) in [
+        (Algorithm::ES256, &PKCS_ECDSA_P256_SHA256),
+        (Algorithm::EdDSA, &PKCS_ED25519),
+        (Algorithm::RS256, &PKCS_RSA_SHA256),
+        (Algorithm::PS256, &PKCS_RSA_SHA256),
+    ] {
+        let key = KeyPair::generate_for(kind).unwrap();
+        let first = assertion_of_a_call(&key, algorithm).await;
+        let second = assertion_of_a_call(&key, algorithm).await;
+        assert_eq!(first["sub"], first["iss"]);
+        assert_eq!(first["exp"].as_u64().unwrap() - first["iat"].as_u64().unwrap(), 60);
+        assert_ne!(first["jti"], second["jti"], "{algorithm:?}");
+    }
+}
+
+#[tokio::test]
+async fn a_file_that_holds_no_key_is_named() {
+    let server = Scripted::start().await;
+    let file = tempfile::NamedTempFile::new().unwrap();
+    std::fs::write(file.path(), "no key").unwrap();
+    let (settings, _file) = settings(&server, Auth::Basic);
+    let auth = Auth::PrivateKeyJwt(Box::new(assertion::Settings {
+        key: Reference::File(file.path().to_owned()),
+        algorithm: Algorithm::ES256,
+        key_id: None,
+        audience: "a".to_owned(),
+    }));
+    let failure = source(Settings { auth, ..settings }).obtain().await.err().unwrap();
+    assert_eq!(failure.reason, Reason::Key);
+    assert!(failure.detail.contains("PKCS#8"), "{}", failure.detail);
 }

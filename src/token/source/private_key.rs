@@ -1,0 +1,59 @@
+//! Private keys that sign: read anew for each use, and named by their thumbprint if by nothing else.
+
+use aws_lc_rs::signature::{Ed25519KeyPair, KeyPair as _};
+use base64::Engine as _;
+use base64::engine::general_purpose::URL_SAFE_NO_PAD;
+use jsonwebtoken::jwk::{
+    AlgorithmParameters, CommonParameters, EllipticCurve, Jwk, OctetKeyPairParameters, OctetKeyPairType, PublicKeyUse,
+    ThumbprintHash,
+};
+use jsonwebtoken::{Algorithm, AlgorithmFamily, EncodingKey};
+
+use super::{Failure, Reason};
+use crate::secret::Reference;
+
+/// The key as it is now, and its public half, which carries its name: `key_id`, or its RFC 7638 thumbprint.
+pub fn read(key: &Reference, algorithm: Algorithm, key_id: Option<&str>) -> Result<(EncodingKey, Jwk), Failure> {
+    let pem = key.resolve().map_err(|error| Failure::transient(Reason::Key, error.to_string()))?;
+    let pem = pem.expose_to_signer();
+    let unfit = || unfit(key, algorithm);
+    let signer = match algorithm.family() {
+        AlgorithmFamily::Rsa => EncodingKey::from_rsa_pem(pem),
+        AlgorithmFamily::Ec => EncodingKey::from_ec_pem(pem),
+        AlgorithmFamily::Ed => EncodingKey::from_ed_pem(pem),
+        AlgorithmFamily::Hmac => return Err(unfit()),
+    };
+    let signer = signer.map_err(|_| unfit())?;
+    let mut jwk = public_half(&signer, algorithm).ok_or_else(unfit)?;
+    jwk.common.key_id = match key_id {
+        Some(id) => Some(id.to_owned()),
+        None => Some(jwk.thumbprint(ThumbprintHash::SHA256).map_err(|_| unfit())?),
+    };
+    jwk.common.public_key_use = Some(PublicKeyUse::Signature);
+    Ok((signer, jwk))
+}
+
+/// The key cannot sign so.
+pub fn unfit(key: &Reference, algorithm: Algorithm) -> Failure {
+    let detail = format!(
+        "{key} holds no private key for {algorithm:?}: PEM is needed, in PKCS#8 form (\"BEGIN PRIVATE KEY\"), as \
+         `openssl pkcs8 -topk8 -nocrypt` writes it"
+    );
+    Failure::transient(Reason::Key, detail)
+}
+
+/// The library reads the public half of most keys; of an Ed25519 key only if it stands alone in its file, without its
+/// public half (PKCS#8 version 2, RFC 5958).
+fn public_half(key: &EncodingKey, algorithm: Algorithm) -> Option<Jwk> {
+    if key.family() != AlgorithmFamily::Ed {
+        return Jwk::from_encoding_key(key, algorithm).ok();
+    }
+    let pair = Ed25519KeyPair::from_pkcs8(key.as_bytes()).ok()?;
+    let parameters = OctetKeyPairParameters {
+        key_type: OctetKeyPairType::OctetKeyPair,
+        curve: EllipticCurve::Ed25519,
+        x: URL_SAFE_NO_PAD.encode(pair.public_key().as_ref()),
+    };
+    let common = CommonParameters { key_algorithm: Some(algorithm.into()), ..CommonParameters::default() };
+    Some(Jwk { common, algorithm: AlgorithmParameters::OctetKeyPair(parameters) })
+}
