@@ -125,6 +125,8 @@ enum Command {
         #[arg(long)]
         json: bool,
     },
+    /// Print the JSON Schema of the config, for editors
+    Schema,
     /// Print what a shell needs to complete the commands
     Completions { shell: clap_complete::Shell },
     /// Print the manual, in roff
@@ -188,6 +190,10 @@ pub fn main(arguments: impl Iterator<Item = OsString>) -> ExitCode {
             explain::explain(path, &config, &explain::Question { method, url, client }, json)
         }),
         Command::Doctor { config, json } => with_config(&config, |path, config| doctor::doctor(path, &config, json)),
+        Command::Schema => {
+            print(config::SCHEMA.as_bytes());
+            ExitCode::SUCCESS
+        }
         Command::Completions { shell } => paper::completions(shell),
         Command::Man { dir } => paper::man(dir.as_deref()),
         Command::Version { json } => version(json),

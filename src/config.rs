@@ -252,5 +252,10 @@ fn sha256(text: &str) -> String {
     digest.as_ref().iter().map(|byte| format!("{byte:02x}")).collect()
 }
 
+/// What editors check a config by: JSON Schema, 2020-12. The tests compare it with what the reader asks for.
+pub const SCHEMA: &str = include_str!("../config/countersign.schema.json");
+
+#[cfg(test)]
+mod schema_tests;
 #[cfg(test)]
 mod tests;

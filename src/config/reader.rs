@@ -28,6 +28,12 @@ impl<'a> Section<'a> {
         Self { report, title, at, table, taken: Vec::new() }
     }
 
+    /// How messages name it.
+    #[cfg(test)]
+    pub fn title(&self) -> &'static str {
+        self.title
+    }
+
     /// Where the section stands: its header, or its braces.
     pub fn at(&self) -> Range<usize> {
         self.at.clone()
@@ -62,6 +68,8 @@ impl<'a> Section<'a> {
     /// The value as the file has it.
     pub fn take(&mut self, key: &'static str) -> Option<&'a Spanned<DeValue<'a>>> {
         self.taken.push(key);
+        #[cfg(test)]
+        asked::note(self.title, key, "");
         self.table.and_then(|table| table.get(key))
     }
 
@@ -250,5 +258,26 @@ pub fn conceal(report: &Report<'_>, value: &Spanned<DeValue<'_>>) {
         DeValue::String(_) | DeValue::Integer(_) | DeValue::Float(_) | DeValue::Datetime(_) => {
             report.conceal(value.span());
         }
+    }
+}
+
+/// What the reader asks for, noted while tests run: so that nothing else that lists the keys can differ from it.
+#[cfg(test)]
+pub mod asked {
+    use std::cell::RefCell;
+    use std::collections::BTreeSet;
+
+    thread_local! {
+        static ASKED: RefCell<BTreeSet<[String; 3]>> = RefCell::default();
+    }
+
+    /// A key of the section with this title, or one of the words that it can be.
+    pub fn note(title: &str, key: &str, word: &str) {
+        ASKED.with_borrow_mut(|asked| asked.insert([title, key, word].map(str::to_owned)));
+    }
+
+    /// All of it since the last time, on this thread.
+    pub fn take() -> BTreeSet<[String; 3]> {
+        ASKED.take()
     }
 }

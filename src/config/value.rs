@@ -98,6 +98,8 @@ impl<'a> Section<'a> {
         words: &[(&'static str, T)],
         later: &[&str],
     ) -> Option<T> {
+        #[cfg(test)]
+        words.iter().for_each(|(word, _)| super::reader::asked::note(self.title(), key, word));
         let word = *text.get_ref();
         let known = || words.iter().map(|(known, _)| *known);
         if let Some((_, value)) = words.iter().find(|(known, _)| *known == word) {

@@ -5,6 +5,7 @@ mod doctor;
 mod env;
 mod explain;
 mod paper;
+mod schema;
 mod service;
 mod support;
 mod wait;
