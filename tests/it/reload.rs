@@ -203,3 +203,28 @@ async fn requests_keep_to_the_config_that_they_began_with() {
     assert_eq!(client.answer().await.expect("an answer").text(), "late");
     scene.finish().await;
 }
+
+#[tokio::test]
+async fn a_storm_of_reloads_half_of_them_broken_fails_no_request() {
+    const RELOADS: usize = 300;
+    let place = Place::new().await;
+    let scene = place.setup().start().await;
+    scene.ready().await;
+    let mut load = load(&scene).await;
+    let tls = r#"tls = { ca = "file:/nowhere/ca.pem" }"#;
+    for number in 0..RELOADS {
+        let outcome = match number % 4 {
+            0 => scene.reload(&place.setup().route("other", &place.other, "")).await,
+            2 => scene.reload(&place.setup()).await,
+            _ => scene.reload(&place.setup().route("other", &place.other, tls)).await,
+        };
+        assert_eq!(outcome.is_ok(), number % 2 == 0, "reload {number}: {outcome:?}");
+    }
+    assert!(load.try_join_next().is_none(), "no request failed");
+    assert_eq!(scene.get("/other/x").await.status, 404, "the last good one is in force");
+    assert_eq!(place.issuer.count(), 1, "the token lives on");
+    load.shutdown().await;
+    let records = scene.finish().await;
+    assert_eq!(trail::of(&records, "reload").len(), RELOADS / 2);
+    assert_eq!(trail::of(&records, "reload_refused").len(), RELOADS / 2);
+}
