@@ -85,7 +85,7 @@ fn heads(bench: &mut Criterion) {
     };
     let headers = head();
     bench.bench_function("target: by prefix", |b| {
-        b.iter(|| Target::of(black_box(&line), black_box(&headers), Some(8080)).is_ok());
+        b.iter(|| Target::of(black_box(&line), black_box(&headers), Some(8080), |_| false).is_ok());
     });
 }
 

@@ -216,7 +216,7 @@ struct Asked<'r> {
     caller: &'r Caller,
     head: &'r Head,
     headers: HeaderMap,
-    body: Incoming,
+    body: RequestBody,
 }
 
 impl Proxy {
@@ -244,6 +244,8 @@ impl Proxy {
         // One table for the whole request: a reload in the middle cannot mix two configurations.
         let table = self.table();
         let mut place = None;
+        let idle = self.shared.limits.body_timeout;
+        let body = RequestBody::new(body, usage.upload().clone(), idle, head.version);
         let asked = Asked { caller, head: &head, headers: parts.headers, body };
         match self.forward(asked, &table.0, &mut usage, &mut place).await {
             Ok(Answer { response, lease, route, switching: Some(switching), .. }) => {
@@ -267,12 +269,12 @@ impl Proxy {
         usage: &mut UsageGuard,
         place: &mut Option<&'t Route>,
     ) -> Result<Answer<'t>, Refusal> {
-        let Asked { caller, head, mut headers, body } = asked;
+        let Asked { caller, head, mut headers, mut body } = asked;
         head::judge(head, &headers, &self.shared.limits)?;
         if self.shared.via.is_in(&headers) {
             return Err(Refusal::Loop);
         }
-        let target = Target::of(head, &headers, caller.port)?;
+        let target = Target::of(head, &headers, caller.port, |authority| table.is_upstream(authority))?;
         let client = table.clients.identify(&caller.peer).ok_or(Refusal::ClientUnknown)?;
         let route = find(table, &target, client).ok_or(Refusal::NoRoute)?;
         let cell = route.cell(client);
@@ -299,7 +301,8 @@ impl Proxy {
         head::join_cookies(&mut headers);
         usage.traced(trace::carry_on(&mut headers).as_str());
         self.shared.via.sign(&mut headers, head.version);
-        let mut request = Request::new(RequestBody::new(body, usage.upload().clone(), idle, most));
+        body.limit(idle, most);
+        let mut request = Request::new(body);
         *request.method_mut() = head.method.clone();
         *request.headers_mut() = headers;
         let path_and_query = path_and_query(&permit, query.as_deref())?;
@@ -442,7 +445,7 @@ fn find<'t>(table: &'t Table, target: &Target<'_>, client: ClientIndex) -> Optio
 }
 
 /// Takes a place among the client's requests on this route. Returns how long the body may become.
-fn enter(route: &Route, body: &Incoming, usage: &mut UsageGuard) -> Result<u64, Refusal> {
+fn enter(route: &Route, body: &RequestBody, usage: &mut UsageGuard) -> Result<u64, Refusal> {
     let most = route.limits.body.unwrap_or(u64::MAX);
     if body.size_hint().lower() > most {
         return Err(Refusal::BodyTooLarge);

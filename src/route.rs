@@ -273,6 +273,11 @@ impl Table {
         routes.clone().find(|route| route.is_for(client)).or_else(|| routes.clone().next())
     }
 
+    /// Whether a route leads to exactly this authority.
+    pub fn is_upstream(&self, authority: &Authority) -> bool {
+        self.authorities.contains_key(authority)
+    }
+
     pub fn routes(&self) -> &[Arc<Route>] {
         &self.routes
     }

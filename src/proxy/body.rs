@@ -1,6 +1,9 @@
 //! Bodies on their way: streamed, counted, and given up when they make no progress. An answer's trailers go on to clients
 //! that take them, a request's do not.
 //!
+//! What a client of HTTP/2 still sends of a request that is over is read for a while: one that is stopped by RST_STREAM, as
+//! RFC 9113, section 8.1 has it, may take its answer for lost.
+//!
 //! Invariant: a body that fails half-way never looks complete at the other side: the error is passed on, and hyper cuts the
 //! connection.
 
@@ -16,7 +19,7 @@ use std::task::{Context, Poll};
 use std::time::Duration;
 
 use bytes::Bytes;
-use http::HeaderName;
+use http::{HeaderName, Version};
 use http_body::{Body, Frame, SizeHint};
 use http_body_util::BodyExt as _;
 use hyper::body::Incoming;
@@ -48,6 +51,10 @@ pub enum BodyError {
 const GRACE: Duration = Duration::from_secs(10);
 
 const BYTES_A_SECOND: u64 = 1024;
+
+/// The longest that the rest of an upload is read that nobody wants. A body that may not rest for as long is not read for as
+/// long, either.
+const LINGER: Duration = Duration::from_secs(30);
 
 /// A clock that runs only while a body is waited for. It costs nothing where the bytes are there already.
 struct IdleTimer {
@@ -96,6 +103,8 @@ pub struct RequestBody {
     kept: Option<Rc<RefCell<Kept>>>,
     /// Bytes; more fail the body.
     most: u64,
+    /// Whether the rest is read though nobody wants it.
+    lingers: bool,
 }
 
 enum Source {
@@ -106,16 +115,23 @@ enum Source {
 }
 
 impl RequestBody {
-    pub fn new(inner: Incoming, upload: Rc<Upload>, idle: Duration, most: u64) -> Self {
+    /// What a client sends in this version of HTTP.
+    pub fn new(inner: Incoming, upload: Rc<Upload>, idle: Duration, version: Version) -> Self {
         upload.finished.set(inner.is_end_stream());
         let is_known = inner.size_hint().exact().is_some();
-        Self { source: Source::Client(inner), upload, idle: IdleTimer::new(idle), is_known, kept: None, most }
+        let (source, idle) = (Source::Client(inner), IdleTimer::new(idle));
+        Self { source, upload, idle, is_known, kept: None, most: u64::MAX, lingers: version == Version::HTTP_2 }
+    }
+
+    /// Lets it rest no longer than that, nor become longer.
+    pub fn limit(&mut self, idle: Duration, most: u64) {
+        (self.idle, self.most) = (IdleTimer::new(idle), most);
     }
 
     /// A body once more; it has been counted.
     pub fn again(pieces: Vec<Bytes>, upload: Rc<Upload>) -> Self {
-        let source = Source::Kept(pieces.into());
-        Self { source, upload, idle: IdleTimer::new(Duration::ZERO), is_known: true, kept: None, most: u64::MAX }
+        let (source, idle) = (Source::Kept(pieces.into()), IdleTimer::new(Duration::ZERO));
+        Self { source, upload, idle, is_known: true, kept: None, most: u64::MAX, lingers: false }
     }
 
     /// Keeps what goes by from now on.
@@ -126,16 +142,38 @@ impl RequestBody {
     /// Reads what the client still sends and throws it away: it would not get to read its answer if its connection were closed
     /// on it.
     fn drain(&mut self) {
+        if let Some(rest) = self.rest() {
+            run(rest);
+        }
+    }
+
+    /// Reads what is left, as long as it goes on.
+    fn rest(&mut self) -> Option<impl Future<Output = ()> + use<>> {
         let rest = std::mem::replace(&mut self.source, Source::Kept(VecDeque::new()));
-        let Source::Client(mut inner) = rest else { return };
+        let Source::Client(mut inner) = rest else { return None };
         let idle = self.idle.limit;
-        run(async move { while let Ok(Some(Ok(_))) = tokio::time::timeout(idle, inner.frame()).await {} });
+        let rest = async move { while let Ok(Some(Ok(_))) = tokio::time::timeout(idle, inner.frame()).await {} };
+        Some(rest)
     }
 
     fn finish(&self) {
         self.upload.finished.set(true);
         if let Some(kept) = &self.kept {
             kept.borrow_mut().whole();
+        }
+    }
+}
+
+impl Drop for RequestBody {
+    fn drop(&mut self) {
+        if self.lingers
+            && !self.is_end_stream()
+            && let Some(rest) = self.rest()
+        {
+            let longest = self.idle.limit.min(LINGER);
+            run(async move {
+                let _ = tokio::time::timeout(longest, rest).await;
+            });
         }
     }
 }

@@ -31,7 +31,7 @@ pub fn explain<'t>(
     let (mut route, mut ruling) = (None, None);
     let mut judge = || {
         heads::judge(head, headers, limits)?;
-        let target = Target::of(head, headers, port)?;
+        let target = Target::of(head, headers, port, |authority| table.is_upstream(authority))?;
         let found = find(table, &target, client).ok_or(Refusal::NoRoute)?;
         route = Some(found);
         let permit = found.admit(client, &head.method, target.rest);

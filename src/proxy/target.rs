@@ -6,6 +6,9 @@
 //! | a base URL with a name | `GET /repos/x`, Host `github.localhost` | `Named { by: Host }` |
 //! | `HTTP_PROXY` | `GET http://api.github.com/repos/x` | `Authority` |
 //!
+//! HTTP/2 has one form for all three. There, a name of this machine stands for Host, with any port, as a forwarded one has;
+//! but what is exactly the authority of a route's upstream names that upstream.
+//!
 //! Invariant: one Host header, and where the target has an authority of its own, both are the same.
 
 use http::header::HOST;
@@ -43,11 +46,17 @@ pub enum By<'a> {
 }
 
 impl<'a> Target<'a> {
-    /// Reads the target. `port` is the one that the request came in on; unix sockets have none.
+    /// Reads the target. `port` is the one that the request came in on; unix sockets have none. `is_upstream` says whether a
+    /// route leads to an authority.
     ///
     /// # Errors
     /// When the target, its host or its query is not well-formed, or the host is not ours to serve.
-    pub fn of(head: &'a Head, headers: &HeaderMap, port: Option<u16>) -> Result<Self, Refusal> {
+    pub fn of(
+        head: &'a Head,
+        headers: &HeaderMap,
+        port: Option<u16>,
+        is_upstream: impl FnOnce(&Authority) -> bool,
+    ) -> Result<Self, Refusal> {
         if head.method == Method::CONNECT {
             return Err(Refusal::TunnelDenied);
         }
@@ -69,10 +78,10 @@ impl<'a> Target<'a> {
         if host.is_some_and(|host| parse(host, scheme).ok().as_ref() != Some(&named)) {
             return Err(Refusal::HostMismatch);
         }
-        let ours = named.host.is_loopback_name() || named.host.label_of_localhost().is_some();
-        // In HTTP/2 every request names its authority, as Host does in HTTP/1.1, and may leave the port out.
-        let leaves_port_out = head.version == Version::HTTP_2 && (port.is_none() || authority.port().is_none());
-        if ours && (Some(named.port) == port || leaves_port_out) {
+        let is_loopback = named.host.is_loopback_name() || named.host.label_of_localhost().is_some();
+        let stands_for_host =
+            || head.version == Version::HTTP_2 && (authority.port().is_none() || !is_upstream(&named));
+        if is_loopback && (Some(named.port) == port || stands_for_host()) {
             return Self::origin_form(authority.as_str(), rest, query);
         }
         Ok(Self { by: By::Authority { scheme, authority: named }, rest, query })
@@ -141,7 +150,14 @@ mod tests {
 
     fn outcome(uri: &str, hosts: &[&str]) -> String {
         let (head, headers) = parts(uri, hosts);
-        match Target::of(&head, &headers, Some(8080)) {
+        said(&head, &headers, Some(8080))
+    }
+
+    /// There is a route to `localhost:9000`, and one to a port that is the proxy's own.
+    fn said(head: &Head, headers: &HeaderMap, port: Option<u16>) -> String {
+        let is_upstream =
+            |authority: &Authority| ["localhost:9000", "localhost:8080"].contains(&&*authority.to_string());
+        match Target::of(head, headers, port, is_upstream) {
             Err(refusal) => refusal.reason().to_owned(),
             Ok(Target { by: By::Prefix { name, .. }, rest, .. }) => format!("prefix {name} {rest}"),
             Ok(Target { by: By::HostLabel { name, .. }, rest, .. }) => format!("label {name} {rest}"),
@@ -168,6 +184,32 @@ mod tests {
         ];
         for (uri, hosts, expected) in table {
             assert_eq!(outcome(uri, hosts), *expected, "{uri} {hosts:?}");
+        }
+    }
+
+    #[test]
+    fn an_authority_of_http2_stands_for_host_unless_it_is_an_upstreams() {
+        let table = [
+            ("http://localhost:8080/github/x", "prefix github /x"),
+            ("http://localhost:9999/github/x", "prefix github /x"),
+            ("http://[::1]:9999/github/x", "prefix github /x"),
+            ("http://github.localhost:9999/x", "label github /x"),
+            ("http://localhost/github/x", "prefix github /x"),
+            ("http://localhost:9000/github/x", "http localhost:9000 /github/x"),
+            ("http://127.0.0.1:9000/github/x", "prefix github /x"),
+            ("http://api.github.com:8080/x", "http api.github.com:8080 /x"),
+        ];
+        for (uri, expected) in table {
+            let (mut head, headers) = parts(uri, &[]);
+            head.version = Version::HTTP_2;
+            for port in [Some(8080), None] {
+                let expected = match (uri, port) {
+                    // Only a port of our own makes it ours.
+                    ("http://localhost:8080/github/x", None) => "http localhost:8080 /github/x",
+                    _ => expected,
+                };
+                assert_eq!(said(&head, &headers, port), expected, "{uri} {port:?}");
+            }
         }
     }
 

@@ -170,6 +170,49 @@ async fn what_http1_could_not_say_is_refused() {
 }
 
 #[tokio::test]
+async fn an_upload_that_is_refused_may_end_all_the_same() {
+    let (_issuer, upstream, scene) = before(Upstream::http1().await).await;
+    let mut client = Http2Client::connect(scene.proxy).await;
+    for _ in 0..3 {
+        let (up, feeding) = mpsc::channel(1);
+        let request = client.request("POST", "/nowhere/x").body(Payload::Fed(feeding)).expect("a request");
+        assert_eq!(whole(client.send(request).await).await.reason(), (404, "no_route".to_owned()));
+        // More than the windows hold: a client that is stopped in the middle of it may take its answer for lost.
+        for _ in 0..64 {
+            soon("it is taken", up.send(Ok(Bytes::from_static(&[0; 65536])))).await.expect("the client goes on");
+        }
+        drop(up);
+        assert_eq!(client.get("/api/x").await.status, 200, "the connection goes on");
+    }
+    assert_eq!(upstream.count(), 3);
+    scene.finish().await;
+}
+
+#[tokio::test]
+async fn an_upload_that_is_refused_is_not_read_for_ever() {
+    let (issuer, upstream) = (Issuer::start().await, Upstream::http1().await);
+    let scene = Setup::api(&issuer, &upstream).limits("body_timeout = \"500ms\"").start().await;
+    let mut client = Http2Client::connect(scene.proxy).await;
+    for is_silent in [true, false] {
+        let (up, feeding) = mpsc::channel(1);
+        let request = client.request("POST", "/nowhere/x").body(Payload::Fed(feeding)).expect("a request");
+        assert_eq!(client.send(request).await.status(), 404);
+        let stopped = async {
+            if is_silent {
+                return up.closed().await;
+            }
+            let mut pause = tokio::time::interval(Duration::from_millis(50));
+            while up.send(Ok(Bytes::from("more"))).await.is_ok() {
+                pause.tick().await;
+            }
+        };
+        soon("it is stopped", stopped).await;
+        assert_eq!(client.get("/api/x").await.status, 200, "the connection goes on");
+    }
+    scene.finish().await;
+}
+
+#[tokio::test]
 async fn a_client_that_floods_with_empty_frames_is_let_go_of() {
     let (_issuer, upstream, scene) = before(Upstream::http1().await).await;
     let ping = [0, 0, 8, 6, 0, 0, 0, 0, 0, 1, 2, 3, 4, 5, 6, 7, 8];

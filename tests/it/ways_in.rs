@@ -1,6 +1,9 @@
 //! The ways in which an app names its route, and what the upstream gets of each.
 
-use crate::support::{Client, Issuer, SOON, Scene, Setup, Upstream, wait_until};
+use http::Request;
+
+use crate::support::body::Payload;
+use crate::support::{Client, Http2Client, Issuer, SOON, Scene, Setup, Upstream, wait_until};
 
 async fn scene() -> (Issuer, Upstream, Scene) {
     let (issuer, upstream) = (Issuer::start().await, Upstream::on("127.0.0.2").await);
@@ -42,6 +45,35 @@ async fn each_way_in_leads_to_the_same_request_at_the_upstream() {
     scene.reaches("countersign_requests_total", &labels, 10.0).await;
     let uses = scene.metric("countersign_token_uses_total", &[("token", "api"), ("outcome", "ok")]).await;
     assert_eq!(uses, 10.0);
+    scene.finish().await;
+}
+
+#[tokio::test]
+async fn http2_comes_through_a_forwarded_port_as_http1_does() {
+    let (issuer, upstream) = (Issuer::start().await, Upstream::http1().await);
+    let route = "token = \"api\"\ndeny = [\"GET /api/denied\"]";
+    let scene = Setup::new().token("api", &issuer, "").route("api", &upstream, route).start().await;
+    let mut client = Http2Client::connect(scene.proxy).await;
+    let (forwarded, own) = (1, upstream.address);
+    let ways = [
+        (format!("localhost:{forwarded}"), "/api/x", "/x"),
+        (format!("127.0.0.1:{forwarded}"), "/api/x", "/x"),
+        (format!("[::1]:{forwarded}"), "/api/x", "/x"),
+        (format!("api.localhost:{forwarded}"), "/x", "/x"),
+        ("localhost".to_owned(), "/api/x", "/x"),
+        (scene.proxy.to_string(), "/api/x", "/x"),
+        // What names the upstream exactly means it: we are the app's HTTP_PROXY.
+        (own.to_string(), "/api/x", "/api/x"),
+        (format!("localhost:{}", own.port()), "/api/x", "/x"),
+    ];
+    for (authority, path, expected) in ways {
+        let request = Request::get(format!("http://{authority}{path}")).body(Payload::of("")).expect("a request");
+        assert_eq!(client.exchange(request).await.status, 200, "{authority}");
+        let seen = upstream.last();
+        assert_eq!((seen.target.as_str(), seen.all("authorization")), (expected, vec!["Bearer tok-1"]), "{authority}");
+    }
+    let request = Request::get(format!("http://{own}/api/denied")).body(Payload::of("")).expect("a request");
+    assert_eq!(client.exchange(request).await.reason().1, "path_denied", "the route's rules hold there, too");
     scene.finish().await;
 }
 
