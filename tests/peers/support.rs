@@ -2,12 +2,14 @@
 
 pub mod caddy;
 pub mod certificates;
+pub mod echo;
 pub mod generator;
 pub mod http;
 pub mod issuer;
 pub mod nginx;
 pub mod process;
 pub mod proxy;
+pub mod relay;
 pub mod squid;
 pub mod trail;
 
@@ -58,6 +60,12 @@ pub fn free_port() -> u16 {
         .map(|_| start + NEXT.fetch_add(1, Ordering::Relaxed))
         .find(|port| TcpListener::bind(("127.0.0.1", *port)).is_ok())
         .expect("a free port")
+}
+
+/// Bytes without a pattern, the same in every run.
+pub fn noise(length: usize) -> Vec<u8> {
+    let mut random = fastrand::Rng::with_seed(1);
+    std::iter::repeat_with(|| random.u8(..)).take(length).collect()
 }
 
 /// A command that `scripts/tools.sh` installs.

@@ -22,7 +22,8 @@ impl Certificates {
         let authority_certificate = authority.self_signed(&authority_key).expect("a certificate");
         let issuer = Issuer::new(authority, authority_key);
 
-        let mut server = CertificateParams::new(["localhost".to_owned(), "api.test".to_owned()]).expect("a name");
+        let names = ["localhost", "api.test", "*.peers.test"].map(str::to_owned);
+        let mut server = CertificateParams::new(names).expect("a name");
         server.subject_alt_names.push(SanType::IpAddress(IpAddr::V4(Ipv4Addr::LOCALHOST)));
         let server_key = KeyPair::generate().expect("a key");
         let server_certificate = server.signed_by(&server_key, &issuer).expect("a certificate");

@@ -1,7 +1,7 @@
 //! The proxy under test: the release build, as an operator would run it.
 
 use std::net::SocketAddr;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::process::Command;
 use std::time::Duration;
 
@@ -11,7 +11,7 @@ use super::certificates::Certificates;
 use super::http::{self, Answer};
 use super::issuer::{CLIENT_SECRET, Issuer};
 use super::process::Process;
-use super::{free_port, package, wait_until};
+use super::{free_port, package, tool, wait_until};
 
 /// The one route, its token, and the prefix of its base URL.
 pub const ROUTE: &str = "api";
@@ -44,23 +44,45 @@ impl Proxy {
 
     /// Starts it and waits until it is ready.
     pub async fn start(settings: &Settings<'_>) -> Self {
-        let folder = tempfile::tempdir().expect("temporary folder");
-        let address: SocketAddr = ([127, 0, 0, 1], free_port()).into();
-        let telemetry: SocketAddr = ([127, 0, 0, 1], free_port()).into();
-        let socket = folder.path().join("proxy.sock");
-        let config = folder.path().join("countersign.toml");
-        std::fs::write(&config, settings.config(address, telemetry, &socket, &folder.path().join("state")))
-            .expect("write the config");
-        let mut command = Command::new(binary());
-        command.args(["run", "--config"]).arg(&config).env("PEERS_CLIENT_SECRET", CLIENT_SECRET);
+        Self::launch(|place| settings.config(place), |_| Command::new(binary())).await
+    }
+
+    /// Starts it with routes to names that are this machine's for the proxy alone, and with further listeners.
+    pub async fn among_names(issuer: &Issuer, names: &[&str], routes: &str, listeners: &[SocketAddr]) -> Self {
+        let hosts = format!("127.0.0.1 {}\n", names.join(" "));
+        let config =
+            |place: &Place| format!("{}{}{routes}", place.sections("info", listeners, ""), token(issuer, names));
+        Self::launch(config, |place| {
+            let file = place.folder.path().join("hosts");
+            std::fs::write(&file, hosts).expect("write a hosts file");
+            // A view of the file system of its own has a hosts file of its own.
+            let script = r#"mount --bind "$1" /etc/hosts && shift && exec "$@""#;
+            let mut command = Command::new(tool("unshare"));
+            command.args(["--mount", "--", "sh", "-c", script, "sh"]).arg(file).arg(binary());
+            command
+        })
+        .await
+    }
+
+    async fn launch(config: impl FnOnce(&Place) -> String, command: impl FnOnce(&Place) -> Command) -> Self {
+        let place = Place {
+            address: ([127, 0, 0, 1], free_port()).into(),
+            telemetry: ([127, 0, 0, 1], free_port()).into(),
+            folder: tempfile::tempdir().expect("temporary folder"),
+        };
+        let file = place.folder.path().join("countersign.toml");
+        std::fs::write(&file, config(&place)).expect("write the config");
+        let mut command = command(&place);
+        command.args(["run", "--config"]).arg(&file).env("PEERS_CLIENT_SECRET", CLIENT_SECRET);
         command.env("PEERS_PROXY_PASSWORD", super::squid::PASSWORD);
-        let mut process = Process::start("countersign", &command, folder.path());
+        let mut process = Process::start("countersign", &command, place.folder.path());
         wait_until("the proxy is ready", Duration::from_secs(30), async || {
             process.assert_running();
-            http::get(telemetry, "/readyz").await.filter(|answer| answer.status == 200)
+            http::get(place.telemetry, "/readyz").await.filter(|answer| answer.status == 200)
         })
         .await;
-        Self { address, telemetry, socket, folder, process }
+        let socket = place.socket();
+        Self { address: place.address, telemetry: place.telemetry, socket, folder: place.folder, process }
     }
 
     /// `GET path` below the route's prefix.
@@ -93,58 +115,93 @@ impl Proxy {
     }
 }
 
+/// What a proxy that is about to start has for itself.
+struct Place {
+    address: SocketAddr,
+    telemetry: SocketAddr,
+    folder: TempDir,
+}
+
+impl Place {
+    fn socket(&self) -> PathBuf {
+        self.folder.path().join("proxy.sock")
+    }
+
+    /// All of the config but tokens and routes.
+    fn sections(&self, log_level: &str, listeners: &[SocketAddr], proxy_lines: &str) -> String {
+        let more: String = listeners.iter().map(|address| format!(", \"{address}\"")).collect();
+        format!(
+            r#"
+[proxy]
+listen = ["{}", "unix:{}"{more}]
+{proxy_lines}
+
+[proxy.destinations]
+allow = ["127.0.0.0/8"]
+
+[telemetry]
+listen = "{}"
+log = {{ level = "{log_level}", format = "text" }}
+
+[state]
+dir = "{}"
+"#,
+            self.address,
+            self.socket().display(),
+            self.telemetry,
+            self.folder.path().join("state").display(),
+        )
+    }
+}
+
 impl<'a> Settings<'a> {
     /// With an ordinary log, and nothing out of the ordinary else.
     pub fn between(issuer: &'a Issuer, upstream: SocketAddr, certificates: &'a Certificates) -> Self {
         Self { issuer, upstream, certificates, log_level: "info", proxy_lines: String::new(), host: None }
     }
 
-    fn config(&self, address: SocketAddr, telemetry: SocketAddr, socket: &Path, state: &Path) -> String {
-        let address_of_upstream = self.upstream.ip().to_string();
-        let host = self.host.unwrap_or(&address_of_upstream);
-        format!(
-            r#"
-[proxy]
-listen = ["{address}", "unix:{}"]
-{}
+    fn config(&self, place: &Place) -> String {
+        let rules = r#"allow = ["GET /**", "PUT /files/**"]
+deny = ["GET /denied"]"#;
+        let address = self.upstream.ip().to_string();
+        let host = self.host.unwrap_or(&address);
+        let route = route(ROUTE, &format!("{host}:{}", self.upstream.port()), self.certificates, rules);
+        let sections = place.sections(self.log_level, &[], &self.proxy_lines);
+        format!("{sections}{}{route}", token(self.issuer, &[host]))
+    }
+}
 
-[proxy.destinations]
-allow = ["127.0.0.0/8"]
-
-[telemetry]
-listen = "{telemetry}"
-log = {{ level = "{}", format = "text" }}
-
-[state]
-dir = "{}"
-
+/// The one token, for these hosts.
+fn token(issuer: &Issuer, hosts: &[&str]) -> String {
+    format!(
+        r#"
 [[token]]
 name = "{ROUTE}"
 owner = "team-peers@example.com"
 reason = "to call a server of this test"
 scopes = ["api:read"]
 expires = "{}"
-hosts = ["{host}"]
+hosts = {hosts:?}
 source = {{ kind = "client_credentials", token_url = "http://{}/token", client_id = "basic", client_secret = "env:PEERS_CLIENT_SECRET" }}
+"#,
+        in_a_month(),
+        issuer.address,
+    )
+}
 
+/// A route with that token; `rules` are further lines.
+pub fn route(name: &str, authority: &str, certificates: &Certificates, rules: &str) -> String {
+    format!(
+        r#"
 [[route]]
-name = "{ROUTE}"
-upstream = "https://{host}:{}"
+name = "{name}"
+upstream = "https://{authority}"
 token = "{ROUTE}"
-allow = ["GET /**", "PUT /files/**"]
-deny = ["GET /denied"]
+{rules}
 tls = {{ ca = "file:{}" }}
 "#,
-            socket.display(),
-            self.proxy_lines,
-            self.log_level,
-            state.display(),
-            in_a_month(),
-            self.issuer.address,
-            self.upstream.port(),
-            self.certificates.ca.display(),
-        )
-    }
+        certificates.ca.display(),
+    )
 }
 
 /// When the grant ends: `2027-06-30`.

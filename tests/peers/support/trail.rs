@@ -128,7 +128,7 @@ impl Finding {
 }
 
 /// The `exp` of a token that one of `keys` has signed.
-fn expiry(token: &str, keys: &JwkSet) -> Option<f64> {
+pub fn expiry(token: &str, keys: &JwkSet) -> Option<f64> {
     #[derive(Deserialize)]
     struct Claims {
         exp: f64,
