@@ -16,6 +16,7 @@ mod keepalive;
 mod leaks;
 mod load;
 mod outage;
+mod proofs;
 mod strangers;
 mod support;
 mod themselves;

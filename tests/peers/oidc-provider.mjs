@@ -1,14 +1,19 @@
-// The issuer: oidc-provider, with two clients of the client credentials grant that differ in how they prove themselves.
+// The issuer: oidc-provider, with clients of the client credentials grant that differ in how they prove themselves.
 // Access tokens are JWTs, signed with RS256, that live LIFE seconds. The signing key is kept in KEYS, so that the issuer is
 // the same one after it was stopped and started.
 //
-//     PORT=... LIFE=5 KEYS=keys.json SECRET=... node oidc-provider.mjs
+// On TLS_PORT it asks for client certificates, and takes those that CA has signed. CLIENT_KEY is the public key of `jwt`.
+//
+//     PORT=... LIFE=5 KEYS=keys.json SECRET=... TLS_PORT=... CA=... CERTIFICATE=... KEY=... CLIENT_KEY=... \
+//         node oidc-provider.mjs
 
+import { createPublicKey, X509Certificate } from 'node:crypto';
 import fs from 'node:fs';
-import { exportJWK, generateKeyPair } from 'jose';
+import https from 'node:https';
+import { calculateJwkThumbprint, exportJWK, generateKeyPair } from 'jose';
 import { Provider } from 'oidc-provider';
 
-const { PORT, LIFE, KEYS, SECRET } = process.env;
+const { PORT, LIFE, KEYS, SECRET, TLS_PORT, CA, CERTIFICATE, KEY, CLIENT_KEY } = process.env;
 const SCOPES = 'api:read api:write';
 
 if (!fs.existsSync(KEYS)) {
@@ -17,23 +22,48 @@ if (!fs.existsSync(KEYS)) {
   fs.writeFileSync(KEYS, JSON.stringify({ keys: [key] }), { mode: 0o600 });
 }
 
-const client = (client_id, token_endpoint_auth_method) => ({
+const client = (client_id, token_endpoint_auth_method, proof = { client_secret: SECRET }) => ({
   client_id,
-  client_secret: SECRET,
   token_endpoint_auth_method,
+  ...proof,
   grant_types: ['client_credentials'],
   redirect_uris: [],
   response_types: [],
   scope: SCOPES,
 });
 
+const jwk = createPublicKey(fs.readFileSync(CLIENT_KEY)).export({ format: 'jwk' });
+const clients = [
+  client('basic', 'client_secret_basic'),
+  client('post', 'client_secret_post'),
+  client('jwt', 'private_key_jwt', {
+    jwks: { keys: [{ ...jwk, kid: await calculateJwkThumbprint(jwk), alg: 'ES256', use: 'sig' }] },
+    token_endpoint_auth_signing_alg: 'ES256',
+  }),
+  client('certificate', 'tls_client_auth', { tls_client_auth_san_dns: 'app.peers.test' }),
+];
+
+const presented = (ctx) => {
+  const { raw } = ctx.socket.getPeerCertificate?.() ?? {};
+  return raw && new X509Certificate(raw);
+};
+
 const provider = new Provider(`http://127.0.0.1:${PORT}`, {
   jwks: JSON.parse(fs.readFileSync(KEYS)),
-  clients: [client('basic', 'client_secret_basic'), client('post', 'client_secret_post')],
+  clients,
+  clientAuthMethods: ['client_secret_basic', 'client_secret_post', 'private_key_jwt', 'tls_client_auth'],
   scopes: SCOPES.split(' '),
   features: {
     clientCredentials: { enabled: true },
     devInteractions: { enabled: false },
+    mTLS: {
+      enabled: true,
+      tlsClientAuth: true,
+      getCertificate: presented,
+      certificateAuthorized: (ctx) => ctx.socket.authorized === true,
+      certificateSubjectMatches: (ctx, property, expected) =>
+        property === 'tls_client_auth_san_dns' && presented(ctx).checkHost(expected) !== undefined,
+    },
     resourceIndicators: {
       enabled: true,
       defaultResource: () => 'https://api.example',
@@ -50,11 +80,16 @@ const provider = new Provider(`http://127.0.0.1:${PORT}`, {
 });
 
 provider.on('server_error', (_, error) => console.error('server error:', error));
-provider.on('grant.error', (_, error) => console.error('grant refused:', error.message, error.error_description ?? ''));
+provider.on('grant.error', (_, { message, error_description = '', error_detail = '' }) => {
+  console.error('grant refused:', message, error_description, error_detail);
+});
 
+const files = { ca: fs.readFileSync(CA), cert: fs.readFileSync(CERTIFICATE), key: fs.readFileSync(KEY) };
+const asking = https.createServer({ ...files, requestCert: true, rejectUnauthorized: false }, provider.callback());
+asking.listen(Number(TLS_PORT), '127.0.0.1');
 const server = provider.listen(Number(PORT), '127.0.0.1', () => console.log('listening'));
 // Connections that are kept alive would keep a stopped issuer alive.
 process.on('SIGTERM', () => {
   server.close(() => process.exit(0));
-  server.closeAllConnections();
+  for (const open of [server, asking]) open.closeAllConnections();
 });

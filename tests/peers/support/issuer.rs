@@ -6,8 +6,10 @@ use std::process::Command;
 use std::time::Duration;
 
 use jsonwebtoken::jwk::JwkSet;
+use rcgen::KeyPair;
 use tempfile::TempDir;
 
+use super::certificates::Certificates;
 use super::process::Process;
 use super::{free_port, http, package, tool, wait_until};
 
@@ -19,6 +21,12 @@ pub const CLIENT_SECRET: &str = "peers-client-secret+/=%3q7RkWm2v";
 
 pub struct Issuer {
     pub address: SocketAddr,
+    /// Where it asks for client certificates.
+    pub tls_address: SocketAddr,
+    /// Its own certificate, and that of the client `certificate`.
+    pub certificates: Certificates,
+    /// The private key of the client `jwt`.
+    pub client_key: PathBuf,
     process: Option<Process>,
     folder: TempDir,
 }
@@ -31,7 +39,18 @@ impl Issuer {
         let packages: PathBuf = package().join(".tools/node/node_modules");
         assert!(packages.join("oidc-provider").is_dir(), "oidc-provider is not installed: `make test` installs it");
         std::os::unix::fs::symlink(packages, folder.path().join("node_modules")).expect("symbolic link");
-        let mut issuer = Self { address: ([127, 0, 0, 1], free_port()).into(), process: None, folder };
+        let key = KeyPair::generate().expect("a key");
+        let client_key = folder.path().join("client.key");
+        std::fs::write(&client_key, key.serialize_pem()).expect("write a key");
+        std::fs::write(folder.path().join("client.pub"), key.public_key_pem()).expect("write a key");
+        let mut issuer = Self {
+            address: ([127, 0, 0, 1], free_port()).into(),
+            tls_address: ([127, 0, 0, 1], free_port()).into(),
+            certificates: Certificates::make(folder.path()),
+            client_key,
+            process: None,
+            folder,
+        };
         issuer.start_again().await;
         issuer
     }
@@ -45,7 +64,12 @@ impl Issuer {
             .env("PORT", self.address.port().to_string())
             .env("LIFE", LIFE_SECONDS.to_string())
             .env("KEYS", folder.join("keys.json"))
-            .env("SECRET", CLIENT_SECRET);
+            .env("SECRET", CLIENT_SECRET)
+            .env("TLS_PORT", self.tls_address.port().to_string())
+            .env("CA", &self.certificates.ca)
+            .env("CERTIFICATE", &self.certificates.certificate)
+            .env("KEY", &self.certificates.key)
+            .env("CLIENT_KEY", folder.join("client.pub"));
         let mut process = Process::start("oidc-provider", &command, folder);
         wait_until("oidc-provider answers", Duration::from_secs(30), async || {
             process.assert_running();
@@ -53,6 +77,15 @@ impl Issuer {
         })
         .await;
         self.process = Some(process);
+    }
+
+    /// The source of its tokens where the client `basic` has a secret.
+    pub fn source(&self) -> String {
+        let secret = "client_secret = \"env:PEERS_CLIENT_SECRET\"";
+        format!(
+            "kind = \"client_credentials\", token_url = \"http://{}/token\", client_id = \"basic\", {secret}",
+            self.address
+        )
     }
 
     /// Down: nobody listens on its port.

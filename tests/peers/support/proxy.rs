@@ -18,7 +18,6 @@ pub const ROUTE: &str = "api";
 
 /// One route with one token, from the issuer to the upstream.
 pub struct Settings<'a> {
-    pub issuer: &'a Issuer,
     pub upstream: SocketAddr,
     pub certificates: &'a Certificates,
     pub log_level: &'static str,
@@ -26,6 +25,8 @@ pub struct Settings<'a> {
     pub proxy_lines: String,
     /// What the upstream is called by, if not by its address.
     pub host: Option<&'static str>,
+    /// Keys of the token's source.
+    pub source: String,
 }
 
 pub struct Proxy {
@@ -50,8 +51,9 @@ impl Proxy {
     /// Starts it with routes to names that are this machine's for the proxy alone, and with further listeners.
     pub async fn among_names(issuer: &Issuer, names: &[&str], routes: &str, listeners: &[SocketAddr]) -> Self {
         let hosts = format!("127.0.0.1 {}\n", names.join(" "));
-        let config =
-            |place: &Place| format!("{}{}{routes}", place.sections("info", listeners, ""), token(issuer, names));
+        let config = |place: &Place| {
+            format!("{}{}{routes}", place.sections("info", listeners, ""), token(&issuer.source(), names))
+        };
         Self::launch(config, |place| {
             let file = place.folder.path().join("hosts");
             std::fs::write(&file, hosts).expect("write a hosts file");
@@ -156,8 +158,9 @@ dir = "{}"
 
 impl<'a> Settings<'a> {
     /// With an ordinary log, and nothing out of the ordinary else.
-    pub fn between(issuer: &'a Issuer, upstream: SocketAddr, certificates: &'a Certificates) -> Self {
-        Self { issuer, upstream, certificates, log_level: "info", proxy_lines: String::new(), host: None }
+    pub fn between(issuer: &Issuer, upstream: SocketAddr, certificates: &'a Certificates) -> Self {
+        let (proxy_lines, source) = (String::new(), issuer.source());
+        Self { upstream, certificates, log_level: "info", proxy_lines, host: None, source }
     }
 
     fn config(&self, place: &Place) -> String {
@@ -167,12 +170,12 @@ deny = ["GET /denied"]"#;
         let host = self.host.unwrap_or(&address);
         let route = route(ROUTE, &format!("{host}:{}", self.upstream.port()), self.certificates, rules);
         let sections = place.sections(self.log_level, &[], &self.proxy_lines);
-        format!("{sections}{}{route}", token(self.issuer, &[host]))
+        format!("{sections}{}{route}", token(&self.source, &[host]))
     }
 }
 
 /// The one token, for these hosts.
-fn token(issuer: &Issuer, hosts: &[&str]) -> String {
+fn token(source: &str, hosts: &[&str]) -> String {
     format!(
         r#"
 [[token]]
@@ -182,10 +185,9 @@ reason = "to call a server of this test"
 scopes = ["api:read"]
 expires = "{}"
 hosts = {hosts:?}
-source = {{ kind = "client_credentials", token_url = "http://{}/token", client_id = "basic", client_secret = "env:PEERS_CLIENT_SECRET" }}
+source = {{ {source} }}
 "#,
         in_a_month(),
-        issuer.address,
     )
 }
 
