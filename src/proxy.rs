@@ -118,6 +118,9 @@ pub struct Limits {
     pub body_timeout: Duration,
 }
 
+/// Fields that a request's head may get.
+const ADDED_FIELDS: usize = 4;
+
 /// The metrics of the proxy itself.
 #[derive(Clone)]
 pub struct Metrics {
@@ -236,7 +239,7 @@ impl Proxy {
         &self,
         caller: &Caller,
         request: Request<Incoming>,
-    ) -> (Response<ResponseBody>, Option<Tunnel>) {
+    ) -> (Response<ResponseBody>, Option<Box<Tunnel>>) {
         let mut usage = UsageGuard::new(&self.observer, request.method());
         let (parts, body) = request.into_parts();
         let head = Head { method: parts.method, uri: parts.uri, version: parts.version };
@@ -250,7 +253,7 @@ impl Proxy {
         match self.forward(asked, &table.0, &mut usage, &mut place).await {
             Ok(Answer { response, lease, route, switching: Some(switching), .. }) => {
                 let tunnel = Tunnel::new(switching, usage, route.timeouts.idle, lease);
-                (response.map(|_| ResponseBody::Switched), Some(tunnel))
+                (response.map(|_| ResponseBody::Switched), Some(Box::new(tunnel)))
             }
             Ok(Answer { response, lease, route, needles, scrubber, trailers, .. }) => {
                 let trailers = trailers.then(|| Trailers::of(route, needles));
@@ -284,6 +287,8 @@ impl Proxy {
         usage.judged(permit.path());
         let most = enter(route, &body, usage)?;
 
+        // Host, token, trace and Via are added: room for them is made once.
+        headers.reserve(ADDED_FIELDS);
         let base = Base::of(&target, head, &headers);
         let idle = self.body_idle(&headers, route);
         let takes_trailers = head::takes_trailers(&headers);
@@ -317,7 +322,6 @@ impl Proxy {
             Some(handshake) => self.switch(outgoing, &handshake, usage).await?,
         };
         usage.answered(response.status());
-        let received = response.version();
         rebuild_response(response.headers_mut(), guarded);
         credentials::clear_answer(response.headers_mut(), placement);
         let scrubber = match &needles {
@@ -327,7 +331,6 @@ impl Proxy {
         if let Some(base) = base {
             base.turn_back(route, response.headers_mut());
         }
-        self.shared.via.sign(response.headers_mut(), received);
         if switching.is_some() {
             Handshake::ask(response.headers_mut());
         }

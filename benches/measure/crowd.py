@@ -15,8 +15,8 @@ from measure.proxies import Countersign
 from measure.servers import Failed, say
 
 # The limits are those that docs/configuration.md tells: 10,000 connections, beyond which the one that has rested
-# longest makes room; 10 s for a head; 30 s between two pieces of a body, and for a client to take some of its answer. A
-# body that keeps coming, however slowly, may come: those that drip fall silent when the others have been measured.
+# longest makes room; 10 s for a head; 30 s between two pieces of a body, and for a client to take some of its answer; a
+# body of known length comes at a kilobyte a second after its first 10 s of waiting, or is cut.
 GONE_WITHIN_SECONDS = 60
 DRIP_SECONDS = 2.0
 PER_SECOND = 2000
@@ -38,7 +38,7 @@ class Crowd:
         greetings = {
             "heads": f"GET /bench/ HTTP/1.1\r\n{host}X-Stalled: ",
             "drips": f"POST /bench/upload HTTP/1.1\r\n{host}Content-Length: 1000000\r\n\r\n",
-            "deaf": f"GET /bench/10m HTTP/1.1\r\n{host}\r\n",
+            "deaf": f"GET /bench/1m HTTP/1.1\r\n{host}\r\n",
         }
         for kind, count in self.counts.items():
             for _ in range(count):

@@ -119,7 +119,7 @@ class Origin(Server):
         ]
         www = self.folder / "www"
         www.mkdir(exist_ok=True)
-        for name, size in {"64k": 1 << 16, "10m": 10 << 20}.items():
+        for name, size in {"64k": 1 << 16, "1m": 1 << 20, "10m": 10 << 20}.items():
             (www / name).write_bytes(os.urandom(size))
         return nginx(
             self,

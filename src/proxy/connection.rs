@@ -30,6 +30,9 @@ use super::{Caller, Limits};
 /// As many fields hyper parses without allocating for them.
 const HYPERS_FIELDS: usize = 100;
 
+/// Room in a head beside what the limits count.
+const BETWEEN_FIELDS: usize = 8 * 1024;
+
 /// Requests at a time on one connection of HTTP/2.
 const STREAMS: u32 = 100;
 
@@ -56,7 +59,8 @@ impl Server {
             .timer(TokioTimer::new())
             // Told by the watches, which can tell a slow head from a connection that rests.
             .header_read_timeout(None)
-            .max_buf_size((2 * limits.header_bytes + limits.target_bytes).max(64 * 1024));
+            // A head and what stands between its fields; and as much of an answer that is not taken.
+            .max_buf_size(limits.header_bytes + limits.target_bytes + BETWEEN_FIELDS);
         if limits.header_count > HYPERS_FIELDS {
             http1.max_headers(limits.header_count);
         }

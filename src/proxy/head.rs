@@ -1,6 +1,6 @@
 //! What a request's head may not have, whatever its route.
 
-use http::header::{COOKIE, EXPECT, ORIGIN, TE};
+use http::header::{CONTENT_TYPE, COOKIE, EXPECT, ORIGIN, TE};
 use http::{HeaderMap, HeaderName, HeaderValue, Method, Uri, Version};
 
 use super::Limits;
@@ -79,7 +79,8 @@ pub fn takes_trailers(headers: &HeaderMap) -> bool {
     headers.get_all(TE).iter().any(takes)
 }
 
-/// Puts the crumbs of a cookie together again: HTTP/2 may split it, HTTP/1.1 may not (RFC 9113, section 8.2.3).
+/// Puts the crumbs of a cookie together again: HTTP/2 may split it, HTTP/1.1 may not (RFC 9113, section 8.2.3), and of two
+/// fields some servers read one.
 pub fn join_cookies(headers: &mut HeaderMap) {
     let mut crumbs = headers.get_all(COOKIE).iter();
     if crumbs.next().is_none() || crumbs.next().is_none() {
@@ -93,13 +94,12 @@ pub fn join_cookies(headers: &mut HeaderMap) {
 
 /// Whether a request speaks gRPC, whose errors are told in its own fields.
 pub fn is_grpc(head: &Head, headers: &HeaderMap) -> bool {
-    let content = headers.get(http::header::CONTENT_TYPE).map(HeaderValue::as_bytes);
-    head.version == Version::HTTP_2
-        && content.is_some_and(|content| {
-            content
-                .strip_prefix(b"application/grpc")
-                .is_some_and(|rest| matches!(rest.first(), None | Some(b'+' | b';')))
-        })
+    if head.version != Version::HTTP_2 {
+        return false;
+    }
+    let content = headers.get(CONTENT_TYPE).map(HeaderValue::as_bytes);
+    let rest = content.and_then(|content| content.strip_prefix(b"application/grpc"));
+    rest.is_some_and(|rest| matches!(rest.first(), None | Some(b'+' | b';')))
 }
 
 #[cfg(test)]

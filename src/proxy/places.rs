@@ -7,6 +7,9 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use tokio::sync::Notify;
 
+/// So many connections to upstreams may have large buffers.
+const FEW: usize = 32;
+
 /// The room of all workers. It is asked once a connection, not once a request.
 pub struct Places {
     most: usize,
@@ -60,7 +63,7 @@ impl Places {
             return None;
         }
         taken.upstreams += 1;
-        Some(UpstreamPlace(self.clone()))
+        Some(UpstreamPlace { places: self.clone(), number: taken.upstreams })
     }
 
     /// Resolves when a place has come free since the last call.
@@ -100,11 +103,21 @@ impl Drop for Place {
 }
 
 /// The place of a connection to an upstream, given back when dropped.
-pub struct UpstreamPlace(Arc<Places>);
+pub struct UpstreamPlace {
+    places: Arc<Places>,
+    number: usize,
+}
+
+impl UpstreamPlace {
+    /// Whether there were few others when it was taken.
+    pub fn is_one_of_few(&self) -> bool {
+        self.number <= FEW
+    }
+}
 
 impl Drop for UpstreamPlace {
     fn drop(&mut self) {
-        self.0.lock().upstreams -= 1;
+        self.places.lock().upstreams -= 1;
     }
 }
 

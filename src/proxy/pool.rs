@@ -55,6 +55,11 @@ const STREAMS: usize = 100;
 /// How long a connection may take to see the end of its last answer; one that takes longer is not used again.
 const SETTLING: Duration = Duration::from_millis(100);
 
+/// So much is read of an answer at once, and several times as much is kept for a client that does not read. A few
+/// connections may read much, which makes large bodies cheaper; among many, each is a part of what a crowd can cost.
+const READ_MUCH: usize = 256 * 1024;
+const READ_LITTLE: usize = 32 * 1024;
+
 /// A frame of HTTP/2 may be read into this much at once; the default window would slow large bodies down.
 const HTTP2_WINDOW: u32 = 1 << 20;
 
@@ -418,7 +423,9 @@ impl Entry {
 
     async fn http1(&self, io: Socket, place: UpstreamPlace) -> Result<Http1, hyper::Error> {
         let expected = Rc::<Expected>::default();
-        let (sender, connection) = http1::handshake(TokioIo::new(Checked::new(io, expected.clone()))).await?;
+        let io = TokioIo::new(Checked::new(io, expected.clone()));
+        let buffer = if place.is_one_of_few() { READ_MUCH } else { READ_LITTLE };
+        let (sender, connection) = http1::Builder::new().max_buf_size(buffer).handshake(io).await?;
         run(async move {
             let _place = place;
             if let Err(error) = connection.await {

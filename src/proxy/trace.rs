@@ -34,11 +34,11 @@ pub fn carry_on(headers: &mut HeaderMap) -> TraceId {
             text[FLAGS].copy_from_slice(&parent[FLAGS]);
         }
         _ => {
-            write_hex(&mut text[TRACE], fastrand::u128(1..));
+            write_hex(&mut text[TRACE], &(fastrand::u128(..) | 1).to_be_bytes());
             headers.remove(&TRACESTATE);
         }
     }
-    write_hex(&mut text[SPAN], fastrand::u64(1..).into());
+    write_hex(&mut text[SPAN], &(fastrand::u64(..) | 1).to_be_bytes());
     let value = HeaderValue::from_bytes(&text).expect("digits and hyphens");
     headers.insert(TRACEPARENT, value.clone());
     headers.remove(&BAGGAGE);
@@ -64,10 +64,11 @@ fn is_valid(value: &[u8]) -> bool {
         && !zero(SPAN)
 }
 
-fn write_hex(digits: &mut [u8], mut number: u128) {
-    for digit in digits.iter_mut().rev() {
-        *digit = b"0123456789abcdef"[(number & 0xf) as usize];
-        number >>= 4;
+fn write_hex(digits: &mut [u8], number: &[u8]) {
+    const DIGITS: &[u8; 16] = b"0123456789abcdef";
+    for (pair, byte) in digits.chunks_exact_mut(2).zip(number) {
+        pair[0] = DIGITS[usize::from(byte >> 4)];
+        pair[1] = DIGITS[usize::from(byte & 0xf)];
     }
 }
 

@@ -1,4 +1,5 @@
-//! `Via`: what a message has passed through (RFC 9110, section 7.6.3), and how a loop is told.
+//! `Via`: what a request has passed through (RFC 9110, section 7.6.3), and how a loop is told. Answers are not signed: they
+//! loop nowhere.
 
 use http::header::VIA;
 use http::{HeaderMap, HeaderValue, Version};

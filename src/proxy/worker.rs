@@ -1,7 +1,7 @@
 //! A worker: one thread with a runtime of its own, its own connections, pools and buffers. Workers share the listening
 //! sockets, the table of routes and the tokens' slots, and nothing else that a request touches.
 
-use std::cell::RefCell;
+use std::cell::{Cell as StdCell, RefCell};
 use std::io;
 use std::rc::{Rc, Weak};
 use std::sync::Arc;
@@ -35,6 +35,9 @@ const PAUSE: Duration = Duration::from_millis(50);
 
 /// So much of a request that is turned away is read.
 const TURNED_AWAY: u64 = 64 * 1024;
+
+/// Of so many connections the one that has rested longest makes room.
+const SAMPLE: usize = 256;
 
 /// A worker's thread.
 pub struct Worker(JoinHandle<()>);
@@ -101,6 +104,8 @@ pub(super) struct Desk {
     inspector: RefCell<Inspector>,
     /// The connections of this worker, for the look at what rests too long.
     seats: RefCell<Vec<Seat>>,
+    /// Where in them room was looked for last.
+    looked_for_room: StdCell<usize>,
     /// Told when one of them ends.
     ended: Notify,
     pub draining: watch::Receiver<bool>,
@@ -122,6 +127,7 @@ async fn run(settings: WorkerSettings) {
         proxy: Proxy::new(settings.shared.clone()),
         inspector: RefCell::new(Inspector::new()),
         seats: RefCell::default(),
+        looked_for_room: StdCell::new(0),
         ended: Notify::new(),
         draining: settings.draining.clone(),
         server,
@@ -190,7 +196,11 @@ async fn accept(desk: Rc<Desk>, listener: SharedListener, gauge: IntGauge) {
             _ = draining.wait_for(|draining| *draining) => return,
         };
         match accepted {
-            Ok(accepted) => desk.clone().take(accepted, gauge.clone()),
+            Ok(accepted) => {
+                desk.clone().take(accepted, gauge.clone());
+                // Whoever comes in does so one at a time between the requests of those who are there.
+                tokio::task::yield_now().await;
+            }
             Err(error) => {
                 tracing::warn!(%error, "cannot accept a connection");
                 tokio::time::sleep(PAUSE).await;
@@ -252,9 +262,17 @@ impl Desk {
         self.serve(stream, caller, watch, stay).await;
     }
 
+    /// Lets go of the one that has rested longest among some, beginning where the last look for room ended: to look at all of
+    /// them for each newcomer would cost those who are served.
     fn make_room(&self, full: Full) -> bool {
         let seats = self.seats.borrow();
-        let fitting = seats.iter().filter(|seat| match full {
+        if seats.is_empty() {
+            return false;
+        }
+        let from = self.looked_for_room.get() % seats.len();
+        self.looked_for_room.set(from + SAMPLE);
+        let some = seats[from..].iter().chain(&seats[..from]).take(SAMPLE);
+        let fitting = some.filter(|seat| match full {
             Full::All => true,
             Full::OfUser(user) => seat.user == user,
         });

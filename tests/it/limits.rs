@@ -6,7 +6,7 @@ use tokio::time::{Instant, interval};
 
 use crate::support::certificate::Certificate;
 use crate::support::upstream::{Reply, as_the_path_says};
-use crate::support::{Gate, Issuer, RawUpstream, SOON, Scene, Setup, Upstream, wait_until};
+use crate::support::{Gate, Issuer, RawUpstream, SOON, Scene, Setup, Upstream, soon, wait_until};
 
 const REQUEST: &str = "GET /api/x HTTP/1.1\r\nHost: localhost\r\n\r\n";
 
@@ -125,6 +125,30 @@ async fn an_upload_of_known_length_that_rests_is_refused_and_a_stream_is_not() {
     wait_until("a while has passed", SOON, async || began.elapsed() > Duration::from_secs(1)).await;
     client.send("0\r\n\r\n").await;
     assert_eq!(client.answer().await.expect("an answer").status, 200);
+    scene.finish().await;
+}
+
+#[tokio::test]
+async fn an_upload_of_known_length_that_drips_is_refused_and_a_stream_is_not() {
+    let (_issuer, _upstream, scene) = limited("body_timeout = \"500ms\"").await;
+    let (mut known, mut stream) = (scene.client().await, scene.client().await);
+    known.send("POST /api/x HTTP/1.1\r\nHost: localhost\r\nContent-Length: 10000\r\n\r\n").await;
+    stream.send("POST /api/x HTTP/1.1\r\nHost: localhost\r\nTransfer-Encoding: chunked\r\n\r\n").await;
+    let mut pace = interval(Duration::from_millis(50));
+    let dribble = async {
+        loop {
+            known.send("x").await;
+            stream.send("1\r\nx\r\n").await;
+            pace.tick().await;
+            if refused(&scene, "request_timeout").await > 0.0 {
+                return;
+            }
+        }
+    };
+    soon("the one of known length is refused", dribble).await;
+    assert_eq!(known.answer().await.expect("an answer").refusal(), (408, "request_timeout".to_owned()));
+    stream.send("0\r\n\r\n").await;
+    assert_eq!(stream.answer().await.expect("an answer").status, 200);
     scene.finish().await;
 }
 

@@ -33,7 +33,7 @@ async fn a_request_that_comes_back_is_a_loop() {
     let via = upstream.last().all("via").into_iter().map(str::to_owned).collect::<Vec<_>>();
     assert_eq!((via.len(), via[0].as_str()), (2, "1.0 squid"));
     assert!(via[1].starts_with("1.1 countersign-"), "{via:?}");
-    assert_eq!(answer.header("via"), Some(via[1].as_str()));
+    assert_eq!((answer.status, answer.header("via")), (200, None));
 
     let again = format!("GET /api/x HTTP/1.1\r\nHost: localhost\r\nVia: {}, {}\r\n\r\n", via[0], via[1]);
     assert_eq!(scene.exchange(again).await.refusal(), (508, "loop".to_owned()));
