@@ -6,6 +6,7 @@
 
 use http::header::{CONNECTION, Entry, HOST, PROXY_AUTHORIZATION};
 use http::{HeaderMap, HeaderName, HeaderValue};
+use memchr::memchr;
 
 /// What becomes of a request's field.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -160,7 +161,8 @@ fn fate(name: &HeaderName, placement: Option<&HeaderName>) -> Fate {
 /// The name that careless servers read this one as: `x_api_key` as `x-api-key` (RFC 3875, section 4.1.18), `authorization_`
 /// as `authorization`. `None` for a plain name.
 fn twin(name: &str) -> Option<String> {
-    let odd = name.contains('_') || name.starts_with('-') || name.ends_with('-');
+    let bytes = name.as_bytes();
+    let odd = memchr(b'_', bytes).is_some() || bytes.first() == Some(&b'-') || bytes.last() == Some(&b'-');
     odd.then(|| name.replace('_', "-").trim_matches('-').to_owned())
 }
 

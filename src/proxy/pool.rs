@@ -58,7 +58,7 @@ const SETTLING: Duration = Duration::from_millis(100);
 /// So much is read of an answer at once, and several times as much is kept for a client that does not read. A few
 /// connections may read much, which makes large bodies cheaper; among many, each is a part of what a crowd can cost.
 const READ_MUCH: usize = 256 * 1024;
-const READ_LITTLE: usize = 32 * 1024;
+const READ_LITTLE: usize = 16 * 1024;
 
 /// A frame of HTTP/2 may be read into this much at once; the default window would slow large bodies down.
 const HTTP2_WINDOW: u32 = 1 << 20;

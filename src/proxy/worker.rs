@@ -10,6 +10,7 @@ use std::time::Duration;
 
 use http::StatusCode;
 use prometheus::IntGauge;
+use socket2::SockRef;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::sync::{Notify, watch};
 use tokio::task::{JoinSet, LocalSet};
@@ -35,6 +36,9 @@ const PAUSE: Duration = Duration::from_millis(50);
 
 /// So much of a request that is turned away is read.
 const TURNED_AWAY: u64 = 64 * 1024;
+
+/// So much the kernel keeps for a client beyond what is on its way: one that does not read is soon seen as such.
+const UNSENT: u32 = 128 * 1024;
 
 /// Of so many connections the one that has rested longest makes room.
 const SAMPLE: usize = 256;
@@ -218,6 +222,7 @@ impl Desk {
             Accepted::Tcp(stream, _) => {
                 // A socket that has gone already fails at its first read.
                 let _ = stream.set_nodelay(true);
+                let _ = SockRef::from(&stream).set_tcp_notsent_lowat(UNSENT);
                 self.start(stream, caller, gauge);
             }
             Accepted::Unix(stream) => self.start(stream, caller, gauge),
