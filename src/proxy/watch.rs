@@ -34,6 +34,8 @@ pub struct Watch {
     turns: Cell<u64>,
     /// Requests under way.
     requests: Cell<u32>,
+    /// There has been one.
+    served: Cell<bool>,
     /// Of these, the ones whose last piece of answer has not been asked to be followed by another.
     untaken: Cell<u32>,
     /// An answer of ours may still be on its way out.
@@ -89,6 +91,7 @@ impl Watch {
             phase: Cell::new(Phase::Idle),
             turns: Cell::new(0),
             requests: Cell::new(0),
+            served: Cell::new(false),
             untaken: Cell::new(0),
             answering: Cell::new(false),
             broken: Cell::new(false),
@@ -130,12 +133,13 @@ impl Watch {
         }
     }
 
-    /// Since when it has had nothing to do, as far as the looks could tell, if it has: whoever is to make room for others is
-    /// found by that.
-    pub fn rests_since(&self) -> Option<Instant> {
+    /// How readily it is let go of for another, if it has nothing to do: first who has never asked for anything, and of
+    /// these who has rested longest, as far as the looks could tell.
+    pub fn rests(&self) -> Option<(bool, Instant)> {
         let (turn, since) = self.found.get();
         let since = if turn == self.turns.get() { since } else { Instant::now() };
-        (self.phase.get() != Phase::Busy && self.late.get().is_none()).then_some(since)
+        let rests = self.phase.get() != Phase::Busy && self.late.get().is_none();
+        rests.then_some((self.served.get(), since))
     }
 
     /// Tells the connection to end.
@@ -158,6 +162,7 @@ impl Watch {
     /// A request is under way until the returned guard is dropped.
     pub fn busy(self: &Rc<Self>) -> Busy {
         self.requests.set(self.requests.get() + 1);
+        self.served.set(true);
         self.answering.set(true);
         self.turn(Phase::Busy);
         Busy { watch: self.clone(), untaken: false }

@@ -40,7 +40,7 @@ const TURNED_AWAY: u64 = 64 * 1024;
 /// So much the kernel keeps for a client beyond what is on its way: one that does not read is soon seen as such.
 const UNSENT: u32 = 128 * 1024;
 
-/// Of so many connections the one that has rested longest makes room.
+/// Of so many connections one makes room.
 const SAMPLE: usize = 256;
 
 /// A worker's thread.
@@ -283,9 +283,9 @@ impl Desk {
         });
         let resting = fitting.filter_map(|seat| {
             let watch = seat.watch.upgrade()?;
-            Some((watch.rests_since()?, watch))
+            Some((watch.rests()?, watch))
         });
-        let Some((_, watch)) = resting.min_by_key(|(since, _)| *since) else { return false };
+        let Some((_, watch)) = resting.min_by_key(|(rests, _)| *rests) else { return false };
         watch.close(Late::Evicted);
         self.proxy.shared.metrics.closed(Late::Evicted);
         true

@@ -343,7 +343,8 @@ impl Lifecycle {
         let (expires, usable_until) = (end.earlier(grant), end.before(life - usable).earlier(grant));
         // In time for another attempt, whatever the config says.
         let refresh = life.mul_f64((rotation.at - rotation.jitter * random).max(0.05)).min(usable.mul_f64(0.95));
-        let refresh_at = now.after(refresh);
+        // One that lasts as long as the grant has no use for a successor.
+        let refresh_at = if usable_until == grant { grant } else { now.after(refresh) };
         Some(Live { number: self.last_number + 1, issued: now, expires, usable_until, refresh_at })
     }
 
