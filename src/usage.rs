@@ -188,7 +188,7 @@ impl Cell {
         }
     }
 
-    /// A request passed that would have been refused, for one of [`OBSERVED`].
+    /// A request passed that would have been refused, for one of the reasons that are observed.
     pub fn observed(&self, reason: &str) {
         if let Some(at) = OBSERVED.iter().position(|known| *known == reason) {
             let counter = || self.families.observed.with_label_values(&[self.route.as_str(), reason]);
