@@ -26,6 +26,7 @@ mod links;
 mod listener;
 mod places;
 mod pool;
+mod progress;
 mod pulse;
 mod replay;
 mod stream;

@@ -139,21 +139,16 @@ impl RequestBody {
         self.kept.get_or_insert_default().clone()
     }
 
-    /// Reads what the client still sends and throws it away: it would not get to read its answer if its connection were closed
-    /// on it.
+    /// Reads what the client still sends and throws it away, for a while: it would not get to read its answer if its
+    /// connection were closed on it.
     fn drain(&mut self) {
-        if let Some(rest) = self.rest() {
-            run(rest);
-        }
-    }
-
-    /// Reads what is left, as long as it goes on.
-    fn rest(&mut self) -> Option<impl Future<Output = ()> + use<>> {
         let rest = std::mem::replace(&mut self.source, Source::Kept(VecDeque::new()));
-        let Source::Client(mut inner) = rest else { return None };
-        let idle = self.idle.limit;
-        let rest = async move { while let Ok(Some(Ok(_))) = tokio::time::timeout(idle, inner.frame()).await {} };
-        Some(rest)
+        let Source::Client(mut inner) = rest else { return };
+        let longest = self.idle.limit.min(LINGER);
+        run(async move {
+            let rest = async { while let Some(Ok(_)) = inner.frame().await {} };
+            let _ = tokio::time::timeout(longest, rest).await;
+        });
     }
 
     fn finish(&self) {
@@ -166,14 +161,8 @@ impl RequestBody {
 
 impl Drop for RequestBody {
     fn drop(&mut self) {
-        if self.lingers
-            && !self.is_end_stream()
-            && let Some(rest) = self.rest()
-        {
-            let longest = self.idle.limit.min(LINGER);
-            run(async move {
-                let _ = tokio::time::timeout(longest, rest).await;
-            });
+        if self.lingers && !self.is_end_stream() {
+            self.drain();
         }
     }
 }

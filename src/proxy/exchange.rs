@@ -19,6 +19,7 @@ use super::answer::{self, Fault};
 use super::body::RequestBody;
 use super::error::Refusal;
 use super::pool::{Lease, SendError, Switching};
+use super::progress::while_there_is_progress;
 use super::replay::Spare;
 use super::websocket::Handshake;
 use super::{Proxy, inject};
@@ -259,15 +260,8 @@ async fn answer_in_time(
     limit: Duration,
     usage: &UsageGuard,
 ) -> Result<Result<Response<Incoming>, SendError>, Refusal> {
-    let mut sending = std::pin::pin!(lease.send(request));
-    let mut uploaded = usage.upload().bytes.get();
-    loop {
-        match tokio::time::timeout(limit, &mut sending).await {
-            Ok(sent) => return Ok(sent),
-            Err(_) if usage.upload().bytes.get() > uploaded => uploaded = usage.upload().bytes.get(),
-            Err(_) => return Err(Refusal::UpstreamTimeout),
-        }
-    }
+    let uploaded = || usage.upload().bytes.get();
+    while_there_is_progress(lease.send(request), limit, uploaded).await.ok_or(Refusal::UpstreamTimeout)
 }
 
 /// Writes the request's target in the form that the connection's protocol wants.

@@ -14,12 +14,12 @@ const SPAN: std::ops::Range<usize> = 36..52;
 const FLAGS: std::ops::Range<usize> = 53..55;
 
 /// The trace that a request belongs to: 32 hexadecimal digits.
-#[derive(Clone, Debug)]
-pub struct TraceId(HeaderValue);
+#[derive(Clone, Copy, Debug)]
+pub struct TraceId([u8; 32]);
 
 impl TraceId {
     pub fn as_str(&self) -> &str {
-        self.0.to_str().unwrap_or("").get(TRACE).unwrap_or("")
+        std::str::from_utf8(&self.0).expect("hexadecimal digits")
     }
 }
 
@@ -40,9 +40,9 @@ pub fn carry_on(headers: &mut HeaderMap) -> TraceId {
     }
     write_hex(&mut text[SPAN], &(fastrand::u64(..) | 1).to_be_bytes());
     let value = HeaderValue::from_bytes(&text).expect("digits and hyphens");
-    headers.insert(TRACEPARENT, value.clone());
+    headers.insert(TRACEPARENT, value);
     headers.remove(&BAGGAGE);
-    TraceId(value)
+    TraceId(text[TRACE].try_into().expect("as many digits"))
 }
 
 /// Whether a value is one of version 00, or of a later version that begins as such.

@@ -2,7 +2,7 @@
 
 use std::cell::Cell;
 use std::io;
-use std::pin::{Pin, pin};
+use std::pin::Pin;
 use std::rc::Rc;
 use std::task::{Context, Poll, ready};
 use std::time::Duration;
@@ -11,6 +11,7 @@ use bytes::Bytes;
 use tokio::io::{AsyncRead, AsyncWrite, AsyncWriteExt, ReadBuf, copy_bidirectional};
 
 use super::pool::{Lease, Switching};
+use super::progress::while_there_is_progress;
 use crate::usage::UsageGuard;
 
 /// An upstream's half of a tunnel, which waits for the client's.
@@ -52,23 +53,6 @@ impl Tunnel {
     }
 }
 
-/// `None` when `progress` has stood still for as long as `idle`.
-async fn while_there_is_progress<T>(
-    work: impl Future<Output = T>,
-    idle: Duration,
-    progress: impl Fn() -> u64,
-) -> Option<T> {
-    let mut work = pin!(work);
-    let mut seen = progress();
-    loop {
-        match tokio::time::timeout(idle, &mut work).await {
-            Ok(done) => return Some(done),
-            Err(_) if progress() == seen => return None,
-            Err(_) => seen = progress(),
-        }
-    }
-}
-
 /// A stream whose bytes are counted as they are read.
 struct Counted<S> {
     inner: S,
@@ -99,25 +83,5 @@ impl<S: AsyncWrite + Unpin> AsyncWrite for Counted<S> {
 
     fn poll_shutdown(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
         Pin::new(&mut self.inner).poll_shutdown(context)
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[tokio::test(start_paused = true)]
-    async fn a_tunnel_lasts_as_long_as_anything_is_said() {
-        let said = Cell::new(0);
-        let work = async {
-            for _ in 0..5 {
-                tokio::time::sleep(Duration::from_secs(8)).await;
-                said.set(said.get() + 1);
-            }
-            std::future::pending::<()>().await;
-        };
-        let before = tokio::time::Instant::now();
-        assert!(while_there_is_progress(work, Duration::from_secs(10), || said.get()).await.is_none());
-        assert!((40..=60).contains(&before.elapsed().as_secs()), "{:?}", before.elapsed());
     }
 }
