@@ -43,6 +43,22 @@ async fn connections_beyond_the_limit_are_turned_away_with_an_answer() {
 }
 
 #[tokio::test]
+async fn one_user_leaves_room_for_the_others() {
+    let (_issuer, upstream, scene) = limited("connections = 10\nconnections_per_client = 1").await;
+    let gate = Gate::closed();
+    let held = gate.clone();
+    upstream.answers(move |seen| as_the_path_says(seen).behind(&held));
+    let mut one = scene.client().await;
+    one.send(REQUEST).await;
+    wait_until("it is under way", SOON, async || upstream.count() == 1).await;
+    let answer = scene.client().await.answer().await.expect("an answer to no request");
+    assert_eq!(answer.refusal(), (503, "overloaded".to_owned()));
+    gate.open();
+    assert_eq!(one.answer().await.expect("an answer").status, 200);
+    scene.finish().await;
+}
+
+#[tokio::test]
 async fn who_has_rested_longest_makes_room() {
     let (issuer, upstream) = (Issuer::start().await, Upstream::http1().await);
     let scene = Setup::api(&issuer, &upstream).workers(1).limits("connections = 2").start().await;

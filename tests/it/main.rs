@@ -20,6 +20,7 @@ mod poisoned;
 mod pool;
 mod programs;
 mod refusals;
+mod refused_streams;
 mod rejected;
 mod reload;
 mod rotation;
