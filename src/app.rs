@@ -43,6 +43,9 @@ use house::House;
 /// How often sums of refusals go into the trail.
 const SUMS: Duration = Duration::from_secs(1);
 
+/// Connections that may be told that there is no room for them, even where descriptors are few.
+const DOOR: usize = 16;
+
 /// File descriptors that clients and upstreams leave to telemetry, issuers, the trail and the log.
 const RESERVED: usize = 64;
 
@@ -268,6 +271,9 @@ fn places(limits: &proxy::Limits, clients: usize) -> Places {
     let files = getrlimit(Resource::Nofile).current;
     let files = files.map_or(usize::MAX, |files| usize::try_from(files).unwrap_or(usize::MAX));
     let open = files.saturating_sub(RESERVED).max(1);
+    // The first few stand among the reserved.
+    let outside = (open / 16).clamp(DOOR, 1024);
+    let open = (open + DOOR).saturating_sub(outside).max(1);
     // The rest is for upstreams, whose connections clients may share.
     let room = open - open / 3;
     if room < limits.connections {
@@ -276,7 +282,7 @@ fn places(limits: &proxy::Limits, clients: usize) -> Places {
     }
     let most = limits.connections.min(room);
     let shared = if clients > 1 { most - most / 4 } else { most };
-    Places::new(most, limits.connections_per_client.unwrap_or(shared), open)
+    Places::new(most, limits.connections_per_client.unwrap_or(shared), open, outside)
 }
 
 /// Tells the trail, now and then, how many requests went without their token, and lets go of replaced tokens.

@@ -16,6 +16,8 @@ pub struct Places {
     most_of_one: usize,
     /// With those to upstreams.
     most_open: usize,
+    /// Without a place: they too have file descriptors.
+    most_outside: usize,
     taken: Mutex<Taken>,
     freed: Notify,
 }
@@ -24,6 +26,8 @@ pub struct Places {
 struct Taken {
     all: usize,
     upstreams: usize,
+    /// Those that have no place, and wait for one or are being told so.
+    outside: usize,
     /// By the user that the kernel names; those that it does not name are one.
     by_user: HashMap<Option<u32>, usize>,
 }
@@ -36,8 +40,8 @@ pub enum Full {
 }
 
 impl Places {
-    pub fn new(most: usize, most_of_one: usize, most_open: usize) -> Self {
-        Self { most, most_of_one, most_open, taken: Mutex::default(), freed: Notify::new() }
+    pub fn new(most: usize, most_of_one: usize, most_open: usize, most_outside: usize) -> Self {
+        Self { most, most_of_one, most_open, most_outside, taken: Mutex::default(), freed: Notify::new() }
     }
 
     /// # Errors
@@ -64,6 +68,17 @@ impl Places {
         }
         taken.upstreams += 1;
         Some(UpstreamPlace { places: self.clone(), number: taken.upstreams })
+    }
+
+    /// For a connection that has no place, while it waits for one or is told that there is none; `None` when it has to go
+    /// without a word, because too many are at the door.
+    pub fn at_the_door(self: &Arc<Self>) -> Option<Outside> {
+        let mut taken = self.lock();
+        if taken.outside >= self.most_outside {
+            return None;
+        }
+        taken.outside += 1;
+        Some(Outside(self.clone()))
     }
 
     /// Resolves when a place has come free since the last call.
@@ -121,13 +136,22 @@ impl Drop for UpstreamPlace {
     }
 }
 
+/// A connection at the door, until dropped.
+pub struct Outside(Arc<Places>);
+
+impl Drop for Outside {
+    fn drop(&mut self) {
+        self.0.lock().outside -= 1;
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
 
     #[test]
     fn nobody_takes_the_others_room() {
-        let places = Arc::new(Places::new(3, 2, 4));
+        let places = Arc::new(Places::new(3, 2, 4, 5));
         let (one, two) = (places.take(Some(1)).expect("room"), places.take(Some(1)).expect("room"));
         assert_eq!(places.take(Some(1)).err(), Some(Full::OfUser(Some(1))));
         let three = places.take(None).expect("room for another");
@@ -140,6 +164,10 @@ mod tests {
         assert!(places.take_upstream().is_some());
         drop((again, upstream));
         assert_eq!(places.taken(), 0);
+        let outside: Vec<Outside> = std::iter::from_fn(|| places.at_the_door()).collect();
+        assert_eq!(outside.len(), 5);
+        drop(outside);
+        assert!(places.at_the_door().is_some());
         assert!(places.lock().by_user.is_empty());
     }
 }

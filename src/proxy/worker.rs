@@ -20,7 +20,7 @@ use super::connection::Server;
 use super::error::Refusal;
 use super::executor::run as run_local;
 use super::listener::{Accepted, Listener, Shared as SharedListener};
-use super::places::{Full, Place};
+use super::places::{Full, Outside, Place};
 use super::pulse::Pulses;
 use super::stream::{Refuse, Scratch, Socket};
 use super::watch::{Late, Watch};
@@ -231,13 +231,26 @@ impl Desk {
 
     fn start<S: Socket>(self: Rc<Self>, stream: S, caller: Caller, gauge: IntGauge) {
         match self.proxy.shared.places.take(caller.peer.uid) {
-            Ok(place) => {
-                let watch = self.seat(caller.peer.uid);
-                let stay = Stay::new(&self, place, gauge);
-                run_local(self.serve(stream, caller, watch, stay));
-            }
-            Err(full) => run_local(self.wait_for_room(stream, caller, gauge, full)),
+            Ok(place) => run_local(self.settle(stream, caller, gauge, place)),
+            Err(full) => match self.proxy.shared.places.at_the_door() {
+                Some(outside) => run_local(self.wait_for_room(stream, caller, gauge, full, outside)),
+                // Closed without a word, and counted.
+                None => drop(self.refused_unread(Refusal::Overloaded)),
+            },
         }
+    }
+
+    /// Serves a connection that has a place.
+    fn settle<S: Socket>(
+        self: Rc<Self>,
+        stream: S,
+        caller: Caller,
+        gauge: IntGauge,
+        place: Place,
+    ) -> impl Future<Output = ()> {
+        let watch = self.seat(caller.peer.uid);
+        let stay = Stay::new(&self, place, gauge);
+        self.serve(stream, caller, watch, stay)
     }
 
     fn seat(&self, user: Option<u32>) -> Rc<Watch> {
@@ -247,7 +260,14 @@ impl Desk {
     }
 
     /// Whoever has rested longest makes room for who comes now. Where all are busy, there is none.
-    async fn wait_for_room<S: Socket>(self: Rc<Self>, stream: S, caller: Caller, gauge: IntGauge, full: Full) {
+    async fn wait_for_room<S: Socket>(
+        self: Rc<Self>,
+        stream: S,
+        caller: Caller,
+        gauge: IntGauge,
+        full: Full,
+        outside: Outside,
+    ) {
         if !self.make_room(full) {
             return self.turn_away(stream).await;
         }
@@ -262,9 +282,8 @@ impl Desk {
                 }
             }
         };
-        let watch = self.seat(caller.peer.uid);
-        let stay = Stay::new(&self, place, gauge);
-        self.serve(stream, caller, watch, stay).await;
+        drop(outside);
+        self.settle(stream, caller, gauge, place).await;
     }
 
     /// Lets go of the one that has rested longest among some, beginning where the last look for room ended: to look at all of

@@ -1,6 +1,7 @@
 //! The command line as its users see it: the built program, what it prints, and its exit codes.
 
 mod child;
+mod descriptors;
 mod doctor;
 mod env;
 mod explain;
