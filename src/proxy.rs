@@ -320,7 +320,7 @@ impl Proxy {
         let outgoing = Outgoing { request, path_and_query, permit, route, cell, table, takes_trailers };
         let Answered { mut response, lease, needles, switching } = match handshake {
             None => self.exchange(outgoing, usage).await?,
-            Some(handshake) => self.switch(outgoing, &handshake, usage).await?,
+            Some(handshake) => Box::pin(self.switch(outgoing, &handshake, usage)).await?,
         };
         usage.answered(response.status());
         rebuild_response(response.headers_mut(), guarded);
@@ -359,7 +359,7 @@ impl Proxy {
         usage: &mut UsageGuard,
     ) -> Result<(), Refusal> {
         usage.waits();
-        let ready = token.reader.ready(&*self.shared.clock, patience).await;
+        let ready = Box::pin(token.reader.ready(&*self.shared.clock, patience)).await;
         usage.resumes();
         Ok(ready?)
     }

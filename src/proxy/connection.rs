@@ -85,7 +85,8 @@ impl Desk {
         match spoken {
             None => {}
             Some(Ok(Spoken::Http1)) => self.serve_http1(stream, Rc::new(caller), watch).await,
-            Some(Ok(Spoken::Http2)) => self.serve_http2(stream, Rc::new(caller), watch).await,
+            // Apart, so that a connection of HTTP/1.1 does not keep room for it.
+            Some(Ok(Spoken::Http2)) => Box::pin(self.serve_http2(stream, Rc::new(caller), watch)).await,
             Some(Err(error)) => tracing::debug!(%error, "a client connection failed"),
         }
     }

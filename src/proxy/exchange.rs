@@ -152,7 +152,7 @@ impl Proxy {
         let spare = spare.filter(|spare| spare.method.is_idempotent())?;
         let again = spare.request(usage)?;
         usage.waits();
-        let newer = token.reader.newer_than(generation, &*self.shared.clock, patience).await;
+        let newer = Box::pin(token.reader.newer_than(generation, &*self.shared.clock, patience)).await;
         usage.resumes();
         if newer {
             self.shared.metrics.repeated("rejected");
@@ -212,7 +212,8 @@ impl Proxy {
             return Ok(lease);
         }
         usage.waits();
-        let dialled = self.pool.dial(route, cell, dialer).await;
+        // What is rare stands apart: hyper moves the future of a request, and keeps room for one in each connection.
+        let dialled = Box::pin(self.pool.dial(route, cell, dialer)).await;
         usage.resumes();
         dialled.map_err(|error| {
             tracing::debug!(route = %route.name, %error, "no connection to the upstream");

@@ -324,7 +324,7 @@ impl Entry {
             }
             // At once, but for the moment in which the connection's task has not yet seen the end of the last answer.
             let http1 = &mut sender.sender;
-            if http1.is_ready() || matches!(timeout(SETTLING, http1.ready()).await, Ok(Ok(()))) {
+            if http1.is_ready() || matches!(Box::pin(timeout(SETTLING, http1.ready())).await, Ok(Ok(()))) {
                 return Some(Way { sender: Sender::Http1(sender), authority, rested });
             }
         }
