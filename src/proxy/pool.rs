@@ -10,6 +10,8 @@
 //! [`DIALS`] handshakes of a route and client are under way, and the others wait for those or for a connection that comes
 //! free.
 
+mod streams;
+
 use std::cell::{Cell as StdCell, RefCell};
 use std::collections::HashMap;
 use std::future::{Future, poll_fn};
@@ -28,6 +30,7 @@ use rustls::AlertDescription;
 use tokio::sync::{Notify, Semaphore, oneshot};
 use tokio::time::timeout;
 
+use self::streams::{Stream, Streams};
 use super::answer::{Checked, Expected, HEAD_BYTES};
 use super::body::RequestBody;
 use super::executor::{LocalExecutor, run};
@@ -37,7 +40,7 @@ use crate::dial::{Connection as Dialled, DialError, Dialer, Protocol, Stage, Str
 use crate::metrics::{Error as MetricsError, Metrics as Registry};
 use crate::name::RouteName;
 use crate::route::{Route, Upstream};
-use crate::tls;
+use crate::tls::{self, Security};
 use crate::usage::Cell;
 
 /// Handshakes at a time, of one route and client in one worker.
@@ -48,9 +51,6 @@ const IDLE_SWEEPS: u32 = 90;
 
 /// Connections kept idle, of one route and client in one worker.
 const IDLE_MOST: usize = 512;
-
-/// Requests at a time on one connection of HTTP/2, if the peer allows as many.
-const STREAMS: usize = 100;
 
 /// How long a connection may take to see the end of its last answer; one that takes longer is not used again.
 const SETTLING: Duration = Duration::from_millis(100);
@@ -120,42 +120,6 @@ struct Shared {
     sender: http2::SendRequest<RequestBody>,
     authority: Rc<Authority>,
     streams: Rc<Streams>,
-}
-
-struct Streams {
-    used: StdCell<usize>,
-    /// What the peer allows now, as the connection's task saw it last.
-    allowed: StdCell<usize>,
-    /// For how many sweeps none has been used.
-    idle_sweeps: StdCell<u32>,
-}
-
-impl Streams {
-    /// Whether the connection is to be kept.
-    fn sweep(&self) -> bool {
-        let idle = if self.used.get() == 0 { self.idle_sweeps.get() + 1 } else { 0 };
-        self.idle_sweeps.set(idle);
-        idle <= IDLE_SWEEPS
-    }
-}
-
-/// One stream, until dropped.
-struct Stream(Rc<Streams>);
-
-impl Stream {
-    fn take(streams: &Rc<Streams>) -> Option<Self> {
-        if streams.used.get() >= streams.allowed.get().min(STREAMS) {
-            return None;
-        }
-        streams.used.set(streams.used.get() + 1);
-        Some(Self(streams.clone()))
-    }
-}
-
-impl Drop for Stream {
-    fn drop(&mut self) {
-        self.0.used.set(self.0.used.get() - 1);
-    }
 }
 
 struct Idle {
@@ -373,23 +337,22 @@ impl Entry {
     }
 
     async fn dial(&self, dialer: &Dialer, timeout: Duration) -> Result<Way, NoConnection> {
-        let authority = &self.upstream.endpoint.authority;
-        let target = Target { authority, security: &self.upstream.security, timeout };
-        let place = self.places.take_upstream().ok_or(NoConnection::NoRoom)?;
-        let Dialled { io, protocol, authority } = dialer.connect(&target).await?;
-        let authority = Rc::new(authority);
-        let failed = |error: hyper::Error| DialError::Tls {
-            kind: TlsKind::Protocol,
-            authority: (*authority).clone(),
-            detail: error.to_string(),
-        };
+        let (Dialled { io, protocol, authority }, place) = self.reach(dialer, &self.upstream.security, timeout).await?;
         match protocol {
             Protocol::Http1 => {
-                let sender = Sender::Http1(self.http1(io, place).await.map_err(failed)?);
-                Ok(Way { sender, authority, rested: false })
+                let (http1, connection) = http1(io, &place).await.map_err(|error| failed(&authority, &error))?;
+                run(async move {
+                    let _place = place;
+                    if let Err(error) = connection.await {
+                        tracing::debug!(%error, "an upstream connection failed");
+                    }
+                });
+                Ok(Way { sender: Sender::Http1(http1), authority: Rc::new(authority), rested: false })
             }
             Protocol::Http2 => {
-                let shared = self.http2(io, authority.clone(), place).await.map_err(failed)?;
+                let authority = Rc::new(authority);
+                let shared = self.http2(io, authority.clone(), place).await;
+                let shared = shared.map_err(|error| failed(&authority, &error))?;
                 let stream = Stream::take(&shared.streams).ok_or(DialError::Timeout(Stage::Handshake))?;
                 Ok(shared.way(stream))
             }
@@ -397,18 +360,9 @@ impl Entry {
     }
 
     async fn dial_alone(&self, dialer: &Dialer, timeout: Duration) -> Result<(Way, Switching), NoConnection> {
-        let authority = &self.upstream.endpoint.authority;
         let security = self.upstream.security.of_http1();
-        let target = Target { authority, security: &security, timeout };
-        let place = self.places.take_upstream().ok_or(NoConnection::NoRoom)?;
-        let Dialled { io, authority, .. } = dialer.connect(&target).await?;
-        let expected = Rc::<Expected>::default();
-        let handshake = http1::handshake(TokioIo::new(Checked::new(io, expected.clone()))).await;
-        let (sender, connection) = handshake.map_err(|error| DialError::Tls {
-            kind: TlsKind::Protocol,
-            authority: authority.clone(),
-            detail: error.to_string(),
-        })?;
+        let (Dialled { io, authority, .. }, place) = self.reach(dialer, &security, timeout).await?;
+        let (http1, connection) = http1(io, &place).await.map_err(|error| failed(&authority, &error))?;
         let (switched, switching) = oneshot::channel();
         run(async move {
             match connection.without_shutdown().await {
@@ -417,22 +371,19 @@ impl Entry {
                 Err(error) => tracing::debug!(%error, "an upstream connection failed"),
             }
         });
-        let sender = Sender::Http1(Http1 { sender, expected });
-        Ok((Way { sender, authority: Rc::new(authority), rested: false }, Switching(switching)))
+        let way = Way { sender: Sender::Http1(http1), authority: Rc::new(authority), rested: false };
+        Ok((way, Switching(switching)))
     }
 
-    async fn http1(&self, io: Socket, place: UpstreamPlace) -> Result<Http1, hyper::Error> {
-        let expected = Rc::<Expected>::default();
-        let io = TokioIo::new(Checked::new(io, expected.clone()));
-        let buffer = if place.is_one_of_few() { READ_MUCH } else { READ_LITTLE };
-        let (sender, connection) = http1::Builder::new().max_buf_size(buffer).handshake(io).await?;
-        run(async move {
-            let _place = place;
-            if let Err(error) = connection.await {
-                tracing::debug!(%error, "an upstream connection failed");
-            }
-        });
-        Ok(Http1 { sender, expected })
+    async fn reach(
+        &self,
+        dialer: &Dialer,
+        security: &Security,
+        timeout: Duration,
+    ) -> Result<(Dialled, UpstreamPlace), NoConnection> {
+        let place = self.places.take_upstream().ok_or(NoConnection::NoRoom)?;
+        let target = Target { authority: &self.upstream.endpoint.authority, security, timeout };
+        Ok((dialer.connect(&target).await?, place))
     }
 
     async fn http2(&self, io: Socket, authority: Rc<Authority>, place: UpstreamPlace) -> Result<Shared, hyper::Error> {
@@ -446,14 +397,13 @@ impl Entry {
             .keep_alive_while_idle(true)
             .handshake(TokioIo::new(io))
             .await?;
-        let streams =
-            Rc::new(Streams { used: StdCell::new(0), allowed: StdCell::new(STREAMS), idle_sweeps: StdCell::new(0) });
+        let streams = Streams::new();
         let seen = streams.clone();
         run(async move {
             let _place = place;
             let ended = poll_fn(|context| {
                 let polled = Pin::new(&mut connection).poll(context);
-                seen.allowed.set(connection.current_max_send_streams());
+                seen.allow(connection.current_max_send_streams());
                 polled
             });
             if let Err(error) = ended.await {
@@ -478,6 +428,21 @@ impl Entry {
             kept
         });
     }
+}
+
+type Http1Connection = http1::Connection<TokioIo<Checked<Socket>>, RequestBody>;
+
+/// Begins to speak HTTP/1.1.
+async fn http1(io: Socket, place: &UpstreamPlace) -> Result<(Http1, Http1Connection), hyper::Error> {
+    let expected = Rc::<Expected>::default();
+    let io = TokioIo::new(Checked::new(io, expected.clone()));
+    let buffer = if place.is_one_of_few() { READ_MUCH } else { READ_LITTLE };
+    let (sender, connection) = http1::Builder::new().max_buf_size(buffer).handshake(io).await?;
+    Ok((Http1 { sender, expected }, connection))
+}
+
+fn failed(authority: &Authority, error: &hyper::Error) -> DialError {
+    DialError::Tls { kind: TlsKind::Protocol, authority: authority.clone(), detail: error.to_string() }
 }
 
 impl Drop for Entry {
