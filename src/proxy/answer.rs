@@ -72,8 +72,17 @@ impl From<Fault> for io::Error {
     }
 }
 
-/// Judges an answer's head as hyper has read it, and takes out what would carry words of the upstream's past its fields: the
-/// reason phrase. An answer that changes the protocol is not judged here: whether that was asked for, its sender knows.
+/// Takes out what would carry words of the upstream's past an answer's fields: the reason phrase. Of an answer that changes the
+/// protocol nothing else is judged here: whether that was asked for, its sender knows.
+///
+/// # Errors
+/// When it has more fields, or larger ones, than an answer may have.
+pub fn bare<B>(response: &mut Response<B>) -> Result<(), Fault> {
+    *response.extensions_mut() = Extensions::new();
+    bounds(response.headers())
+}
+
+/// Judges an answer's head as hyper has read it.
 ///
 /// # Errors
 /// When the answer must not go on.
@@ -87,10 +96,8 @@ pub fn judge<B>(response: &mut Response<B>, is_http2: bool) -> Result<(), Fault>
     if !fits {
         return Err(Fault::Version);
     }
-    *response.extensions_mut() = Extensions::new();
-    let headers = response.headers_mut();
-    bounds(headers)?;
-    framing(headers, status, version)
+    bare(response)?;
+    framing(response.headers_mut(), status, version)
 }
 
 fn bounds(headers: &HeaderMap) -> Result<(), Fault> {
@@ -121,8 +128,16 @@ fn framing(headers: &mut HeaderMap, status: StatusCode, version: Version) -> Res
         headers.remove(CONTENT_LENGTH);
         return if length == 0 { Ok(()) } else { Err(Fault::LengthOfNothing) };
     }
-    headers.insert(CONTENT_LENGTH, HeaderValue::from(length));
+    if !is_plain(headers) {
+        headers.insert(CONTENT_LENGTH, HeaderValue::from(length));
+    }
     Ok(())
+}
+
+/// Whether the length stands there once, without zeros in front: as nearly always.
+fn is_plain(headers: &HeaderMap) -> bool {
+    let mut values = headers.get_all(CONTENT_LENGTH).iter().map(HeaderValue::as_bytes);
+    values.next().is_some_and(|digits| digits == b"0" || digits[0] != b'0') && values.next().is_none()
 }
 
 /// The one length of all fields that tell it (RFC 9110, section 8.6).

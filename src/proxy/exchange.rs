@@ -194,6 +194,7 @@ impl Proxy {
         })?;
         let switches = response.status() == StatusCode::SWITCHING_PROTOCOLS;
         if switches {
+            answer::bare(&mut response)?;
             handshake.verify(response.headers())?;
         } else {
             answer::judge(&mut response, false)?;

@@ -25,8 +25,10 @@ async fn a_tunnel_opens_after_an_answer_that_proves_itself() {
     for field in ["authorization: bearer tok-1\r\n", "connection: upgrade\r\n", "upgrade: websocket\r\n"] {
         assert_eq!(head.matches(field).count(), 1, "{field} in {head}");
     }
-    connection.write(format!("{GRANT}hello")).await;
+    let grant = GRANT.replace("Switching Protocols", "Bearer tok-1");
+    connection.write(format!("{grant}hello")).await;
     let answer = client.head().await.expect("an answer");
+    assert!(answer.head.starts_with("HTTP/1.1 101 Switching Protocols\r\n"), "{}", answer.head);
     assert_eq!((answer.status, answer.header("upgrade")), (101, Some("websocket")));
     assert_eq!(answer.header("sec-websocket-accept"), Some("s3pPLMBiTxaQ9kYGzzhZRbK+xOo="));
     assert_eq!(client.bytes(5).await.expect("bytes"), b"hello");
