@@ -171,6 +171,8 @@ impl Desk {
                 ended = &mut *connection => return Some(ended),
                 late = watch.closed() => match late {
                     Late::Idle => Pin::new(&mut *connection).graceful_shutdown(),
+                    // It may have begun a request after it was chosen, which is answered.
+                    Late::Evicted if watch.is_busy() => Pin::new(&mut *connection).graceful_shutdown(),
                     // The stream answers that itself, when the connection reads on.
                     Late::Head => {}
                     Late::Stalled | Late::Evicted => return None,

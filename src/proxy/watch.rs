@@ -168,9 +168,13 @@ impl Watch {
         Busy { watch: self.clone(), untaken: false }
     }
 
+    pub fn is_busy(&self) -> bool {
+        self.requests.get() > 0
+    }
+
     /// Whether an answer broke off, or is still under way.
     pub fn is_broken_off(&self) -> bool {
-        self.broken.get() || self.requests.get() > 0
+        self.broken.get() || self.is_busy()
     }
 
     /// Whether what is written may belong to an answer.
@@ -180,7 +184,7 @@ impl Watch {
 
     /// All that was written has gone out.
     pub fn flushed(&self) {
-        if self.requests.get() == 0 {
+        if !self.is_busy() {
             self.answering.set(false);
         }
     }
