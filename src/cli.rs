@@ -24,7 +24,7 @@ use clap::{Args, Parser, Subcommand};
 use crate::app::StartError;
 use crate::clock::{Clock, SystemClock};
 use crate::config::{self, Config, Environment};
-use crate::dial::Dialer;
+use crate::dial::{Dialer, Tunnel};
 use crate::fetch::Fetcher;
 use crate::name::{ClientName, RouteName};
 use crate::route::Upstream;
@@ -212,12 +212,21 @@ fn ended(outcome: anyhow::Result<ExitCode>) -> ExitCode {
     match outcome {
         Ok(code) => code,
         Err(error) => {
-            eprintln!("countersign: {error:#}");
+            eprintln!("countersign: {}", with_causes(&error));
             // What `check` would have said.
             let config = matches!(error.downcast_ref(), Some(StartError::Draft(_)));
             if config { ExitCode::from(CONFIG) } else { ExitCode::FAILURE }
         }
     }
+}
+
+/// An error and its causes, each once: many tell their cause themselves.
+fn with_causes(error: &anyhow::Error) -> String {
+    error.chain().map(ToString::to_string).fold(String::new(), |said, cause| match &*said {
+        "" => cause,
+        said if said.contains(&cause) => said.to_owned(),
+        said => format!("{said}: {cause}"),
+    })
 }
 
 /// Finds and loads the config, and goes on with it.
@@ -286,7 +295,7 @@ fn check_built(path: &Path, config: &Config, json: bool) -> ExitCode {
     ExitCode::SUCCESS
 }
 
-/// Builds each source and upstream as `run` would, but for secrets, and lets go of them.
+/// Builds each source and upstream, and the way to them, as `run` would, but for secrets, and lets go of them.
 fn build(config: &Config) -> Vec<String> {
     let clock: Arc<dyn Clock> = Arc::new(SystemClock);
     let fetcher = Arc::new(Fetcher::new(Arc::new(Dialer::new(config.destinations.clone(), Vec::new()))));
@@ -298,7 +307,11 @@ fn build(config: &Config) -> Vec<String> {
         let built = Upstream::new(&route.upstream, &route.tls.without_identity());
         built.err().map(|error| format!("route {}: {error}", route.name))
     });
-    tokens.chain(routes).collect()
+    let way_out = config.upstream_proxy.iter().filter_map(|proxy| {
+        let built = Tunnel::new(&proxy.without_secrets());
+        built.err().map(|error| format!("upstream_proxy: {error}"))
+    });
+    tokens.chain(routes).chain(way_out).collect()
 }
 
 fn unplaced(file: &str, message: &str) -> serde_json::Value {

@@ -88,6 +88,13 @@ pub enum TunnelError {
     NotHttp(hyper::Error),
 }
 
+impl Settings {
+    /// The same, without what we prove ourselves with: enough to see whether the rest can be used.
+    pub fn without_secrets(&self) -> Self {
+        Self { credentials: None, tls: self.tls.without_identity(), ..self.clone() }
+    }
+}
+
 impl Tunnel {
     /// # Errors
     /// When the password or the roots cannot be read.
