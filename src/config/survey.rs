@@ -13,8 +13,8 @@ use crate::authority::Endpoint;
 use crate::dial::Destinations;
 use crate::secret::Reference;
 
-/// Texts for people, which may look like anything.
-const PROSE: [&str; 3] = ["owner", "reason", "name"];
+/// Texts for people and words of others, which may look like anything.
+const PROSE: [&str; 5] = ["owner", "reason", "name", "scopes", "scope"];
 
 /// Files under these keys are for everybody to read.
 const PUBLIC: [&str; 2] = ["ca", "cert"];
@@ -100,7 +100,7 @@ impl<'a> Walk<'a> {
                 Reference::File(path) if PUBLIC.contains(&key) => self.survey.public_files.push((place, path)),
                 reference => self.survey.secrets.push((place, reference)),
             }
-        } else if (key == "upstream" || key == "url" || key.ends_with("_url"))
+        } else if (key == "upstream" || key.ends_with("_url"))
             && let Ok(endpoint) = Endpoint::parse(text)
         {
             let inner = table.get("tls").and_then(|tls| tls.get_ref().as_table());
@@ -148,5 +148,11 @@ mod tests {
             survey.upstreams.iter().find(|remote| remote.place == "route api: upstream").expect("the upstream");
         assert_eq!(upstream.endpoint.to_string(), "https://api.example.com/v1");
         assert_eq!(upstream.tls.ca.as_deref(), Some(Path::new("/etc/ssl/upstream.pem")));
+    }
+
+    #[test]
+    fn a_scope_that_is_spelt_like_a_reference_is_none() {
+        let survey = survey("[[token]]\nname = \"a\"\nscopes = [\"file:read\"]\n", Path::new("/"));
+        assert!(survey.secrets.is_empty() && survey.public_files.is_empty(), "{survey:?}");
     }
 }

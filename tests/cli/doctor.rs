@@ -105,6 +105,27 @@ fn what_is_missing_is_said() {
 }
 
 #[test]
+fn a_proxy_on_the_way_out_is_no_issuer() {
+    let (way_out, asked) = server("HTTP/1.1 403 Forbidden\r\ncontent-length: 0\r\n\r\n");
+    let place = with_client("");
+    let config = std::fs::read_to_string(place.path("countersign.toml")).expect("the config");
+    let with_proxy = format!("[proxy]\nupstream_proxy = {{ url = \"http://{way_out}\" }}");
+    place.write_config(&config.replacen("[proxy]", &with_proxy, 1));
+    let ended = doctor(&place);
+    assert!(!ended.out.contains("upstream_proxy"), "{}", ended.out);
+    assert_eq!(asked.try_iter().count(), 0, "it is asked for nothing of its own");
+}
+
+#[test]
+fn what_is_wrong_with_the_tls_of_a_route_is_not_laid_on_its_roots() {
+    let place = with_client(
+        "[[route]]\nname = \"proven\"\nupstream = \"https://127.0.0.1:1\"\nallow = \"any\"\n\
+         tls = { cert = \"file:no.pem\", key = \"file:no.key\" }",
+    );
+    assert_found(&doctor(&place), "problem", &["route proven: upstream: cannot read", "no.pem", "correct its `tls`"]);
+}
+
+#[test]
 fn an_app_that_is_the_proxys_own_user_is_not_kept_apart() {
     let place = Place::new("");
     let ended = doctor(&place);

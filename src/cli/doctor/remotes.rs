@@ -50,7 +50,7 @@ async fn connect(remote: &Remote, dialer: &Dialer, found: &mut Findings) -> bool
     let security = match Security::new(endpoint.scheme, tls, Alpn::Http2OrHttp1) {
         Ok(security) => security,
         Err(error) => {
-            found.problem(format!("{place}: {error}"), "correct `tls.ca`");
+            found.problem(format!("{place}: {error}"), "correct its `tls`");
             return false;
         }
     };

@@ -48,7 +48,8 @@ fn metrics(config: &Config, scrape: &Scrape, found: &mut Findings) {
     }
     let plain = |family| scrape.samples(family).next().and_then(|(_, value)| value.parse::<f64>().ok());
     if plain("countersign_config_reload_success") == Some(0.0) {
-        found.warning("the last reload was refused: the proxy runs on an older config", "countersign check says why");
+        let fix = "its log says why; `countersign check` finds what is wrong with the file alone";
+        found.warning("the last reload was refused: the proxy runs on an older config", fix);
     }
     // A request has a connection at each side.
     let needed = 2 * config.proxy.limits.connections + OTHER_FILES;
