@@ -23,7 +23,7 @@ use tokio::sync::watch;
 
 pub use announce::{Vitals, announce};
 pub use house::{DraftError, Handle, ReloadError, RotateNamedError};
-pub use reload::Reloads;
+pub use reload::{Reloads, warn_of};
 
 use crate::audit::{self, Event};
 use crate::clock::Clock;

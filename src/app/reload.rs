@@ -13,7 +13,7 @@
 //! an issuer answers again or a file that it names appears, and then with growing delays.
 
 use std::convert::Infallible;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -23,7 +23,7 @@ use tokio::time::{Instant, MissedTickBehavior};
 use super::{Handle, ReloadError};
 use crate::backoff::Backoff;
 use crate::clock::Clock;
-use crate::config::{Config, Environment, LoadError, Severity, Text};
+use crate::config::{Config, Environment, LoadError, Problem, Severity, Text};
 use crate::systemd::Manager;
 
 /// How often the text is looked at. It is taken when it has not changed between two looks.
@@ -146,6 +146,7 @@ impl Reloads {
         let config = Config::understand(&text, &self.environment)?;
         self.handle.reload(&config).await?;
         self.watch = config.watch;
+        warn_of(&self.path, &config);
         Ok(())
     }
 
@@ -184,6 +185,13 @@ impl Refused {
             Self::Load(_) | Self::Empty(_) | Self::Reload(ReloadError::NeedsRestart(_)) => false,
             Self::Reload(ReloadError::Draft(_) | ReloadError::NotReady(_) | ReloadError::Trail(_)) => true,
         }
+    }
+}
+
+/// Says what is taken, but should be looked at.
+pub fn warn_of(file: &Path, config: &Config) {
+    for Problem { line, message, help, .. } in &config.warnings {
+        tracing::warn!(file = %file.display(), line, help = help.as_deref().unwrap_or(""), "{message}");
     }
 }
 

@@ -14,7 +14,7 @@ use super::child::{self, Forwarded, Launch};
 use super::process;
 use super::user::User;
 use crate::app::environment::Entrance;
-use crate::app::{App, Reloads, Surroundings, announce};
+use crate::app::{App, Reloads, Surroundings, announce, warn_of};
 use crate::clock::{Clock, SystemClock};
 use crate::config::{Config, Environment};
 use crate::dial::Resolver;
@@ -29,10 +29,7 @@ pub fn run(path: &Path, config: Config, launch: Option<&Launch>) -> anyhow::Resu
     let inherited = Inherited::take()?;
     let log = Log::open(&config.telemetry).context("cannot open the log")?;
     let files = process::settle();
-    for warning in &config.warnings {
-        let (line, help) = (warning.line, warning.help.as_deref().unwrap_or(""));
-        tracing::warn!(file = %path.display(), line, help, "{}", warning.message);
-    }
+    warn_of(path, &config);
     if let Some(user) = launch.and_then(|launch| launch.user.as_ref())
         && !knows(&config, user)
     {

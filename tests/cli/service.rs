@@ -39,6 +39,19 @@ impl Manager {
 }
 
 #[test]
+fn what_should_be_looked_at_in_a_new_config_is_said_as_at_the_start() {
+    let place = Place::new("");
+    let proxy = place.start();
+    let config = std::fs::read_to_string(place.path("countersign.toml")).expect("the config");
+    let observing =
+        "[[route]]\nname = \"seen\"\nupstream = \"https://a.example\"\nallow = \"any\"\nmode = \"observe\"\n";
+    place.write_config(&format!("{config}{observing}"));
+    proxy.signal(Signal::HUP);
+    let warned = |line: &str| line.contains("WARN") && line.contains("seen") && line.contains("only observes");
+    until("the warning", || proxy.log().lines().any(warned).then_some(()));
+}
+
+#[test]
 fn the_manager_hears_when_it_is_ready_reloads_and_stops_and_not_before() {
     let place = Place::new("");
     let path = place.path("notify");
