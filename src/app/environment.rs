@@ -46,8 +46,8 @@ impl Entrance {
     }
 
     /// All variables, each once: those of routes in their order, then those for URLs as they are. `no_proxy` is what the app
-    /// would have as `NO_PROXY`: it is added to.
-    pub fn variables(self, routes: &[route::Settings], no_proxy: Option<&str>) -> Vec<(String, String)> {
+    /// would have as `NO_PROXY`, or nothing: it is added to.
+    pub fn variables(self, routes: &[route::Settings], no_proxy: &str) -> Vec<(String, String)> {
         let known = routes.iter().filter_map(|route| self.known_to_sdks(route));
         let named = routes.iter().map(|route| (variable(&route.name), self.base_url(&route.name)));
         let proxy = format!("http://{}", self.0);
@@ -93,8 +93,8 @@ pub fn reachable(ip: IpAddr) -> IpAddr {
     }
 }
 
-fn exempt(before: Option<&str>) -> String {
-    let before = before.unwrap_or_default().trim();
+fn exempt(before: &str) -> String {
+    let before = before.trim();
     let has = |host: &&str| before.split(',').any(|known| known.trim() == *host);
     let added = LOCAL.iter().filter(|host| !has(host)).copied();
     Some(before).filter(|before| !before.is_empty()).into_iter().chain(added).collect::<Vec<_>>().join(",")
@@ -118,7 +118,7 @@ mod tests {
 
     fn variables(upstreams: &[(&str, &str)]) -> Vec<(String, String)> {
         let entrance = Entrance::of(&[Address::Tcp(([127, 0, 0, 1], 8080).into())]).expect("an address");
-        entrance.variables(&routes(upstreams), None)
+        entrance.variables(&routes(upstreams), "")
     }
 
     fn value<'v>(variables: &'v [(String, String)], name: &str) -> Option<&'v str> {
@@ -167,8 +167,8 @@ mod tests {
 
     #[test]
     fn what_the_app_asks_for_without_a_proxy_stays_so() {
-        assert_eq!(exempt(Some("internal.example, localhost")), "internal.example, localhost,127.0.0.1,::1");
-        assert_eq!(exempt(Some("")), "localhost,127.0.0.1,::1");
+        assert_eq!(exempt("internal.example, localhost"), "internal.example, localhost,127.0.0.1,::1");
+        assert_eq!(exempt(""), "localhost,127.0.0.1,::1");
     }
 
     #[test]

@@ -8,7 +8,8 @@ use serde_json::json;
 use super::{CONFIG, USAGE, say};
 use crate::app::environment::{Entrance, variable};
 use crate::authority::Host;
-use crate::config::Config;
+use crate::clock::{Clock as _, SystemClock};
+use crate::config::{Config, Environment};
 use crate::name::RouteName;
 use crate::proxy::Address;
 use crate::route;
@@ -42,7 +43,8 @@ pub fn env(config: &Config, platform: Option<Platform>, route: Option<&RouteName
         eprintln!("  help: give it a port, or start the app with `countersign run -- APP`");
         return ExitCode::from(CONFIG);
     }
-    show(&lines(entrance, &routes, platform), json);
+    let no_proxy = Environment::of_this_process(SystemClock.now()).no_proxy;
+    show(&lines(entrance, &routes, platform, &no_proxy), json);
     ExitCode::SUCCESS
 }
 
@@ -52,9 +54,8 @@ struct Lines {
     notes: Vec<String>,
 }
 
-fn lines(entrance: Entrance, routes: &[route::Settings], platform: Option<Platform>) -> Lines {
-    let before = std::env::var("NO_PROXY").or_else(|_| std::env::var("no_proxy")).ok();
-    let mut lines = Lines { variables: entrance.variables(routes, before.as_deref()), notes: Vec::new() };
+fn lines(entrance: Entrance, routes: &[route::Settings], platform: Option<Platform>, no_proxy: &str) -> Lines {
+    let mut lines = Lines { variables: entrance.variables(routes, no_proxy), notes: Vec::new() };
     for route in routes {
         let (name, base_url) = (variable(&route.name), entrance.base_url(&route.name));
         let taken = lines.variables.iter().find(|(known, _)| *known == name).map(|(_, value)| value);

@@ -25,6 +25,7 @@ use crate::telemetry::Log;
 
 pub fn run(path: &Path, config: Config, launch: Option<&Launch>) -> anyhow::Result<ExitCode> {
     let environment = Environment::of_this_process(SystemClock.now());
+    let no_proxy = environment.no_proxy.clone();
     // Before there is a second thread: it takes variables of the environment away.
     let inherited = Inherited::take()?;
     let log = Log::open(&config.telemetry).context("cannot open the log")?;
@@ -50,7 +51,8 @@ pub fn run(path: &Path, config: Config, launch: Option<&Launch>) -> anyhow::Resu
         let reloads = Reloads::new(bound.handle(), path.to_owned(), &config, environment, clock);
         let reloads = reloads.telling(manager.clone());
         let announcing = announce(manager.clone(), bound.vitals.clone());
-        let (vitals, given) = (bound.vitals.clone(), surroundings_of_app(&config, &bound.listen, files));
+        let given = surroundings_of_app(&config, &bound.listen, &no_proxy, files);
+        let vitals = bound.vitals.clone();
         let mut code = ExitCode::SUCCESS;
         let stopped = async {
             let cause = match (launch, forwarded, stop) {
@@ -85,10 +87,9 @@ fn knows(config: &Config, user: &User) -> bool {
 }
 
 /// How the app finds the proxy, and what it must not see.
-fn surroundings_of_app(config: &Config, listen: &[Address], files: Option<u64>) -> child::Surroundings {
-    let exempt = ["no_proxy", "NO_PROXY"].into_iter().find_map(|name| std::env::var(name).ok());
+fn surroundings_of_app(config: &Config, listen: &[Address], no_proxy: &str, files: Option<u64>) -> child::Surroundings {
     let entrance = Entrance::of(listen);
-    let variables = entrance.map(|entrance| entrance.variables(&config.routes, exempt.as_deref())).unwrap_or_default();
+    let variables = entrance.map(|entrance| entrance.variables(&config.routes, no_proxy)).unwrap_or_default();
     child::Surroundings { variables, secrets: config.secret_variables.clone(), files }
 }
 

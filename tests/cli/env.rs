@@ -65,6 +65,16 @@ fn the_variable_without_proxies_is_added_to() {
     let output = place.command(&["env"]).env("NO_PROXY", ".internal").output().expect("the program runs");
     let lines = String::from_utf8(output.stdout).expect("UTF-8");
     assert_eq!(in_a_shell(&lines, "no_proxy"), ".internal,localhost,127.0.0.1,::1");
+    // The child of `run` is told the same.
+    for command in [vec!["env"], vec!["run", "--", "/usr/bin/env"]] {
+        place.write("token", "the-token");
+        let mut command = place.command(&command);
+        let output = command.env("NO_PROXY", "upper").env("no_proxy", "lower").output().expect("the program runs");
+        let lines = String::from_utf8(output.stdout).expect("UTF-8");
+        let named = lines.lines().filter(|line| line.to_lowercase().contains("no_proxy="));
+        let named: Vec<&str> = named.collect();
+        assert!(named.len() == 2 && named.iter().all(|line| line.contains("upper,localhost")), "{command:?}: {lines}");
+    }
 }
 
 #[test]
