@@ -13,7 +13,7 @@ use http::{HeaderMap, HeaderValue, Method, Uri, Version};
 use serde_json::{Value, json};
 
 use super::telemetry::Scrape;
-use super::{CONFIG, USAGE, runtime, say, telemetry};
+use super::{CONFIG, USAGE, runtime, say, telemetry, with_causes};
 use crate::app::environment::Entrance;
 use crate::authority::Authority;
 use crate::clock::{Clock, SystemClock};
@@ -28,6 +28,8 @@ use crate::route::{self, Ingredients, RouteToken, Table};
 use crate::token::{self, Absent, SlotReader};
 use crate::usage;
 
+const HOW_URLS_BEGIN: &str = "a URL begins with http:// or https://, or with a slash for a path at the proxy itself";
+
 /// What is asked.
 pub struct Question {
     pub method: Method,
@@ -39,7 +41,7 @@ pub fn explain(path: &Path, config: &Config, question: &Question, json: bool) ->
     let table = match table(config) {
         Ok(table) => table,
         Err(error) => {
-            eprintln!("countersign: {error:#}");
+            eprintln!("countersign: {}", with_causes(&error));
             return ExitCode::from(CONFIG);
         }
     };
@@ -115,7 +117,8 @@ impl Request {
     fn of(question: &Question, config: &Config) -> anyhow::Result<(Self, &'static str)> {
         let Question { method, url, .. } = question;
         let entrance = Entrance::of(&config.proxy.listen).map(Entrance::address);
-        let uri: Uri = url.parse().context("this is not a URL that can be requested")?;
+        let uri: Uri =
+            url.parse().with_context(|| format!("this is not a URL that can be requested ({HOW_URLS_BEGIN})"))?;
         let own_host = entrance.map_or_else(|| "localhost".to_owned(), |address| address.to_string());
         let named = uri.authority().map(ToString::to_string);
         let host = named.clone().unwrap_or(own_host);
@@ -130,7 +133,7 @@ impl Request {
             );
             (uri, "a tunnel (HTTPS_PROXY)")
         } else if named.is_some() && uri.scheme().is_none() {
-            anyhow::bail!("a URL begins with http:// or https://, or with a slash for a path at the proxy itself");
+            anyhow::bail!(HOW_URLS_BEGIN);
         } else if named.is_none() || is_ours(host, port) {
             let target = uri.path_and_query().cloned().unwrap_or(PathAndQuery::from_static("/"));
             (Uri::from(target), "a base URL")

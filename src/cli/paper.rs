@@ -3,6 +3,7 @@
 use std::path::Path;
 use std::process::ExitCode;
 
+use anyhow::Context as _;
 use clap::CommandFactory as _;
 use clap_complete::Shell;
 use clap_mangen::Man;
@@ -30,7 +31,8 @@ pub fn completions(shell: Shell) -> ExitCode {
 pub fn man(folder: Option<&Path>) -> ExitCode {
     let command = Arguments::command();
     outcome(match folder {
-        Some(folder) => clap_mangen::generate_to(command, folder).map_err(Into::into),
+        Some(folder) => clap_mangen::generate_to(command, folder)
+            .with_context(|| format!("cannot write pages into {}", folder.display())),
         None => page(command).map(|page| print(&page)).map_err(Into::into),
     })
 }

@@ -146,6 +146,7 @@ fn a_question_that_cannot_be_asked_is_a_usage_error() {
         (&["explain", "GET", "/api/things"][..], "name it with --client; there are app, batch"),
         (&["explain", "GET", "/api/things", "--client", "none"], "there is no client none; there are: app, batch"),
         (&["explain", "GET", "api.example.com", "--client", "app"], "a URL begins with"),
+        (&["explain", "GET", "api/things", "--client", "app"], "a URL begins with"),
         (&["explain", "GET", "http://a b/", "--client", "app"], "not a URL"),
         (&["explain", "CONNECT", "https://a.example/", "--client", "app"], "CONNECT has a host and a port"),
     ] {

@@ -68,5 +68,5 @@ fn each_command_can_have_its_own_page() {
     let shown = taken_by("groff", &["-man", "-Tascii", "-P-cbou", "-ww"], &page);
     assert!(shown.contains("--timeout"), "{shown}");
     assert!(folder.join("countersign.1").is_file());
-    assert!(place.run(&["man", "--dir", "nowhere"]).failed(1).contains("No such file"));
+    assert!(place.run(&["man", "--dir", "nowhere"]).failed(1).contains("nowhere: No such file"));
 }
