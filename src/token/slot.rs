@@ -44,6 +44,8 @@ pub(super) enum Standing {
     /// The issuer wants a human.
     Reauthenticate,
     Retired,
+    /// Another token of the same name has taken this one's place. Requests that came before it did are still here.
+    Followed,
 }
 
 struct State {
@@ -263,6 +265,8 @@ impl SlotReader {
         self.0.demand.notify_one();
         match state.standing {
             Standing::Retired => Absent::Retired,
+            // Whoever asks again finds the other one.
+            Standing::Followed => Absent::Expired { retry_after: Some(Duration::ZERO) },
             Standing::Reauthenticate => Absent::Reauthenticate,
             Standing::Asking if state.had_one => Absent::Expired { retry_after: None },
             Standing::Asking => Absent::Pending,

@@ -128,7 +128,7 @@ impl Supervisor {
             }
             // Its successor of the same name goes on with metrics and trail.
             Some(Command::StepDown) => {
-                self.slot.withdraw(Some(Standing::Asking));
+                self.slot.withdraw(Some(Standing::Followed));
                 ControlFlow::Break(())
             }
             // Nobody holds the token any more: the process ends, and its grant does not.

@@ -134,6 +134,24 @@ async fn a_source_that_gives_the_same_again_is_asked_once() {
 }
 
 #[tokio::test]
+async fn nobody_waits_for_a_token_that_another_has_followed() {
+    let scene = Scene::of(|call| issued(&format!("tok-{call}"))).await;
+    let reader = &scene.token.reader;
+    scene.token.control.step_down().await;
+    let asking = async {
+        while reader.is_published() {
+            tokio::task::yield_now().await;
+        }
+        assert!(!reader.rejected(1));
+        assert!(!reader.newer_than(1, &*scene.clock, Duration::MAX).await);
+        reader.ready(&*scene.clock, Duration::MAX).await
+    };
+    let absent = tokio::time::timeout(PATIENCE, asking).await.expect("it is answered at once");
+    assert_eq!(absent, Err(Absent::Expired { retry_after: Some(Duration::ZERO) }));
+    scene.finish().await;
+}
+
+#[tokio::test]
 async fn nobody_waits_for_an_issuer_that_fails() {
     let scene = Scene::of(|call| match call {
         1 => issued("tok-1"),
