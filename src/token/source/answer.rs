@@ -7,6 +7,7 @@ use std::time::Duration;
 
 use http::StatusCode;
 use http::header::{CONTENT_TYPE, HeaderMap, HeaderName, RETRY_AFTER};
+use zeroize::Zeroizing;
 
 use self::members::{Member, Members};
 use super::lifetime::{MAX_LIFE, jwt_end};
@@ -241,13 +242,13 @@ fn said(members: &Members, asked: &Asked<'_>) -> Option<String> {
         (None, Some(description)) => description.to_owned(),
         (Some(code), Some(description)) => format!("{code} ({description})"),
     };
-    let token = members.access_token.text();
+    let tokens = [&members.access_token, &members.token].into_iter().filter_map(Member::text);
     let mut text = printable(&text, usize::MAX);
     // First all of it is cleaned and redacted, then it is cut: a cut through a secret would leave half of it.
-    for secret in asked.secrets.iter().copied().chain(token) {
-        let secret = printable(secret, usize::MAX);
+    for secret in asked.secrets.iter().copied().chain(tokens) {
+        let secret = Zeroizing::new(printable(secret, usize::MAX));
         if !secret.is_empty() {
-            text = text.replace(&secret, "[redacted]");
+            text = text.replace(secret.as_str(), "[redacted]");
         }
     }
     let text = printable(&text, MAX_SAID);

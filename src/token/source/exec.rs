@@ -5,7 +5,8 @@
 //!      └▶ json: judged as a token endpoint's answer ─┴▶ Issued | Failure
 //! ```
 //!
-//! Invariant: what the program writes to its standard error is for the log alone, and there without what it printed.
+//! Invariant: what the program writes to its standard error is for the log alone, and there without what it printed. Of
+//! what it prints only the words of an error are told, without a token. Neither shows what it was given in variables.
 
 use std::process::ExitStatus;
 use std::sync::Arc;
@@ -59,7 +60,9 @@ impl Exec {
         let judged = match format {
             Format::Text => first_line(&output.stdout, self.clock.now()),
             Format::Json => {
-                let asked = Asked { scopes, at: asked_at, now: self.clock.now(), secrets: &[] };
+                let given: Vec<_> = given(&program.variables).collect();
+                let secrets: Vec<&str> = given.iter().map(|value| value.as_str()).collect();
+                let asked = Asked { scopes, at: asked_at, now: self.clock.now(), secrets: &secrets };
                 answer::judge_output(&output.stdout, &asked)
             }
         };
@@ -133,19 +136,25 @@ fn first_line(stdout: &[u8], now: Moment) -> Result<Issued, Failure> {
 /// The program's standard error, fit for a log: without what stands on its standard output or in the variables that it was
 /// given, on one line, and not much of it.
 fn without_secrets(output: &Output, variables: &[String]) -> String {
-    let mut text = printable(&String::from_utf8_lossy(&output.stderr), usize::MAX);
+    let mut text = Zeroizing::new(printable(&String::from_utf8_lossy(&output.stderr), usize::MAX));
     // A token of JSON stands between quotation marks.
     let printed = output.stdout.split(|byte| byte.is_ascii_whitespace() || *byte == b'"');
     let printed = printed.map(|word| Zeroizing::new(printable(&String::from_utf8_lossy(word), usize::MAX)));
-    let given = variables.iter().filter_map(|name| std::env::var(name).ok()).map(Zeroizing::new);
-    let given = given.map(|value| Zeroizing::new(printable(&value, usize::MAX)));
-    let mut secrets: Vec<Zeroizing<String>> = printed.chain(given).collect();
+    let printed = printed.filter(|word| word.len() >= SHORTEST_SECRET);
+    let mut secrets: Vec<Zeroizing<String>> = printed.chain(given(variables)).collect();
     // The longest first: one may be a part of another.
     secrets.sort_unstable_by_key(|secret| std::cmp::Reverse(secret.len()));
-    for secret in secrets.iter().filter(|secret| secret.len() >= SHORTEST_SECRET) {
-        text = text.replace(secret.as_str(), "[redacted]");
+    for secret in &secrets {
+        text = Zeroizing::new(text.replace(secret.as_str(), "[redacted]"));
     }
     printable(&text, MAX_SAID)
+}
+
+/// What stands in the variables that a program was given, as it would stand in a log.
+fn given(variables: &[String]) -> impl Iterator<Item = Zeroizing<String>> {
+    let values = variables.iter().filter_map(std::env::var_os).map(|value| Zeroizing::new(value.into_encoded_bytes()));
+    let shown = values.map(|value| Zeroizing::new(printable(&String::from_utf8_lossy(&value), usize::MAX)));
+    shown.filter(|value| value.len() >= SHORTEST_SECRET)
 }
 
 /// Words that are shorter are no tokens, but parts of the language.

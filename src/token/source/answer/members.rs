@@ -6,7 +6,8 @@ use serde::de::{Deserialize, Deserializer, IgnoredAny, MapAccess, SeqAccess, Vis
 use serde_json::error::Category;
 use zeroize::Zeroizing;
 
-/// What RFC 6749, or the output of a program, gives a meaning to; everything else is skipped. A member that stands there twice is an error.
+/// What RFC 6749, or the output of a program, gives a meaning to; everything else is skipped. A member that stands there
+/// twice is an error.
 #[derive(Default, serde::Deserialize)]
 #[serde(default)]
 pub struct Members {

@@ -8,7 +8,8 @@ async fn printed(script: &str, format: Format) -> Result<Issued, Failure> {
     let program = Program {
         path: "/bin/sh".into(),
         arguments: vec!["-c".to_owned(), script.to_owned()],
-        variables: Vec::new(),
+        // Cargo sets this one for every test.
+        variables: vec!["CARGO_PKG_NAME".to_owned()],
         timeout: Duration::from_secs(20),
     };
     let settings = Settings { program, format, scopes: vec!["read".to_owned()] };
@@ -70,6 +71,14 @@ async fn what_is_no_token_is_refused_for_what_it_is() {
         assert_eq!(failure.reason, reason, "{script}: {}", failure.detail);
         assert!(failure.detail.starts_with("/bin/sh: "), "{}", failure.detail);
     }
+}
+
+#[tokio::test]
+async fn an_error_that_it_prints_is_told_without_the_token_and_what_it_was_given() {
+    let script =
+        r#"echo "{\"error\":\"no\",\"error_description\":\"$CARGO_PKG_NAME got abc.def\",\"token\":\"abc.def\"}""#;
+    let failure = printed(script, Format::Json).await.err().expect("no token");
+    assert_eq!(failure.detail, "/bin/sh: it reports an error: no ([redacted] got [redacted])");
 }
 
 #[tokio::test]
