@@ -63,7 +63,7 @@ pub struct Upstream {
     /// The `Host` header that the upstream gets.
     pub host: HeaderValue,
     pub security: Security,
-    made_of: (Endpoint, tls::Settings, tls::Content),
+    made_of: (tls::Settings, tls::Content),
 }
 
 /// Why an upstream cannot be had.
@@ -86,13 +86,14 @@ impl Upstream {
             host: HeaderValue::from_str(&endpoint.authority.to_header(endpoint.scheme))?,
             security: Security::new(endpoint.scheme, tls, Alpn::Http2OrHttp1)?,
             endpoint: endpoint.clone(),
-            made_of: (endpoint.clone(), tls.clone(), content),
+            made_of: (tls.clone(), content),
         })
     }
 
     /// Whether a route with these settings may go on with this upstream: not when a file of its `tls` has changed.
     fn fits(&self, endpoint: &Endpoint, tls: &tls::Settings) -> bool {
-        self.made_of == (endpoint.clone(), tls.clone(), tls.content())
+        let (settings, content) = &self.made_of;
+        self.endpoint == *endpoint && settings == tls && *content == tls.content()
     }
 }
 

@@ -57,9 +57,7 @@ impl Secret {
     /// When the secret is empty or holds anything but visible ASCII (RFC 6750, section 2.1, is narrower still):
     /// a line end in a token must never reach a request's head.
     pub fn header_value(&self, before: &str, after: &str) -> Result<HeaderValue, NotVisibleAscii> {
-        if self.0.is_empty() || !self.0.iter().all(u8::is_ascii_graphic) {
-            return Err(NotVisibleAscii);
-        }
+        self.visible()?;
         let mut value = Zeroizing::new(Vec::with_capacity(before.len() + self.0.len() + after.len()));
         value.extend_from_slice(before.as_bytes());
         value.extend_from_slice(&self.0);
@@ -72,17 +70,8 @@ impl Secret {
     /// # Errors
     /// As [`Secret::header_value`].
     pub fn basic_value(&self, user: &str) -> Result<HeaderValue, NotVisibleAscii> {
-        if self.0.is_empty() || !self.0.iter().all(u8::is_ascii_graphic) {
-            return Err(NotVisibleAscii);
-        }
-        let mut pair = Zeroizing::new(Vec::with_capacity(user.len() + 1 + self.0.len()));
-        pair.extend_from_slice(user.as_bytes());
-        pair.push(b':');
-        pair.extend_from_slice(&self.0);
-        let mut value = Zeroizing::new(String::with_capacity("Basic ".len() + pair.len().div_ceil(3) * 4));
-        value.push_str("Basic ");
-        STANDARD.encode_string(&*pair, &mut value);
-        sensitive(Zeroizing::new(std::mem::take(&mut *value).into_bytes())).ok_or(NotVisibleAscii)
+        self.visible()?;
+        Self::new(basic(user, &self.0).as_bytes()).header_value("Basic ", "")
     }
 
     /// `name=secret` for a query, the secret percent-encoded. It is sensitive like a header's value, and wiped like one.
@@ -90,9 +79,7 @@ impl Secret {
     /// # Errors
     /// As [`Secret::header_value`].
     pub fn query_pair(&self, name: &str) -> Result<HeaderValue, NotVisibleAscii> {
-        if self.0.is_empty() || !self.0.iter().all(u8::is_ascii_graphic) {
-            return Err(NotVisibleAscii);
-        }
+        self.visible()?;
         let mut pair = Zeroizing::new(Vec::with_capacity(name.len() + 1 + 3 * self.0.len()));
         pair.extend_from_slice(name.as_bytes());
         pair.push(b'=');
@@ -114,6 +101,11 @@ impl Secret {
         self.header_value(&format!("{name}="), "").map_err(|_| NotCookie)
     }
 
+    fn visible(&self) -> Result<(), NotVisibleAscii> {
+        let fits = !self.0.is_empty() && self.0.iter().all(u8::is_ascii_graphic);
+        fits.then_some(()).ok_or(NotVisibleAscii)
+    }
+
     /// Recognises this secret in what somebody sends back.
     pub fn make_needles(&self) -> Needles {
         Needles::of(self)
@@ -129,6 +121,15 @@ impl Secret {
     pub fn same_as(&self, other: &Secret) -> bool {
         constant_time::verify_slices_are_equal(&self.0, &other.0).is_ok()
     }
+}
+
+/// What follows `Basic` where this user has this password (RFC 7617): base64, whatever bytes it is made of.
+pub fn basic(user: &str, password: &[u8]) -> Zeroizing<String> {
+    let mut pair = Zeroizing::new(Vec::with_capacity(user.len() + 1 + password.len()));
+    pair.extend_from_slice(user.as_bytes());
+    pair.push(b':');
+    pair.extend_from_slice(password);
+    Zeroizing::new(STANDARD.encode(&*pair))
 }
 
 /// A header value that no `Debug` shows and no HPACK table holds. The bytes are wiped when the last request that carries them

@@ -86,9 +86,7 @@ impl Security {
             Scheme::Https => settings.client_config(alpn).map(Self::Tls),
         }
     }
-}
 
-impl Security {
     /// The same for a connection that has to speak HTTP/1.1. Sessions are resumed across both.
     pub fn of_http1(&self) -> Self {
         match self {

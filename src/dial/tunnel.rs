@@ -12,8 +12,6 @@
 
 use std::convert::Infallible;
 
-use base64::Engine as _;
-use base64::engine::general_purpose::STANDARD;
 use bytes::Bytes;
 use http::header::{HOST, PROXY_AUTHORIZATION, USER_AGENT};
 use http::{HeaderValue, Method, Request, StatusCode, Uri};
@@ -22,11 +20,10 @@ use hyper::client::conn::http1;
 use hyper::upgrade::{Parts, Upgraded};
 use hyper_util::client::proxy::matcher::Matcher;
 use hyper_util::rt::TokioIo;
-use zeroize::Zeroizing;
 
 use super::stream::Stream;
 use crate::authority::{Authority, Endpoint, Host};
-use crate::secret::{NotText, NotVisibleAscii, Reference, ResolveError, Secret};
+use crate::secret::{self, NotText, NotVisibleAscii, Reference, ResolveError, Secret};
 use crate::tls::{self, Alpn, Security};
 
 /// `[proxy] upstream_proxy`
@@ -102,7 +99,9 @@ impl Tunnel {
         let authorization = match &settings.credentials {
             None => None,
             Some(Credentials { username, password }) => {
-                Some(basic(username, &password.resolve()?)?.header_value("Basic ", "")?)
+                let password = password.resolve()?;
+                let pair = secret::basic(username, password.expose_to_issuer()?.as_bytes());
+                Some(Secret::new(pair.as_bytes()).header_value("Basic ", "")?)
             }
         };
         // Whether it intercepts is all that is asked of it: the URL is never looked at.
@@ -171,14 +170,6 @@ impl Tunnel {
         }
         request
     }
-}
-
-/// What follows `Basic` (RFC 7617).
-fn basic(username: &str, password: &Secret) -> Result<Secret, NotText> {
-    let pair = Zeroizing::new([username, ":", password.expose_to_issuer()?].concat());
-    let mut encoded = Zeroizing::new(String::with_capacity(pair.len().div_ceil(3) * 4));
-    STANDARD.encode_string(pair.as_bytes(), &mut encoded);
-    Ok(Secret::new(encoded.as_bytes()))
 }
 
 /// The stream again, of which nothing may have been read yet: the upstream does not speak before we do.

@@ -4,8 +4,6 @@ pub mod assertion;
 
 use std::sync::Arc;
 
-use base64::Engine as _;
-use base64::engine::general_purpose::STANDARD;
 use form_urlencoded::{Serializer, byte_serialize};
 use http::header::{ACCEPT, AUTHORIZATION, CONTENT_TYPE};
 use http::{HeaderMap, HeaderName, HeaderValue, Method};
@@ -16,7 +14,7 @@ use super::{BuildError, Failure, Issued, Obtaining, Reason, Source};
 use crate::authority::Endpoint;
 use crate::clock::Clock;
 use crate::fetch::{Call, Fetcher, Remote};
-use crate::secret::{Reference, Secret};
+use crate::secret::{self, Reference, Secret};
 use crate::tls;
 
 /// `source = { kind = "client_credentials", ... }`
@@ -112,9 +110,7 @@ impl ClientCredentials {
         let secret = secret.resolve().map_err(|error| unusable(error.to_string()))?;
         let plain = secret.expose_to_issuer().map_err(|error| unusable(error.to_string()))?;
         let encoded = encode(plain);
-        let pair = Zeroizing::new([&encode(&self.settings.client_id), ":", &encoded].concat());
-        let mut basic = Zeroizing::new(String::with_capacity(pair.len().div_ceil(3) * 4));
-        STANDARD.encode_string(pair.as_bytes(), &mut basic);
+        let basic = secret::basic(&encode(&self.settings.client_id), encoded.as_bytes());
         let plain = Zeroizing::new(plain.to_owned());
         let (header, posted) = if is_posted {
             (None, vec![("client_secret", plain.clone())])

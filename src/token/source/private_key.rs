@@ -1,5 +1,6 @@
 //! Private keys that sign: read anew for each use, and named by their thumbprint if by nothing else.
 
+use aws_lc_rs::rand;
 use aws_lc_rs::signature::{Ed25519KeyPair, KeyPair as _};
 use base64::Engine as _;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
@@ -7,7 +8,9 @@ use jsonwebtoken::jwk::{
     AlgorithmParameters, CommonParameters, EllipticCurve, Jwk, OctetKeyPairParameters, OctetKeyPairType, PublicKeyUse,
     ThumbprintHash,
 };
-use jsonwebtoken::{Algorithm, AlgorithmFamily, EncodingKey};
+use jsonwebtoken::{Algorithm, AlgorithmFamily, EncodingKey, Header};
+use serde::Serialize;
+use zeroize::Zeroizing;
 
 use super::{Failure, Reason};
 use crate::secret::Reference;
@@ -33,8 +36,29 @@ pub fn read(key: &Reference, algorithm: Algorithm, key_id: Option<&str>) -> Resu
     Ok((signer, jwk))
 }
 
+/// A JWT with these claims, signed by the key as it is now, and that key's public half.
+pub fn sign(
+    key: &Reference,
+    algorithm: Algorithm,
+    key_id: Option<&str>,
+    claims: &impl Serialize,
+) -> Result<(Zeroizing<String>, Jwk), Failure> {
+    let (signer, jwk) = read(key, algorithm, key_id)?;
+    let mut header = Header::new(algorithm);
+    header.kid.clone_from(&jwk.common.key_id);
+    let signed = jsonwebtoken::encode(&header, claims, &signer).map_err(|_| unfit(key, algorithm))?;
+    Ok((Zeroizing::new(signed), jwk))
+}
+
+/// A `jti` that no other JWT has.
+pub fn unique_id() -> Result<String, Failure> {
+    let mut id = [0; 16];
+    rand::fill(&mut id).map_err(|_| Failure::transient(Reason::Key, "the operating system has no randomness"))?;
+    Ok(URL_SAFE_NO_PAD.encode(id))
+}
+
 /// The key cannot sign so.
-pub fn unfit(key: &Reference, algorithm: Algorithm) -> Failure {
+fn unfit(key: &Reference, algorithm: Algorithm) -> Failure {
     let detail = format!(
         "{key} holds no private key for {algorithm:?}: PEM is needed, in PKCS#8 form (\"BEGIN PRIVATE KEY\"), as \
          `openssl pkcs8 -topk8 -nocrypt` writes it"

@@ -6,14 +6,11 @@
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
-use aws_lc_rs::rand;
-use base64::Engine as _;
-use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use jsonwebtoken::jwk::Jwk;
-use jsonwebtoken::{Algorithm, AlgorithmFamily, EncodingKey, Header};
+use jsonwebtoken::{Algorithm, AlgorithmFamily};
 use serde_json::{Map, Value, json};
 
-use super::{BuildError, Failure, Issued, Obtaining, Pace, Reason, Source, private_key};
+use super::{BuildError, Failure, Issued, Obtaining, Pace, Source, private_key};
 use crate::clock::{Clock, Moment};
 use crate::secret::{Reference, Secret};
 
@@ -55,24 +52,18 @@ impl SignedJwt {
     }
 
     fn sign(&self) -> Result<Issued, Failure> {
-        let (key, jwk) = self.key()?;
         let now = self.clock.now();
         let issued_at = now.wall.as_secs();
         let ends = issued_at.saturating_add(self.settings.lifetime.as_secs());
-        let mut header = Header::new(self.settings.algorithm);
-        header.kid.clone_from(&jwk.common.key_id);
-
-        let token = jsonwebtoken::encode(&header, &self.claims(issued_at, ends)?, &key)
-            .map_err(|_| private_key::unfit(&self.settings.key, self.settings.algorithm))?;
+        let Settings { key, algorithm, key_id, .. } = &self.settings;
+        let (token, jwk) = private_key::sign(key, *algorithm, key_id.as_deref(), &self.claims(issued_at, ends)?)?;
         let expires = now.after(Duration::from_secs(ends).saturating_sub(now.wall));
         self.remember(jwk, expires, now);
-        Ok(Issued { secret: Secret::new(token), expires: Some(expires), assumed: false, granted: None })
+        Ok(Issued { secret: Secret::new(token.as_bytes()), expires: Some(expires), assumed: false, granted: None })
     }
 
     fn claims(&self, issued_at: u64, ends: u64) -> Result<Map<String, Value>, Failure> {
         let settings = &self.settings;
-        let mut id = [0; 16];
-        rand::fill(&mut id).map_err(|_| Failure::transient(Reason::Key, "the operating system has no randomness"))?;
         let mut claims = settings.claims.clone();
         claims.insert("iss".to_owned(), json!(settings.issuer));
         claims.insert("sub".to_owned(), json!(settings.subject));
@@ -83,14 +74,8 @@ impl SignedJwt {
         };
         claims.insert("iat".to_owned(), json!(issued_at));
         claims.insert("exp".to_owned(), json!(ends));
-        claims.insert("jti".to_owned(), json!(URL_SAFE_NO_PAD.encode(id)));
+        claims.insert("jti".to_owned(), json!(private_key::unique_id()?));
         Ok(claims)
-    }
-
-    /// The key as it is now, and its public half.
-    fn key(&self) -> Result<(EncodingKey, Jwk), Failure> {
-        let Settings { key, algorithm, key_id, .. } = &self.settings;
-        private_key::read(key, *algorithm, key_id.as_deref())
     }
 
     fn remember(&self, jwk: Jwk, until: Moment, now: Moment) {
@@ -101,7 +86,9 @@ impl SignedJwt {
 
     fn published(&self) -> Vec<Jwk> {
         let now = self.clock.now();
-        let mut keys: Vec<Jwk> = self.key().into_iter().map(|(_, jwk)| jwk).collect();
+        let Settings { key, algorithm, key_id, .. } = &self.settings;
+        let read = private_key::read(key, *algorithm, key_id.as_deref());
+        let mut keys: Vec<Jwk> = read.into_iter().map(|(_, jwk)| jwk).collect();
         let used = self.used.lock().unwrap_or_else(PoisonError::into_inner);
         for (jwk, end) in used.iter() {
             if !end.reached(now) && !keys.contains(jwk) {

@@ -1,15 +1,12 @@
 //! How a client proves itself with a JWT that it signs (RFC 7523, section 2.2; OpenID Connect Core, section 9).
 
-use aws_lc_rs::rand;
-use base64::Engine as _;
-use base64::engine::general_purpose::URL_SAFE_NO_PAD;
-use jsonwebtoken::{Algorithm, Header};
+use jsonwebtoken::Algorithm;
 use serde_json::json;
 use zeroize::Zeroizing;
 
 use crate::clock::Moment;
 use crate::secret::Reference;
-use crate::token::source::{Failure, Reason, private_key};
+use crate::token::source::{Failure, private_key};
 
 /// `auth = "private_key_jwt"`
 #[derive(Clone, PartialEq, Eq, Debug)]
@@ -26,22 +23,17 @@ pub struct Settings {
 /// A proof of this client for one call: no two are alike, and an issuer that lets each pass once refuses a copy.
 pub fn sign(settings: &Settings, client_id: &str, now: Moment) -> Result<Zeroizing<String>, Failure> {
     let Settings { key, algorithm, key_id, audience } = settings;
-    let (signer, jwk) = private_key::read(key, *algorithm, key_id.as_deref())?;
-    let mut id = [0; 16];
-    rand::fill(&mut id).map_err(|_| Failure::transient(Reason::Key, "the operating system has no randomness"))?;
     let issued_at = now.wall.as_secs();
     let claims = json!({
         "iss": client_id,
         "sub": client_id,
         "aud": audience,
-        "jti": URL_SAFE_NO_PAD.encode(id),
+        "jti": private_key::unique_id()?,
         "iat": issued_at,
         "exp": issued_at + LIFE_SECONDS,
     });
-    let mut header = Header::new(*algorithm);
-    header.kid = jwk.common.key_id;
-    let signed = jsonwebtoken::encode(&header, &claims, &signer);
-    signed.map(Zeroizing::new).map_err(|_| private_key::unfit(key, *algorithm))
+    let (signed, _) = private_key::sign(key, *algorithm, key_id.as_deref(), &claims)?;
+    Ok(signed)
 }
 
 /// Enough for one call, with clocks that differ a little.
