@@ -271,7 +271,8 @@ impl Refusal {
     fn closes(&self) -> bool {
         matches!(
             self,
-            Self::HostMismatch
+            Self::Framing
+                | Self::HostMismatch
                 | Self::RequestTimeout
                 | Self::BodyTimeout
                 | Self::BodyMalformed

@@ -1,6 +1,6 @@
 //! What a request's head may not have, whatever its route.
 
-use http::header::{CONTENT_TYPE, COOKIE, EXPECT, ORIGIN, TE};
+use http::header::{CONTENT_LENGTH, CONTENT_TYPE, COOKIE, EXPECT, ORIGIN, TE, TRANSFER_ENCODING};
 use http::{HeaderMap, HeaderName, HeaderValue, Method, Uri, Version};
 
 use super::Limits;
@@ -44,7 +44,23 @@ pub fn judge(head: &Head, headers: &HeaderMap, limits: &Limits) -> Result<(), Re
     if expects.is_some_and(|expects| !expects.eq_ignore_ascii_case(b"100-continue")) {
         return Err(Refusal::ExpectRefused);
     }
+    if !is_plainly_coded(headers) || !is_of_a_length(headers) {
+        return Err(Refusal::Framing);
+    }
     if head.version == Version::HTTP_2 { judge_http2(head, headers) } else { Ok(()) }
+}
+
+/// Whether a transfer coding is one `chunked` and nothing else. hyper reads whatever ends in it, and takes no other coding
+/// off: the upstream would be sent compressed bytes that nothing says are compressed.
+fn is_plainly_coded(headers: &HeaderMap) -> bool {
+    let mut codings = headers.get_all(TRANSFER_ENCODING).iter();
+    codings.next().is_none_or(|coding| coding.as_bytes().eq_ignore_ascii_case(b"chunked")) && codings.next().is_none()
+}
+
+/// Whether a length is one that every server can count: many do it with a sign (RFC 9110, section 8.6).
+fn is_of_a_length(headers: &HeaderMap) -> bool {
+    let length = |value: &HeaderValue| value.to_str().ok()?.parse::<i64>().ok();
+    headers.get(CONTENT_LENGTH).is_none_or(|value| length(value).is_some_and(|length| length >= 0))
 }
 
 /// What h2 lets pass and HTTP/1.1 could not say.

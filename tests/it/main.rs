@@ -10,6 +10,7 @@ mod credentials;
 mod destinations;
 mod drain;
 mod echoes;
+mod framing;
 mod grants;
 mod hostile_upstreams;
 mod http2;

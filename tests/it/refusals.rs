@@ -165,6 +165,9 @@ async fn what_is_no_well_formed_head_is_refused_and_its_connection_closed() {
         "GET /api/x HTTP/1.1\r\nHost: localhost\r\nX-A : canary-7d1c\r\n\r\n",
         "GET /api/x HTTP/1.1\r\nHost: localhost\r\nX-A: canary-7d1c\0\r\n\r\n",
         "POST /api/x HTTP/1.1\r\nHost: localhost\r\nTransfer-Encoding: canary-7d1c\r\n\r\n",
+        "POST /api/x HTTP/1.1\r\nHost: localhost\r\nTransfer-Encoding: gzip, chunked\r\n\r\n0\r\n\r\n",
+        "POST /api/x HTTP/1.1\r\nHost: localhost\r\nTransfer-Encoding: gzip\r\nTransfer-Encoding: chunked\r\n\r\n0\r\n\r\n",
+        "POST /api/x HTTP/1.1\r\nHost: localhost\r\nContent-Length: 9223372036854775808\r\n\r\ncanary-7d1c\n",
         "POST /api/x HTTP/1.1\r\nHost: localhost\r\nContent-Length: +12\r\n\r\ncanary-7d1c\n",
         "POST /api/x HTTP/1.1\r\nHost: localhost\r\nContent-Length: 12\r\nContent-Length: 13\r\n\r\ncanary-7d1c\n",
     ];
