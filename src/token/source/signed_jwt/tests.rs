@@ -1,12 +1,15 @@
 use std::collections::HashSet;
 use std::path::Path;
 
+use base64::Engine as _;
+use base64::engine::general_purpose::{STANDARD, URL_SAFE_NO_PAD};
 use jsonwebtoken::{DecodingKey, TokenData, Validation};
 use proptest::prelude::*;
 use rcgen::{KeyPair, PKCS_ECDSA_P256_SHA256, PKCS_ECDSA_P384_SHA384, PKCS_ED25519, PKCS_RSA_SHA256};
 
 use super::*;
 use crate::clock::ManualClock;
+use crate::token::source::Reason;
 
 fn pem(algorithm: &'static rcgen::SignatureAlgorithm) -> String {
     KeyPair::generate_for(algorithm).unwrap().serialize_pem()
@@ -122,7 +125,7 @@ fn a_key_without_a_name_goes_by_its_thumbprint() {
     // The key of RFC 8037, appendix A, and its thumbprint there.
     let start = [0x30, 0x2e, 2, 1, 0, 0x30, 5, 6, 3, 0x2b, 0x65, 0x70, 4, 0x22, 4, 0x20];
     let seed = URL_SAFE_NO_PAD.decode("nWGxne_9WmC6hEr0kuwsxERJxWl7MmkZcDusAxyuf2A").unwrap();
-    let base64 = base64::engine::general_purpose::STANDARD.encode([&start[..], &seed].concat());
+    let base64 = STANDARD.encode([&start[..], &seed].concat());
     let file = key_file(format!("-----BEGIN PRIVATE KEY-----\n{base64}\n-----END PRIVATE KEY-----\n"));
     let (source, _) = source(settings(file.path(), Algorithm::EdDSA));
     let key = &source.public_keys()[0];
@@ -199,7 +202,7 @@ proptest! {
         let mut der = KeyPair::generate().unwrap().serialize_der();
         der.truncate(at);
         der.extend(&noise);
-        let base64 = base64::engine::general_purpose::STANDARD.encode(&der);
+        let base64 = STANDARD.encode(&der);
         let file = key_file(format!("-----BEGIN PRIVATE KEY-----\n{base64}\n-----END PRIVATE KEY-----\n"));
         let (source, _) = source(settings(file.path(), algorithm));
         prop_assert!(source.sign().is_err_and(|failure| failure.reason == Reason::Key));
