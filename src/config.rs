@@ -15,6 +15,7 @@ mod cross;
 mod environment;
 mod later;
 mod load;
+mod operator;
 mod placement;
 mod problem;
 mod proxy;
@@ -65,6 +66,8 @@ pub struct Config {
     pub watch: bool,
     /// Empty: the one implicit client.
     pub clients: Vec<identity::Settings>,
+    /// Empty: our own user is the one operator.
+    pub operators: Vec<crate::operator::Settings>,
     pub tokens: Vec<crate::token::Settings>,
     pub routes: Vec<crate::route::Settings>,
     /// The variables of our own environment that secrets are in, or that a program gets to obtain one.
@@ -145,6 +148,8 @@ fn sections<'a>(
     let state_dir = record::state(root.table("state", "[state]"), context);
     let audit = record::audit(root.table("audit", "[audit]"), &state_dir, context);
     let clients = root.tables("client", "[[client]]").and_then(|each| clients(each, &proxy.listen, context));
+    let operators = root.tables("operator", "[[operator]]");
+    let operators = operators.and_then(|each| operators_of(each, clients.as_deref(), context));
     let tokens = root.tables("token", "[[token]]");
     let tokens: Vec<_> = tokens.into_iter().flatten().map(|each| token::read(each, context)).collect();
     let routes = root.tables("route", "[[route]]").map(|each| routes(each, context)).unwrap_or_default();
@@ -161,6 +166,7 @@ fn sections<'a>(
         audit,
         watch: proxy.watch,
         clients: clients?,
+        operators: operators?,
         tokens: tokens.into_iter().map(|token| token.settings).collect::<Option<_>>()?,
         routes: routes.into_iter().map(|route| route.settings).collect::<Option<_>>()?,
         secret_variables: report.secret_variables(),
@@ -183,6 +189,19 @@ fn clients(
     cross::unique("client", named.iter().map(Some), context);
     client::keep_apart(&named, context);
     client::check_groups(&named, listen, context);
+    (named.len() == read.len()).then(|| named.into_iter().map(Spanned::into_inner).collect())
+}
+
+/// The operators; `None` if one of them could not be named.
+fn operators_of(
+    sections: Vec<Section<'_>>,
+    clients: Option<&[identity::Settings]>,
+    context: &Context<'_>,
+) -> Option<Vec<crate::operator::Settings>> {
+    let read: Vec<_> = sections.into_iter().map(operator::read).collect();
+    let named: Vec<_> = read.iter().flatten().cloned().collect();
+    cross::unique("operator", named.iter().map(Some), context);
+    operator::keep_apart(&named, clients, context);
     (named.len() == read.len()).then(|| named.into_iter().map(Spanned::into_inner).collect())
 }
 

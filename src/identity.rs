@@ -62,6 +62,11 @@ impl Clients {
         &self.0[client.0].name
     }
 
+    /// The users that clients are known by; `None` where a client may be any user.
+    pub fn uids(&self) -> Option<Vec<u32>> {
+        self.0.iter().map(|client| client.uid).collect()
+    }
+
     pub fn names(&self) -> impl Iterator<Item = &ClientName> {
         self.0.iter().map(|client| &client.name)
     }

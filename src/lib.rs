@@ -35,7 +35,7 @@
 //! | faces | [`proxy`], [`scrape`] |
 //! | decisions over many requests | [`route`] |
 //! | tokens and rules | [`token`], [`policy`] |
-//! | records, and who | [`audit`], [`usage`], [`identity`] |
+//! | records, and who | [`audit`], [`usage`], [`identity`], [`operator`] |
 //! | tools | [`state`], [`readiness`], [`systemd`], [`watched`], [`program`], [`tls`], [`dial`], [`fetch`] |
 //! | primitives, which know nothing of tokens | [`secret`], [`clock`], [`name`], [`backoff`], [`tasks`], [`signals`], [`metrics`], [`telemetry`], [`text`], [`path`], [`authority`] |
 //!
@@ -85,6 +85,7 @@ pub mod fetch;
 pub mod identity;
 pub mod metrics;
 pub mod name;
+pub mod operator;
 pub mod path;
 pub mod policy;
 pub mod program;

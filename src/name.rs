@@ -79,6 +79,18 @@ name!(
     TokenName
 );
 
+name!(
+    /// An operator: a person or a program that looks after tokens.
+    OperatorName
+);
+
+impl OperatorName {
+    /// The operator that is there when the config names none: the proxy's own user.
+    pub fn implicit() -> Self {
+        Self("local".into())
+    }
+}
+
 impl ClientName {
     /// The client that is there when the config names none: any process of the proxy's own user.
     pub fn implicit() -> Self {

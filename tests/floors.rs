@@ -37,6 +37,7 @@ const FLOORS: &[&str] = &[
     "audit",
     "usage",
     "identity",
+    "operator",
     // Tokens and rules.
     "token",
     "policy",

@@ -1,5 +1,7 @@
 //! `[[client]]`: who may call.
 
+use std::fmt::Display;
+
 use toml::Spanned;
 
 use super::Context;
@@ -24,23 +26,26 @@ pub fn read(mut section: Section<'_>, context: &Context<'_>) -> Option<Spanned<S
     }
     let known_later = ["key", "jwt", "cgroup"].iter().any(|key| section.has(key));
     if !section.has("uid") && !section.has("gid") && !known_later {
-        let message = format!("{} is not told from others: nothing says how it is known", label(name.as_ref()));
+        let message =
+            format!("{} is not told from others: nothing says how it is known", label("client", name.as_ref()));
         section.require("uid", message, "uid = 1000");
     }
     if uid == Some(context.environment.uid) {
-        let message = format!("{} is not kept apart from the proxy, which runs as the same user", label(name.as_ref()));
+        let message =
+            format!("{} is not kept apart from the proxy, which runs as the same user", label("client", name.as_ref()));
         context.report.warning(section.place("uid"), message, APART);
     }
     section.finish();
     name.map(|name| Spanned::new(name.span(), Settings { name: name.into_inner(), uid, gid }))
 }
 
-fn id(section: &mut Section<'_>, key: &'static str) -> Option<u32> {
+pub fn id(section: &mut Section<'_>, key: &'static str) -> Option<u32> {
     section.integer(key, 0..=MAX_ID).and_then(|id| u32::try_from(id).ok())
 }
 
-fn label(name: Option<&Spanned<ClientName>>) -> String {
-    name.map_or("the client".to_owned(), |name| format!("client `{}`", name.get_ref()))
+/// How messages name one of these.
+pub fn label<N: Display>(what: &str, name: Option<&Spanned<N>>) -> String {
+    name.map_or(format!("the {what}"), |name| format!("{what} `{}`", name.get_ref()))
 }
 
 /// The app of a file without clients is any process of our own user.

@@ -52,6 +52,12 @@ impl AsName for crate::identity::Settings {
     }
 }
 
+impl AsName for crate::operator::Settings {
+    fn as_name(&self) -> &str {
+        self.name.as_str()
+    }
+}
+
 /// A route's token exists, and may be sent to the route's upstream.
 pub fn tokens_of_routes(routes: &[Route], tokens: &[Token], context: &Context<'_>) {
     let by_name: HashMap<&str, &Token> =

@@ -35,9 +35,11 @@ fn of_schema() -> BTreeSet<[String; 3]> {
     all
 }
 
-/// The words that a property can be; those beside another form are words too, but `any` of `allow`, which is no choice.
+/// The words that a property can be, or a list in it can hold; those beside another form are words too, but `any` of `allow`, which is no choice.
 fn words(property: &Value) -> Vec<&str> {
-    let own = property["enum"].as_array().into_iter().flatten().chain([&property["const"]]).filter_map(Value::as_str);
+    let of_items = property["items"]["enum"].as_array().into_iter().flatten();
+    let own = property["enum"].as_array().into_iter().flatten().chain(of_items).chain([&property["const"]]);
+    let own = own.filter_map(Value::as_str);
     let beside = property["anyOf"].as_array().into_iter().flatten();
     let beside = beside.flat_map(|form| form["enum"].as_array().into_iter().flatten()).filter_map(Value::as_str);
     own.chain(beside).collect()

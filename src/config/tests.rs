@@ -152,6 +152,10 @@ fn every_key_reaches_the_settings() {
     assert_eq!((config.telemetry.format, config.telemetry.access), (telemetry::Format::Json, false));
     assert_eq!(config.audit.dir, Path::new("/var/log/countersign"));
     assert_eq!((config.clients[1].uid, config.clients[1].gid), (Some(1001), Some(50)));
+    let [alice, bob] = &config.operators[..] else { panic!("two operators") };
+    assert_eq!((alice.uid, &*alice.groups[0], alice.roles.len()), (Some(1002), "team@example.com", 5));
+    assert_eq!(bob.key, Some(crate::operator::KeyDigest::of(b"abc")));
+    assert!(bob.certificate.is_some() && bob.roles.is_empty());
     let [issued, variable, file, printed, signed] = &config.tokens[..] else { panic!("five tokens") };
     assert_eq!(issued.hosts[0].to_string(), "api.example.com");
     let placements: Vec<String> = config.tokens.iter().map(|token| token.placement.to_string()).collect();
