@@ -35,6 +35,7 @@
 //! | faces | [`proxy`], [`scrape`] |
 //! | decisions over many requests | [`route`] |
 //! | tokens and rules | [`token`], [`policy`] |
+//! | entitlement | [`access`] |
 //! | records, and who | [`audit`], [`usage`], [`identity`], [`operator`] |
 //! | tools | [`state`], [`readiness`], [`systemd`], [`watched`], [`program`], [`tls`], [`dial`], [`fetch`] |
 //! | primitives, which know nothing of tokens | [`secret`], [`clock`], [`name`], [`backoff`], [`tasks`], [`signals`], [`metrics`], [`telemetry`], [`text`], [`path`], [`authority`] |
@@ -72,6 +73,7 @@
 //! 12. Nothing reaches an upstream from a request that was refused.
 #![forbid(unsafe_code)]
 
+pub mod access;
 pub mod app;
 pub mod audit;
 pub mod authority;

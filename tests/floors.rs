@@ -38,6 +38,8 @@ const FLOORS: &[&str] = &[
     "usage",
     "identity",
     "operator",
+    // Entitlement.
+    "access",
     // Tokens and rules.
     "token",
     "policy",
@@ -59,8 +61,11 @@ const FLOORS: &[&str] = &[
 const OUTLETS: &[(&str, &[&str])] = &[
     // The form or the Basic credential that an issuer asks for, or a proxy on the way.
     ("expose_to_issuer", &["src/token/source/client_credentials.rs", "src/dial/tunnel.rs"]),
-    // The private key that signs our own tokens, or proves us to a peer under TLS.
-    ("expose_to_signer", &["src/token/source/private_key.rs", "src/tls.rs", "src/tls/identity.rs"]),
+    // The private key that signs our own tokens or an approver's grants, or proves us to a peer under TLS.
+    (
+        "expose_to_signer",
+        &["src/token/source/private_key.rs", "src/tls.rs", "src/tls/identity.rs", "src/access/grants.rs"],
+    ),
     // The header that carries a generation to its upstream, or a Basic credential to its issuer or to a proxy on the way.
     (
         "header_value",
