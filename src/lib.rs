@@ -37,7 +37,7 @@
 //! | tokens and rules | [`token`], [`policy`] |
 //! | entitlement | [`access`] |
 //! | records, and who | [`audit`], [`usage`], [`identity`], [`operator`] |
-//! | tools | [`state`], [`readiness`], [`systemd`], [`watched`], [`program`], [`tls`], [`dial`], [`fetch`] |
+//! | tools | [`state`], [`seal`], [`store`], [`readiness`], [`systemd`], [`watched`], [`program`], [`tls`], [`dial`], [`fetch`] |
 //! | primitives, which know nothing of tokens | [`secret`], [`clock`], [`name`], [`backoff`], [`tasks`], [`signals`], [`metrics`], [`telemetry`], [`text`], [`path`], [`authority`] |
 //!
 //! Each part owns its settings, its metrics and its errors; [`config`] fills the settings in, and only `proxy/error.rs` turns
@@ -95,9 +95,11 @@ pub mod proxy;
 pub mod readiness;
 pub mod route;
 pub mod scrape;
+pub mod seal;
 pub mod secret;
 pub mod signals;
 pub mod state;
+pub mod store;
 pub mod systemd;
 pub mod tasks;
 pub mod telemetry;

@@ -14,7 +14,7 @@ use std::io::Read as _;
 use std::os::unix::fs::{OpenOptionsExt as _, PermissionsExt as _};
 use std::path::{Path, PathBuf};
 
-use aws_lc_rs::{constant_time, hmac, rand};
+use aws_lc_rs::{constant_time, hkdf, hmac, rand};
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use bytes::Bytes;
@@ -115,6 +115,27 @@ impl Secret {
     /// `None` when the secret is not a JWT.
     pub fn jwt_claims(&self) -> Option<serde_json::Map<String, serde_json::Value>> {
         jsonwebtoken::dangerous::insecure_decode_claims(&*self.0).ok()
+    }
+
+    /// A key of 32 bytes for one purpose (HKDF-SHA256): from it nobody can tell the secret.
+    ///
+    /// # Panics
+    /// Never: HKDF gives as much as this.
+    pub fn derive_key(&self, purpose: &[u8]) -> Zeroizing<[u8; 32]> {
+        let mut key = Zeroizing::new([0; 32]);
+        let derived = hkdf::Salt::new(hkdf::HKDF_SHA256, &[]).extract(&self.0);
+        let purpose = &[purpose];
+        let filled = derived.expand(purpose, hkdf::HKDF_SHA256).and_then(|okm| okm.fill(&mut *key));
+        filled.expect("32 bytes are less than HKDF has to give");
+        key
+    }
+
+    pub fn len(&self) -> usize {
+        self.0.len()
+    }
+
+    pub fn is_empty(&self) -> bool {
+        self.0.is_empty()
     }
 
     /// Whether both hold the same bytes, in constant time.

@@ -26,6 +26,8 @@ const FLOORS: &[&str] = &[
     "authority",
     // Tools.
     "state",
+    "seal",
+    "store",
     "readiness",
     "systemd",
     "watched",
