@@ -25,6 +25,7 @@ pub use announce::{Vitals, announce};
 pub use house::{DraftError, Handle, ReloadError, RotateNamedError};
 pub use reload::{Reloads, warn_of};
 
+use crate::admin::{self, Admin, Door};
 use crate::audit::{self, Event};
 use crate::clock::Clock;
 use crate::config::Config;
@@ -62,6 +63,8 @@ pub enum StartError {
     Trail(#[from] audit::Unavailable),
     #[error(transparent)]
     Bind(#[from] BindError),
+    #[error(transparent)]
+    Admin(#[from] admin::BindError),
     #[error(transparent)]
     Inherit(#[from] InheritError),
     #[error("cannot listen on {0} for telemetry: {1}")]
@@ -112,6 +115,7 @@ impl App {
             audit::open(&config.audit, clock.clone(), audit::Metrics::register(metrics.registry())?)?;
         let bind = |address| Listener::bind(address, &mut inherited);
         let listeners: Vec<Listener> = config.proxy.listen.iter().map(bind).collect::<Result<_, _>>()?;
+        let door = Door::bind(&config.admin, &mut inherited)?;
         let telemetry = match inherited.tcp(config.scrape) {
             Some(socket) => TcpListener::from_std(socket),
             None => TcpListener::bind(config.scrape).await,
@@ -123,8 +127,9 @@ impl App {
             .record_patiently(Event::Start { version: env!("CARGO_PKG_VERSION"), config_digest: config.digest.clone() })
             .await?;
 
-        let own = listeners.iter().filter_map(|listener| match listener.address {
-            Address::Tcp(address) => Some(address),
+        let bound = listeners.iter().map(|listener| &listener.address).chain([door.address()]);
+        let own = bound.filter_map(|address| match address {
+            Address::Tcp(address) => Some(*address),
             Address::Unix(_) => None,
         });
         let own = own.chain([telemetry_address]).collect();
@@ -160,8 +165,21 @@ impl App {
         Ok(Bound {
             listen: listeners.iter().map(|listener| listener.address.clone()).collect(),
             telemetry_address,
+            admin: door.address().clone(),
             vitals: Vitals { readiness: readiness.clone(), pulses: Arc::new(Pulses::new(config.proxy.workers)) },
-            parts: Parts { config, listeners, telemetry, house, shared, readiness, metrics, tasks, recorder, trail },
+            parts: Parts {
+                config,
+                listeners,
+                door,
+                telemetry,
+                house,
+                shared,
+                readiness,
+                metrics,
+                tasks,
+                recorder,
+                trail,
+            },
         })
     }
 }
@@ -170,6 +188,7 @@ impl App {
 struct Parts {
     config: Config,
     listeners: Vec<Listener>,
+    door: Door,
     telemetry: TcpListener,
     house: Arc<House>,
     shared: proxy::Shared,
@@ -185,6 +204,8 @@ pub struct Bound {
     /// Where clients may connect, with the ports that were chosen.
     pub listen: Vec<Address>,
     pub telemetry_address: SocketAddr,
+    /// Where operators may connect.
+    pub admin: Address,
     pub vitals: Vitals,
     parts: Parts,
 }
@@ -211,8 +232,9 @@ impl Bound {
     /// # Errors
     /// When an essential part ended by itself; the rest has been drained then too.
     pub async fn run(self, shutdown: impl Future<Output = &'static str>) -> Result<(), RunError> {
-        let Parts { config, listeners, telemetry, house, shared, readiness, metrics, tasks, recorder, trail } =
+        let Parts { config, listeners, door, telemetry, house, shared, readiness, metrics, tasks, recorder, trail } =
             self.parts;
+        let clock = shared.clock.clone();
         let (drain, draining) = watch::channel(false);
         let listeners = Arc::new(listeners);
         let places = shared.places.clone();
@@ -231,11 +253,14 @@ impl Bound {
         let keys = house.clone();
         let scrape = Scrape { metrics, readiness: readiness.clone(), keys: Box::new(move || keys.public_keys()) };
         let _telemetry = tasks.essential("telemetry", scrape::serve(telemetry, Arc::new(scrape)));
+        let admin = Arc::new(Admin::new(house.clone(), recorder.clone(), clock));
+        let serving = tasks.essential("admin", door.serve(admin.clone()));
         let _sums = sums(&tasks, house.clone());
         house.ready();
         tracing::info!(
             listen = %self.listen.iter().map(ToString::to_string).collect::<Vec<_>>().join(", "),
             telemetry = %self.telemetry_address,
+            admin = %self.admin,
             "countersign runs"
         );
 
@@ -253,6 +278,8 @@ impl Bound {
         if joined.is_err() {
             tracing::error!("waiting for the workers failed");
         }
+        drop(serving);
+        admin.record_denials();
         house.record_refusals();
         house.close();
         recorder.note(Event::Stop { cause: cause.to_owned() });

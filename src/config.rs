@@ -10,6 +10,7 @@
 //!
 //! Invariant: nothing in the file is ignored. A key that is unknown, or that only a later version has, is an error.
 
+mod admin;
 mod client;
 mod cross;
 mod environment;
@@ -22,6 +23,7 @@ mod proxy;
 mod reader;
 mod record;
 mod route;
+mod shown;
 mod source;
 mod survey;
 mod tls;
@@ -66,12 +68,15 @@ pub struct Config {
     pub watch: bool,
     /// Empty: the one implicit client.
     pub clients: Vec<identity::Settings>,
+    pub admin: crate::admin::Settings,
     /// Empty: our own user is the one operator.
     pub operators: Vec<crate::operator::Settings>,
     pub tokens: Vec<crate::token::Settings>,
     pub routes: Vec<crate::route::Settings>,
     /// The variables of our own environment that secrets are in, or that a program gets to obtain one.
     pub secret_variables: Vec<String>,
+    /// The file with its variables, as operators may see it.
+    pub shown: serde_json::Value,
     /// SHA-256 of the file's bytes, in hex.
     pub digest: String,
     /// What is taken, but should be looked at.
@@ -145,15 +150,19 @@ fn sections<'a>(
     let context = &context;
     let (scrape, telemetry) = record::telemetry(root.table("telemetry", "[telemetry]"));
     record::keep_apart(&scrape, &proxy.listen, context);
-    let state_dir = record::state(root.table("state", "[state]"), context);
+    let state = root.table("state", "[state]");
+    let state_is_written = state.has("dir");
+    let state_dir = record::state(state, context);
     let audit = record::audit(root.table("audit", "[audit]"), &state_dir, context);
     let clients = root.tables("client", "[[client]]").and_then(|each| clients(each, &proxy.listen, context));
+    let admin = admin::read(root.table("admin", "[admin]"), &state_dir, state_is_written, context);
     let operators = root.tables("operator", "[[operator]]");
-    let operators = operators.and_then(|each| operators_of(each, clients.as_deref(), context));
+    let operators = operators.and_then(|each| operators_of(each, &admin, clients.as_deref(), context));
     let tokens = root.tables("token", "[[token]]");
     let tokens: Vec<_> = tokens.into_iter().flatten().map(|each| token::read(each, context)).collect();
     let routes = root.tables("route", "[[route]]").map(|each| routes(each, context)).unwrap_or_default();
     root.finish();
+    record::keep_admin_apart(&admin, &scrape, &proxy.listen, context);
     cross_check(clients.as_deref(), &tokens, &routes, context);
 
     Some(Config {
@@ -166,10 +175,12 @@ fn sections<'a>(
         audit,
         watch: proxy.watch,
         clients: clients?,
+        admin: admin.into_inner(),
         operators: operators?,
         tokens: tokens.into_iter().map(|token| token.settings).collect::<Option<_>>()?,
         routes: routes.into_iter().map(|route| route.settings).collect::<Option<_>>()?,
         secret_variables: report.secret_variables(),
+        shown: shown::shown(table),
         digest: String::new(),
         warnings: Problems::default(),
     })
@@ -195,6 +206,7 @@ fn clients(
 /// The operators; `None` if one of them could not be named.
 fn operators_of(
     sections: Vec<Section<'_>>,
+    admin: &Spanned<crate::admin::Settings>,
     clients: Option<&[identity::Settings]>,
     context: &Context<'_>,
 ) -> Option<Vec<crate::operator::Settings>> {
@@ -202,6 +214,7 @@ fn operators_of(
     let named: Vec<_> = read.iter().flatten().cloned().collect();
     cross::unique("operator", named.iter().map(Some), context);
     operator::keep_apart(&named, clients, context);
+    admin::check_operators(admin, &named, context);
     (named.len() == read.len()).then(|| named.into_iter().map(Spanned::into_inner).collect())
 }
 

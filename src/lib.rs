@@ -32,7 +32,7 @@
 //! | command line | [`cli`] |
 //! | the whole | [`app`], [`demo`] |
 //! | from text to settings | [`config`] |
-//! | faces | [`proxy`], [`scrape`] |
+//! | faces | [`proxy`], [`scrape`], [`admin`] |
 //! | decisions over many requests | [`route`] |
 //! | tokens and rules | [`token`], [`policy`] |
 //! | entitlement | [`access`] |
@@ -74,6 +74,7 @@
 #![forbid(unsafe_code)]
 
 pub mod access;
+pub mod admin;
 pub mod app;
 pub mod audit;
 pub mod authority;

@@ -58,7 +58,7 @@ pub use explain::{Explanation, explain};
 pub use head::Head;
 pub use headers::{rebuild_request, rebuild_response};
 pub use links::BaseUrl;
-pub use listener::{BindError, Listener};
+pub use listener::{Accepted, BindError, Listener};
 pub use places::Places;
 pub use pulse::Pulses;
 pub use target::{By, Target};

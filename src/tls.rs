@@ -1,10 +1,12 @@
-//! TLS towards upstreams and issuers: whose certificates are trusted, what we prove ourselves with, and what is offered.
+//! TLS towards upstreams and issuers: whose certificates are trusted, what we prove ourselves with, and what is offered. And
+//! TLS of the listener of operators, in `server`.
 //!
 //! Invariant: whatever is built here verifies its peer, and a pin is asked for beyond that. There is no switch that turns
 //! it off, and a plain connection is a value of its own ([`Security::Plain`]) that only an `http` scheme leads to.
 
 pub mod identity;
 pub mod pin;
+mod server;
 
 use std::io;
 use std::path::{Path, PathBuf};
@@ -22,6 +24,7 @@ use rustls_pki_types::pem::{self, PemObject};
 
 pub use self::identity::Identity;
 pub use self::pin::Pin;
+pub use self::server::{Server, ServerSettings};
 use crate::authority::Scheme;
 use crate::secret::{Reference, ResolveError, Secret};
 
@@ -63,7 +66,7 @@ pub enum Error {
     BadCertificate { path: PathBuf, number: usize, error: rustls::Error },
     #[error("the system has no root certificates ({0}): install its CA bundle, set SSL_CERT_FILE, or give `tls.ca`")]
     NoSystemRoots(String),
-    #[error("cannot read the key of the client certificate: {0}")]
+    #[error("cannot read the key of the certificate: {0}")]
     Key(ResolveError),
     #[error("{0} holds no private key that can be read: one in PEM, not encrypted (\"BEGIN PRIVATE KEY\"), is needed")]
     NoKey(Reference),

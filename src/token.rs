@@ -13,6 +13,7 @@
 
 mod control;
 pub mod lifecycle;
+mod look;
 mod metrics;
 mod placement;
 mod slot;
@@ -28,13 +29,14 @@ use std::time::Duration;
 use tokio::sync::Mutex;
 
 pub use control::{Control, RotateError};
+pub use look::{Look, State};
 pub use metrics::Metrics;
 pub use placement::{Placement, Unfit};
 pub use slot::{Absent, Generation, SlotReader, Usable};
 
 use crate::audit::Recorder;
 use crate::authority::Host;
-use crate::clock::Clock;
+use crate::clock::{Clock, Moment};
 use crate::name::TokenName;
 use crate::secret::Fingerprinter;
 use crate::tasks::{Task, Tasks};
@@ -125,6 +127,16 @@ impl Token {
     /// The token is gone from the config: no series of its metrics is left that would look like a live one.
     pub fn forget(&self) {
         self.supervisor.metrics.forget();
+    }
+
+    /// How it stands now.
+    pub fn look(&self, now: Moment) -> Look {
+        Look::at(&self.reader, now)
+    }
+
+    /// The kind of its source, as the config has it.
+    pub fn source_kind(&self) -> &'static str {
+        self.supervisor.source.kind()
     }
 
     /// The public halves of the keys that this token is signed with, as JSON Web Keys; none for most sources.

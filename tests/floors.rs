@@ -50,6 +50,7 @@ const FLOORS: &[&str] = &[
     // Faces.
     "proxy",
     "scrape",
+    "admin",
     // From text to settings.
     "config",
     // The whole, and the way in.

@@ -10,6 +10,8 @@ use arc_swap::ArcSwap;
 use prometheus::IntGauge;
 
 use super::StartError;
+use super::reload::Asks;
+use crate::admin;
 use crate::audit::{Event, OnFailure, Recorder};
 use crate::clock::{Clock, Moment};
 use crate::config::Config;
@@ -18,6 +20,7 @@ use crate::fetch::Fetcher;
 use crate::identity::Clients;
 use crate::metrics::Metrics;
 use crate::name::TokenName;
+use crate::operator::Operators;
 use crate::readiness::{Condition, Readiness};
 use crate::route::{Ingredients, RouteToken, Table, TableError};
 use crate::secret::Fingerprinter;
@@ -51,6 +54,10 @@ pub(super) struct House {
     leaving: Mutex<Vec<Leaving>>,
     fetcher: Arc<Fetcher>,
     dialer: Arc<Dialer>,
+    operators: ArcSwap<Operators>,
+    /// The config in force, as operators may see it.
+    shown: ArcSwap<serde_json::Value>,
+    asks: Asks,
 }
 
 /// The longest that a replaced token outlives the swap.
@@ -82,6 +89,7 @@ struct Fixed {
     scrape: SocketAddr,
     state_dir: std::path::PathBuf,
     audit_dir: std::path::PathBuf,
+    admin: crate::admin::Settings,
 }
 
 /// Why a new configuration was not taken; the old one goes on.
@@ -158,6 +166,9 @@ impl House {
             leaving: Mutex::default(),
             fetcher,
             dialer,
+            operators: ArcSwap::from_pointee(operators(config)),
+            shown: ArcSwap::from_pointee(config.shown.clone()),
+            asks: Asks::default(),
             ground,
         });
         house.taken();
@@ -251,6 +262,8 @@ impl House {
         let tokens: Tokens = draft.kept.into_iter().chain(started).collect();
         self.tables.store(Arc::new(draft.table));
         *self.lock() = Arc::new(tokens.clone());
+        self.operators.store(Arc::new(operators(config)));
+        self.shown.store(Arc::new(config.shown.clone()));
         running.destinations = config.destinations.clone();
         running.upstream_proxy = config.upstream_proxy.clone();
         self.ready();
@@ -323,6 +336,29 @@ impl House {
     fn lock(&self) -> MutexGuard<'_, Arc<Tokens>> {
         self.tokens.lock().unwrap_or_else(PoisonError::into_inner)
     }
+}
+
+impl admin::House for House {
+    fn operators(&self) -> Arc<Operators> {
+        self.operators.load_full()
+    }
+
+    fn tokens(&self) -> Vec<Arc<Token>> {
+        House::tokens(self).values().cloned().collect()
+    }
+
+    fn config(&self) -> Arc<serde_json::Value> {
+        self.shown.load_full()
+    }
+
+    fn reload(&self) -> admin::Pending<'_, Result<admin::Reloaded, admin::NotReloaded>> {
+        Box::pin(self.asks.ask())
+    }
+}
+
+fn operators(config: &Config) -> Operators {
+    let own_uid = rustix::process::geteuid().as_raw();
+    Operators::new(config.operators.clone(), &Clients::new(config.clients.clone(), own_uid), own_uid)
 }
 
 /// What a draft is made with.
@@ -414,6 +450,7 @@ impl Fixed {
             scrape: config.scrape,
             state_dir: config.state_dir.clone(),
             audit_dir: config.audit.dir.clone(),
+            admin: config.admin.clone(),
         }
     }
 
@@ -428,6 +465,7 @@ impl Fixed {
             ("telemetry.listen", self.scrape != new.scrape),
             ("state.dir", self.state_dir != new.state_dir),
             ("audit.dir", self.audit_dir != new.audit_dir),
+            ("admin", self.admin != new.admin),
         ];
         table.into_iter().find(|(_, changed)| *changed).map(|(key, _)| key)
     }
@@ -459,6 +497,11 @@ impl Handle {
         self.0.reload_success.set(0);
         let problems = u32::try_from(problems).unwrap_or(u32::MAX);
         self.0.ground.recorder.note(Event::ReloadRefused { problems });
+    }
+
+    /// Those who ask for a reload. There is one who hears them.
+    pub(super) fn asks(&self) -> &Asks {
+        &self.0.asks
     }
 
     /// Rotates a token now; resolves with the number of its new generation when that is live.

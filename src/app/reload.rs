@@ -17,10 +17,11 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
-use tokio::sync::Notify;
+use tokio::sync::{Mutex, Notify, mpsc, oneshot};
 use tokio::time::{Instant, MissedTickBehavior};
 
 use super::{Handle, ReloadError};
+use crate::admin::{NotReloaded, Reloaded};
 use crate::backoff::Backoff;
 use crate::clock::Clock;
 use crate::config::{Config, Environment, LoadError, Problem, Severity, Text};
@@ -34,6 +35,36 @@ const RESTLESS: u32 = 10;
 
 /// How soon a text is tried again that was refused for what is outside it.
 const AGAIN: Backoff = Backoff { first: Duration::from_secs(5), most: Duration::from_secs(300) };
+
+/// Operators who wait for the outcome of a reload. More than one at a time are more than anybody needs.
+const WAITING: usize = 4;
+
+type Ask = oneshot::Sender<Result<Reloaded, NotReloaded>>;
+
+/// How operators ask for a reload, and learn what came of it.
+pub(super) struct Asks {
+    sender: mpsc::Sender<Ask>,
+    receiver: Mutex<mpsc::Receiver<Ask>>,
+}
+
+impl Default for Asks {
+    fn default() -> Self {
+        let (sender, receiver) = mpsc::channel(WAITING);
+        Self { sender, receiver: Mutex::new(receiver) }
+    }
+}
+
+impl Asks {
+    pub(super) async fn ask(&self) -> Result<Reloaded, NotReloaded> {
+        if self.receiver.try_lock().is_ok() {
+            return Err(NotReloaded::NoFile);
+        }
+        let (done, outcome) = oneshot::channel();
+        let busy = || NotReloaded::NotNow("others wait for a reload already: try again".to_owned());
+        self.sender.try_send(done).map_err(|_| busy())?;
+        outcome.await.unwrap_or_else(|_| Err(busy()))
+    }
+}
 
 /// Loads the config file again and again.
 pub struct Reloads {
@@ -94,12 +125,15 @@ impl Reloads {
 
     /// Loads the file whenever `asked` is told to, and when its text has changed.
     pub async fn run(mut self, asked: Arc<Notify>) -> Infallible {
+        let handle = self.handle.clone();
+        let mut operators = handle.asks().receiver.lock().await;
         let mut look = tokio::time::interval(self.look);
         look.set_missed_tick_behavior(MissedTickBehavior::Delay);
         loop {
-            let asked = tokio::select! {
-                () = asked.notified() => true,
-                _ = look.tick(), if self.watch => false,
+            let (asked, operator) = tokio::select! {
+                () = asked.notified() => (true, None),
+                Some(operator) = operators.recv() => (true, Some(operator)),
+                _ = look.tick(), if self.watch => (false, None),
             };
             let text = self.read().await;
             let is_new = self.memory.look(match &text {
@@ -108,7 +142,9 @@ impl Reloads {
             });
             let again = self.again.as_ref().is_some_and(|again| again.at <= Instant::now()) && !self.memory.is_new();
             if asked || is_new || again {
-                self.judge(text, asked).await;
+                let outcome = self.judge(text, asked).await;
+                // An operator who has gone does not want to know any more.
+                let _ = operator.map(|operator| operator.send(outcome));
             }
         }
     }
@@ -122,21 +158,22 @@ impl Reloads {
         })
     }
 
-    async fn judge(&mut self, text: Result<Text, LoadError>, asked: bool) {
+    async fn judge(&mut self, text: Result<Text, LoadError>, asked: bool) -> Result<Reloaded, NotReloaded> {
         let failures = self.again.take().filter(|_| !self.memory.is_new()).map_or(0, |again| again.failures);
         self.memory.judged();
         self.manager.reloading();
         let taken = self.take(text, asked).await;
         self.manager.reloaded();
-        if let Err(refused) = taken {
+        taken.map(|digest| Reloaded { digest }).map_err(|refused| {
             self.say(&refused);
             let failures = failures + 1;
             let at = Instant::now() + AGAIN.delay(failures, fastrand::f64());
             self.again = refused.may_pass().then_some(Again { at, failures });
-        }
+            refused.told()
+        })
     }
 
-    async fn take(&mut self, text: Result<Text, LoadError>, asked: bool) -> Result<(), Refused> {
+    async fn take(&mut self, text: Result<Text, LoadError>, asked: bool) -> Result<String, Refused> {
         let text = text?;
         if text.is_blank() && !asked {
             // Somebody is writing it, or the disk was full: nobody means to take every route away like that.
@@ -147,7 +184,7 @@ impl Reloads {
         self.handle.reload(&config).await?;
         self.watch = config.watch;
         warn_of(&self.path, &config);
-        Ok(())
+        Ok(config.digest)
     }
 
     fn say(&self, refused: &Refused) {
@@ -175,6 +212,18 @@ impl Refused {
                 problems.iter().filter(|problem| problem.severity == Severity::Error).count()
             }
             Self::Load(_) | Self::Empty(_) | Self::Reload(_) => 1,
+        }
+    }
+
+    /// As operators learn it.
+    fn told(&self) -> NotReloaded {
+        match self {
+            Self::Load(error) => NotReloaded::Problems(error.to_json()),
+            Self::Empty(_) => NotReloaded::NotNow(self.to_string()),
+            Self::Reload(error @ ReloadError::NeedsRestart(_)) => NotReloaded::NeedsRestart(error.to_string()),
+            Self::Reload(error @ (ReloadError::Draft(_) | ReloadError::NotReady(_) | ReloadError::Trail(_))) => {
+                NotReloaded::NotNow(error.to_string())
+            }
         }
     }
 

@@ -6,7 +6,7 @@ use std::time::Duration;
 use serde::{Serialize, Serializer};
 
 use crate::clock::Moment;
-use crate::name::{ClientName, RouteName, TokenName};
+use crate::name::{ClientName, OperatorName, RouteName, TokenName};
 use crate::secret::Fingerprint;
 
 /// One change of state. Fields named `reason` that are `&'static str` hold the stable name of a failure; times are since
@@ -84,6 +84,16 @@ pub enum Event {
         #[serde(serialize_with = "capped")]
         detail: String,
     },
+    /// An operator's call of the admin API.
+    AdminCall {
+        operator: OperatorName,
+        call: String,
+        status: u16,
+        #[serde(serialize_with = "capped_option", skip_serializing_if = "Option::is_none")]
+        reason: Option<String>,
+    },
+    /// Calls of the admin API that were denied, of one kind, within a second.
+    AdminDenied { operator: Option<OperatorName>, source: String, reason: &'static str, count: u64 },
 }
 
 impl Event {
@@ -105,6 +115,8 @@ impl Event {
             Self::AuditTailRepaired { .. } => "audit_tail_repaired",
             Self::AuditRecordsLost { .. } => "audit_records_lost",
             Self::AuditFailed { .. } => "audit_failed",
+            Self::AdminCall { .. } => "admin_call",
+            Self::AdminDenied { .. } => "admin_denied",
         }
     }
 }
@@ -132,6 +144,13 @@ fn capped<S: Serializer>(text: &str, serializer: S) -> Result<S::Ok, S::Error> {
     }
     let cut = text.floor_char_boundary(MAX_DETAIL_BYTES);
     serializer.collect_str(&format_args!("{}…", &text[..cut]))
+}
+
+fn capped_option<S: Serializer>(text: &Option<String>, serializer: S) -> Result<S::Ok, S::Error> {
+    match text {
+        Some(text) => capped(text, serializer),
+        None => serializer.serialize_none(),
+    }
 }
 
 const MAX_DETAIL_BYTES: usize = 2048;
@@ -183,6 +202,13 @@ pub(super) mod tests {
             Event::AuditTailRepaired { bytes: 17 },
             Event::AuditRecordsLost { count: 3 },
             Event::AuditFailed { operation: "sync", detail: "Input/output error".into() },
+            Event::AdminCall {
+                operator: OperatorName::implicit(),
+                call: "POST /v1/reload".into(),
+                status: 200,
+                reason: Some("an incident".into()),
+            },
+            Event::AdminDenied { operator: None, source: "uid 1000".into(), reason: "unauthenticated", count: 2 },
         ]
     }
 

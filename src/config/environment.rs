@@ -1,7 +1,7 @@
 //! What defaults are taken from: the variables, user and machine that a config is read on. Plain, so that reading is pure.
 
 use std::collections::BTreeMap;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use super::variables::{PREFIX, SEPARATOR};
@@ -10,12 +10,19 @@ use crate::clock::Moment;
 /// A folder of ours inside those that the XDG base directory specification names.
 const OURS: &str = "countersign";
 
+/// The folder of sockets of what runs for the whole machine.
+const OF_THE_MACHINE: &str = "/run/countersign";
+
 #[derive(Clone, PartialEq, Eq, Debug, Default)]
 pub struct Environment {
     /// `$COUNTERSIGN_CONFIG`
     pub config: Option<PathBuf>,
     /// `$STATE_DIRECTORY`, from systemd: one folder or several, separated by colons
     pub state_directory: Option<PathBuf>,
+    /// `$RUNTIME_DIRECTORY`, from systemd: one folder or several, separated by colons
+    pub runtime_directory: Option<PathBuf>,
+    /// `$XDG_RUNTIME_DIR`
+    pub xdg_runtime_dir: Option<PathBuf>,
     /// `$XDG_STATE_HOME`
     pub xdg_state_home: Option<PathBuf>,
     /// `$XDG_CONFIG_HOME`
@@ -69,6 +76,8 @@ impl Environment {
             scalars: all.filter(|(name, _)| ours(name)).collect(),
             config: variable("COUNTERSIGN_CONFIG"),
             state_directory: variable("STATE_DIRECTORY"),
+            runtime_directory: variable("RUNTIME_DIRECTORY"),
+            xdg_runtime_dir: variable("XDG_RUNTIME_DIR"),
             xdg_state_home: variable("XDG_STATE_HOME"),
             xdg_config_home: variable("XDG_CONFIG_HOME"),
             home: variable("HOME"),
@@ -85,6 +94,18 @@ impl Environment {
         let first = |list: &PathBuf| std::env::split_paths(list).next();
         let systemd = self.state_directory.as_ref().and_then(first);
         systemd.or_else(|| Some(self.xdg(&self.xdg_state_home, ".local/state")?.join(OURS)))
+    }
+
+    /// Where the admin socket of this name is, unless the config says where: the first is where we listen, and whoever runs
+    /// in other surroundings than the proxy looks at the others as well.
+    pub(super) fn admin_sockets(&self, state_dir: &Path, state_is_written: bool, name: &str) -> Vec<PathBuf> {
+        let first = |list: &PathBuf| std::env::split_paths(list).next();
+        let systemd = self.runtime_directory.as_ref().and_then(first);
+        let user = self.xdg_runtime_dir.as_ref().filter(|folder| folder.is_absolute()).map(|folder| folder.join(OURS));
+        let (state, machine) = (Some(state_dir.to_owned()), Some(PathBuf::from(OF_THE_MACHINE)));
+        // Proxies that have a folder of state each have a socket each.
+        let [third, fourth] = if state_is_written || self.uid != 0 { [state, machine] } else { [machine, state] };
+        [systemd, user, third, fourth].into_iter().flatten().map(|folder| folder.join(name)).collect()
     }
 
     /// The user's own config file, if the user has a home.
@@ -109,6 +130,23 @@ mod tests {
         assert_eq!(of("http://user:hunter2@proxy.corp:3128"), ProxyVariable::HoldsSecret);
         assert_eq!(of("proxy.corp:3128"), ProxyVariable::Url("proxy.corp:3128".to_owned()));
         assert_eq!(ProxyVariable::of(None), ProxyVariable::Unset);
+    }
+
+    #[test]
+    fn the_admin_socket_goes_where_sockets_of_such_a_process_go() {
+        let first = |environment: &Environment, written| {
+            let places = environment.admin_sockets(Path::new("/state"), written, "s");
+            places[0].display().to_string()
+        };
+        let root = Environment::default();
+        assert_eq!(first(&root, false), "/run/countersign/s");
+        assert_eq!(first(&root, true), "/state/s", "it has a folder of its own");
+        let user = Environment { uid: 1000, ..root };
+        assert_eq!(first(&user, false), "/state/s");
+        let session = Environment { xdg_runtime_dir: Some("/run/user/1000".into()), ..user };
+        assert_eq!(first(&session, true), "/run/user/1000/countersign/s");
+        let service = Environment { runtime_directory: Some("/run/countersign:/run/other".into()), ..session };
+        assert_eq!(first(&service, true), "/run/countersign/s");
     }
 
     #[test]

@@ -9,7 +9,7 @@ pub const HELP: &str = "remove it: what it asks for would not be done";
 
 /// Keys by the title of their section.
 const KEYS: &[(&str, &[&str])] = &[
-    (ROOT, &["admin", "approval", "review", "vault", "detect", "alert"]),
+    (ROOT, &["approval", "review", "vault", "detect", "alert"]),
     ("[state]", &["key"]),
     ("[[client]]", &["key", "jwt", "cgroup", "version"]),
     ("[[token]]", &["next_source", "permanent", "retire_unused", "version"]),

@@ -104,7 +104,7 @@ fn address(text: &str, base: &Path) -> Result<Address, AddressError> {
     if address.ip().is_loopback() { Ok(Address::Tcp(address)) } else { Err(AddressError::Open) }
 }
 
-fn socket_path(text: &str, base: &Path) -> Result<PathBuf, AddressError> {
+pub fn socket_path(text: &str, base: &Path) -> Result<PathBuf, AddressError> {
     let path = base.join(text);
     if text.is_empty() || text.chars().any(char::is_control) {
         Err(AddressError::Shape)
@@ -116,7 +116,7 @@ fn socket_path(text: &str, base: &Path) -> Result<PathBuf, AddressError> {
 }
 
 #[derive(Clone, Copy, Debug, thiserror::Error)]
-enum AddressError {
+pub enum AddressError {
     #[error("an address is an IP address and a port, or \"unix:\" and a path")]
     Shape,
     #[error("anything but a loopback address needs client authentication, which this version does not have yet")]
@@ -126,7 +126,7 @@ enum AddressError {
 }
 
 impl AddressError {
-    fn help(self) -> &'static str {
+    pub fn help(self) -> &'static str {
         match self {
             Self::Shape => "as in \"127.0.0.1:8080\", \"[::1]:8080\" or \"unix:/run/countersign/proxy.sock\"",
             Self::Open => "listen on \"127.0.0.1:8080\", \"[::1]:8080\" or a unix socket",

@@ -40,17 +40,38 @@ fn log(mut section: Section<'_>) -> Settings {
     settings
 }
 
-/// Two listeners cannot share an address. Port 0 stands for any free port.
+/// Two listeners cannot share an address.
 pub fn keep_apart(telemetry: &Spanned<SocketAddr>, proxy: &[Spanned<Address>], context: &Context<'_>) {
     let own = telemetry.get_ref();
-    let shares = |other: &SocketAddr| {
-        let everywhere = own.ip().is_unspecified() || other.ip().is_unspecified();
-        own.port() != 0 && own.port() == other.port() && (own.ip() == other.ip() || everywhere)
-    };
-    let clash = proxy.iter().any(|address| matches!(address.get_ref(), Address::Tcp(other) if shares(other)));
-    if clash {
+    if proxy.iter().any(|address| share(&Address::Tcp(*own), address.get_ref())) {
         let message = format!("the telemetry listener and the proxy cannot both listen on {own}");
         context.report.error(telemetry.span(), message, "give `listen` in [telemetry] another port");
+    }
+}
+
+/// Nor can the admin listener share one.
+pub fn keep_admin_apart(
+    admin: &Spanned<crate::admin::Settings>,
+    telemetry: &Spanned<SocketAddr>,
+    proxy: &[Spanned<Address>],
+    context: &Context<'_>,
+) {
+    let telemetry = Address::Tcp(*telemetry.get_ref());
+    let own = &admin.get_ref().listen;
+    if proxy.iter().map(Spanned::get_ref).chain([&telemetry]).any(|other| share(own, other)) {
+        let message = format!("the admin listener cannot listen on {own}, where another one of ours listens");
+        context.report.error(admin.span(), message, "give `listen` in [admin] another address");
+    }
+}
+
+/// Whether two listeners would be in each other's way. Port 0 stands for any free port.
+fn share(one: &Address, other: &Address) -> bool {
+    match (one, other) {
+        (Address::Tcp(one), Address::Tcp(other)) => {
+            let everywhere = one.ip().is_unspecified() || other.ip().is_unspecified();
+            one.port() != 0 && one.port() == other.port() && (one.ip() == other.ip() || everywhere)
+        }
+        (one, other) => one == other,
     }
 }
 

@@ -120,6 +120,8 @@ fn what_is_not_written_has_safe_defaults() {
     assert_eq!(config.scrape, (Ipv4Addr::LOCALHOST, 9180).into());
     assert_eq!(config.audit.dir, Path::new("/home/proxy/.local/state/countersign/audit"));
     assert_eq!(config.audit.on_failure, audit::OnFailure::Continue);
+    assert_eq!(config.admin.listen, Address::Unix("/home/proxy/.local/state/countersign/admin.sock".into()));
+    assert_eq!(config.admin.elsewhere, [Path::new("/run/countersign/admin.sock")]);
     let token = &config.tokens[0];
     assert_eq!((token.rotation.at, token.rotation.jitter), (0.7, 0.1));
     assert_eq!((token.rotation.skew, token.rotation.max_life), (seconds(30), seconds(3600)));
@@ -153,7 +155,11 @@ fn every_key_reaches_the_settings() {
     assert_eq!(config.audit.dir, Path::new("/var/log/countersign"));
     assert_eq!((config.clients[1].uid, config.clients[1].gid), (Some(1001), Some(50)));
     let [alice, bob] = &config.operators[..] else { panic!("two operators") };
-    assert_eq!((alice.uid, &*alice.groups[0], alice.roles.len()), (Some(1002), "team@example.com", 5));
+    assert_eq!((&*alice.groups[0], alice.roles.len()), ("team@example.com", 5));
+    assert_eq!(config.admin.listen, Address::Tcp(([0, 0, 0, 0], 9190).into()));
+    let tls = config.admin.tls.as_ref().expect("TLS");
+    assert_eq!(tls.identity.certificate, Path::new("/etc/countersign/admin.pem"));
+    assert_eq!(tls.client_ca.as_deref(), Some(Path::new("/etc/countersign/operators.pem")));
     assert_eq!(bob.key, Some(crate::operator::KeyDigest::of(b"abc")));
     assert!(bob.certificate.is_some() && bob.roles.is_empty());
     let [issued, variable, file, printed, signed] = &config.tokens[..] else { panic!("five tokens") };

@@ -31,7 +31,7 @@ pub fn read(mut section: Section<'_>, endpoint: Option<&Spanned<Endpoint>>, cont
     Settings { ca, identity, pins }
 }
 
-fn file(section: &mut Section<'_>, key: &'static str, context: &Context<'_>) -> Option<PathBuf> {
+pub fn file(section: &mut Section<'_>, key: &'static str, context: &Context<'_>) -> Option<PathBuf> {
     let path = section.parsed(key, |text| match text.strip_prefix("file:") {
         Some(path) => value::path(path).map_err(|error| error.to_string()),
         None => Err("a file of certificates is written \"file:/path\"".to_owned()),

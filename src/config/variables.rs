@@ -35,6 +35,7 @@ const KEYS: &[&str] = &[
     "telemetry.log.format",
     "telemetry.log.access",
     "state.dir",
+    "admin.listen",
 ];
 
 /// Puts the variables into the file's table, each in a place of its own after the text.
@@ -46,7 +47,8 @@ pub fn apply<'a>(table: &mut DeTable<'a>, variables: &'a BTreeMap<String, String
             let known: Vec<String> = KEYS.iter().map(|key| name(key)).collect();
             let near = nearest(written, known.iter().map(String::as_str));
             let near = near.map(|near| format!("did you mean `{PREFIX}{near}`?"));
-            let help = near.unwrap_or("variables set scalars of [proxy], [telemetry] and [state] only".to_owned());
+            let help =
+                near.unwrap_or("variables set scalars of [proxy], [telemetry], [state] and [admin] only".to_owned());
             report.error(at, "no variable of this name sets anything", help);
             continue;
         };

@@ -4,15 +4,11 @@ use std::time::Duration;
 
 use prometheus::{Histogram, HistogramVec, IntCounterVec, IntGaugeVec};
 
-use super::Settings;
 use super::lifecycle::Phase;
+use super::{Settings, State};
 use crate::clock::Moment;
 use crate::metrics::{Error, LIFE_SECONDS, Metrics as Registry, REQUEST_SECONDS};
 use crate::name::TokenName;
-
-/// Every state that `countersign_token_state` may show.
-const STATES: [&str; 8] =
-    ["pending", "denied", "provisioning", "active", "quarantined", "revoked", "expired", "retired"];
 
 /// The families.
 #[derive(Clone)]
@@ -130,13 +126,13 @@ impl TokenMetrics {
 
     pub(super) fn state(&self, phase: Phase) {
         let current = match phase {
-            Phase::Provisioning => "provisioning",
-            Phase::Active(_) => "active",
-            Phase::Expired(_) => "expired",
-            Phase::Retired => "retired",
+            Phase::Provisioning => State::Provisioning,
+            Phase::Active(_) => State::Active,
+            Phase::Expired(_) => State::Expired,
+            Phase::Retired => State::Retired,
         };
-        for state in STATES {
-            let gauge = self.families.state.with_label_values(&[self.name.as_str(), state]);
+        for state in State::ALL {
+            let gauge = self.families.state.with_label_values(&[self.name.as_str(), state.as_str()]);
             gauge.set(i64::from(state == current));
         }
     }
@@ -157,8 +153,8 @@ impl TokenMetrics {
     pub(super) fn forget(&self) {
         self.forget_info();
         let name = self.name.as_str();
-        for state in STATES {
-            let _ = self.families.state.remove_label_values(&[name, state]);
+        for state in State::ALL {
+            let _ = self.families.state.remove_label_values(&[name, state.as_str()]);
         }
         let families = &self.families;
         for family in [&families.generation, &families.issued, &families.expiry, &families.grant_expiry] {

@@ -256,6 +256,12 @@ impl SlotReader {
         self.0.state.load().generation.as_ref().is_some_and(|generation| !generation.usable_until.reached(now))
     }
 
+    /// What is published, usable or not; whether anything ever was; and how the slot stands beside it.
+    pub(super) fn look(&self) -> (Option<Arc<Generation>>, bool, Standing) {
+        let state = self.0.state.load();
+        (state.generation.clone(), state.had_one, state.standing)
+    }
+
     /// Whether the grant has ended: nobody waits for such a token.
     pub fn is_retired(&self) -> bool {
         self.0.state.load().standing == Standing::Retired

@@ -1,6 +1,7 @@
 //! The app in this process, between an issuer, upstreams and clients that are played by the tests: what it does is judged by
 //! what the upstream got, by its answers, its metrics and its trail.
 
+mod admin;
 mod answers;
 mod bodies;
 mod canary;

@@ -3,6 +3,7 @@
 use std::io;
 use std::net::SocketAddr;
 use std::path::Path;
+use std::sync::Arc;
 
 use rustix::process::Uid;
 use rustix::thread::set_thread_res_uid;
@@ -52,6 +53,27 @@ impl Client {
         let stream = TcpStream::from_std(stream).expect("a socket");
         stream.set_nodelay(true).expect("a socket");
         Self { stream: Box::new(stream), read: Vec::new() }
+    }
+
+    /// As [`Client::unix`], of a process of another user. Needs root.
+    pub async fn unix_of_user(user: u32, path: &Path) -> Self {
+        let path = path.to_owned();
+        let connecting = std::thread::spawn(move || {
+            set_thread_res_uid(None, Uid::from_raw(user), None)
+                .expect("only root becomes another user: run the tests as root");
+            std::os::unix::net::UnixStream::connect(path).expect("connects")
+        });
+        let stream = connecting.join().expect("no panic");
+        stream.set_nonblocking(true).expect("a socket");
+        Self { stream: Box::new(UnixStream::from_std(stream).expect("a socket")), read: Vec::new() }
+    }
+
+    /// Over TLS, to whoever this is.
+    pub async fn tls(address: SocketAddr, config: Arc<rustls::ClientConfig>) -> io::Result<Self> {
+        let stream = TcpStream::connect(address).await?;
+        let name = rustls_pki_types::ServerName::from(address.ip());
+        let stream = tokio_rustls::TlsConnector::from(config).connect(name, stream).await?;
+        Ok(Self { stream: Box::new(stream), read: Vec::new() })
     }
 
     pub async fn unix(path: &Path) -> Self {

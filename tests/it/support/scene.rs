@@ -24,6 +24,8 @@ pub struct Scene {
     pub proxy: SocketAddr,
     pub socket: PathBuf,
     pub telemetry: SocketAddr,
+    /// Where operators come in.
+    pub admin: Address,
     pub clock: Arc<ManualClock>,
     folder: Arc<TempDir>,
     handle: Handle,
@@ -37,6 +39,7 @@ pub struct Scene {
 struct Started {
     listen: Vec<Address>,
     telemetry: SocketAddr,
+    admin: Address,
     handle: Handle,
     control: runtime::Handle,
 }
@@ -75,12 +78,13 @@ impl Scene {
                 let surroundings = Surroundings { clock: own_clock, log: None, resolver, inherited };
                 let bound = App::bind_in(surroundings, config).await.expect("starts");
                 let (listen, telemetry) = (bound.listen.clone(), bound.telemetry_address);
-                let told = started.send(Started { listen, telemetry, handle: bound.handle(), control });
+                let (admin, handle) = (bound.admin.clone(), bound.handle());
+                let told = started.send(Started { listen, telemetry, admin, handle, control });
                 assert!(told.is_ok(), "the test waits for the start");
                 bound.run(async { stop.await.unwrap_or("the test has gone") }).await
             })
         });
-        let Started { listen, telemetry, handle, control } = soon("the start", starts).await.expect("it starts");
+        let Started { listen, telemetry, admin, handle, control } = soon("the start", starts).await.expect("it starts");
         let proxy = listen.iter().find_map(|address| match address {
             Address::Tcp(address) => Some(*address),
             Address::Unix(_) => None,
@@ -89,6 +93,7 @@ impl Scene {
             proxy: proxy.expect("an address"),
             socket: folder.path().join("proxy.sock"),
             telemetry,
+            admin,
             clock,
             folder,
             handle,

@@ -22,6 +22,7 @@ pub struct Setup {
     limits: String,
     allow: String,
     audit: String,
+    admin: String,
     blocks: Vec<Block>,
     pub(super) resolve: Option<Arc<Answers>>,
 }
@@ -70,6 +71,7 @@ impl Setup {
             limits: String::new(),
             allow: r#"["127.0.0.0/8"]"#.to_owned(),
             audit: String::new(),
+            admin: String::new(),
             blocks: Vec::new(),
             resolve: None,
         }
@@ -114,6 +116,17 @@ impl Setup {
     pub fn audit(mut self, lines: &str) -> Self {
         self.audit.push_str(&format!("{lines}\n"));
         self
+    }
+
+    /// Lines of `[admin]`.
+    pub fn admin(mut self, lines: &str) -> Self {
+        self.admin.push_str(&format!("{lines}\n"));
+        self
+    }
+
+    /// An operator of the config, as TOML says it.
+    pub fn operator(self, name: &str, lines: &str) -> Self {
+        self.block("operator", name, format!("name = \"{name}\"\n{lines}"))
     }
 
     /// A client of the config, as TOML says it.
@@ -165,7 +178,7 @@ impl Setup {
 
     /// The whole file.
     pub fn text(&self) -> String {
-        let Self { listen, workers, drain, proxy, limits, allow, audit, blocks, resolve: _ } = self;
+        let Self { listen, workers, drain, proxy, limits, allow, audit, admin, blocks, resolve: _ } = self;
         let mut text = format!(
             r#"[proxy]
 listen = {listen}
@@ -182,6 +195,8 @@ listen = "127.0.0.1:0"
 dir = "state"
 [audit]
 {audit}
+[admin]
+{admin}
 "#
         );
         for Block { kind, text: block, .. } in blocks {

@@ -1,0 +1,258 @@
+//! The admin API: where operators see how tokens stand, and act on them.
+//!
+//! ```text
+//!  socket ─▶ guard (Host, browser) ─▶ proof ─▶ Operator ─▶ rate ─▶ endpoint ─▶ role ─▶ fields ─▶ answer
+//!               └───────┬───────────────┴──────────────────────────────┴─────────┴──▶ refusal
+//!                       └──▶ one record of each call, sums of those that were denied
+//! ```
+//!
+//! The endpoints stand in one table, by which calls are answered and from which `/openapi.json` is made.
+//!
+//! Invariants: who has not proved to be an operator learns nothing but that; `GET` changes nothing; no answer holds a
+//! token or a secret; nothing here can be reached through the proxy, whose guard of destinations knows this listener's
+//! address as its own.
+
+mod answer;
+mod crowd;
+mod denials;
+mod endpoint;
+mod guard;
+mod listener;
+mod openapi;
+mod proof;
+mod running;
+mod tokens;
+
+use std::future::Future;
+use std::path::PathBuf;
+use std::pin::Pin;
+use std::sync::Arc;
+use std::time::Duration;
+
+use bytes::Bytes;
+use http::{Method, Request, Response};
+use http_body_util::{BodyExt as _, Full, LengthLimitError, Limited};
+use hyper::body::Incoming;
+use serde_json::{Map, Value};
+
+use crate::audit::{Event, Recorder};
+use crate::clock::Clock;
+use crate::name::OperatorName;
+use crate::operator::{Operator, Operators, Role};
+use crate::proxy::Address;
+use crate::tls::ServerSettings;
+use crate::token::Token;
+use answer::{Answer, Refusal};
+use crowd::Rates;
+use denials::Denials;
+use endpoint::{Call, Endpoint};
+use listener::Entrance;
+use proof::Caller;
+
+pub use listener::{BindError, Door};
+
+/// The largest body of a call.
+const BODY_BYTES: usize = 64 * 1024;
+
+/// For a body to come.
+const BODY_PATIENCE: Duration = Duration::from_secs(10);
+
+/// For the work of a call: an issuer may be asked.
+const WORK_PATIENCE: Duration = Duration::from_secs(60);
+
+/// `[admin]`
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Settings {
+    pub listen: Address,
+    /// Where else it may be, for whoever looks for it: the config does not say where, and what the default is depends on
+    /// who runs the proxy.
+    pub elsewhere: Vec<PathBuf>,
+    pub tls: Option<ServerSettings>,
+}
+
+/// What the running app lets operators see and do.
+pub trait House: Send + Sync + 'static {
+    fn operators(&self) -> Arc<Operators>;
+
+    /// By name.
+    fn tokens(&self) -> Vec<Arc<Token>>;
+
+    /// The config in force, without what nobody needs to see.
+    fn config(&self) -> Arc<Value>;
+
+    fn reload(&self) -> Pending<'_, Result<Reloaded, NotReloaded>>;
+}
+
+/// What comes later.
+pub type Pending<'a, T> = Pin<Box<dyn Future<Output = T> + Send + 'a>>;
+
+/// A new config is in force.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Reloaded {
+    /// As [`crate::config::Config::digest`] has it.
+    pub digest: String,
+}
+
+/// Why the config file was not taken; the old one goes on.
+#[derive(Clone, PartialEq, Debug, thiserror::Error)]
+pub enum NotReloaded {
+    /// The problems, as `check --json` has them.
+    #[error("the config file has problems: the old config goes on")]
+    Problems(Value),
+    #[error("{0}")]
+    NeedsRestart(String),
+    #[error("{0}")]
+    NotNow(String),
+    #[error("nothing here looks after a config file")]
+    NoFile,
+}
+
+/// The admin API of an app.
+pub struct Admin {
+    house: Arc<dyn House>,
+    recorder: Recorder,
+    clock: Arc<dyn Clock>,
+    rates: Rates,
+    denials: Denials,
+}
+
+impl Admin {
+    pub fn new(house: Arc<dyn House>, recorder: Recorder, clock: Arc<dyn Clock>) -> Self {
+        Self { house, recorder, rates: Rates::new(clock.clone()), denials: Denials::default(), clock }
+    }
+
+    /// Puts the sums of denied calls into the trail.
+    pub fn record_denials(&self) {
+        self.denials.record(&self.recorder);
+    }
+
+    /// Answers one request.
+    async fn answer(&self, request: Request<Incoming>, caller: &Caller, entrance: &Entrance) -> Response<Full<Bytes>> {
+        let mut seen = Seen::default();
+        let outcome = self.judge(request, caller, entrance, &mut seen).await;
+        self.record(caller, seen, &outcome);
+        match outcome {
+            Ok(answer) => answer.into_response(),
+            Err(refusal) => refusal.into_response(),
+        }
+    }
+
+    /// The steps of a call. `seen` tells afterwards how far it came.
+    async fn judge(
+        &self,
+        request: Request<Incoming>,
+        caller: &Caller,
+        entrance: &Entrance,
+        seen: &mut Seen,
+    ) -> Result<Answer, Refusal> {
+        guard::judge(&request, entrance)?;
+        let operator = &*seen.operator.insert(caller.authenticate(request.headers(), self)?);
+        self.rates.call(&operator.name).map_err(Refusal::RateLimited)?;
+        let (head, body) = request.into_parts();
+        let (endpoint, parameter) = endpoint::find(&head.method, head.uri.path())?;
+        seen.call = Some(format!("{} {}", head.method, head.uri.path()));
+        allow(operator, endpoint)?;
+        let fields = match head.method {
+            Method::GET => query(head.uri.query().unwrap_or_default())?,
+            _ => {
+                guard::judge_type(&head.headers)?;
+                read(body).await?
+            }
+        };
+        endpoint.judge(&fields)?;
+        let call = Call { admin: self, operator, parameter, fields };
+        seen.reason = (!call.text(&endpoint::REASON).is_empty()).then(|| call.text(&endpoint::REASON).to_owned());
+        let work = tokio::time::timeout(WORK_PATIENCE, (endpoint.work)(&call));
+        work.await.unwrap_or(Err(Refusal::Slow))
+    }
+
+    /// One record of each call; of those that were denied, sums.
+    fn record(&self, caller: &Caller, seen: Seen, outcome: &Result<Answer, Refusal>) {
+        let status = match outcome {
+            Ok(answer) => answer.status,
+            Err(refusal) if refusal.is_denial() => {
+                let operator = seen.operator.map(|operator| operator.name);
+                return self.denials.count(Denied {
+                    operator,
+                    source: caller.source.clone(),
+                    reason: refusal.reason(),
+                });
+            }
+            Err(refusal) => refusal.status(),
+        };
+        let Some(operator) = seen.operator else { return };
+        let call = seen.call.unwrap_or_else(|| "something that is not there".to_owned());
+        tracing::info!(operator = %operator.name, call, status = status.as_u16(), "an operator called");
+        let (operator, status, reason) = (operator.name, status.as_u16(), seen.reason);
+        self.recorder.note(Event::AdminCall { operator, call, status, reason });
+    }
+
+    fn token(&self, name: &str) -> Option<Arc<Token>> {
+        self.house.tokens().into_iter().find(|token| token.settings.name.as_str() == name)
+    }
+}
+
+/// How far a call came.
+#[derive(Default)]
+struct Seen {
+    operator: Option<Operator>,
+    /// Method and path, which are of the table.
+    call: Option<String>,
+    reason: Option<String>,
+}
+
+fn allow(operator: &Operator, endpoint: &Endpoint) -> Result<(), Refusal> {
+    match endpoint.role {
+        role if operator.may(role) => Ok(()),
+        Role::Approver if !operator.is_told_apart() => Err(Refusal::NotToldApart(Role::Approver)),
+        role => Err(Refusal::NotAllowed(role)),
+    }
+}
+
+/// The fields of a query, each once.
+fn query(text: &str) -> Result<Map<String, Value>, Refusal> {
+    let mut fields = Map::new();
+    for (name, value) in form_urlencoded::parse(text.as_bytes()) {
+        if fields.insert(name.into_owned(), Value::String(value.into_owned())).is_some() {
+            return Err(Refusal::Invalid("a field stands in the query twice".to_owned()));
+        }
+    }
+    Ok(fields)
+}
+
+/// The fields of a body.
+async fn read(body: Incoming) -> Result<Map<String, Value>, Refusal> {
+    let collecting = tokio::time::timeout(BODY_PATIENCE, Limited::new(body, BODY_BYTES).collect());
+    let body = match collecting.await {
+        Ok(Ok(body)) => body.to_bytes(),
+        Ok(Err(error)) if error.is::<LengthLimitError>() => return Err(Refusal::BodyTooLarge(BODY_BYTES)),
+        Ok(Err(_)) | Err(_) => return Err(Refusal::RequestTimeout),
+    };
+    serde_json::from_slice(&body).map_err(|_| Refusal::Invalid("the body is not one JSON object".to_owned()))
+}
+
+/// Who is behind a connection, as far as it can be told without proof: a user of this machine, or an address.
+#[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
+enum Source {
+    User(u32),
+    Address(std::net::IpAddr),
+    Unknown,
+}
+
+impl std::fmt::Display for Source {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self {
+            Self::User(uid) => write!(f, "uid {uid}"),
+            Self::Address(address) => write!(f, "{address}"),
+            Self::Unknown => f.write_str("unknown"),
+        }
+    }
+}
+
+/// A call that was refused, for the sums.
+#[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Debug)]
+struct Denied {
+    operator: Option<OperatorName>,
+    source: Source,
+    reason: &'static str,
+}

@@ -1,0 +1,176 @@
+//! The table of endpoints: for each its method, path, role, fields and what does the work. Calls are matched and judged by
+//! it, and `/openapi.json` is made from it, so that neither can say what the other does not.
+//!
+//! Invariant: a call reaches its work only with the role that it needs, and with fields of the right form and no others.
+
+use http::{Method, StatusCode};
+use serde_json::{Map, Value};
+
+use super::answer::{Answer, Refusal};
+use super::{Admin, Pending, openapi, running, tokens};
+use crate::operator::{Operator, Role};
+
+/// The longest text of a field, in characters.
+pub const LONGEST_TEXT: usize = 500;
+
+/// Stands in a path for a name or an id.
+const PARAMETERS: [&str; 2] = ["{name}", "{id}"];
+
+/// The longest name or id.
+const LONGEST_PARAMETER: usize = 128;
+
+pub struct Endpoint {
+    pub method: Method,
+    /// As `/v1/tokens/{name}/rotate`.
+    pub path: &'static str,
+    pub role: Role,
+    /// A sentence for people.
+    pub summary: &'static str,
+    /// Of the query for `GET`, of the body for `POST`.
+    pub fields: &'static [Field],
+    /// What it answers when it did what was asked, and in which form (JSON Schema).
+    pub answer: (StatusCode, fn() -> Value),
+    /// With what it refuses, beyond what any call may be refused for.
+    pub refusals: &'static [StatusCode],
+    pub work: for<'a> fn(&'a Call<'a>) -> Pending<'a, Result<Answer, Refusal>>,
+}
+
+pub struct Field {
+    pub name: &'static str,
+    pub shape: Shape,
+    pub required: bool,
+    pub about: &'static str,
+}
+
+/// What a field may hold.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Shape {
+    /// One line for people.
+    Text,
+}
+
+/// Why something is taken away, or let in.
+pub const REASON: Field = Field { name: "reason", shape: Shape::Text, required: true, about: "Why, for the trail" };
+
+/// A call that may be made.
+pub struct Call<'a> {
+    pub admin: &'a Admin,
+    pub operator: &'a Operator,
+    /// The name or id in the path; empty where there is none.
+    pub parameter: &'a str,
+    pub fields: Map<String, Value>,
+}
+
+impl Call<'_> {
+    /// A field of this shape: empty where it was not given.
+    pub fn text(&self, field: &Field) -> &str {
+        self.fields.get(field.name).and_then(Value::as_str).unwrap_or_default()
+    }
+}
+
+/// All of them.
+pub fn endpoints() -> impl Iterator<Item = &'static Endpoint> {
+    [tokens::ENDPOINTS, running::ENDPOINTS, openapi::ENDPOINTS].into_iter().flatten()
+}
+
+/// The endpoint for a method and a path, and the name or id in that path.
+///
+/// # Errors
+/// When there is none: of this path, or of this method.
+pub fn find<'p>(method: &Method, path: &'p str) -> Result<(&'static Endpoint, &'p str), Refusal> {
+    let mut others = Vec::new();
+    for endpoint in endpoints() {
+        if let Some(parameter) = matches(endpoint.path, path) {
+            if endpoint.method == *method {
+                return Ok((endpoint, parameter));
+            }
+            others.push(&endpoint.method);
+        }
+    }
+    match others[..] {
+        [] => Err(Refusal::NotFound),
+        [only] if *only == Method::GET => Err(Refusal::MethodRefused("GET")),
+        [only] if *only == Method::POST => Err(Refusal::MethodRefused("POST")),
+        _ => Err(Refusal::MethodRefused("GET, POST")),
+    }
+}
+
+/// The name or id in a path that a template describes; empty where the template has none.
+fn matches<'p>(template: &str, path: &'p str) -> Option<&'p str> {
+    let (mut wanted, mut found) = (template.split('/'), path.split('/'));
+    let mut parameter = "";
+    loop {
+        match (wanted.next(), found.next()) {
+            (None, None) => return Some(parameter),
+            (Some(wanted), Some(found)) if PARAMETERS.contains(&wanted) && is_parameter(found) => parameter = found,
+            (Some(wanted), Some(found)) if wanted == found => {}
+            _ => return None,
+        }
+    }
+}
+
+/// Names and ids are plain: nothing in a path is decoded.
+fn is_parameter(text: &str) -> bool {
+    let plain = |byte: u8| byte.is_ascii_alphanumeric() || byte == b'-' || byte == b'_';
+    (1..=LONGEST_PARAMETER).contains(&text.len()) && text.bytes().all(plain)
+}
+
+impl Endpoint {
+    /// Judges the fields of a call.
+    ///
+    /// # Errors
+    /// With what is wrong with them.
+    pub fn judge(&self, fields: &Map<String, Value>) -> Result<(), Refusal> {
+        for name in fields.keys() {
+            if !self.fields.iter().any(|field| field.name == name) {
+                let known: Vec<_> = self.fields.iter().map(|field| field.name).collect();
+                let known = if known.is_empty() { "none".to_owned() } else { known.join(", ") };
+                return Err(Refusal::Invalid(format!("it has an unknown field; the fields of this call: {known}")));
+            }
+        }
+        for field in self.fields {
+            match fields.get(field.name) {
+                None if field.required => {
+                    return Err(Refusal::Invalid(format!("the field `{}` is missing: {}", field.name, field.about)));
+                }
+                Some(value) if !field.shape.fits(value) => {
+                    return Err(Refusal::Invalid(format!(
+                        "the field `{}` must be {}",
+                        field.name,
+                        field.shape.words()
+                    )));
+                }
+                None | Some(_) => {}
+            }
+        }
+        Ok(())
+    }
+}
+
+impl Shape {
+    fn fits(self, value: &Value) -> bool {
+        match self {
+            Self::Text => value.as_str().is_some_and(is_line),
+        }
+    }
+
+    fn words(self) -> String {
+        match self {
+            Self::Text => format!("one line of text, of 1 to {LONGEST_TEXT} characters"),
+        }
+    }
+
+    pub fn schema(self) -> Value {
+        match self {
+            Self::Text => serde_json::json!({
+                "type": "string", "minLength": 1, "maxLength": LONGEST_TEXT,
+                // At least one character that is no space, and none that controls.
+                "pattern": r"^[^\u0000-\u001f\u007f-\u009f]*[^\s\u0000-\u001f\u007f-\u009f][^\u0000-\u001f\u007f-\u009f]*$",
+            }),
+        }
+    }
+}
+
+fn is_line(text: &str) -> bool {
+    !text.trim().is_empty() && !text.chars().any(char::is_control) && text.chars().count() <= LONGEST_TEXT
+}

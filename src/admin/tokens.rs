@@ -1,0 +1,137 @@
+//! Tokens: how they stand, and what is done to them.
+
+use http::{Method, StatusCode};
+use serde_json::{Value, json};
+
+use super::Pending;
+use super::answer::{Answer, Refusal};
+use super::endpoint::{Call, Endpoint};
+use crate::clock::Moment;
+use crate::operator::Role;
+use crate::token::{State, Token};
+
+pub const ENDPOINTS: &[Endpoint] = &[
+    Endpoint {
+        method: Method::GET,
+        path: "/v1/tokens",
+        role: Role::Viewer,
+        summary: "All tokens, by name.",
+        fields: &[],
+        answer: (StatusCode::OK, || {
+            json!({
+                "type": "object",
+                "required": ["tokens"],
+                "properties": { "tokens": { "type": "array", "items": schema() } },
+                "additionalProperties": false,
+            })
+        }),
+        refusals: &[],
+        work: list,
+    },
+    Endpoint {
+        method: Method::GET,
+        path: "/v1/tokens/{name}",
+        role: Role::Viewer,
+        summary: "One token.",
+        fields: &[],
+        answer: (StatusCode::OK, schema),
+        refusals: &[StatusCode::NOT_FOUND],
+        work: show,
+    },
+    Endpoint {
+        method: Method::POST,
+        path: "/v1/tokens/{name}/rotate",
+        role: Role::Responder,
+        summary: "Have the issuer give a new generation now. Answered when it is live; nothing is cut.",
+        fields: &[],
+        answer: (StatusCode::OK, schema),
+        refusals: &[StatusCode::NOT_FOUND, StatusCode::CONFLICT, StatusCode::BAD_GATEWAY],
+        work: rotate,
+    },
+];
+
+fn list<'a>(call: &'a Call<'a>) -> Pending<'a, Result<Answer, Refusal>> {
+    Box::pin(async {
+        let now = call.admin.clock.now();
+        let tokens: Vec<Value> = call.admin.house.tokens().iter().map(|token| view(token, now)).collect();
+        Ok(Answer::ok(json!({ "tokens": tokens })))
+    })
+}
+
+fn show<'a>(call: &'a Call<'a>) -> Pending<'a, Result<Answer, Refusal>> {
+    Box::pin(async {
+        let token = call.admin.token(call.parameter).ok_or(Refusal::NoToken)?;
+        Ok(Answer::ok(view(&token, call.admin.clock.now())))
+    })
+}
+
+fn rotate<'a>(call: &'a Call<'a>) -> Pending<'a, Result<Answer, Refusal>> {
+    Box::pin(async {
+        let token = call.admin.token(call.parameter).ok_or(Refusal::NoToken)?;
+        token.control.rotate().await.map_err(Refusal::NotRotated)?;
+        Ok(Answer::ok(view(&token, call.admin.clock.now())))
+    })
+}
+
+/// A token as operators see it: a generation by its number and fingerprint, never by its value.
+fn view(token: &Token, now: Moment) -> Value {
+    let (settings, look) = (&token.settings, token.look(now));
+    let generation = look.generation.map(|generation| {
+        json!({
+            "number": generation.number,
+            "fingerprint": generation.fingerprint.to_string(),
+            "issued": generation.issued.to_rfc3339(),
+            "expires": generation.expires.to_rfc3339(),
+            "usable_until": generation.usable_until.to_rfc3339(),
+        })
+    });
+    let grant_ends = Moment { boot: now.boot, wall: settings.grant_ends };
+    json!({
+        "name": settings.name,
+        "state": look.state.as_str(),
+        "owner": settings.owner,
+        "reason": settings.reason,
+        "scopes": settings.scopes,
+        "hosts": settings.hosts.iter().map(ToString::to_string).collect::<Vec<_>>(),
+        "required": settings.required,
+        "source": token.source_kind(),
+        "placement": settings.placement.label(),
+        "grant_ends": grant_ends.to_rfc3339(),
+        "generation": generation,
+        "retry_at": look.retry_at.map(Moment::to_rfc3339),
+    })
+}
+
+/// What [`view`] looks like.
+fn schema() -> Value {
+    let texts = || json!({ "type": "array", "items": { "type": "string" } });
+    let time = || json!({ "type": "string", "format": "date-time" });
+    let generation = json!({
+        "type": "object",
+        "required": ["number", "fingerprint", "issued", "expires", "usable_until"],
+        "properties": {
+            "number": { "type": "integer", "minimum": 1 },
+            "fingerprint": { "type": "string", "pattern": "^[0-9a-f]{8}$" },
+            "issued": time(),
+            "expires": time(),
+            "usable_until": time(),
+        },
+        "additionalProperties": false,
+    });
+    let properties = json!({
+        "name": { "type": "string" },
+        "state": { "enum": State::ALL.map(State::as_str) },
+        "owner": { "type": "string" },
+        "reason": { "type": "string" },
+        "scopes": texts(),
+        "hosts": texts(),
+        "required": { "type": "boolean" },
+        "source": { "type": "string" },
+        "placement": { "type": "string" },
+        "grant_ends": time(),
+        "generation": { "anyOf": [generation, { "type": "null" }] },
+        "retry_at": { "anyOf": [time(), { "type": "null" }] },
+    });
+    let required: Vec<&String> = properties.as_object().into_iter().flat_map(serde_json::Map::keys).collect();
+    json!({ "type": "object", "required": required, "properties": properties, "additionalProperties": false })
+}
