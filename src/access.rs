@@ -10,6 +10,9 @@
 //!
 //! Invariant: what asks is granted by nobody but the people that its rule wants.
 
+use std::collections::{BTreeMap, BTreeSet};
+use std::path::PathBuf;
+
 pub mod approval;
 pub mod grants;
 pub mod register;
@@ -17,3 +20,26 @@ pub mod request;
 pub mod risk;
 pub mod rule;
 pub mod submission;
+
+use grants::PublicKey;
+use rule::Policy;
+
+/// `[approval]`
+#[derive(Clone, PartialEq, Eq, Debug, Default)]
+pub struct Settings {
+    pub policy: Policy,
+    /// By name: whose signed grants count.
+    pub signers: BTreeMap<String, PublicKey>,
+    /// The folder that signed grants lie in.
+    pub grants: Option<PathBuf>,
+}
+
+/// What a token's request says besides the token's own settings.
+#[derive(Clone, PartialEq, Eq, Debug, Default)]
+pub struct Terms {
+    pub permanent: bool,
+    /// Scopes that can be asked for while it runs.
+    pub further_scopes: BTreeSet<String>,
+    /// The settings of its source, hashed.
+    pub source: String,
+}

@@ -8,10 +8,13 @@
 //!                      slot ──▶ SlotReader (request path)
 //! ```
 //!
+//! Nothing of this begins before the token's gate is open: its request is approved.
+//!
 //! Invariant: the request path holds only the reading half of a slot; only the supervisor publishes; only a [`Control`]
 //! makes it rotate or retire.
 
 mod control;
+mod gate;
 pub mod lifecycle;
 mod look;
 mod metrics;
@@ -26,9 +29,10 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
-use tokio::sync::Mutex;
+use tokio::sync::{Mutex, watch};
 
 pub use control::{Control, RotateError};
+pub use gate::Gate;
 pub use look::{Look, State};
 pub use metrics::Metrics;
 pub use placement::{Placement, Unfit};
@@ -57,6 +61,7 @@ pub struct Parts {
 pub struct Prepared {
     pub reader: SlotReader,
     control: Control,
+    gate: watch::Sender<Gate>,
     supervisor: Supervisor,
 }
 
@@ -65,6 +70,7 @@ pub struct Token {
     pub settings: Arc<Settings>,
     pub reader: SlotReader,
     pub control: Control,
+    gate: watch::Sender<Gate>,
     supervisor: Arc<Supervisor>,
     _task: Task,
 }
@@ -76,6 +82,7 @@ impl Prepared {
         let source: Arc<dyn Source> = source.into();
         let (slot, reader) = slot::slot();
         let (control, commands) = control::channel();
+        let (gate, at_gate) = watch::channel(Gate::Open);
         let pace = source.pace();
         let mut rotation = settings.rotation;
         if !source.mints() {
@@ -96,29 +103,49 @@ impl Prepared {
             slot,
             parts,
             commands: Mutex::new(commands),
+            gate: at_gate,
             last_number: AtomicU64::new(before.map_or(0, |token| token.supervisor.last_number.load(Ordering::Relaxed))),
             last_mark: Default::default(),
         };
-        Self { reader, control, supervisor }
+        Self { reader, control, gate, supervisor }
+    }
+
+    /// With this gate instead of an open one.
+    #[must_use]
+    pub fn behind(self, gate: Gate) -> Self {
+        if let Some(standing) = gate.standing() {
+            self.supervisor.slot.stand(standing);
+        }
+        self.gate.send_replace(gate);
+        self
     }
 
     pub fn settings(&self) -> &Settings {
         &self.supervisor.settings
     }
 
-    /// Begins the token's life: the first call to its issuer is made at once.
+    /// Begins the token's life: if its gate is open, the first call to its issuer is made at once.
     pub fn begin(self, tasks: &Tasks) -> Token {
-        let Self { reader, control, supervisor } = self;
+        let Self { reader, control, gate, supervisor } = self;
         supervisor.metrics.begin();
         let supervisor = Arc::new(supervisor);
         let (running, crashed) = (supervisor.clone(), supervisor.clone());
         let name = format!("token {}", supervisor.settings.name);
         let task = tasks.restarted(&name, move || running.clone().run(), move || crashed.crashed());
-        Token { settings: supervisor.settings.clone(), reader, control, supervisor, _task: task }
+        Token { settings: supervisor.settings.clone(), reader, control, gate, supervisor, _task: task }
     }
 }
 
 impl Token {
+    /// Opens or closes the gate: an opened one lets the token be provisioned, a closed one takes it out of use.
+    pub fn stand_behind(&self, gate: Gate) {
+        self.gate.send_if_modified(|current| {
+            let changes = *current != gate;
+            *current = gate;
+            changes
+        });
+    }
+
     /// Another token of the same name has taken this one's place.
     pub fn superseded_by(&self, other: &Token) {
         self.supervisor.metrics.superseded_by(&other.supervisor.metrics);
@@ -145,6 +172,9 @@ impl Token {
     }
 }
 
+/// The end of a grant that has none.
+pub const NEVER: Duration = Duration::MAX;
+
 /// `[[token]]`
 #[derive(Clone, PartialEq, Debug)]
 pub struct Settings {
@@ -152,7 +182,7 @@ pub struct Settings {
     pub owner: String,
     pub reason: String,
     pub scopes: Vec<String>,
-    /// When the grant ends, since the Unix epoch.
+    /// When the grant ends, since the Unix epoch; [`NEVER`] of what is permanent.
     pub grant_ends: Duration,
     /// Where the token may be sent.
     pub hosts: Vec<Host>,

@@ -76,6 +76,31 @@ impl Allow {
     }
 }
 
+impl Reach {
+    /// Whether a rule allows more than this does, as far as the texts say.
+    pub fn adds(&self, rule: &str) -> bool {
+        match &self.allow {
+            Allow::Any => false,
+            Allow::These(rules) => !rules.iter().any(|own| own == rule),
+        }
+    }
+
+    /// With what another one allows besides.
+    #[must_use]
+    pub fn with(&self, other: Option<&Self>) -> Self {
+        let mut both = self.clone();
+        let Some(other) = other else { return both };
+        both.allow = match (both.allow, &other.allow) {
+            (Allow::These(mut rules), Allow::These(more)) => {
+                rules.extend(more.iter().filter(|rule| self.adds(rule)).cloned());
+                Allow::These(rules)
+            }
+            (Allow::Any, _) | (_, Allow::Any) => Allow::Any,
+        };
+        both
+    }
+}
+
 /// Where generations come from, by reference: what its settings say, hashed. No secret is among them.
 #[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
 pub struct Source {

@@ -65,7 +65,8 @@ pub enum Problem {
 }
 
 impl Wish {
-    /// The request that this wish makes, by what the config defines. `judge_rule` says what is wrong with a rule of a route.
+    /// The request that this wish makes, by what the config defines. Where that is not granted, the request is for all of it.
+    /// `judge_rule` says what is wrong with a rule of a route.
     ///
     /// # Errors
     /// With all that is wrong with it.
@@ -74,6 +75,7 @@ impl Wish {
         requester: Requester,
         nonce: String,
         definition: &Definition,
+        standing_is_granted: bool,
         judge_rule: impl Fn(&RouteName, &str) -> Result<(), String>,
     ) -> Result<Request, Vec<Problem>> {
         let standing = &definition.standing;
@@ -87,7 +89,10 @@ impl Wish {
         }
         let scopes = self.scopes.clone().unwrap_or_else(|| standing.scopes.clone());
         judge_scopes(&scopes, definition, &mut problems);
-        let routes = self.routes(standing, judge_rule, &mut problems);
+        let mut routes = self.routes(standing, judge_rule, &mut problems);
+        if !standing_is_granted {
+            routes = standing.routes.iter().map(|(name, reach)| (name.clone(), reach.with(routes.get(name)))).collect();
+        }
         if !problems.is_empty() {
             return Err(problems);
         }
@@ -133,7 +138,7 @@ impl Wish {
             };
             if let Err(why) = judge_rule(route, rule) {
                 problems.push(Problem::Rule { rule: rule.clone(), why });
-            } else if adds(&standing.routes[route], rule) {
+            } else if standing.routes[route].adds(rule) {
                 rules.entry(route.clone()).or_default().push(rule.clone());
             }
         }
@@ -161,13 +166,6 @@ fn judge_scopes(scopes: &BTreeSet<String>, definition: &Definition, problems: &m
     }
 }
 
-fn adds(reach: &Reach, rule: &str) -> bool {
-    match &reach.allow {
-        Allow::Any => false,
-        Allow::These(rules) => !rules.iter().any(|own| own == rule),
-    }
-}
-
 impl Definition {
     /// What a submitted request asks for beyond what is granted without it.
     pub fn beyond(&self, request: &Request, standing_is_granted: bool) -> Option<String> {
@@ -177,8 +175,10 @@ impl Definition {
         }
         beyond.extend(request.scopes.difference(&self.standing.scopes).map(|scope| format!("scope {scope}")));
         for (route, reach) in &request.routes {
+            let own = self.standing.routes.get(route);
             if let Allow::These(rules) = &reach.allow {
-                beyond.extend(rules.iter().map(|rule| format!("{rule} on {route}")));
+                let new = rules.iter().filter(|rule| own.is_none_or(|own| own.adds(rule)));
+                beyond.extend(new.map(|rule| format!("{rule} on {route}")));
             }
         }
         (!beyond.is_empty()).then(|| beyond.join(", "))
@@ -216,7 +216,7 @@ mod tests {
         let judge_rule = |_: &RouteName, rule: &str| {
             if rule.contains("secret") { Err("`deny` of the route covers it".to_owned()) } else { Ok(()) }
         };
-        wish.request(bob(), "1".into(), definition, judge_rule)
+        wish.request(bob(), "1".into(), definition, true, judge_rule)
     }
 
     fn set(scopes: &[&str]) -> Option<BTreeSet<String>> {

@@ -15,6 +15,7 @@ use rustls::AlertDescription;
 use super::answer::Fault;
 use super::grpc;
 use super::pool::NoConnection;
+use crate::access::request::RequestId;
 use crate::dial::{DialError, TlsKind};
 use crate::metrics::{Error as MetricsError, Metrics as Registry};
 use crate::name::{RouteName, TokenName};
@@ -56,6 +57,10 @@ pub enum Refusal {
     TunnelDenied,
     #[error("The token's grant has ended: its owner can renew it by setting a later `expires` after a review.")]
     GrantEnded,
+    #[error("The request for this token, {0}, waits for an approver. The token works the moment it is approved.")]
+    ApprovalPending(RequestId),
+    #[error("The request for this token, {0}, was denied.")]
+    ApprovalDenied(RequestId),
     #[error("The upstream's URL is plain http, and its name leads to another machine.")]
     PlaintextUpstream,
     #[error("No route has this name or authority.")]
@@ -129,7 +134,7 @@ struct Words {
 }
 
 /// The names of every reason, for a counter that is there from the start.
-const REASONS: [&str; 33] = [
+const REASONS: [&str; 34] = [
     "framing",
     "host_mismatch",
     "path_ambiguous",
@@ -140,6 +145,7 @@ const REASONS: [&str; 33] = [
     "destination_prohibited",
     "browser_refused",
     "tunnel_denied",
+    "approval_pending",
     "approval_denied",
     "plaintext_upstream",
     "no_route",
@@ -190,6 +196,8 @@ impl Refusal {
             Self::BrowserRefused => words(StatusCode::FORBIDDEN, "browser_refused", "Browser refused", DENIED),
             Self::TunnelDenied => words(StatusCode::FORBIDDEN, "tunnel_denied", "Tunnel denied", DENIED),
             Self::GrantEnded => words(StatusCode::FORBIDDEN, "approval_denied", "Grant ended", DENIED),
+            Self::ApprovalPending(_) => words(StatusCode::FORBIDDEN, "approval_pending", "Approval pending", DENIED),
+            Self::ApprovalDenied(_) => words(StatusCode::FORBIDDEN, "approval_denied", "Approval denied", DENIED),
             Self::PlaintextUpstream => {
                 words(StatusCode::FORBIDDEN, "plaintext_upstream", "Plaintext upstream", CONFIGURATION)
             }
@@ -378,6 +386,8 @@ impl From<Absent> for Refusal {
             Absent::Unavailable { retry_after } => Self::TokenUnavailable { retry_after },
             Absent::Reauthenticate => Self::ReauthRequired,
             Absent::Retired => Self::GrantEnded,
+            Absent::Unapproved(request) => Self::ApprovalPending(request),
+            Absent::Denied(request) => Self::ApprovalDenied(request),
         }
     }
 }

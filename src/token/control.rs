@@ -23,6 +23,8 @@ pub enum RotateError {
     Unchanged,
     #[error("the token's grant has ended")]
     Retired,
+    #[error("the token's request is not approved")]
+    NotApproved,
 }
 
 /// Both ends of a token's commands.

@@ -60,12 +60,19 @@ impl Look {
         let state = match (&generation, standing) {
             (Some(generation), _) if !generation.usable_until.reached(now) => State::Active,
             (_, Standing::Retired | Standing::Followed) => State::Retired,
+            (_, Standing::Unapproved(_)) => State::Pending,
+            (_, Standing::Denied(_)) => State::Denied,
             (_, Standing::Asking | Standing::Failing { .. } | Standing::Reauthenticate) if had_one => State::Expired,
             (_, Standing::Asking | Standing::Failing { .. } | Standing::Reauthenticate) => State::Provisioning,
         };
         let retry_at = match standing {
             Standing::Failing { retry_at } => Some(retry_at),
-            Standing::Asking | Standing::Reauthenticate | Standing::Retired | Standing::Followed => None,
+            Standing::Asking
+            | Standing::Reauthenticate
+            | Standing::Retired
+            | Standing::Followed
+            | Standing::Unapproved(_)
+            | Standing::Denied(_) => None,
         };
         Self { state, generation, retry_at }
     }

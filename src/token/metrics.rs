@@ -4,8 +4,9 @@ use std::time::Duration;
 
 use prometheus::{Histogram, HistogramVec, IntCounterVec, IntGaugeVec};
 
+use super::gate::Gate;
 use super::lifecycle::Phase;
-use super::{Settings, State};
+use super::{NEVER, Settings, State};
 use crate::clock::Moment;
 use crate::metrics::{Error, LIFE_SECONDS, Metrics as Registry, REQUEST_SECONDS};
 use crate::name::TokenName;
@@ -116,7 +117,12 @@ impl TokenMetrics {
         let name = self.name.as_str();
         let [owner, source, placement] = &self.info;
         self.families.info.with_label_values(&[name, owner, source, placement]).set(1);
-        self.families.grant_expiry.with_label_values(&[name]).set(seconds(self.grant_ends));
+        if self.grant_ends == NEVER {
+            // One of the same name may have had an end.
+            let _ = self.families.grant_expiry.remove_label_values(&[name]);
+        } else {
+            self.families.grant_expiry.with_label_values(&[name]).set(seconds(self.grant_ends));
+        }
         for outcome in ["success", "failure"] {
             self.families.issuer_requests.with_label_values(&[name, outcome]);
             self.families.rotations.with_label_values(&[name, outcome]);
@@ -125,12 +131,24 @@ impl TokenMetrics {
     }
 
     pub(super) fn state(&self, phase: Phase) {
-        let current = match phase {
+        self.show(match phase {
             Phase::Provisioning => State::Provisioning,
             Phase::Active(_) => State::Active,
             Phase::Expired(_) => State::Expired,
             Phase::Retired => State::Retired,
-        };
+        });
+    }
+
+    /// The token waits outside.
+    pub(super) fn barred(&self, gate: Gate) {
+        match gate {
+            Gate::Open => {}
+            Gate::Pending(_) => self.show(State::Pending),
+            Gate::Denied(_) => self.show(State::Denied),
+        }
+    }
+
+    fn show(&self, current: State) {
         for state in State::ALL {
             let gauge = self.families.state.with_label_values(&[self.name.as_str(), state.as_str()]);
             gauge.set(i64::from(state == current));

@@ -14,6 +14,8 @@ use arc_swap::{ArcSwap, Guard};
 use http::HeaderValue;
 use tokio::sync::{Notify, watch};
 
+use super::gate::Gate;
+use crate::access::request::RequestId;
 use crate::clock::{Clock, Moment};
 use crate::secret::{Fingerprint, Needles};
 pub(super) use verdict::Verdict;
@@ -44,6 +46,10 @@ pub(super) enum Standing {
     /// The issuer wants a human.
     Reauthenticate,
     Retired,
+    /// Nothing is provisioned before this request is approved.
+    Unapproved(RequestId),
+    /// Nothing is provisioned, because this request was denied.
+    Denied(RequestId),
     /// Another token of the same name has taken this one's place. Requests that came before it did are still here.
     Followed,
 }
@@ -132,6 +138,15 @@ impl SlotReader {
     pub fn of_nothing() -> Self {
         slot().1
     }
+
+    /// Of a slot that stays as this gate leaves it: of a route that a token's grant does not cover.
+    pub fn barred(gate: Gate) -> Self {
+        let (slot, reader) = slot();
+        if let Some(standing) = gate.standing() {
+            slot.stand(standing);
+        }
+        reader
+    }
 }
 
 /// A generation that was usable when it was read.
@@ -156,6 +171,10 @@ pub enum Absent {
     Reauthenticate,
     /// The grant has ended.
     Retired,
+    /// The request for the token waits for approval.
+    Unapproved(RequestId),
+    /// The request for the token was denied.
+    Denied(RequestId),
 }
 
 impl SlotReader {
@@ -267,10 +286,17 @@ impl SlotReader {
         self.0.state.load().standing == Standing::Retired
     }
 
+    /// Whether people have to decide first: nobody else can do anything about it.
+    pub fn is_barred(&self) -> bool {
+        matches!(self.0.state.load().standing, Standing::Unapproved(_) | Standing::Denied(_))
+    }
+
     fn absent(&self, state: &State, now: Moment) -> Absent {
         self.0.demand.notify_one();
         match state.standing {
             Standing::Retired => Absent::Retired,
+            Standing::Unapproved(request) => Absent::Unapproved(request),
+            Standing::Denied(request) => Absent::Denied(request),
             // Whoever asks again finds the other one.
             Standing::Followed => Absent::Expired { retry_after: Some(Duration::ZERO) },
             Standing::Reauthenticate => Absent::Reauthenticate,

@@ -10,9 +10,10 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex as StdMutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
-use tokio::sync::{Mutex, mpsc, oneshot};
+use tokio::sync::{Mutex, mpsc, oneshot, watch};
 
 use super::control::{Command, RotateError};
+use super::gate::{self, Gate};
 use super::lifecycle::{Cause, Effect, Fault, Input, Lifecycle, Live, Offer, Plan};
 use super::metrics::TokenMetrics;
 use super::slot::{Generation, Slot, Standing, Verdict};
@@ -37,6 +38,7 @@ pub(super) struct Supervisor {
     pub(super) metrics: TokenMetrics,
     /// Locked by the one run that is under way: a restarted run goes on with the same commands.
     pub(super) commands: Mutex<mpsc::Receiver<Command>>,
+    pub(super) gate: watch::Receiver<Gate>,
     /// The number of the last generation: a restarted run goes on from it.
     pub(super) last_number: AtomicU64,
     /// Its value, to be recognised when the source gives it again.
@@ -59,6 +61,20 @@ struct Run<'a> {
 impl Supervisor {
     pub(super) async fn run(self: Arc<Self>) {
         let mut commands = self.commands.lock().await;
+        let mut gate = self.gate.clone();
+        while self.let_in(&mut gate, &mut commands).await.is_continue() {
+            match self.live(&mut gate, &mut commands).await {
+                Some(closed) => self.bar(closed),
+                None => break,
+            }
+        }
+        // Whoever still asks learns that the grant has ended: a dropped answer reads like that.
+        commands.close();
+        while commands.try_recv().is_ok() {}
+    }
+
+    /// Lives until the gate is closed, or for good.
+    async fn live(&self, gate: &mut watch::Receiver<Gate>, commands: &mut mpsc::Receiver<Command>) -> Option<Gate> {
         let now = self.parts.clock.now();
         let mut run = Run {
             life: Lifecycle::new(self.plan, self.last_number.load(Ordering::Relaxed), now),
@@ -71,7 +87,7 @@ impl Supervisor {
         loop {
             let now = self.parts.clock.now();
             self.step(input, &mut run, now);
-            let Some(wake) = run.life.wake_at() else { break };
+            let wake = run.life.wake_at()?;
             let sleep = wake.remaining(self.parts.clock.now()).min(LONGEST_SLEEP);
             let asking = run.asking.is_some();
             let changed = self.source.changed();
@@ -80,17 +96,15 @@ impl Supervisor {
                 answer = answer(&mut run.asking), if asking => self.received(answer, &mut run),
                 command = commands.recv() => match self.commanded(command, &mut run) {
                     ControlFlow::Continue(input) => input,
-                    ControlFlow::Break(()) => break,
+                    ControlFlow::Break(()) => return None,
                 },
+                closed = gate::closed(gate) => return Some(closed),
                 () = self.slot.rejected() => self.rejected(),
                 () = self.slot.demanded(), if heeds_demand => Input::Demand,
                 () = changed, if !asking => Input::Changed,
                 () = tokio::time::sleep(sleep) => Input::Timer,
             };
         }
-        // Whoever still asks learns that the grant has ended: a dropped answer reads like that.
-        commands.close();
-        while commands.try_recv().is_ok() {}
     }
 
     /// Lets the machine judge an input, and carries out what follows.

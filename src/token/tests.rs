@@ -45,6 +45,12 @@ struct Scene {
 
 impl Scene {
     async fn of(script: Script) -> Self {
+        let scene = Self::behind(Gate::Open, script);
+        scene.token.reader.ready(&*scene.clock, PATIENCE).await.expect("a first generation");
+        scene
+    }
+
+    fn behind(gate: Gate, script: Script) -> Self {
         let clock: Arc<dyn Clock> = Arc::new(SystemClock);
         let folder = tempfile::tempdir().expect("a temporary folder");
         let registry = crate::metrics::Metrics::new().expect("metrics");
@@ -59,8 +65,8 @@ impl Scene {
         };
         let calls = Arc::new(AtomicUsize::new(0));
         let source = Scripted { script, calls: calls.clone() };
-        let token = Prepared::new(settings_of_a_token(), Box::new(source), parts, None).begin(&Tasks::new());
-        token.reader.ready(&*clock, PATIENCE).await.expect("a first generation");
+        let token =
+            Prepared::new(settings_of_a_token(), Box::new(source), parts, None).behind(gate).begin(&Tasks::new());
         Self { token, calls, trail, folder, clock }
     }
 
@@ -161,4 +167,30 @@ async fn nobody_waits_for_an_issuer_that_fails() {
     assert!(!scene.rejected(1).await);
     assert!(scene.token.reader.is_usable(scene.clock.now()), "a 401 takes nothing out of use");
     scene.finish().await;
+}
+
+#[tokio::test]
+async fn a_token_behind_a_closed_gate_is_not_asked_for_and_is_taken_out_when_it_closes() {
+    let id = "00112233aabbccdd".parse().expect("an id");
+    let scene = Scene::behind(Gate::Pending(id), |call| issued(&format!("tok-{call}")));
+    let reader = &scene.token.reader;
+    assert_eq!(reader.ready(&*scene.clock, Duration::MAX).await, Err(Absent::Unapproved(id)), "at once");
+    assert_eq!(scene.token.control.rotate().await, Err(RotateError::NotApproved));
+    assert_eq!(scene.calls(), 0);
+    scene.token.stand_behind(Gate::Open);
+    while reader.ready(&*scene.clock, PATIENCE).await.is_err() {
+        tokio::task::yield_now().await;
+    }
+    assert_eq!(reader.get(scene.clock.now()).map(|usable| usable.generation().number).ok(), Some(1));
+    scene.token.stand_behind(Gate::Denied(id));
+    while reader.is_published() {
+        tokio::task::yield_now().await;
+    }
+    assert_eq!(reader.get(scene.clock.now()).err(), Some(Absent::Denied(id)));
+    scene.token.stand_behind(Gate::Open);
+    while reader.ready(&*scene.clock, PATIENCE).await.is_err() {
+        tokio::task::yield_now().await;
+    }
+    assert_eq!(reader.get(scene.clock.now()).map(|usable| usable.generation().number).ok(), Some(2), "numbers go on");
+    assert!(scene.finish().await.contains(r#""event":"token_retired","token":"api","generation":1"#));
 }

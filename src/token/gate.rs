@@ -1,0 +1,112 @@
+//! What keeps a token from being used before its request is approved, and after it is denied. While the gate is closed
+//! nothing is asked of the issuer, nothing is published, and requests are told at once which request waits for whom.
+
+use std::ops::ControlFlow;
+
+use tokio::sync::{mpsc, watch};
+
+use super::control::{Command, RotateError};
+use super::slot::Standing;
+use super::supervisor::Supervisor;
+use crate::access::request::RequestId;
+use crate::audit::Event;
+
+/// Whether a token may be provisioned.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Gate {
+    Open,
+    /// The request for it waits for approval.
+    Pending(RequestId),
+    /// The request for it was denied.
+    Denied(RequestId),
+}
+
+impl Gate {
+    /// What requests are told; `None` of an open gate.
+    pub(super) fn standing(self) -> Option<Standing> {
+        match self {
+            Self::Open => None,
+            Self::Pending(request) => Some(Standing::Unapproved(request)),
+            Self::Denied(request) => Some(Standing::Denied(request)),
+        }
+    }
+}
+
+impl Supervisor {
+    /// Waits until the gate is open. Breaks when the token's life ends before that.
+    pub(super) async fn let_in(
+        &self,
+        gate: &mut watch::Receiver<Gate>,
+        commands: &mut mpsc::Receiver<Command>,
+    ) -> ControlFlow<()> {
+        loop {
+            let now = *gate.borrow_and_update();
+            let Some(closed) = now.standing() else { break };
+            self.slot.withdraw(Some(closed));
+            self.metrics.barred(now);
+            tokio::select! {
+                changed = gate.changed() => if changed.is_err() {
+                    self.slot.withdraw(Some(Standing::Retired));
+                    return ControlFlow::Break(());
+                },
+                command = commands.recv() => self.commanded_outside(command, now)?,
+            }
+        }
+        self.slot.stand(Standing::Asking);
+        ControlFlow::Continue(())
+    }
+
+    fn commanded_outside(&self, command: Option<Command>, now: Gate) -> ControlFlow<()> {
+        match command {
+            Some(Command::Rotate(done)) => {
+                // Whoever asked may have gone.
+                let _ = done.send(Err(RotateError::NotApproved));
+                ControlFlow::Continue(())
+            }
+            Some(Command::Restate) => {
+                self.metrics.begin();
+                self.metrics.barred(now);
+                ControlFlow::Continue(())
+            }
+            Some(Command::Retire(done)) => {
+                self.slot.withdraw(Some(Standing::Retired));
+                let _ = done.send(());
+                ControlFlow::Break(())
+            }
+            Some(Command::StepDown) => {
+                self.slot.withdraw(Some(Standing::Followed));
+                ControlFlow::Break(())
+            }
+            None => {
+                self.slot.withdraw(Some(Standing::Retired));
+                ControlFlow::Break(())
+            }
+        }
+    }
+
+    /// The gate was closed on a token in use: its generation is taken out of use and wiped.
+    pub(super) fn bar(&self, gate: Gate) {
+        let Some(closed) = gate.standing() else { return };
+        let live = self.slot.live().map(|live| live.number);
+        self.slot.withdraw(Some(closed));
+        self.metrics.barred(gate);
+        if let Some(generation) = live {
+            let token = self.settings.name.clone();
+            tracing::info!(%token, generation, "retired: its grant was taken away");
+            self.parts.recorder.note(Event::TokenRetired { token, generation });
+        }
+    }
+}
+
+/// Resolves when the gate is closed. One that nobody can move any more stays as it is.
+pub(super) async fn closed(gate: &mut watch::Receiver<Gate>) -> Gate {
+    loop {
+        let now = *gate.borrow_and_update();
+        if now != Gate::Open {
+            return now;
+        }
+        if gate.changed().await.is_err() {
+            std::future::pending::<()>().await;
+        }
+    }
+}
