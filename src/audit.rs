@@ -2,25 +2,34 @@
 //!
 //! ```text
 //! Recorder::record ─┐         (waits, 100 ms at most)
-//! Recorder::note  ──┴─ queue ── thread "audit" ── DIR/trail-<first record>.log
+//! Recorder::note  ──┴─ queue ── thread "audit" ─┬─ DIR/trail-<first record>.log
+//!                                               └─ DIR/tree, DIR/checkpoint
 //! ```
 //!
 //! A line of a file is one record: `frame` has its form, `recovery` what a reader accepts, `writer` what happens when the
-//! disk fails.
+//! disk fails. The records are the leaves of a `tree`, whose roots a `notary` signs as they grow.
 //!
 //! Invariant: a record that was acknowledged is in the trail, once, in its place; one that was not written is counted, and
-//! the trail tells how many those were. No caller waits for the disk itself.
+//! the trail tells how many those were. No caller waits for the disk itself. What was signed is never taken back.
 
+mod archive;
 mod batch;
+mod book;
 mod event;
 mod folder;
 mod frame;
 mod metrics;
+mod notary;
+mod note;
 mod queue;
 mod recovery;
+mod resume;
+mod review;
 mod scan;
 #[cfg(test)]
 mod tests;
+mod tree;
+mod verify;
 mod writer;
 
 use std::io;
@@ -32,20 +41,27 @@ use std::time::Duration;
 
 use self::folder::{Disk, Folder};
 use self::queue::{Job, Queue, Ticket, Waiter};
-use self::recovery::Trail;
+use self::resume::Resumed;
 use self::writer::{Pace, Writer};
 use crate::clock::Clock;
+use crate::state::{self, StateError};
 
+pub use self::archive::{Archive, ArchiveError, Proof, Records};
 pub use self::event::Event;
 pub use self::folder::FolderError;
 pub use self::frame::{Damage, TooLong};
 pub use self::metrics::Metrics;
-pub use self::recovery::RecoveryError;
+pub use self::note::{Checkpoint, NotNote, NotSigned, NotVerifier, Note, Verifier};
+pub use self::resume::ResumeError;
+pub use self::tree::Hash;
+pub use self::verify::{Finding, Report, Tampering, Trusted, VerifyError, verify};
 
 /// `[audit]`
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct Settings {
     pub dir: PathBuf,
+    /// What checkpoints are signed with; made where it is missing.
+    pub key: PathBuf,
     pub on_failure: OnFailure,
 }
 
@@ -59,23 +75,24 @@ pub enum OnFailure {
 /// Opens the trail and starts its thread. Blocks until the whole trail is read: call it before anything is served.
 ///
 /// # Errors
-/// When the folder cannot be used, another process holds it, or the trail in it is not what this program wrote.
+/// When the folder cannot be used, another process holds it, or the trail in it is not what this program wrote and signed.
 pub fn open(settings: &Settings, clock: Arc<dyn Clock>, metrics: Metrics) -> Result<(Recorder, Thread), OpenError> {
     let folder = Folder::open(&settings.dir)?;
-    let trail = recovery::recover(&folder)?;
-    start(folder, trail, clock, metrics, Pace::default())
+    let seed = state::key(&settings.key)?;
+    let resumed = resume::resume(&folder, &seed)?;
+    start(folder, resumed, clock, metrics, Pace::default())
 }
 
 fn start(
     disk: impl Disk,
-    trail: Trail,
+    resumed: Resumed,
     clock: Arc<dyn Clock>,
     metrics: Metrics,
     pace: Pace,
 ) -> Result<(Recorder, Thread), OpenError> {
     let queue = Arc::new(Queue::new(&metrics));
     let recorder = Recorder { queue: queue.clone(), clock: clock.clone(), answer_within: ANSWER_WITHIN };
-    let writer = Writer::new(disk, trail, clock, metrics, queue.clone(), pace);
+    let writer = Writer::new(disk, resumed, clock, metrics, queue.clone(), pace);
     let (done, finished) = sync_channel(1);
     let run = move || {
         let unwritten = writer.run();
@@ -178,7 +195,9 @@ pub enum OpenError {
     #[error(transparent)]
     Folder(#[from] FolderError),
     #[error(transparent)]
-    Trail(#[from] RecoveryError),
+    Key(#[from] StateError),
+    #[error(transparent)]
+    Trail(#[from] ResumeError),
     #[error("cannot start the audit thread: {0}")]
     Thread(#[source] io::Error),
 }

@@ -1,5 +1,6 @@
 //! The command line: one function a command, and what its outcome means as an exit code.
 
+mod audit;
 mod child;
 mod doctor;
 mod env;
@@ -125,6 +126,11 @@ enum Command {
         #[arg(long)]
         json: bool,
     },
+    /// Read the trail, or a copy of it: whether it is what was written, its records, its last checkpoint
+    Audit {
+        #[command(subcommand)]
+        command: audit::Command,
+    },
     /// Print the JSON Schema of the config, for editors
     Schema,
     /// Print what a shell needs to complete the commands
@@ -190,6 +196,7 @@ pub fn main(arguments: impl Iterator<Item = OsString>) -> ExitCode {
             explain::explain(path, &config, &explain::Question { method, url, client }, json)
         }),
         Command::Doctor { config, json } => with_config(&config, |path, config| doctor::doctor(path, &config, json)),
+        Command::Audit { command } => audit::audit(command),
         Command::Schema => {
             print(config::SCHEMA.as_bytes());
             ExitCode::SUCCESS

@@ -1,4 +1,4 @@
-//! The state folder: what must be the same after a restart. So far that is the key of fingerprints.
+//! The state folder: what must be the same after a restart. So far those are keys: of fingerprints, and of the trail.
 
 use std::fs::{DirBuilder, OpenOptions};
 use std::io::{self, Read, Write};
@@ -6,6 +6,7 @@ use std::os::unix::fs::{DirBuilderExt, MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 
 use rustix::fs::OFlags;
+use zeroize::Zeroizing;
 
 use crate::secret::Fingerprinter;
 
@@ -33,23 +34,27 @@ pub fn open(folder: &Path) -> Result<(), StateError> {
 
 /// The fingerprints of this installation: the key is made at the first start and kept.
 pub fn fingerprinter(folder: &Path) -> Result<Fingerprinter, StateError> {
-    let path = folder.join(KEY_FILE);
-    let failed = |error| StateError::Io { path: path.clone(), error };
+    Ok(Fingerprinter::new(&*key(&folder.join(KEY_FILE))?))
+}
+
+/// 32 random bytes that are made where they are missing, with mode 0600, and kept.
+pub fn key(path: &Path) -> Result<Zeroizing<[u8; 32]>, StateError> {
+    let failed = |error| StateError::Io { path: path.to_owned(), error };
     let nofollow = i32::try_from(OFlags::NOFOLLOW.bits()).unwrap_or(0);
-    let made = OpenOptions::new().write(true).create_new(true).mode(0o600).custom_flags(nofollow).open(&path);
+    let made = OpenOptions::new().write(true).create_new(true).mode(0o600).custom_flags(nofollow).open(path);
     match made {
         Ok(mut file) => {
-            let key = Fingerprinter::random_key();
-            file.write_all(&key).and_then(|()| file.sync_all()).map_err(failed)?;
-            Ok(Fingerprinter::new(&key))
+            let key = Zeroizing::new(Fingerprinter::random_key());
+            file.write_all(&*key).and_then(|()| file.sync_all()).map_err(failed)?;
+            Ok(key)
         }
         Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {
-            let file = OpenOptions::new().read(true).custom_flags(nofollow).open(&path).map_err(failed)?;
-            judge(&path, &file.metadata().map_err(failed)?)?;
-            let mut bytes = Vec::with_capacity(33);
+            let file = OpenOptions::new().read(true).custom_flags(nofollow).open(path).map_err(failed)?;
+            judge(path, &file.metadata().map_err(failed)?)?;
+            let mut bytes = Zeroizing::new(Vec::with_capacity(33));
             file.take(33).read_to_end(&mut bytes).map_err(failed)?;
-            let key: [u8; 32] = bytes.try_into().map_err(|_| StateError::Key(path.clone()))?;
-            Ok(Fingerprinter::new(&key))
+            let key = <[u8; 32]>::try_from(bytes.as_slice()).map_err(|_| StateError::Key(path.to_owned()))?;
+            Ok(Zeroizing::new(key))
         }
         Err(error) => Err(failed(error)),
     }

@@ -9,6 +9,7 @@ use super::event::{Event, Record};
 use super::frame::{self, TooLong};
 use super::metrics::Metrics;
 use super::queue::{Job, Ticket, Waiter};
+use super::tree::Hash;
 
 /// See the module.
 pub struct Batch {
@@ -16,6 +17,8 @@ pub struct Batch {
     frames: Vec<u8>,
     /// The event of each record.
     names: Vec<&'static str>,
+    /// What stands for each record in the tree.
+    leaves: Vec<Hash>,
     waiters: Vec<Waiter>,
     /// The last of the jobs that are in here.
     pub ticket: Ticket,
@@ -23,7 +26,14 @@ pub struct Batch {
 
 impl Batch {
     pub fn new(first_seq: u64) -> Self {
-        Self { first_seq, frames: Vec::new(), names: Vec::new(), waiters: Vec::new(), ticket: Ticket::default() }
+        Self {
+            first_seq,
+            frames: Vec::new(),
+            names: Vec::new(),
+            leaves: Vec::new(),
+            waiters: Vec::new(),
+            ticket: Ticket::default(),
+        }
     }
 
     pub fn first_seq(&self) -> u64 {
@@ -46,6 +56,10 @@ impl Batch {
         &self.frames
     }
 
+    pub fn leaves(&self) -> &[Hash] {
+        &self.leaves
+    }
+
     /// # Errors
     /// When the record is too long; then its waiter comes back.
     pub fn add(&mut self, job: Job) -> Result<(), (Option<Waiter>, TooLong)> {
@@ -64,6 +78,7 @@ impl Batch {
         let record = Record { version: frame::VERSION, seq: self.next_seq(), time, event };
         let json = serde_json::to_vec(&record).expect("events are plain data with text keys");
         frame::encode(&json, &mut self.frames)?;
+        self.leaves.push(Hash::of_leaf(&json));
         self.names.push(event.name());
         Ok(())
     }

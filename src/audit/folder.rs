@@ -4,7 +4,7 @@
 
 use std::fs::{DirBuilder, File, OpenOptions};
 use std::io::{self, Write};
-use std::os::unix::fs::{DirBuilderExt, MetadataExt, OpenOptionsExt};
+use std::os::unix::fs::{DirBuilderExt, FileExt as _, MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 
 use rustix::fs::{FallocateFlags, FlockOperation, OFlags, fallocate, flock};
@@ -25,6 +25,46 @@ pub trait Disk: Send + 'static {
     /// Sets the reserve aside, if it is not there.
     fn reserve(&self) -> io::Result<()>;
     fn release_reserve(&self) -> io::Result<()>;
+    /// Puts bytes at a place of a file that grows, and cuts it after them.
+    fn put(&self, file: Growing, at: u64, bytes: &[u8]) -> io::Result<()>;
+    /// Replaces a small file: a reader, and a start after a crash, finds the old one or the new one.
+    fn replace(&self, file: Whole, bytes: &[u8]) -> io::Result<()>;
+}
+
+/// Files beside the segments that are added to.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Growing {
+    /// The hashes of the tree, in the order in which they became known.
+    Tree,
+    /// Checkpoints, one now and then.
+    Checkpoints,
+}
+
+/// Files beside the segments that are replaced.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Whole {
+    /// The key that verifies the checkpoints.
+    Verifier,
+    /// The last checkpoint.
+    Checkpoint,
+}
+
+impl Growing {
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Tree => "tree",
+            Self::Checkpoints => "checkpoints",
+        }
+    }
+}
+
+impl Whole {
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Verifier => "checkpoint.vkey",
+            Self::Checkpoint => "checkpoint",
+        }
+    }
 }
 
 /// A folder that this process alone writes to: the lock lasts as long as the value.
@@ -67,14 +107,16 @@ impl Folder {
 
     /// The first record's number of each segment, in order. Other files are none of ours.
     pub fn segments(&self) -> Result<Vec<u64>, FolderError> {
-        let unreadable = |error| FolderError::Open { path: self.path.clone(), error };
-        let mut segments = Vec::new();
-        for entry in self.path.read_dir().map_err(unreadable)? {
-            let name = entry.map_err(unreadable)?.file_name();
-            segments.extend(name.to_str().and_then(parse_segment_name));
+        segments(&self.path).map_err(|error| FolderError::Open { path: self.path.clone(), error })
+    }
+
+    /// A file beside the segments, to be read: `None` where there is none.
+    pub fn read_beside(&self, name: &str) -> Result<Option<File>, FolderError> {
+        match open_trusted(OpenOptions::new().read(true), &self.path.join(name)) {
+            Ok(file) => Ok(Some(file)),
+            Err(FolderError::Open { error, .. }) if error.kind() == io::ErrorKind::NotFound => Ok(None),
+            Err(error) => Err(error),
         }
-        segments.sort_unstable();
-        Ok(segments)
     }
 
     /// A segment, to be read from its beginning.
@@ -143,6 +185,39 @@ impl Disk for Folder {
             _ => self.handle.sync_all(),
         }
     }
+
+    fn put(&self, file: Growing, at: u64, bytes: &[u8]) -> io::Result<()> {
+        let mut options = OpenOptions::new();
+        options.write(true).create(true).truncate(false).mode(0o600);
+        let file = open(&mut options, OFlags::empty(), &self.path.join(file.name()))?;
+        file.write_all_at(bytes, at)?;
+        file.set_len(at + bytes.len() as u64)?;
+        file.sync_data()
+    }
+
+    fn replace(&self, file: Whole, bytes: &[u8]) -> io::Result<()> {
+        let path = self.path.join(file.name());
+        let new = path.with_file_name(format!("{}.new", file.name()));
+        match std::fs::remove_file(&new) {
+            Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
+            _ => {}
+        }
+        let file = open(OpenOptions::new().write(true).create_new(true).mode(0o600), OFlags::empty(), &new)?;
+        (&file).write_all(bytes)?;
+        file.sync_data()?;
+        // The name need not be durable: what the older file says holds too.
+        std::fs::rename(&new, &path)
+    }
+}
+
+/// The first record's number of each segment in a folder, in order.
+pub fn segments(folder: &Path) -> io::Result<Vec<u64>> {
+    let mut segments = Vec::new();
+    for entry in folder.read_dir()? {
+        segments.extend(entry?.file_name().to_str().and_then(parse_segment_name));
+    }
+    segments.sort_unstable();
+    Ok(segments)
 }
 
 /// Whether an operation failed for want of space.
@@ -184,7 +259,8 @@ fn check_owner(file: &File, path: &Path) -> Result<(), FolderError> {
     Ok(())
 }
 
-fn segment_name(first: u64) -> String {
+/// What the segment that begins with this record is called.
+pub fn segment_name(first: u64) -> String {
     format!("trail-{first:020}.log")
 }
 

@@ -9,6 +9,8 @@ pub struct Metrics {
     pub(super) lost: IntCounter,
     pub(super) failures: IntCounterVec,
     pub(super) healthy: IntGauge,
+    pub(super) checkpoint_size: IntGauge,
+    pub(super) checkpoint_time: IntGauge,
 }
 
 impl Metrics {
@@ -29,11 +31,21 @@ impl Metrics {
                 &["operation"],
             )?,
             healthy: IntGauge::new("countersign_audit_healthy", "1 while the audit trail can be written.")?,
+            checkpoint_size: IntGauge::new(
+                "countersign_audit_checkpoint_size",
+                "How many records the last checkpoint of the audit trail covers.",
+            )?,
+            checkpoint_time: IntGauge::new(
+                "countersign_audit_checkpoint_timestamp_seconds",
+                "When a checkpoint of the audit trail was last signed, as Unix time.",
+            )?,
         };
         registry.register(Box::new(metrics.records.clone()))?;
         registry.register(Box::new(metrics.lost.clone()))?;
         registry.register(Box::new(metrics.failures.clone()))?;
         registry.register(Box::new(metrics.healthy.clone()))?;
+        registry.register(Box::new(metrics.checkpoint_size.clone()))?;
+        registry.register(Box::new(metrics.checkpoint_time.clone()))?;
         for operation in Operation::ALL {
             metrics.failures.with_label_values(&[operation.name()]);
         }
@@ -49,10 +61,11 @@ pub enum Operation {
     Sync,
     Cut,
     Reserve,
+    Checkpoint,
 }
 
 impl Operation {
-    pub const ALL: [Self; 5] = [Self::Open, Self::Write, Self::Sync, Self::Cut, Self::Reserve];
+    pub const ALL: [Self; 6] = [Self::Open, Self::Write, Self::Sync, Self::Cut, Self::Reserve, Self::Checkpoint];
 
     pub fn name(self) -> &'static str {
         match self {
@@ -61,6 +74,7 @@ impl Operation {
             Self::Sync => "sync",
             Self::Cut => "cut",
             Self::Reserve => "reserve",
+            Self::Checkpoint => "checkpoint",
         }
     }
 }
@@ -78,6 +92,8 @@ mod tests {
         assert_eq!(
             names,
             [
+                "countersign_audit_checkpoint_size",
+                "countersign_audit_checkpoint_timestamp_seconds",
                 "countersign_audit_failures_total",
                 "countersign_audit_healthy",
                 "countersign_audit_records_lost_total",

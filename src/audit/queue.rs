@@ -38,6 +38,15 @@ impl Waiter {
     }
 }
 
+/// What came of waiting for work.
+pub enum Taken {
+    Work(Work),
+    /// The time is up.
+    Nothing,
+    /// There is nothing left, and there will be nothing.
+    Closed,
+}
+
 /// What the writer is to do next.
 pub struct Work {
     pub jobs: Vec<Job>,
@@ -101,11 +110,21 @@ impl Queue {
         Ok(state.pushed)
     }
 
-    /// Waits for jobs and takes some of them: `None` when there are none left and there will be none.
-    pub fn take(&self) -> Option<Work> {
+    /// Waits for jobs, not longer than `most` where there is one, and takes some of them.
+    pub fn take(&self, most: Option<Duration>) -> Taken {
         let idle = |state: &mut State| state.jobs.is_empty() && !state.closed;
-        let mut state = self.changed.wait_while(self.lock(), idle).unwrap_or_else(PoisonError::into_inner);
-        if state.jobs.is_empty() { None } else { Some(state.take(MOST_AT_ONCE)) }
+        let mut state = match most {
+            None => self.changed.wait_while(self.lock(), idle).unwrap_or_else(PoisonError::into_inner),
+            Some(most) => {
+                let waited = self.changed.wait_timeout_while(self.lock(), most, idle);
+                waited.unwrap_or_else(PoisonError::into_inner).0
+            }
+        };
+        match state.jobs.is_empty() {
+            false => Taken::Work(state.take(MOST_AT_ONCE)),
+            true if state.closed => Taken::Closed,
+            true => Taken::Nothing,
+        }
     }
 
     /// All that is left, without waiting.
@@ -200,6 +219,13 @@ mod tests {
         Queue::new(&Metrics::register(&Registry::new()).expect("a new registry"))
     }
 
+    fn take(queue: &Queue) -> Option<Work> {
+        match queue.take(None) {
+            Taken::Work(work) => Some(work),
+            Taken::Nothing | Taken::Closed => None,
+        }
+    }
+
     fn job() -> Job {
         Job { time: Duration::ZERO, event: Event::ReloadRefused { problems: 1 }, waiter: None }
     }
@@ -208,15 +234,20 @@ mod tests {
     fn impatience_counts_only_for_what_is_not_written() {
         let queue = queue();
         let ticket = queue.push(job()).expect("room");
-        let work = queue.take().expect("a job");
+        let work = take(&queue).expect("a job");
         queue.written(work.ticket, true);
         queue.overdue(ticket);
         assert!(queue.is_healthy(), "the answer was on its way");
         let ticket = queue.push(job()).expect("room");
         queue.overdue(ticket);
         assert!(!queue.is_healthy());
-        queue.written(queue.take().expect("a job").ticket, true);
+        queue.written(take(&queue).expect("a job").ticket, true);
         assert!(queue.is_healthy());
+    }
+
+    #[test]
+    fn nobody_waits_for_jobs_longer_than_told() {
+        assert!(matches!(queue().take(Some(Duration::from_millis(1))), Taken::Nothing));
     }
 
     #[test]
@@ -227,7 +258,7 @@ mod tests {
         }
         assert_eq!(queue.push(job()), Err(Unavailable::Full));
         assert_eq!(queue.push(job()), Err(Unavailable::Full));
-        let lost: Vec<u64> = (0..CAPACITY / MOST_AT_ONCE).map(|_| queue.take().expect("jobs").lost).collect();
+        let lost: Vec<u64> = (0..CAPACITY / MOST_AT_ONCE).map(|_| take(&queue).expect("jobs").lost).collect();
         assert_eq!(lost, [2, 0, 0, 0]);
         assert_eq!(queue.lost_total.get(), 2);
     }
@@ -238,8 +269,9 @@ mod tests {
         queue.push(job()).expect("room");
         queue.close();
         assert_eq!(queue.push(job()), Err(Unavailable::Stopped));
-        assert_eq!(queue.take().map(|work| work.jobs.len()), Some(1));
-        assert!(queue.take().is_none());
+        assert_eq!(take(&queue).map(|work| work.jobs.len()), Some(1));
+        assert!(take(&queue).is_none());
+        assert!(matches!(queue.take(Some(Duration::MAX)), Taken::Closed));
         assert!(queue.closes_within(Duration::MAX));
     }
 }

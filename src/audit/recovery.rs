@@ -18,6 +18,7 @@ use std::path::PathBuf;
 
 use super::folder::{Folder, FolderError};
 use super::frame::Damage;
+use super::review::{Behind, Forged, Review};
 use super::scan::{ScanError, Scanner, Step};
 
 /// A trail that can be continued.
@@ -39,11 +40,12 @@ pub struct Segment {
     pub length: u64,
 }
 
-/// Checks all segments, and repairs what a crash left behind. Nothing is changed before all is checked.
+/// Checks all segments, shows each record to `review`, and repairs what a crash left behind. Nothing is changed before all is
+/// checked.
 ///
 /// # Errors
-/// When the trail is not what this program wrote, or cannot be read or repaired.
-pub fn recover(folder: &Folder) -> Result<Trail, RecoveryError> {
+/// When the trail is not what this program wrote and signed, or cannot be read or repaired.
+pub fn recover(folder: &Folder, review: &mut Review) -> Result<Trail, RecoveryError> {
     let segments = folder.segments()?;
     let mut ends = Vec::new();
     for (index, &first_seq) in segments.iter().enumerate() {
@@ -52,9 +54,9 @@ pub fn recover(folder: &Folder) -> Result<Trail, RecoveryError> {
             return Err(segment.damaged(0, Damage::Beginning));
         }
         let end = match segments.get(index + 1) {
-            None => segment.read_last()?,
+            None => segment.read_last(review)?,
             Some(&next) => {
-                let end = segment.read_up_to(next)?;
+                let end = segment.read_up_to(next, review)?;
                 let next_is_last = index + 2 == segments.len();
                 segment.check_rest(&end, Reading::open(folder, next)?, next_is_last)?;
                 end
@@ -66,6 +68,7 @@ pub fn recover(folder: &Folder) -> Result<Trail, RecoveryError> {
             ends.remove(0);
         }
     }
+    review.is_complete().map_err(|error| RecoveryError::Behind { folder: folder.path().to_owned(), error })?;
     repair(folder, &ends)
 }
 
@@ -118,28 +121,37 @@ impl Reading {
     }
 
     /// The last segment holds whole records, and perhaps the beginning of one.
-    fn read_last(&self) -> Result<End, RecoveryError> {
+    fn read_last(&self, review: &mut Review) -> Result<End, RecoveryError> {
         let mut scanner = Scanner::new(&self.file, self.first_seq);
-        while self.step(&mut scanner)? == Step::Record {}
+        while self.step(&mut scanner, review)? == Step::Record {}
         Ok(self.end(&scanner))
     }
 
     /// Another segment holds the records up to `next`, and perhaps a rest.
-    fn read_up_to(&self, next: u64) -> Result<End, RecoveryError> {
+    fn read_up_to(&self, next: u64, review: &mut Review) -> Result<End, RecoveryError> {
         let mut scanner = Scanner::new(&self.file, self.first_seq);
         while scanner.next_seq() < next {
-            if self.step(&mut scanner)? != Step::Record {
+            if self.step(&mut scanner, review)? != Step::Record {
                 return Err(self.damaged(scanner.offset(), Damage::Missing(scanner.next_seq())));
             }
         }
         Ok(self.end(&scanner))
     }
 
-    fn step(&self, scanner: &mut Scanner<&File>) -> Result<Step, RecoveryError> {
-        scanner.step().map_err(|error| match error {
+    fn step(&self, scanner: &mut Scanner<&File>, review: &mut Review) -> Result<Step, RecoveryError> {
+        let step = scanner.step().map_err(|error| match error {
             ScanError::Read(error) => self.unreadable(error),
             ScanError::Damaged(damage) => self.damaged(scanner.offset(), damage),
-        })
+        })?;
+        if step == Step::Record {
+            let seen = review.see(scanner.json());
+            seen.map_err(|error| RecoveryError::Forged {
+                folder: self.folder.clone(),
+                path: self.path.clone(),
+                error,
+            })?;
+        }
+        Ok(step)
     }
 
     fn end(&self, scanner: &Scanner<&File>) -> End {
@@ -201,6 +213,19 @@ pub enum RecoveryError {
         .folder.display()
     )]
     Damaged { folder: PathBuf, path: PathBuf, offset: u64, damage: Damage },
+    #[error(
+        "{}: {error}. `countersign audit verify --dir {}` tells more. Keep that folder as it is, for investigation, and start \
+         with another audit.dir",
+        .path.display(),
+        .folder.display()
+    )]
+    Forged { folder: PathBuf, path: PathBuf, error: Forged },
+    #[error(
+        "the trail in {} is behind its last checkpoint: {error}. No crash takes signed records away. Keep that folder as it is, \
+         for investigation, and start with another audit.dir",
+        .folder.display()
+    )]
+    Behind { folder: PathBuf, error: Behind },
 }
 
 const CHUNK: usize = 64 * 1024;
@@ -226,7 +251,7 @@ mod tests {
     /// `(next number, last segment's length, bytes cut)`, or the damage and where.
     fn outcome(segments: &[(u64, &[u8])]) -> Result<(u64, u64, u64), (String, u64, Damage)> {
         let (_temporary, folder) = trail(segments);
-        match recover(&folder) {
+        match recover(&folder, &mut Review::default()) {
             Ok(trail) => Ok((trail.next_seq, trail.last.map_or(0, |last| last.length), trail.repaired_bytes)),
             Err(RecoveryError::Damaged { path, offset, damage, .. }) => {
                 for (first_seq, bytes) in segments {
@@ -300,7 +325,7 @@ mod tests {
     fn the_error_names_file_and_byte_and_says_what_to_do() {
         let bytes = String::from_utf8(file(0, &["one", "two"])).expect("text").replace("two", "owt");
         let (temporary, folder) = trail(&[(0, bytes.as_bytes())]);
-        let error = recover(&folder).expect_err("edited").to_string();
+        let error = recover(&folder, &mut Review::default()).expect_err("edited").to_string();
         let start = format!(
             "{}/trail-00000000000000000000.log, byte {}: the record does not match",
             temporary.path().display(),
@@ -322,8 +347,8 @@ mod tests {
             let bytes = file(0, &texts);
             let cut = at.index(bytes.len() + 1);
             let (_temporary, folder) = trail(&[(0, &bytes[..cut])]);
-            let first = recover(&folder).expect("repairable");
-            let again = recover(&folder).expect("repaired");
+            let first = recover(&folder, &mut Review::default()).expect("repairable");
+            let again = recover(&folder, &mut Review::default()).expect("repaired");
             prop_assert_eq!(again.repaired_bytes, 0);
             prop_assert_eq!(again.next_seq, first.next_seq);
         }

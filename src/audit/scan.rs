@@ -4,6 +4,7 @@
 //! a changed one. Pure but for the reading itself.
 
 use std::io::{self, Read};
+use std::ops::Range;
 
 use serde::Deserialize;
 
@@ -15,6 +16,8 @@ pub struct Scanner<R> {
     buffer: Vec<u8>,
     /// Where in the buffer the next frame begins.
     at: usize,
+    /// Where in the buffer the last record's JSON is.
+    json: Range<usize>,
     /// Where in the file the next frame begins.
     offset: u64,
     next_seq: u64,
@@ -40,7 +43,7 @@ pub enum ScanError {
 
 impl<R: Read> Scanner<R> {
     pub fn new(source: R, first_seq: u64) -> Self {
-        Self { source, buffer: Vec::new(), at: 0, offset: 0, next_seq: first_seq }
+        Self { source, buffer: Vec::new(), at: 0, json: 0..0, offset: 0, next_seq: first_seq }
     }
 
     /// Where the whole records end that were read so far.
@@ -51,6 +54,11 @@ impl<R: Read> Scanner<R> {
     /// The number that the next record must have.
     pub fn next_seq(&self) -> u64 {
         self.next_seq
+    }
+
+    /// The JSON of the record that was taken last.
+    pub fn json(&self) -> &[u8] {
+        &self.buffer[self.json.clone()]
     }
 
     /// Takes the next record.
@@ -64,6 +72,8 @@ impl<R: Read> Scanner<R> {
                 Decoded::Whole { json, length } => {
                     check_head(json, self.next_seq).map_err(ScanError::Damaged)?;
                     self.at += length;
+                    let end = self.at - 1;
+                    self.json = end - json.len()..end;
                     self.offset += length as u64;
                     self.next_seq += 1;
                     return Ok(Step::Record);

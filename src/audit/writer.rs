@@ -6,6 +6,8 @@
 //!           └── abandon the segment, begin a new one          at once, then once a second
 //! ```
 //!
+//! Of what is durable, the notary makes a checkpoint when one is due: after those who wait were answered.
+//!
 //! Invariant: a record is acknowledged when it is durable in a segment in which nothing has failed. After a failed fsync the
 //! kernel may take lost pages for written ones, so that segment is not used again: its end is cut back to what was
 //! acknowledged, and the same bytes are written at the beginning of a new one, where a reader finds them in either case.
@@ -21,8 +23,10 @@ use std::time::Duration;
 use super::batch::Batch;
 use super::folder::{Disk, is_full};
 use super::metrics::{Metrics, Operation};
-use super::queue::{Queue, Work};
-use super::recovery::{Segment, Trail};
+use super::notary::{Notary, Rhythm};
+use super::queue::{Queue, Taken, Work};
+use super::recovery::Segment;
+use super::resume::Resumed;
 use super::{Event, Unavailable};
 use crate::clock::Clock;
 
@@ -33,11 +37,12 @@ pub struct Pace {
     pub segment_bytes: u64,
     /// How often a disk that failed is tried again.
     pub attempt_every: Duration,
+    pub rhythm: Rhythm,
 }
 
 impl Default for Pace {
     fn default() -> Self {
-        Self { segment_bytes: 64 * 1024 * 1024, attempt_every: Duration::from_secs(1) }
+        Self { segment_bytes: 64 * 1024 * 1024, attempt_every: Duration::from_secs(1), rhythm: Rhythm::default() }
     }
 }
 
@@ -52,6 +57,9 @@ pub struct Writer<D: Disk> {
     segment: Option<Segment>,
     /// What is to be written, and is not acknowledged.
     batch: Batch,
+    notary: Notary,
+    /// When the last attempt at a checkpoint failed, by the boot clock.
+    unsigned: Option<Duration>,
     /// Whether the last attempt failed.
     failing: bool,
     /// Whether the reserve is set aside.
@@ -61,7 +69,17 @@ pub struct Writer<D: Disk> {
 }
 
 impl<D: Disk> Writer<D> {
-    pub fn new(disk: D, trail: Trail, clock: Arc<dyn Clock>, metrics: Metrics, queue: Arc<Queue>, pace: Pace) -> Self {
+    pub fn new(
+        disk: D,
+        resumed: Resumed,
+        clock: Arc<dyn Clock>,
+        metrics: Metrics,
+        queue: Arc<Queue>,
+        pace: Pace,
+    ) -> Self {
+        let Resumed { trail, mut notary } = resumed;
+        // A crash may have left records that no checkpoint covers.
+        notary.notice(clock.now().boot);
         let batch = Batch::new(trail.next_seq);
         let segment = trail.last;
         let mut writer = Self {
@@ -72,6 +90,8 @@ impl<D: Disk> Writer<D> {
             pace,
             segment,
             batch,
+            notary,
+            unsigned: None,
             failing: false,
             reserved: false,
             reported: false,
@@ -86,10 +106,55 @@ impl<D: Disk> Writer<D> {
     pub fn run(mut self) -> u64 {
         self.set_reserve_aside();
         while self.catch_up() {
-            let Some(work) = self.queue.take() else { break };
-            self.add(work);
+            self.sign_if_due();
+            match self.queue.take(self.until_checkpoint()) {
+                Taken::Work(work) => self.add(work),
+                Taken::Nothing => {}
+                Taken::Closed => break,
+            }
         }
         self.finish()
+    }
+
+    /// How long until a checkpoint is due: `None` while there is nothing new.
+    fn until_checkpoint(&self) -> Option<Duration> {
+        let now = self.clock.now().boot;
+        let due = self.notary.due(&self.pace.rhythm, now)?;
+        let again = self.unsigned.map(|failed| (failed + self.pace.attempt_every).saturating_sub(now));
+        Some(again.unwrap_or(due))
+    }
+
+    fn sign_if_due(&mut self) {
+        if self.until_checkpoint() == Some(Duration::ZERO) {
+            self.sign();
+        }
+    }
+
+    /// A trail that grows and cannot be signed is not a good one.
+    fn sign(&mut self) {
+        match self.notary.publish(&self.disk, &self.pace.rhythm) {
+            Ok(note) => {
+                if let Some(note) = note {
+                    self.metrics.checkpoint_size.set(i64::try_from(note.unverified().size).unwrap_or(i64::MAX));
+                    let now = self.clock.now().wall.as_secs();
+                    self.metrics.checkpoint_time.set(i64::try_from(now).unwrap_or(i64::MAX));
+                }
+                if self.unsigned.take().is_some() {
+                    self.report_recovery();
+                    if self.reserved {
+                        self.queue.recovered();
+                    }
+                }
+            }
+            Err(error) => {
+                let detail = error.to_string();
+                self.report(&Failure { operation: Operation::Checkpoint, error });
+                if self.unsigned.replace(self.clock.now().boot).is_none() {
+                    self.add_own(&Event::AuditFailed { operation: Operation::Checkpoint.name(), detail });
+                }
+                self.queue.failed();
+            }
+        }
     }
 
     /// Gets the batch onto the disk, however long it takes; `false` when the queue was closed before that was done.
@@ -113,7 +178,9 @@ impl<D: Disk> Writer<D> {
         }
         rest.lost += given_up;
         self.add(rest);
-        if self.commit() { given_up } else { given_up + self.give_up(self.batch.len()) }
+        let unwritten = if self.commit() { given_up } else { given_up + self.give_up(self.batch.len()) };
+        self.sign();
+        unwritten
     }
 
     fn give_up(&self, records: usize) -> u64 {
@@ -179,7 +246,8 @@ impl<D: Disk> Writer<D> {
         self.report_recovery();
         let next = Batch::new(self.batch.next_seq());
         let written = mem::replace(&mut self.batch, next);
-        self.queue.written(written.ticket, self.reserved);
+        self.notary.append(written.leaves(), self.clock.now().boot);
+        self.queue.written(written.ticket, self.reserved && self.unsigned.is_none());
         written.acknowledge(&self.metrics);
     }
 
@@ -212,7 +280,9 @@ impl<D: Disk> Writer<D> {
                 Ok(()) => {
                     self.reserved = true;
                     self.report_recovery();
-                    self.queue.recovered();
+                    if self.unsigned.is_none() {
+                        self.queue.recovered();
+                    }
                 }
                 Err(error) => {
                     self.report(&Failure { operation: Operation::Reserve, error });
@@ -224,7 +294,7 @@ impl<D: Disk> Writer<D> {
     }
 
     fn report_recovery(&mut self) {
-        if self.reserved && mem::replace(&mut self.reported, false) {
+        if self.reserved && self.unsigned.is_none() && mem::replace(&mut self.reported, false) {
             tracing::info!("the audit trail is written again");
         }
     }

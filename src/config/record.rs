@@ -91,6 +91,7 @@ pub fn audit(mut section: Section<'_>, state_dir: &Path, context: &Context<'_>) 
     let answers = [("continue", OnFailure::Continue), ("refuse", OnFailure::Refuse)];
     let settings = audit::Settings {
         dir: section.path("dir", context.base).unwrap_or_else(|| state_dir.join("audit")),
+        key: state_dir.join("audit.key"),
         on_failure: section.choice("on_failure", &answers, &[]).unwrap_or(OnFailure::Continue),
     };
     section.finish();

@@ -54,7 +54,8 @@ impl Scene {
         let clock: Arc<dyn Clock> = Arc::new(SystemClock);
         let folder = tempfile::tempdir().expect("a temporary folder");
         let registry = crate::metrics::Metrics::new().expect("metrics");
-        let settings = audit::Settings { dir: folder.path().to_owned(), on_failure: OnFailure::Continue };
+        let (dir, key) = (folder.path().to_owned(), folder.path().join("audit.key"));
+        let settings = audit::Settings { dir, key, on_failure: OnFailure::Continue };
         let metrics = audit::Metrics::register(registry.registry()).expect("a new registry");
         let (recorder, trail) = audit::open(&settings, clock.clone(), metrics).expect("a new trail");
         let parts = Parts {

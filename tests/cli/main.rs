@@ -1,5 +1,6 @@
 //! The command line as its users see it: the built program, what it prints, and its exit codes.
 
+mod audit;
 mod check;
 mod child;
 mod descriptors;

@@ -183,9 +183,10 @@ async fn a_disk_that_is_full_at_the_start_is_waited_for() {
 #[tokio::test]
 async fn nobody_waits_for_a_thread_that_died() {
     let fixture = Fixture::new();
-    let trail = Trail { next_seq: 0, last: None, repaired_bytes: 0 };
+    let folder = Folder::open(fixture.path()).expect("free");
+    let resumed = resume::resume(&folder, &[7; 32]).expect("a new trail");
     let (recorder, thread) =
-        start(Panicking, trail, Arc::new(SystemClock), fixture.metrics.clone(), Pace::default()).expect("a thread");
+        start(Panicking, resumed, Arc::new(SystemClock), fixture.metrics.clone(), Pace::default()).expect("a thread");
     assert_eq!(recorder.record(event("one")).await, Err(Unavailable::Stopped));
     assert!(!recorder.is_healthy());
     assert_eq!(recorder.record(event("two")).await, Err(Unavailable::Stopped));

@@ -7,7 +7,7 @@ use std::sync::{Arc, Condvar, Mutex};
 
 use rustix::io::Errno;
 
-use super::super::folder::{Disk, Folder, RESERVE_BYTES};
+use super::super::folder::{Disk, Folder, Growing, RESERVE_BYTES, Whole};
 use super::super::metrics::Operation;
 
 /// A disk that fails when it is told to.
@@ -115,6 +115,19 @@ impl Disk for Faulty {
         }
         self.folder.release_reserve()
     }
+
+    fn put(&self, file: Growing, at: u64, bytes: &[u8]) -> io::Result<()> {
+        if let Err(error) = self.faults.check(Operation::Checkpoint) {
+            self.folder.put(file, at, &bytes[..bytes.len() / 2])?;
+            return Err(error);
+        }
+        self.folder.put(file, at, bytes)
+    }
+
+    fn replace(&self, file: Whole, bytes: &[u8]) -> io::Result<()> {
+        self.faults.check(Operation::Checkpoint)?;
+        self.folder.replace(file, bytes)
+    }
 }
 
 /// A disk that brings its thread down.
@@ -143,6 +156,14 @@ impl Disk for Panicking {
     }
 
     fn release_reserve(&self) -> io::Result<()> {
+        Ok(())
+    }
+
+    fn put(&self, _: Growing, _: u64, _: &[u8]) -> io::Result<()> {
+        Ok(())
+    }
+
+    fn replace(&self, _: Whole, _: &[u8]) -> io::Result<()> {
         Ok(())
     }
 }
