@@ -35,13 +35,14 @@ use http_body_util::{BodyExt as _, Full, LengthLimitError, Limited};
 use hyper::body::Incoming;
 use serde_json::{Map, Value};
 
-use crate::audit::{Event, Recorder};
+use crate::audit::{Event, Recorder, Unavailable};
+use crate::barrier::Stuck;
 use crate::clock::Clock;
-use crate::name::OperatorName;
+use crate::name::{OperatorName, TokenName};
 use crate::operator::{Operator, Operators, Role};
 use crate::proxy::Address;
 use crate::tls::ServerSettings;
-use crate::token::Token;
+use crate::token::{Gone, NotReleased, Order, Restraint, Token};
 use answer::{Answer, Refusal};
 use crowd::Rates;
 use denials::Denials;
@@ -81,6 +82,20 @@ pub trait House: Send + Sync + 'static {
     fn config(&self) -> Arc<Value>;
 
     fn reload(&self) -> Pending<'_, Result<Reloaded, NotReloaded>>;
+
+    /// Takes a token out of use. When this succeeds, nobody has it any more.
+    fn restrain<'a>(
+        &'a self,
+        token: &'a TokenName,
+        restraint: Restraint,
+        order: Order,
+    ) -> Pending<'a, Result<(), NotDone>>;
+
+    /// Lets in again what was taken out of use.
+    fn release<'a>(&'a self, token: &'a TokenName, order: Order) -> Pending<'a, Result<(), NotDone>>;
+
+    /// Ends a token's grant. When this succeeds, nobody has it any more.
+    fn retire<'a>(&'a self, token: &'a TokenName) -> Pending<'a, Result<(), NotDone>>;
 }
 
 /// What comes later.
@@ -105,6 +120,22 @@ pub enum NotReloaded {
     NotNow(String),
     #[error("nothing here looks after a config file")]
     NoFile,
+}
+
+/// Why a token was not taken out of use, or not let in.
+#[derive(Debug, thiserror::Error)]
+pub enum NotDone {
+    #[error("there is no token of this name")]
+    NoToken,
+    #[error(transparent)]
+    Gone(#[from] Gone),
+    #[error(transparent)]
+    NotReleased(#[from] NotReleased),
+    /// No request gets it any more; those that had it may still have it.
+    #[error("the token is out of use, and {0}")]
+    Stuck(#[from] Stuck),
+    #[error("the audit trail cannot be written, and nothing is let in without it: {0}")]
+    Trail(#[from] Unavailable),
 }
 
 /// The admin API of an app.

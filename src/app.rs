@@ -11,6 +11,7 @@ mod announce;
 pub mod environment;
 mod house;
 mod reload;
+mod restraint;
 
 use std::future::Future;
 use std::net::SocketAddr;
@@ -27,6 +28,7 @@ pub use reload::{Reloads, warn_of};
 
 use crate::admin::{self, Admin, Door};
 use crate::audit::{self, Event};
+use crate::barrier::Barrier;
 use crate::clock::Clock;
 use crate::config::Config;
 use crate::dial::Resolver;
@@ -134,6 +136,7 @@ impl App {
         });
         let own = own.chain([telemetry_address]).collect();
         let readiness = Arc::new(Readiness::default());
+        let barrier = Arc::new(Barrier::default());
         let tasks = Tasks::new();
         let usage = usage::Metrics::register(&metrics)?;
         let house = House::build(
@@ -145,6 +148,7 @@ impl App {
                 usage: usage.clone(),
                 readiness: readiness.clone(),
                 tasks: tasks.clone(),
+                barrier: barrier.clone(),
                 own,
             },
             resolver,
@@ -244,6 +248,7 @@ impl Bound {
                 pulses: self.vitals.pulses.clone(),
                 shared: shared.clone(),
                 listeners: listeners.clone(),
+                orders: house.restraints.barrier.seat(),
                 draining: draining.clone(),
                 drain: config.proxy.drain,
             };

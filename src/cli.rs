@@ -1,5 +1,6 @@
 //! The command line: one function a command, and what its outcome means as an exit code.
 
+mod admin;
 mod audit;
 mod child;
 mod doctor;
@@ -9,6 +10,7 @@ mod paper;
 mod process;
 mod run;
 mod telemetry;
+mod tokens;
 mod user;
 mod wait;
 
@@ -131,6 +133,11 @@ enum Command {
         #[command(subcommand)]
         command: audit::Command,
     },
+    /// Look after the tokens of the running proxy
+    Tokens {
+        #[command(subcommand)]
+        command: tokens::Tokens,
+    },
     /// Print the JSON Schema of the config, for editors
     Schema,
     /// Print what a shell needs to complete the commands
@@ -197,6 +204,7 @@ pub fn main(arguments: impl Iterator<Item = OsString>) -> ExitCode {
         }),
         Command::Doctor { config, json } => with_config(&config, |path, config| doctor::doctor(path, &config, json)),
         Command::Audit { command } => audit::audit(command),
+        Command::Tokens { command } => tokens::tokens(&command),
         Command::Schema => {
             print(config::SCHEMA.as_bytes());
             ExitCode::SUCCESS

@@ -15,7 +15,7 @@
 //!  worker 0..N   a runtime each, with its own connections, pools and buffers. The listening sockets are opened once and
 //!                shared by descriptor. On the request path workers share the table of routes and the tokens' slots, both
 //!                read through an ArcSwap, and atomics; nothing else.
-//!  control       one runtime: a supervisor for each token, reload, telemetry.
+//!  control       one runtime: a supervisor for each token, reload, operators, telemetry.
 //!  audit         a thread that may wait for the disk.
 //!  log           a thread that may wait for whoever reads standard error.
 //! ```
@@ -38,7 +38,7 @@
 //! | entitlement | [`access`] |
 //! | records, and who | [`audit`], [`usage`], [`identity`], [`operator`] |
 //! | tools | [`state`], [`seal`], [`store`], [`readiness`], [`systemd`], [`watched`], [`program`], [`tls`], [`dial`], [`fetch`] |
-//! | primitives, which know nothing of tokens | [`secret`], [`clock`], [`name`], [`backoff`], [`tasks`], [`signals`], [`metrics`], [`telemetry`], [`text`], [`path`], [`authority`] |
+//! | primitives, which know nothing of tokens | [`secret`], [`clock`], [`name`], [`backoff`], [`tasks`], [`barrier`], [`signals`], [`metrics`], [`telemetry`], [`text`], [`path`], [`authority`] |
 //!
 //! Each part owns its settings, its metrics and its errors; [`config`] fills the settings in, and only `proxy/error.rs` turns
 //! errors into HTTP.
@@ -49,7 +49,7 @@
 //! |---|---|---|
 //! | the request path | [`token::SlotReader`] | read the live generation, and say what upstreams answer to it |
 //! | a token's supervisor | the slot's writing half | publish one |
-//! | app and demo | [`token::Control`] | have it rotated or retired |
+//! | app, and operators through it | [`token::Control`] | have it rotated, taken out of use, let in, retired |
 //! | policy | the making of a [`policy::Permit`] | let a request through; attaching a token demands one |
 //! | every part that changes a state | [`audit::Recorder`] | append to the trail |
 //!
@@ -61,7 +61,9 @@
 //! 3. A token is attached only under a permit, only towards its own hosts, after the connection it will travel on is
 //!    established and its certificate verified. Redirects are not followed.
 //! 4. An expired generation is never attached: that is checked when the request is written, by two clocks, not by a timer.
-//! 5. A failed rotation keeps the live generation until its expiry; a worse token never replaces a good one.
+//!    A quarantined or revoked one neither: when that is acknowledged, no request leaves with it.
+//! 5. A failed rotation keeps the live generation until its expiry; a worse token never replaces a good one, and a revoked
+//!    one does not come back.
 //! 6. Each request is counted in exactly one usage cell, even if it is dropped. Each change of a token's state leaves one
 //!    audit record, durable before the change where the change lets something in.
 //! 7. The request path waits for its connection and, bounded, for a slot to change; for nothing else.
@@ -79,6 +81,7 @@ pub mod app;
 pub mod audit;
 pub mod authority;
 pub mod backoff;
+pub mod barrier;
 pub mod cli;
 pub mod clock;
 pub mod config;

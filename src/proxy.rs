@@ -12,6 +12,7 @@ mod answer;
 mod body;
 mod connection;
 mod credentials;
+mod cut;
 mod echo;
 mod error;
 mod exchange;
@@ -69,6 +70,7 @@ use crate::audit::Recorder;
 use crate::clock::Clock;
 use crate::identity::{ClientIndex, Peer};
 use crate::metrics::{Error as MetricsError, Metrics as Registry};
+use crate::name::TokenName;
 use crate::policy::Permit;
 use crate::route::{NotAdmitted, Route, RouteToken, Table};
 use crate::secret::Needles;
@@ -430,6 +432,11 @@ impl Proxy {
     /// A client of HTTP/2 sent more frames that carry nothing than it may.
     fn count_http2_abuse(&self) {
         self.shared.metrics.http2_abuse.inc();
+    }
+
+    /// Lets go of a token that was taken out of use: nothing that it was attached to leaves any more.
+    pub fn let_go(&self, token: &TokenName) {
+        self.pool.let_go(token);
     }
 
     /// Lets go of what is not used any more. Called now and then.

@@ -19,20 +19,22 @@ pub mod lifecycle;
 mod look;
 mod metrics;
 mod placement;
+pub mod revocation;
 mod slot;
 pub mod source;
 mod supervisor;
 #[cfg(test)]
 mod tests;
 
-use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex as StdMutex};
 use std::time::Duration;
 
 use tokio::sync::{Mutex, watch};
 
-pub use control::{Control, RotateError};
+pub use control::{Control, Gone, NotReleased, Order, RotateError};
 pub use gate::Gate;
+pub use lifecycle::Restraint;
 pub use look::{Look, State};
 pub use metrics::Metrics;
 pub use placement::{Placement, Unfit};
@@ -45,6 +47,7 @@ use crate::name::TokenName;
 use crate::secret::Fingerprinter;
 use crate::tasks::{Task, Tasks};
 use lifecycle::Plan;
+use revocation::Revoker;
 use source::Source;
 use supervisor::Supervisor;
 
@@ -55,6 +58,7 @@ pub struct Parts {
     pub recorder: Recorder,
     pub fingerprinter: Arc<Fingerprinter>,
     pub metrics: Metrics,
+    pub revoker: Revoker,
 }
 
 /// A token whose life can begin; nothing has been asked of its issuer yet.
@@ -77,7 +81,14 @@ pub struct Token {
 
 impl Prepared {
     /// `before` is the token whose place this one takes: generations are numbered on.
-    pub fn new(settings: Settings, source: Box<dyn Source>, parts: Parts, before: Option<&Token>) -> Self {
+    /// What somebody took out of use stays out of use, in whatever form it comes back.
+    pub fn new(
+        settings: Settings,
+        source: Box<dyn Source>,
+        parts: Parts,
+        before: Option<&Token>,
+        restraint: Option<Restraint>,
+    ) -> Self {
         let settings = Arc::new(settings);
         let source: Arc<dyn Source> = source.into();
         let (slot, reader) = slot::slot();
@@ -106,6 +117,10 @@ impl Prepared {
             gate: at_gate,
             last_number: AtomicU64::new(before.map_or(0, |token| token.supervisor.last_number.load(Ordering::Relaxed))),
             last_mark: Default::default(),
+            restraint: StdMutex::new(restraint),
+            held: Default::default(),
+            issued: Default::default(),
+            void: Default::default(),
         };
         Self { reader, control, gate, supervisor }
     }
@@ -204,4 +219,6 @@ pub struct Rotation {
     pub skew: Duration,
     /// The longest that a generation is used, whatever its issuer says.
     pub max_life: Duration,
+    /// How long a replaced generation stays good at its issuer, where one can be told that it is not.
+    pub overlap: Duration,
 }

@@ -177,8 +177,16 @@ struct TokenCell {
 }
 
 /// Why a request went without its token, as the trail says it; the trail gets sums, not one record a request.
-pub const TOKEN_REFUSALS: [&str; 6] =
-    ["token_pending", "token_expired", "token_unavailable", "reauth_required", "approval_denied", "audit_unavailable"];
+pub const TOKEN_REFUSALS: [&str; 8] = [
+    "token_pending",
+    "token_expired",
+    "token_unavailable",
+    "reauth_required",
+    "approval_denied",
+    "audit_unavailable",
+    "token_quarantined",
+    "token_revoked",
+];
 
 impl Cell {
     /// A request was refused because its token could not be attached.

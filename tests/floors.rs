@@ -18,6 +18,7 @@ const FLOORS: &[&str] = &[
     "name",
     "backoff",
     "tasks",
+    "barrier",
     "signals",
     "metrics",
     "telemetry",
@@ -63,13 +64,21 @@ const FLOORS: &[&str] = &[
 /// The functions that let a secret's plain text out of `secret.rs`, and the files that may call them.
 const OUTLETS: &[(&str, &[&str])] = &[
     // The form or the Basic credential that an issuer asks for, or a proxy on the way.
-    ("expose_to_issuer", &["src/token/source/client_credentials.rs", "src/dial/tunnel.rs"]),
+    (
+        "expose_to_issuer",
+        &[
+            "src/token/source/client_credentials.rs",
+            "src/token/source/client_credentials/revocation.rs",
+            "src/dial/tunnel.rs",
+        ],
+    ),
     // The private key that signs our own tokens or an approver's grants, or proves us to a peer under TLS.
     (
         "expose_to_signer",
         &["src/token/source/private_key.rs", "src/tls.rs", "src/tls/identity.rs", "src/access/grants.rs"],
     ),
-    // The header that carries a generation to its upstream, or a Basic credential to its issuer or to a proxy on the way.
+    // The header that carries a generation to its upstream, a Basic credential to its issuer or to a proxy on the way, or an
+    // operator's key to the running proxy.
     (
         "header_value",
         &[
@@ -77,6 +86,7 @@ const OUTLETS: &[(&str, &[&str])] = &[
             "src/token/source/client_credentials.rs",
             "src/token/placement.rs",
             "src/dial/tunnel.rs",
+            "src/cli/admin.rs",
         ],
     ),
     // The other forms in which a generation is carried to its upstream.

@@ -137,6 +137,7 @@ impl Day {
                 jitter: rng.u64(..10) as f64 / 100.0,
                 skew: Duration::from_secs(rng.u64(..60)),
                 max_life: Duration::from_secs(rng.u64(20..7200)),
+                overlap: Duration::from_secs(30),
             },
             grant_ends: wall + if rng.bool() { DAY * 400 } else { DAY * rng.u32(20..100) / 100 },
             pace: Duration::from_secs(1),
@@ -222,7 +223,7 @@ impl Day {
                 let life = if odd { Duration::from_secs(self.rng.u64(..60)) } else { self.usual_life };
                 let slow = !self.calm && self.rng.u8(..20) == 0;
                 let takes = if slow { quick * 40 } else { quick };
-                (takes, Ok(Offer { expires: Some(asked.after(life)), unchanged: false }), life)
+                (takes, Ok(Offer { expires: Some(asked.after(life)), unchanged: false, void: false }), life)
             }
         };
         let answer = answer.map_err(|(reason, class)| Fault { reason, class });
@@ -390,6 +391,9 @@ impl Observed {
                 self.published = None;
             }
             Effect::Unchanged => panic!("this issuer never gives the same twice"),
+            Effect::Quarantine | Effect::Revoke | Effect::Resume { .. } | Effect::Reprovision | Effect::Discard => {
+                panic!("nobody takes anything out of use")
+            }
             Effect::Sooner { .. } => {}
         }
     }

@@ -10,8 +10,7 @@ use http::{HeaderName, HeaderValue, Response, StatusCode};
 use http_body_util::Full;
 use serde_json::{Value, json};
 
-use super::NotReloaded;
-use crate::audit::Unavailable;
+use super::{NotDone, NotReloaded};
 use crate::operator::Role;
 use crate::token::RotateError;
 
@@ -67,8 +66,10 @@ pub enum Refusal {
     NotRotated(RotateError),
     #[error("{0}")]
     NotReloaded(NotReloaded),
-    #[error("the audit trail cannot be written, and nothing is let in without it: {0}")]
-    AuditUnavailable(#[from] Unavailable),
+    #[error("{0}")]
+    NotDone(#[from] NotDone),
+    #[error("nobody lets in again what is its own, or its group's")]
+    OwnToken,
     #[error("this took too long, and may still happen")]
     Slow,
 }
@@ -104,7 +105,11 @@ impl Refusal {
                 (S::CONFLICT, "config_refused", "Not reloaded")
             }
             Self::NotReloaded(NotReloaded::NotNow(_)) => (S::SERVICE_UNAVAILABLE, "config_refused", "Not reloaded"),
-            Self::AuditUnavailable(_) => (S::SERVICE_UNAVAILABLE, "audit_unavailable", "No audit trail"),
+            Self::NotDone(NotDone::NoToken) => (S::NOT_FOUND, "no_token", "No such token"),
+            Self::NotDone(NotDone::Gone(_) | NotDone::NotReleased(_)) => (S::CONFLICT, "not_done", "Not done"),
+            Self::NotDone(NotDone::Stuck(_)) => (S::SERVICE_UNAVAILABLE, "not_confirmed", "Not confirmed"),
+            Self::NotDone(NotDone::Trail(_)) => (S::SERVICE_UNAVAILABLE, "audit_unavailable", "No audit trail"),
+            Self::OwnToken => (S::FORBIDDEN, "not_allowed", "Not allowed"),
             Self::Slow => (S::GATEWAY_TIMEOUT, "slow", "Too slow"),
         };
         Words { status, reason, title }
@@ -127,7 +132,8 @@ impl Refusal {
             | Self::Unauthenticated
             | Self::RateLimited(_)
             | Self::NotAllowed(_)
-            | Self::NotToldApart(_) => true,
+            | Self::NotToldApart(_)
+            | Self::OwnToken => true,
             Self::NotFound
             | Self::MethodRefused(_)
             | Self::ContentType
@@ -137,7 +143,7 @@ impl Refusal {
             | Self::NoToken
             | Self::NotRotated(_)
             | Self::NotReloaded(_)
-            | Self::AuditUnavailable(_)
+            | Self::NotDone(_)
             | Self::Slow => false,
         }
     }

@@ -52,6 +52,9 @@ pub enum Shape {
 /// Why something is taken away, or let in.
 pub const REASON: Field = Field { name: "reason", shape: Shape::Text, required: true, about: "Why, for the trail" };
 
+/// Why something is done that takes nothing away.
+pub const REASON_IF_ANY: Field = Field { required: false, ..REASON };
+
 /// A call that may be made.
 pub struct Call<'a> {
     pub admin: &'a Admin,

@@ -5,10 +5,10 @@ use serde_json::{Value, json};
 
 use super::Pending;
 use super::answer::{Answer, Refusal};
-use super::endpoint::{Call, Endpoint};
+use super::endpoint::{self, Call, Endpoint};
 use crate::clock::Moment;
 use crate::operator::Role;
-use crate::token::{State, Token};
+use crate::token::{Order, Restraint, State, Token};
 
 pub const ENDPOINTS: &[Endpoint] = &[
     Endpoint {
@@ -43,12 +43,86 @@ pub const ENDPOINTS: &[Endpoint] = &[
         path: "/v1/tokens/{name}/rotate",
         role: Role::Responder,
         summary: "Have the issuer give a new generation now. Answered when it is live; nothing is cut.",
-        fields: &[],
+        fields: &[endpoint::REASON_IF_ANY],
         answer: (StatusCode::OK, schema),
         refusals: &[StatusCode::NOT_FOUND, StatusCode::CONFLICT, StatusCode::BAD_GATEWAY],
         work: rotate,
     },
+    Endpoint {
+        method: Method::POST,
+        path: "/v1/tokens/{name}/quarantine",
+        role: Role::Responder,
+        summary: "Stop attaching the token, and keep its generation, until it is released. Answered when nobody has it: what \
+                  was under way with it is cut.",
+        fields: &[endpoint::REASON],
+        answer: (StatusCode::OK, schema),
+        refusals: OF_TAKING_AWAY,
+        work: |call| Box::pin(restrain(call, Restraint::Quarantined)),
+    },
+    Endpoint {
+        method: Method::POST,
+        path: "/v1/tokens/{name}/revoke",
+        role: Role::Responder,
+        summary: "Void all generations of the token, here and at its issuer, until it is released. Answered when nobody has it; \
+                  the issuer is told until it confirms.",
+        fields: &[endpoint::REASON],
+        answer: (StatusCode::OK, schema),
+        refusals: OF_TAKING_AWAY,
+        work: |call| Box::pin(restrain(call, Restraint::Revoked)),
+    },
+    Endpoint {
+        method: Method::POST,
+        path: "/v1/tokens/{name}/release",
+        role: Role::Approver,
+        summary: "Let in what was quarantined, or have the issuer give a new generation of what was revoked. Not for those who \
+                  own the token.",
+        fields: &[endpoint::REASON],
+        answer: (StatusCode::OK, schema),
+        refusals: OF_TAKING_AWAY,
+        work: release,
+    },
+    Endpoint {
+        method: Method::POST,
+        path: "/v1/tokens/{name}/retire",
+        role: Role::Admin,
+        summary: "End the token's grant. Answered when nobody has it; the issuer is told until it confirms.",
+        fields: &[endpoint::REASON],
+        answer: (StatusCode::OK, schema),
+        refusals: OF_TAKING_AWAY,
+        work: retire,
+    },
 ];
+
+const OF_TAKING_AWAY: &[StatusCode] = &[StatusCode::NOT_FOUND, StatusCode::CONFLICT, StatusCode::SERVICE_UNAVAILABLE];
+
+async fn restrain(call: &Call<'_>, restraint: Restraint) -> Result<Answer, Refusal> {
+    let token = call.admin.token(call.parameter).ok_or(Refusal::NoToken)?;
+    call.admin.house.restrain(&token.settings.name, restraint, order(call)).await?;
+    Ok(Answer::ok(view(&token, call.admin.clock.now())))
+}
+
+fn release<'a>(call: &'a Call<'a>) -> Pending<'a, Result<Answer, Refusal>> {
+    Box::pin(async {
+        let token = call.admin.token(call.parameter).ok_or(Refusal::NoToken)?;
+        if call.operator.is_or_belongs_to(&token.settings.owner) {
+            return Err(Refusal::OwnToken);
+        }
+        call.admin.house.release(&token.settings.name, order(call)).await?;
+        Ok(Answer::ok(view(&token, call.admin.clock.now())))
+    })
+}
+
+fn retire<'a>(call: &'a Call<'a>) -> Pending<'a, Result<Answer, Refusal>> {
+    Box::pin(async {
+        let token = call.admin.token(call.parameter).ok_or(Refusal::NoToken)?;
+        call.admin.house.retire(&token.settings.name).await?;
+        Ok(Answer::ok(view(&token, call.admin.clock.now())))
+    })
+}
+
+fn order(call: &Call<'_>) -> Order {
+    Order { by: call.operator.name.to_string(), reason: call.text(&endpoint::REASON).to_owned() }
+}
 
 fn list<'a>(call: &'a Call<'a>) -> Pending<'a, Result<Answer, Refusal>> {
     Box::pin(async {

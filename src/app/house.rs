@@ -11,8 +11,10 @@ use prometheus::IntGauge;
 
 use super::StartError;
 use super::reload::Asks;
+use super::restraint::Restraints;
 use crate::admin;
 use crate::audit::{Event, OnFailure, Recorder};
+use crate::barrier::Barrier;
 use crate::clock::{Clock, Moment};
 use crate::config::Config;
 use crate::dial::{Destinations, Dialer, Resolver, Tunnel, tunnel};
@@ -24,9 +26,10 @@ use crate::operator::Operators;
 use crate::readiness::{Condition, Readiness};
 use crate::route::{Ingredients, RouteToken, Table, TableError};
 use crate::secret::Fingerprinter;
-use crate::tasks::Tasks;
+use crate::tasks::{Task, Tasks};
+use crate::token::revocation::Revoker;
 use crate::token::source::{self, BuildError};
-use crate::token::{self, Parts, Prepared, RotateError, Token};
+use crate::token::{self, Order, Parts, Prepared, Restraint, RotateError, Token};
 use crate::usage;
 
 /// What stays over reloads.
@@ -38,12 +41,13 @@ pub(super) struct Ground {
     pub usage: usage::Metrics,
     pub readiness: Arc<Readiness>,
     pub tasks: Tasks,
+    pub barrier: Arc<Barrier<TokenName>>,
     /// Our own listeners, which are never dialled.
     pub own: Vec<SocketAddr>,
 }
 
 pub(super) struct House {
-    ground: Ground,
+    pub(super) ground: Ground,
     token_metrics: token::Metrics,
     tables: Arc<ArcSwap<Table>>,
     reload_success: IntGauge,
@@ -58,6 +62,9 @@ pub(super) struct House {
     /// The config in force, as operators may see it.
     shown: ArcSwap<serde_json::Value>,
     asks: Asks,
+    revoker: Revoker,
+    _telling: Task,
+    pub(super) restraints: Restraints,
 }
 
 /// The longest that a replaced token outlives the swap.
@@ -145,7 +152,17 @@ impl House {
         let dialer = Dialer::new(config.destinations.clone(), ground.own.clone()).with_resolver(resolver);
         let dialer = Arc::new(dialer);
         let fetcher = Arc::new(Fetcher::new(dialer.clone()));
-        let kitchen = Kitchen { ground: &ground, metrics: &token_metrics, fetcher: &fetcher, dialer: &dialer };
+        let (revoker, tellings) = Revoker::new(metrics, ground.clock.clone(), ground.recorder.clone())?;
+        let telling = ground.tasks.essential("revocations", revoker.clone().run(tellings));
+        let restraints = Restraints::new(ground.barrier.clone());
+        let kitchen = Kitchen {
+            ground: &ground,
+            metrics: &token_metrics,
+            fetcher: &fetcher,
+            dialer: &dialer,
+            revoker: &revoker,
+            restraints: &restraints,
+        };
         let Draft { table, prepared, tunnel, .. } = kitchen.draft(config, &Tokens::new(), None, false)?;
         dialer.through(tunnel);
         for prepared in &prepared {
@@ -169,6 +186,9 @@ impl House {
             operators: ArcSwap::from_pointee(operators(config)),
             shown: ArcSwap::from_pointee(config.shown.clone()),
             asks: Asks::default(),
+            revoker,
+            _telling: telling,
+            restraints,
             ground,
         });
         house.taken();
@@ -191,7 +211,7 @@ impl House {
             let (reader, clock) = (token.reader.clone(), self.ground.clock.clone());
             Condition {
                 name: format!("token {}", token.settings.name),
-                holds: Box::new(move || reader.is_retired() || reader.is_usable(clock.now())),
+                holds: Box::new(move || reader.withdrawn().is_some() || reader.is_usable(clock.now())),
             }
         });
         let mut conditions: Vec<Condition> = conditions.collect();
@@ -232,6 +252,8 @@ impl House {
             metrics: &self.token_metrics,
             fetcher: &self.fetcher,
             dialer: &self.dialer,
+            revoker: &self.revoker,
+            restraints: &self.restraints,
         };
         let draft = kitchen.draft(config, &before, Some(&table), same_way)?;
         for prepared in &draft.prepared {
@@ -259,16 +281,20 @@ impl House {
         let names: Vec<&str> = started.keys().map(TokenName::as_str).collect();
         tracing::info!(started = ?names, "a new configuration is in force");
         self.record_refusals();
+        // Who takes a token out of use meanwhile finds either what was or what comes, whole.
+        let turn = self.restraints.turn().await;
+        self.hold_back(&started).await;
         let tokens: Tokens = draft.kept.into_iter().chain(started).collect();
         self.tables.store(Arc::new(draft.table));
         *self.lock() = Arc::new(tokens.clone());
+        self.part_with(&before, &tokens, &table).await;
+        drop(turn);
         self.operators.store(Arc::new(operators(config)));
         self.shown.store(Arc::new(config.shown.clone()));
         running.destinations = config.destinations.clone();
         running.upstream_proxy = config.upstream_proxy.clone();
         self.ready();
         self.taken();
-        self.part_with(&before, &tokens, &table).await;
         Ok(())
     }
 
@@ -329,7 +355,14 @@ impl House {
         self.reload_time.set(i64::try_from(self.ground.clock.now().wall.as_secs()).unwrap_or(i64::MAX));
     }
 
-    fn tokens(&self) -> Arc<Tokens> {
+    /// Tokens of this name whose successors are in force, and which requests may still carry.
+    pub(super) fn replaced(&self, name: &TokenName) -> Vec<Arc<Token>> {
+        let leaving = self.leaving();
+        let tokens = leaving.iter().flat_map(|leaving| &leaving.tokens);
+        tokens.filter(|token| token.settings.name == *name).cloned().collect()
+    }
+
+    pub(super) fn tokens(&self) -> Arc<Tokens> {
         self.lock().clone()
     }
 
@@ -351,6 +384,23 @@ impl admin::House for House {
         self.shown.load_full()
     }
 
+    fn restrain<'a>(
+        &'a self,
+        token: &'a TokenName,
+        restraint: Restraint,
+        order: Order,
+    ) -> admin::Pending<'a, Result<(), admin::NotDone>> {
+        Box::pin(House::restrain(self, token, restraint, order))
+    }
+
+    fn release<'a>(&'a self, token: &'a TokenName, order: Order) -> admin::Pending<'a, Result<(), admin::NotDone>> {
+        Box::pin(House::release(self, token, order))
+    }
+
+    fn retire<'a>(&'a self, token: &'a TokenName) -> admin::Pending<'a, Result<(), admin::NotDone>> {
+        Box::pin(House::retire(self, token))
+    }
+
     fn reload(&self) -> admin::Pending<'_, Result<admin::Reloaded, admin::NotReloaded>> {
         Box::pin(self.asks.ask())
     }
@@ -367,6 +417,8 @@ struct Kitchen<'a> {
     metrics: &'a token::Metrics,
     fetcher: &'a Arc<Fetcher>,
     dialer: &'a Arc<Dialer>,
+    revoker: &'a Revoker,
+    restraints: &'a Restraints,
 }
 
 impl Kitchen<'_> {
@@ -392,8 +444,10 @@ impl Kitchen<'_> {
                 recorder: self.ground.recorder.clone(),
                 fingerprinter: self.ground.fingerprinter.clone(),
                 metrics: self.metrics.clone(),
+                revoker: self.revoker.clone(),
             };
-            prepared.push(Prepared::new(settings.clone(), source, parts, old.map(|old| &**old)));
+            let restraint = self.restraints.of(&settings.name);
+            prepared.push(Prepared::new(settings.clone(), source, parts, old.map(|old| &**old), restraint));
         }
         let new: HashMap<&TokenName, &Prepared> = prepared.iter().map(|new| (&new.settings().name, new)).collect();
         let find = |name: &TokenName| {

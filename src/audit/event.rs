@@ -84,6 +84,38 @@ pub enum Event {
         #[serde(serialize_with = "capped")]
         detail: String,
     },
+    /// A token was taken out of use; its generation is kept.
+    TokenQuarantined {
+        token: TokenName,
+        generation: u64,
+        by: String,
+        #[serde(serialize_with = "capped")]
+        reason: String,
+    },
+    /// A token's generations were voided.
+    TokenRevoked {
+        token: TokenName,
+        generation: u64,
+        by: String,
+        #[serde(serialize_with = "capped")]
+        reason: String,
+    },
+    /// What was quarantined or revoked is let in again.
+    TokenReleased {
+        token: TokenName,
+        by: String,
+        #[serde(serialize_with = "capped")]
+        reason: String,
+    },
+    /// An issuer was told that a generation is void: what came of it.
+    GenerationRevoked {
+        token: TokenName,
+        generation: u64,
+        fingerprint: Fingerprint,
+        cause: &'static str,
+        outcome: &'static str,
+        attempts: u32,
+    },
     /// An operator's call of the admin API.
     AdminCall {
         operator: OperatorName,
@@ -115,6 +147,10 @@ impl Event {
             Self::AuditTailRepaired { .. } => "audit_tail_repaired",
             Self::AuditRecordsLost { .. } => "audit_records_lost",
             Self::AuditFailed { .. } => "audit_failed",
+            Self::TokenQuarantined { .. } => "token_quarantined",
+            Self::TokenRevoked { .. } => "token_revoked",
+            Self::TokenReleased { .. } => "token_released",
+            Self::GenerationRevoked { .. } => "generation_revoked",
             Self::AdminCall { .. } => "admin_call",
             Self::AdminDenied { .. } => "admin_denied",
         }
@@ -198,7 +234,18 @@ pub(super) mod tests {
                 count: 7,
             },
             Event::TokenExpired { token: token.clone(), generation: 2 },
-            Event::TokenRetired { token, generation: 1 },
+            Event::TokenRetired { token: token.clone(), generation: 1 },
+            Event::TokenQuarantined { token: token.clone(), generation: 1, by: "alice".into(), reason: "odd".into() },
+            Event::TokenRevoked { token: token.clone(), generation: 1, by: "alice".into(), reason: "leaked".into() },
+            Event::TokenReleased { token: token.clone(), by: "bob".into(), reason: "it was us".into() },
+            Event::GenerationRevoked {
+                token,
+                generation: 1,
+                fingerprint,
+                cause: "revoked",
+                outcome: "success",
+                attempts: 2,
+            },
             Event::AuditTailRepaired { bytes: 17 },
             Event::AuditRecordsLost { count: 3 },
             Event::AuditFailed { operation: "sync", detail: "Input/output error".into() },

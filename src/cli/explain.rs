@@ -25,7 +25,7 @@ use crate::name::{ClientName, RouteName, TokenName};
 use crate::policy::rule::Ruling;
 use crate::proxy::{self, Explanation, Head, Refusal};
 use crate::route::{self, Ingredients, RouteToken, Table};
-use crate::token::{self, Absent, SlotReader};
+use crate::token::{self, Absent, Restraint, SlotReader};
 use crate::usage;
 
 const HOW_URLS_BEGIN: &str = "a URL begins with http:// or https://, or with a slash for a path at the proxy itself";
@@ -256,6 +256,8 @@ fn refusal_of(token: &token::Settings, live: &Live) -> Option<Refusal> {
         "provisioning" => Some(Absent::Pending.into()),
         "expired" => Some(Absent::Expired { retry_after: None }.into()),
         "retired" => Some(Absent::Retired.into()),
+        "quarantined" => Some(Absent::Restrained(Restraint::Quarantined).into()),
+        "revoked" => Some(Absent::Restrained(Restraint::Revoked).into()),
         _ => None,
     }
 }

@@ -13,7 +13,7 @@ const KEYS: &[(&str, &[&str])] = &[
     ("[state]", &["key"]),
     ("[[client]]", &["key", "jwt", "cgroup", "version"]),
     ("[[token]]", &["next_source", "permanent", "retire_unused", "version"]),
-    ("`rotation`", &["shorten", "overlap", "mode", "probe"]),
+    ("`rotation`", &["shorten", "mode", "probe"]),
     ("`source`", &["cert", "login"]),
     ("[[route]]", &["version"]),
     ("[audit]", &["usage", "export"]),

@@ -39,7 +39,8 @@ pub fn read(mut section: Section<'_>, scopes: Option<&[String]>, context: &Conte
         return None;
     };
     let settings = match kind {
-        Kind::ClientCredentials => client_credentials(&mut section, scopes, context).map(Settings::ClientCredentials),
+        Kind::ClientCredentials => client_credentials(&mut section, scopes, context)
+            .map(|settings| Settings::ClientCredentials(settings.into())),
         Kind::Env => env(&mut section),
         Kind::Exec => exec::read(&mut section, scopes.unwrap_or_default()).map(Settings::Exec),
         Kind::File => file(&mut section, context),
@@ -69,6 +70,10 @@ fn client_credentials(
     if let Some(url) = &token_url {
         context.judge_endpoint("token_url", url);
     }
+    let revocation_url = section.endpoint("revocation_url");
+    if let Some(url) = &revocation_url {
+        context.judge_endpoint("revocation_url", url);
+    }
     let client_id = section.text("client_id");
     let scope = asked_scopes(section, scopes.unwrap_or_default());
     let audience = texts(section, "audience");
@@ -79,6 +84,7 @@ fn client_credentials(
     let auth = auth(section, &tls, token_url.as_ref().map(Spanned::get_ref), context);
     Some(client_credentials::Settings {
         token_url: token_url?.into_inner(),
+        revocation_url: revocation_url.map(Spanned::into_inner),
         client_id: client_id?,
         auth: auth?,
         scope,

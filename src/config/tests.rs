@@ -171,6 +171,9 @@ fn every_key_reaches_the_settings() {
     let Source::ClientCredentials(source) = &issued.source else { panic!("another source") };
     assert_eq!(source.auth, Auth::Post(Reference::File("/etc/countersign/secret".into())));
     assert_eq!(source.scope, ["read"]);
+    let told = source.revocation_url.as_ref().map(ToString::to_string);
+    assert_eq!(told.as_deref(), Some("https://127.0.0.1:9001/revoke"));
+    assert_eq!(issued.rotation.overlap, Duration::from_secs(60));
     assert_eq!(source.extra, [("tenant".to_owned(), "one".to_owned())]);
     assert_eq!(source.tls.ca.as_deref(), Some(Path::new("/etc/countersign/ca.pem")));
     let identity = source.tls.identity.as_ref().expect("a client certificate");

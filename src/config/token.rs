@@ -140,6 +140,7 @@ fn rotation(mut section: Section<'_>) -> Rotation {
         jitter: section.number("jitter", 0.0..=0.5).unwrap_or(0.1),
         skew: section.duration("skew", Duration::ZERO..=DAY).unwrap_or(Duration::from_secs(30)),
         max_life: section.duration("max_life", SECOND..=DAY * 90).unwrap_or(Duration::from_secs(3600)),
+        overlap: section.duration("overlap", Duration::ZERO..=DAY).unwrap_or(Duration::from_secs(30)),
     };
     if rotation.jitter >= rotation.at {
         let key = if section.has("jitter") { "jitter" } else { "at" };

@@ -23,7 +23,7 @@ use crate::path::PathError;
 use crate::policy::Denied;
 use crate::policy::limit::Exceeded;
 use crate::tls;
-use crate::token::Absent;
+use crate::token::{Absent, Restraint};
 use crate::usage::UploadFailure;
 
 const PROXY_STATUS: HeaderName = HeaderName::from_static("proxy-status");
@@ -61,6 +61,10 @@ pub enum Refusal {
     ApprovalPending(RequestId),
     #[error("The request for this token, {0}, was denied.")]
     ApprovalDenied(RequestId),
+    #[error("Somebody has taken the token out of use. An operator can release it: countersign tokens release NAME.")]
+    TokenQuarantined,
+    #[error("The token was revoked. An operator can release it for a new one: countersign tokens release NAME.")]
+    TokenRevoked,
     #[error("The upstream's URL is plain http, and its name leads to another machine.")]
     PlaintextUpstream,
     #[error("No route has this name or authority.")]
@@ -134,7 +138,7 @@ struct Words {
 }
 
 /// The names of every reason, for a counter that is there from the start.
-const REASONS: [&str; 34] = [
+const REASONS: [&str; 36] = [
     "framing",
     "host_mismatch",
     "path_ambiguous",
@@ -147,6 +151,8 @@ const REASONS: [&str; 34] = [
     "tunnel_denied",
     "approval_pending",
     "approval_denied",
+    "token_quarantined",
+    "token_revoked",
     "plaintext_upstream",
     "no_route",
     "method_refused",
@@ -198,6 +204,8 @@ impl Refusal {
             Self::GrantEnded => words(StatusCode::FORBIDDEN, "approval_denied", "Grant ended", DENIED),
             Self::ApprovalPending(_) => words(StatusCode::FORBIDDEN, "approval_pending", "Approval pending", DENIED),
             Self::ApprovalDenied(_) => words(StatusCode::FORBIDDEN, "approval_denied", "Approval denied", DENIED),
+            Self::TokenQuarantined => words(StatusCode::FORBIDDEN, "token_quarantined", "Token quarantined", DENIED),
+            Self::TokenRevoked => words(StatusCode::FORBIDDEN, "token_revoked", "Token revoked", DENIED),
             Self::PlaintextUpstream => {
                 words(StatusCode::FORBIDDEN, "plaintext_upstream", "Plaintext upstream", CONFIGURATION)
             }
@@ -388,6 +396,8 @@ impl From<Absent> for Refusal {
             Absent::Retired => Self::GrantEnded,
             Absent::Unapproved(request) => Self::ApprovalPending(request),
             Absent::Denied(request) => Self::ApprovalDenied(request),
+            Absent::Restrained(Restraint::Quarantined) => Self::TokenQuarantined,
+            Absent::Restrained(Restraint::Revoked) => Self::TokenRevoked,
         }
     }
 }
@@ -487,6 +497,8 @@ mod tests {
             Refusal::BrowserRefused,
             Refusal::TunnelDenied,
             Refusal::GrantEnded,
+            Refusal::TokenQuarantined,
+            Refusal::TokenRevoked,
             Refusal::PlaintextUpstream,
             Refusal::NoRoute,
             Refusal::MethodRefused,

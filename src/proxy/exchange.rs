@@ -114,6 +114,7 @@ impl Proxy {
                     }
                     None => {
                         tracing::debug!(route = %route.name, %error, "the upstream did not answer");
+                        withdrawn(route)?;
                         if let Some(fault) = Fault::of(&error) {
                             return Err(fault.into());
                         }
@@ -188,7 +189,11 @@ impl Proxy {
         usage.waits();
         let sent = answer_in_time(&mut lease, request, route.timeouts.response, usage).await;
         usage.resumes();
-        let mut response = sent?.map_err(|error| match error {
+        let sent = sent?;
+        if sent.is_err() {
+            withdrawn(route)?;
+        }
+        let mut response = sent.map_err(|error| match error {
             SendError::NotSent(..) => Refusal::UpstreamProtocol,
             SendError::Failed(error) => Fault::of(&error).map_or(Refusal::UpstreamProtocol, Refusal::from),
         })?;
@@ -221,6 +226,12 @@ impl Proxy {
             Refusal::from(&error)
         })
     }
+}
+
+/// A token that was taken out of use meanwhile has its connections cut: that is why nothing came of it.
+fn withdrawn(route: &Route) -> Result<(), Refusal> {
+    let withdrawn = route.token.as_ref().and_then(|token| token.reader.withdrawn());
+    withdrawn.map_or(Ok(()), |absent| Err(absent.into()))
 }
 
 /// Whether a request may have to be sent again: with the token that follows one that is rejected, or where it can be lost

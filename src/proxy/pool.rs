@@ -33,12 +33,13 @@ use tokio::time::timeout;
 use self::streams::{Stream, Streams};
 use super::answer::{Checked, Expected, HEAD_BYTES};
 use super::body::RequestBody;
+use super::cut::{Line, Lines};
 use super::executor::{LocalExecutor, run};
 use super::places::{Places, UpstreamPlace};
 use crate::authority::Authority;
 use crate::dial::{Connection as Dialled, DialError, Dialer, Protocol, Stage, Stream as Socket, Target, TlsKind};
 use crate::metrics::{Error as MetricsError, Metrics as Registry};
-use crate::name::RouteName;
+use crate::name::{RouteName, TokenName};
 use crate::route::{Route, Upstream};
 use crate::tls::{self, Security};
 use crate::usage::Cell;
@@ -89,6 +90,7 @@ pub struct Pool {
     entries: RefCell<HashMap<Key, Rc<Entry>>>,
     metrics: Metrics,
     places: Arc<Places>,
+    lines: Rc<Lines>,
 }
 
 /// The upstream's id, and the address of the cell of route and client, which the entry keeps alive.
@@ -99,6 +101,9 @@ struct Entry {
     /// Keeps its address, which is part of the key, from being used again.
     _cell: Arc<Cell>,
     upstream: Arc<Upstream>,
+    /// What its connections carry.
+    token: Option<TokenName>,
+    lines: Rc<Lines>,
     places: Arc<Places>,
     gauges: Gauges,
     idle: RefCell<Vec<Idle>>,
@@ -156,11 +161,11 @@ struct Way {
 }
 
 /// What a connection of HTTP/1.1 turns into when its protocol has changed.
-pub struct Switching(oneshot::Receiver<(Checked<Socket>, Bytes, UpstreamPlace)>);
+pub struct Switching(oneshot::Receiver<(Checked<Line<Socket>>, Bytes, UpstreamPlace)>);
 
 impl Switching {
     /// The bytes of the connection, those that had been read already, and its place; `None` if it has failed.
-    pub async fn stream(self) -> Option<(Checked<Socket>, Bytes, UpstreamPlace)> {
+    pub async fn stream(self) -> Option<(Checked<Line<Socket>>, Bytes, UpstreamPlace)> {
         self.0.await.ok()
     }
 }
@@ -184,7 +189,17 @@ pub enum SendError {
 
 impl Pool {
     pub fn new(metrics: Metrics, places: Arc<Places>) -> Self {
-        Self { entries: RefCell::default(), metrics, places }
+        Self { entries: RefCell::default(), metrics, places, lines: Rc::default() }
+    }
+
+    /// Cuts every connection that has carried this token, whatever is under way on it: nothing more leaves on any of them.
+    pub fn let_go(&self, token: &TokenName) {
+        let cut = self.lines.cut(token);
+        for entry in self.entries.borrow().values().filter(|entry| entry.token.as_ref() == Some(token)) {
+            entry.close_idle();
+            entry.shared.borrow_mut().clear();
+        }
+        tracing::debug!(%token, cut, "upstream connections were cut");
     }
 
     /// A connection to the route's upstream that is there already, verified and ready for one request.
@@ -227,6 +242,7 @@ impl Pool {
 
     /// Closes what has been idle for long, and forgets what no route uses any more. Called once a second.
     pub fn sweep(&self) {
+        self.lines.sweep();
         self.entries.borrow_mut().retain(|_, entry| {
             entry.keep_idle(|idle| {
                 idle.sweeps += 1;
@@ -258,6 +274,8 @@ impl Pool {
             Rc::new(Entry {
                 _cell: cell.clone(),
                 upstream: route.upstream.clone(),
+                token: route.token.as_ref().map(|token| token.name.clone()),
+                lines: self.lines.clone(),
                 places: self.places.clone(),
                 gauges: self.metrics.of(&route.name),
                 idle: RefCell::default(),
@@ -337,7 +355,7 @@ impl Entry {
     }
 
     async fn dial(&self, dialer: &Dialer, timeout: Duration) -> Result<Way, NoConnection> {
-        let (Dialled { io, protocol, authority }, place) = self.reach(dialer, &self.upstream.security, timeout).await?;
+        let (Reached { io, protocol, authority }, place) = self.reach(dialer, &self.upstream.security, timeout).await?;
         match protocol {
             Protocol::Http1 => {
                 let (http1, connection) = http1(io, &place).await.map_err(|error| failed(&authority, &error))?;
@@ -361,7 +379,7 @@ impl Entry {
 
     async fn dial_alone(&self, dialer: &Dialer, timeout: Duration) -> Result<(Way, Switching), NoConnection> {
         let security = self.upstream.security.of_http1();
-        let (Dialled { io, authority, .. }, place) = self.reach(dialer, &security, timeout).await?;
+        let (Reached { io, authority, .. }, place) = self.reach(dialer, &security, timeout).await?;
         let (http1, connection) = http1(io, &place).await.map_err(|error| failed(&authority, &error))?;
         let (switched, switching) = oneshot::channel();
         run(async move {
@@ -380,13 +398,20 @@ impl Entry {
         dialer: &Dialer,
         security: &Security,
         timeout: Duration,
-    ) -> Result<(Dialled, UpstreamPlace), NoConnection> {
+    ) -> Result<(Reached, UpstreamPlace), NoConnection> {
         let place = self.places.take_upstream().ok_or(NoConnection::NoRoom)?;
         let target = Target { authority: &self.upstream.endpoint.authority, security, timeout };
-        Ok((dialer.connect(&target).await?, place))
+        let Dialled { io, protocol, authority } = dialer.connect(&target).await?;
+        let io = self.lines.lay(self.token.as_ref(), io);
+        Ok((Reached { io, protocol, authority }, place))
     }
 
-    async fn http2(&self, io: Socket, authority: Rc<Authority>, place: UpstreamPlace) -> Result<Shared, hyper::Error> {
+    async fn http2(
+        &self,
+        io: Line<Socket>,
+        authority: Rc<Authority>,
+        place: UpstreamPlace,
+    ) -> Result<Shared, hyper::Error> {
         let (sender, mut connection) = http2::Builder::new(LocalExecutor)
             .timer(TokioTimer::new())
             .initial_stream_window_size(HTTP2_WINDOW)
@@ -430,10 +455,17 @@ impl Entry {
     }
 }
 
-type Http1Connection = http1::Connection<TokioIo<Checked<Socket>>, RequestBody>;
+/// A connection that was dialled, as a line that can be cut.
+struct Reached {
+    io: Line<Socket>,
+    protocol: Protocol,
+    authority: Authority,
+}
+
+type Http1Connection = http1::Connection<TokioIo<Checked<Line<Socket>>>, RequestBody>;
 
 /// Begins to speak HTTP/1.1.
-async fn http1(io: Socket, place: &UpstreamPlace) -> Result<(Http1, Http1Connection), hyper::Error> {
+async fn http1(io: Line<Socket>, place: &UpstreamPlace) -> Result<(Http1, Http1Connection), hyper::Error> {
     let expected = Rc::<Expected>::default();
     let io = TokioIo::new(Checked::new(io, expected.clone()));
     let buffer = if place.is_one_of_few() { READ_MUCH } else { READ_LITTLE };

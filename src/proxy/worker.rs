@@ -25,7 +25,9 @@ use super::pulse::Pulses;
 use super::stream::{Refuse, Scratch, Socket};
 use super::watch::{Late, Watch};
 use super::{Address, Caller, Proxy, Shared};
+use crate::barrier::{Order, Orders};
 use crate::identity::Inspector;
+use crate::name::TokenName;
 use crate::tasks::{Failed, Tasks};
 
 /// How often a worker looks for what rests too long.
@@ -52,6 +54,8 @@ pub struct WorkerSettings {
     pub pulses: Arc<Pulses>,
     pub shared: Shared,
     pub listeners: Arc<Vec<Listener>>,
+    /// What is to be let go of.
+    pub orders: Orders<TokenName>,
     /// Turns true when nothing more is to be accepted.
     pub draining: watch::Receiver<bool>,
     /// How long what is under way may take from then on.
@@ -138,7 +142,7 @@ async fn run(settings: WorkerSettings) {
         scratch: Scratch::default(),
         refuse: refuse(desk.clone()),
     });
-    let WorkerSettings { number, pulses, listeners, shared, mut draining, drain, .. } = settings;
+    let WorkerSettings { number, pulses, listeners, mut orders, shared, mut draining, drain, .. } = settings;
     let mut accepting = JoinSet::new();
     for listener in listeners.iter() {
         match listener.share() {
@@ -156,6 +160,7 @@ async fn run(settings: WorkerSettings) {
                 pulses.beat(number);
                 desk.look();
             }
+            order = orders.next() => desk.let_go(order),
             _ = draining.wait_for(|draining| *draining) => break,
             // The drain ends the accepting, and may be heard of here first.
             Some(_) = accepting.join_next() => match *desk.draining.borrow() {
@@ -171,6 +176,7 @@ async fn run(settings: WorkerSettings) {
     while desk.has_connections() && Instant::now() < deadline {
         tokio::select! {
             _ = look.tick() => desk.look(),
+            order = orders.next() => desk.let_go(order),
             () = desk.ended.notified() => {}
             () = tokio::time::sleep_until(deadline) => {}
         }
@@ -334,6 +340,11 @@ impl Desk {
         text.extend_from_slice(b"\r\n");
         text.extend_from_slice(response.body());
         text
+    }
+
+    fn let_go(&self, order: Order<TokenName>) {
+        self.proxy.let_go(&order.what);
+        order.acknowledge();
     }
 
     fn has_connections(&self) -> bool {

@@ -2,10 +2,14 @@
 
 use tokio::sync::{mpsc, oneshot};
 
+use super::lifecycle::Restraint;
+
 /// What a supervisor is told to do.
 pub(super) enum Command {
     Rotate(oneshot::Sender<Result<u64, RotateError>>),
     Retire(oneshot::Sender<()>),
+    Restrain(Restraint, Order, oneshot::Sender<()>),
+    Release(oneshot::Sender<Result<(), NotReleased>>),
     StepDown,
     Restate,
 }
@@ -14,6 +18,27 @@ pub(super) enum Command {
 #[derive(Clone)]
 pub struct Control(mpsc::Sender<Command>);
 
+/// Who wants something taken away, and why.
+#[derive(Clone, PartialEq, Eq, Debug, Default)]
+pub struct Order {
+    pub by: String,
+    pub reason: String,
+}
+
+/// The token's grant has ended: there is nothing to take away, or to let in.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, thiserror::Error)]
+#[error("the token's grant has ended")]
+pub struct Gone;
+
+/// Why a token was not let in again.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, thiserror::Error)]
+pub enum NotReleased {
+    #[error("the token is neither quarantined nor revoked")]
+    Unrestrained,
+    #[error(transparent)]
+    Gone(#[from] Gone),
+}
+
 /// Why a rotation did not happen.
 #[derive(Clone, PartialEq, Eq, Debug, thiserror::Error)]
 pub enum RotateError {
@@ -21,6 +46,8 @@ pub enum RotateError {
     Issuer(&'static str),
     #[error("the issuer gave the generation that is live already")]
     Unchanged,
+    #[error("the token is quarantined or revoked")]
+    Restrained,
     #[error("the token's grant has ended")]
     Retired,
     #[error("the token's request is not approved")]
@@ -43,6 +70,27 @@ impl Control {
         let (done, outcome) = oneshot::channel();
         self.0.send(Command::Rotate(done)).await.map_err(|_| RotateError::Retired)?;
         outcome.await.unwrap_or(Err(RotateError::Retired))
+    }
+
+    /// Takes the token out of use until it is [released](Self::release). From when this returns on, no reader of the slot
+    /// gets a generation; requests that have one already are the [barrier](crate::barrier)'s.
+    ///
+    /// # Errors
+    /// When the grant has ended.
+    pub async fn restrain(&self, restraint: Restraint, order: Order) -> Result<(), Gone> {
+        let (done, outcome) = oneshot::channel();
+        self.0.send(Command::Restrain(restraint, order, done)).await.map_err(|_| Gone)?;
+        outcome.await.map_err(|_| Gone)
+    }
+
+    /// Lets the token in again: with the generation that a quarantine kept, or with a new one.
+    ///
+    /// # Errors
+    /// When there is nothing to let in.
+    pub async fn release(&self) -> Result<(), NotReleased> {
+        let (done, outcome) = oneshot::channel();
+        self.0.send(Command::Release(done)).await.map_err(|_| Gone)?;
+        outcome.await.map_err(|_| Gone)?
     }
 
     /// Ends this token's supervisor in favour of another one of the same name. The generation is taken out of use and wiped.

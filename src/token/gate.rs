@@ -5,7 +5,8 @@ use std::ops::ControlFlow;
 
 use tokio::sync::{mpsc, watch};
 
-use super::control::{Command, RotateError};
+use super::control::{Command, NotReleased, RotateError};
+use super::revocation;
 use super::slot::Standing;
 use super::supervisor::Supervisor;
 use crate::access::request::RequestId;
@@ -68,6 +69,16 @@ impl Supervisor {
                 self.metrics.barred(now);
                 ControlFlow::Continue(())
             }
+            Some(Command::Restrain(restraint, order, done)) => {
+                // When the gate opens, it begins under this.
+                self.note_restraint(restraint, order);
+                let _ = done.send(());
+                ControlFlow::Continue(())
+            }
+            Some(Command::Release(done)) => {
+                let _ = done.send(self.forget_restraint().ok_or(NotReleased::Unrestrained));
+                ControlFlow::Continue(())
+            }
             Some(Command::Retire(done)) => {
                 self.slot.withdraw(Some(Standing::Retired));
                 let _ = done.send(());
@@ -95,6 +106,7 @@ impl Supervisor {
             tracing::info!(%token, generation, "retired: its grant was taken away");
             self.parts.recorder.note(Event::TokenRetired { token, generation });
         }
+        self.void_all(revocation::Cause::Retired);
     }
 }
 

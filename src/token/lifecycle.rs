@@ -6,13 +6,17 @@
 //!       │                   │    ▲ answer (rotation)         │
 //!       │                   │    └───────────────────────────┘
 //!       └──────── grant ends, or taken out of the config ────┴──▶ Retired
+//!
+//!  any of them ── quarantine ──▶ Quarantined ── release ──▶ Active with what it held, else Provisioning
+//!              ── revoke ──────▶ Revoked ────── release ──▶ Provisioning
 //! ```
 //!
 //! What a source gives twice is no new generation: not while the first is live, and not after it has run out.
 //!
 //! Invariants: at most one issuer call is in flight; calls start at least [`Plan::pace`] apart; a failed call never
 //! touches the live generation; an upstream's 401 brings a call forward at most once a generation, and takes nothing out
-//! of use; numbers only rise; nothing follows `Retired`.
+//! of use; numbers only rise; nothing follows `Retired`. What somebody took away comes back by [`Input::Release`] alone, and
+//! what was revoked never: no issuer is asked meanwhile, and an answer that was on its way is discarded.
 
 mod rejection;
 
@@ -61,13 +65,33 @@ pub struct Live {
 
 #[derive(Clone, Copy, PartialEq, Debug)]
 pub enum Phase {
-    /// There has been no generation yet.
+    /// There has been no generation yet, or none since the last one was revoked.
     Provisioning,
     Active(Live),
     /// The last generation ran out, and its issuer has not given another.
     Expired(Live),
+    /// Taken out of use, with the generation that was live.
+    Quarantined(Option<Live>),
+    /// All generations are void.
+    Revoked,
     /// The end of the grant. Nothing follows.
     Retired,
+}
+
+/// What keeps a token from being used, whatever its issuer gives.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Restraint {
+    Quarantined,
+    Revoked,
+}
+
+impl Restraint {
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Quarantined => "quarantined",
+            Self::Revoked => "revoked",
+        }
+    }
 }
 
 /// What an issuer's good answer says.
@@ -77,6 +101,8 @@ pub struct Offer {
     pub expires: Option<Moment>,
     /// The same bytes as the last generation's: this is no rotation.
     pub unchanged: bool,
+    /// The bytes of a generation that was revoked.
+    pub void: bool,
 }
 
 /// Why a call to the issuer failed.
@@ -103,7 +129,13 @@ pub enum Input {
     },
     /// An upstream accepted the live generation.
     Accepted,
-    /// The config does not hold the token any more.
+    /// Somebody takes the token out of use, and keeps its generation.
+    Quarantine,
+    /// Somebody voids all generations.
+    Revoke,
+    /// What was quarantined or revoked may be used again.
+    Release,
+    /// The config does not hold the token any more, or somebody ends the grant.
     Retire,
 }
 
@@ -132,6 +164,18 @@ pub enum Effect {
     Expire {
         number: u64,
     },
+    /// Take the live generation, if there is one, out of use and keep it.
+    Quarantine,
+    /// Take the live generation out of use and void all that have not run out.
+    Revoke,
+    /// Publish the generation that was kept.
+    Resume {
+        live: Live,
+    },
+    /// The next generation may be used again; whatever was kept is not.
+    Reprovision,
+    /// The offered value came too late: it is void from the start.
+    Discard,
     Retire {
         number: u64,
     },
@@ -179,6 +223,8 @@ pub struct Lifecycle {
     last_number: u64,
     last_started: Option<Moment>,
     failures: u32,
+    /// The call in flight was made before somebody took the token out of use: its answer is discarded.
+    stale: bool,
     /// Not before this moment, whoever asks: the issuer's Retry-After, or its plain no.
     not_before: Option<Moment>,
 }
@@ -195,8 +241,18 @@ impl Lifecycle {
             last_number,
             last_started: None,
             failures: 0,
+            stale: false,
             not_before: None,
         }
+    }
+
+    /// A life that begins under restraint, as it had before a restart.
+    pub fn restrained(restraint: Restraint, plan: Plan, last_number: u64, now: Moment) -> Self {
+        let phase = match restraint {
+            Restraint::Quarantined => Phase::Quarantined(None),
+            Restraint::Revoked => Phase::Revoked,
+        };
+        Self { phase, ..Self::new(plan, last_number, now) }
     }
 
     pub fn phase(&self) -> Phase {
@@ -214,7 +270,7 @@ impl Lifecycle {
         match self.phase {
             Phase::Active(_) => true,
             Phase::Provisioning | Phase::Expired(_) => self.sooner(now).is_some(),
-            Phase::Retired => false,
+            Phase::Quarantined(_) | Phase::Revoked | Phase::Retired => false,
         }
     }
 
@@ -240,7 +296,9 @@ impl Lifecycle {
         if let Phase::Active(live) = self.phase {
             wake = wake.earlier(live.usable_until);
         }
-        if let Call::Due(due) = self.call {
+        if let Call::Due(due) = self.call
+            && !self.is_restrained()
+        {
             wake = wake.earlier(due);
         }
         Some(wake)
@@ -258,6 +316,12 @@ impl Lifecycle {
             return effects;
         }
         match input {
+            Input::Answered(outcome) if self.stale => {
+                self.stale = false;
+                self.call_next(self.paced(now));
+                effects.extend(outcome.is_ok().then_some(Effect::Discard));
+            }
+            Input::Demand | Input::Rotate | Input::Changed if self.is_restrained() => {}
             Input::Answered(Ok(offer)) => self.answered(offer, now, random, &mut effects),
             Input::Answered(Err(fault)) => self.failed(fault, now, random, &mut effects),
             Input::Demand => self.demanded(now, &mut effects),
@@ -265,6 +329,9 @@ impl Lifecycle {
             Input::Changed => self.bring_forward(Cause::Changed, now),
             Input::Rejected { generation } => self.rejected(generation, now),
             Input::Accepted => self.rejections.accepted(),
+            Input::Quarantine => self.quarantine(&mut effects),
+            Input::Revoke => self.revoke(&mut effects),
+            Input::Release => self.release(now, &mut effects),
             Input::Timer | Input::Retire => {}
         }
         if let Phase::Active(live) = self.phase
@@ -275,6 +342,7 @@ impl Lifecycle {
         }
         if let Call::Due(due) = self.call
             && due.reached(now)
+            && !self.is_restrained()
         {
             self.call = Call::InFlight { started: now };
             self.last_started = Some(now);
@@ -287,6 +355,8 @@ impl Lifecycle {
         let Call::InFlight { started } = self.call else { return };
         let refused = |reason| Fault { reason, class: Class::Transient { retry_after: None } };
         let judged = match (self.phase, offer.unchanged) {
+            // What was revoked does not come back, whoever gives it.
+            _ if offer.void => Err(refused(Reason::Revoked)),
             (Phase::Active(live), true) => {
                 self.succeeded();
                 self.call_next(self.recheck(offer, live, now));
@@ -302,7 +372,7 @@ impl Lifecycle {
                 }
                 judged => judged.ok_or(refused(Reason::Lifetime)),
             },
-            (Phase::Provisioning | Phase::Expired(_) | Phase::Retired, _) => {
+            (Phase::Provisioning | Phase::Expired(_) | Phase::Quarantined(_) | Phase::Revoked | Phase::Retired, _) => {
                 self.judge(offer, now, random).ok_or(refused(Reason::Lifetime))
             }
         };
@@ -318,6 +388,57 @@ impl Lifecycle {
         self.phase = Phase::Active(live);
         self.call_next(live.refresh_at.later(started.after(self.plan.pace)));
         effects.push(Effect::Publish { live, replaces, cause });
+    }
+
+    /// Whether somebody has taken the token out of use.
+    pub fn is_restrained(&self) -> bool {
+        matches!(self.phase, Phase::Quarantined(_) | Phase::Revoked)
+    }
+
+    fn quarantine(&mut self, effects: &mut Vec<Effect>) {
+        let held = match self.phase {
+            Phase::Active(live) => Some(live),
+            Phase::Provisioning | Phase::Expired(_) => None,
+            Phase::Quarantined(_) | Phase::Revoked | Phase::Retired => return,
+        };
+        self.phase = Phase::Quarantined(held);
+        self.stale = matches!(self.call, Call::InFlight { .. });
+        effects.push(Effect::Quarantine);
+    }
+
+    fn revoke(&mut self, effects: &mut Vec<Effect>) {
+        if self.phase != Phase::Revoked {
+            self.phase = Phase::Revoked;
+            self.stale = matches!(self.call, Call::InFlight { .. });
+            effects.push(Effect::Revoke);
+        }
+    }
+
+    fn release(&mut self, now: Moment, effects: &mut Vec<Effect>) {
+        match self.phase {
+            Phase::Quarantined(Some(live)) if !live.usable_until.reached(now) => {
+                self.phase = Phase::Active(live);
+                if let Call::Due(_) = self.call {
+                    self.call_next(self.paced(live.refresh_at));
+                }
+                effects.push(Effect::Resume { live });
+            }
+            Phase::Quarantined(_) | Phase::Revoked => {
+                self.phase = Phase::Provisioning;
+                self.failures = 0;
+                if let Call::Due(_) = self.call {
+                    let due = self.paced(now);
+                    self.call_next(self.not_before.map_or(due, |told| due.later(told)));
+                }
+                effects.push(Effect::Reprovision);
+            }
+            Phase::Provisioning | Phase::Active(_) | Phase::Expired(_) | Phase::Retired => {}
+        }
+    }
+
+    /// A moment, but not sooner than the pace allows the next call.
+    fn paced(&self, due: Moment) -> Moment {
+        self.last_started.map_or(due, |started| started.after(self.plan.pace).later(due))
     }
 
     /// The generation that an offer makes; `None` when it would have no usable life at all.
@@ -457,6 +578,7 @@ mod tests {
     pub(super) fn plan() -> Plan {
         Plan {
             rotation: Rotation {
+                overlap: secs(30),
                 at: 0.7,
                 jitter: 0.1,
                 skew: Duration::from_secs(30),
@@ -474,7 +596,7 @@ mod tests {
     }
 
     pub(super) fn offer(now: Moment, life: u64) -> Input {
-        Input::Answered(Ok(Offer { expires: Some(now.after(secs(life))), unchanged: false }))
+        Input::Answered(Ok(Offer { expires: Some(now.after(secs(life))), unchanged: false, void: false }))
     }
 
     /// A life that has just received a first generation of `life` seconds.
@@ -534,7 +656,7 @@ mod tests {
         let mut machine = active(100);
         let mut now = START.after(secs(91));
         machine.step(Input::Timer, now, 0.0);
-        let same = Input::Answered(Ok(Offer { expires: Some(START.after(secs(100))), unchanged: true }));
+        let same = Input::Answered(Ok(Offer { expires: Some(START.after(secs(100))), unchanged: true, void: false }));
         let effects = machine.step(same, now, 0.0);
         assert!(matches!(effects[..], [Effect::Failed { fault: Fault { reason: Reason::Expired, .. }, .. }]));
         now = machine.wake_at().expect("wakes");
@@ -647,7 +769,7 @@ mod tests {
         let mut machine = active(100);
         let now = START.after(secs(70));
         machine.step(Input::Timer, now, 0.0);
-        let same = Offer { expires: Some(START.after(secs(100))), unchanged: true };
+        let same = Offer { expires: Some(START.after(secs(100))), unchanged: true, void: false };
         assert_eq!(machine.step(Input::Answered(Ok(same)), now, 0.0), [Effect::Unchanged]);
         assert!(machine.wake_at().expect("wakes").boot > now.boot);
     }
@@ -676,7 +798,7 @@ mod tests {
     fn a_static_value_is_asked_for_again_and_lives_as_long_as_its_grant() {
         let mut machine = Lifecycle::new(plan(), 0, START);
         machine.step(Input::Timer, START, 0.0);
-        machine.step(Input::Answered(Ok(Offer { expires: None, unchanged: false })), START, 0.0);
+        machine.step(Input::Answered(Ok(Offer { expires: None, unchanged: false, void: false })), START, 0.0);
         assert!(matches!(machine.phase(), Phase::Active(live) if live.expires.wall == plan().grant_ends));
         assert_eq!(machine.wake_at().expect("wakes").boot, START.after(secs(2)).boot);
     }
@@ -686,10 +808,77 @@ mod tests {
         let mut machine = active(1000);
         let now = START.after(secs(10));
         assert_eq!(machine.step(Input::Changed, now, 0.0), [Effect::Call]);
-        let same = Offer { expires: Some(START.after(secs(1000))), unchanged: true };
+        let same = Offer { expires: Some(START.after(secs(1000))), unchanged: true, void: false };
         machine.step(Input::Answered(Ok(same)), now, 0.0);
         assert_eq!(machine.step(Input::Changed, now, 0.0), []);
         assert_eq!(machine.wake_at().expect("wakes").boot, now.after(secs(1)).boot);
+    }
+
+    #[test]
+    fn what_is_quarantined_comes_back_with_what_it_had() {
+        let mut machine = active(1000);
+        let now = START.after(secs(10));
+        assert_eq!(machine.step(Input::Quarantine, now, 0.0), [Effect::Quarantine]);
+        assert_eq!(machine.step(Input::Quarantine, now, 0.0), [], "it is already");
+        for input in [Input::Timer, Input::Demand, Input::Rotate, Input::Changed, Input::Rejected { generation: 1 }] {
+            assert_eq!(machine.step(input, START.after(secs(750)), 0.0), [], "{input:?}");
+        }
+        let effects = machine.step(Input::Release, START.after(secs(760)), 0.0);
+        assert!(matches!(effects[..], [Effect::Resume { live: Live { number: 1, .. } }, Effect::Call]), "{effects:?}");
+        assert!(matches!(machine.phase(), Phase::Active(Live { number: 1, .. })));
+    }
+
+    #[test]
+    fn what_ran_out_in_quarantine_is_provisioned_anew() {
+        let mut machine = active(100);
+        machine.step(Input::Quarantine, START.after(secs(10)), 0.0);
+        let now = START.after(secs(95));
+        assert_eq!(machine.step(Input::Timer, now, 0.0), []);
+        assert_eq!(machine.step(Input::Release, now, 0.0), [Effect::Reprovision, Effect::Call]);
+        let effects = machine.step(offer(now, 100), now, 0.0);
+        assert!(matches!(effects[..], [Effect::Publish { live: Live { number: 2, .. }, replaces: Some(1), .. }]));
+    }
+
+    #[test]
+    fn a_revoked_generation_never_comes_back() {
+        let mut machine = active(1000);
+        let now = START.after(secs(10));
+        assert_eq!(machine.step(Input::Revoke, now, 0.0), [Effect::Revoke]);
+        assert_eq!(machine.step(Input::Quarantine, now, 0.0), [], "a quarantine takes nothing from it");
+        assert_eq!(machine.phase(), Phase::Revoked);
+        assert_eq!(machine.step(Input::Release, now, 0.0), [Effect::Reprovision, Effect::Call]);
+        let same = Offer { expires: Some(START.after(secs(1000))), unchanged: true, void: true };
+        let effects = machine.step(Input::Answered(Ok(same)), now, 0.0);
+        assert!(matches!(effects[..], [Effect::Failed { fault: Fault { reason: Reason::Revoked, .. }, .. }]));
+        assert_eq!(machine.phase(), Phase::Provisioning);
+    }
+
+    #[test]
+    fn an_answer_that_was_on_its_way_is_discarded() {
+        for restrain in [Input::Quarantine, Input::Revoke] {
+            let mut machine = active(100);
+            let now = START.after(secs(70));
+            assert_eq!(machine.step(Input::Timer, now, 0.0), [Effect::Call]);
+            machine.step(restrain, now, 0.0);
+            machine.step(Input::Release, now, 0.0);
+            assert_eq!(machine.step(offer(now, 100), now, 0.0), [Effect::Discard], "{restrain:?}");
+            let next = now.after(secs(1));
+            assert_eq!(machine.step(Input::Timer, next, 0.0), [Effect::Call], "and another one is asked for");
+            assert!(matches!(machine.step(offer(next, 100), next, 0.0)[..], [Effect::Publish { .. }]));
+        }
+    }
+
+    #[test]
+    fn a_restraint_outlives_a_restart_and_its_grant_does_not() {
+        for restraint in [Restraint::Quarantined, Restraint::Revoked] {
+            let mut machine = Lifecycle::restrained(restraint, plan(), 4, START);
+            assert_eq!(machine.step(Input::Timer, START.after(secs(60)), 0.0), []);
+            let effects = machine.step(Input::Release, START.after(secs(60)), 0.0);
+            assert_eq!(effects, [Effect::Reprovision, Effect::Call]);
+            let mut machine = Lifecycle::restrained(restraint, plan(), 4, START);
+            let end = Moment { boot: START.boot, wall: START.wall + secs(86_400) };
+            assert_eq!(machine.step(Input::Timer, end, 0.0), [Effect::Retire { number: 4 }]);
+        }
     }
 
     #[test]
@@ -708,7 +897,8 @@ mod tests {
     }
 
     fn inputs() -> impl Strategy<Value = (Input, u64, f64)> {
-        let expires = (0u64..5_000).prop_map(|s| Offer { expires: Some(START.after(secs(s))), unchanged: false });
+        let expires =
+            (0u64..5_000).prop_map(|s| Offer { expires: Some(START.after(secs(s))), unchanged: false, void: false });
         let faults = prop_oneof![
             Just(DOWN),
             Just(NO),
@@ -717,13 +907,16 @@ mod tests {
         let input = prop_oneof![
             6 => Just(Input::Timer),
             2 => expires.prop_map(|offer| Input::Answered(Ok(offer))),
-            1 => any::<bool>().prop_map(|unchanged| Input::Answered(Ok(Offer { expires: None, unchanged }))),
+            1 => any::<bool>().prop_map(|unchanged| Input::Answered(Ok(Offer { expires: None, unchanged, void: false }))),
             2 => faults.prop_map(|fault| Input::Answered(Err(fault))),
             2 => Just(Input::Demand),
             1 => Just(Input::Rotate),
             1 => Just(Input::Changed),
             2 => any::<bool>().prop_map(|live| Input::Rejected { generation: u64::from(live) }),
             1 => Just(Input::Accepted),
+            1 => Just(Input::Quarantine),
+            1 => Just(Input::Revoke),
+            2 => Just(Input::Release),
         ];
         (input, 0u64..40_000, 0.0f64..1.0)
     }
@@ -736,6 +929,8 @@ mod tests {
             let (mut now, mut in_flight, mut last_call, mut last_number) = (START, false, None, 0);
             // Whether an upstream has accepted the token since a 401 had it replaced.
             let mut proven = true;
+            // Whether somebody has taken the token out of use, and the last number that was revoked.
+            let (mut restrained, mut revoked) = (false, 0);
             for (mut input, millis, random) in steps {
                 now = now.after(Duration::from_millis(millis));
                 if let (Input::Rejected { generation: 1 }, Phase::Active(live)) = (input, machine.phase()) {
@@ -747,9 +942,19 @@ mod tests {
                     in_flight = false;
                 }
                 proven |= input == Input::Accepted;
+                match input {
+                    Input::Quarantine => restrained = true,
+                    Input::Revoke => (restrained, revoked) = (true, last_number),
+                    Input::Release => restrained = false,
+                    _ => {}
+                }
+                if machine.phase() != Phase::Retired {
+                    prop_assert_eq!(machine.is_restrained(), restrained);
+                }
                 for effect in &effects {
                     match *effect {
                         Effect::Call => {
+                            prop_assert!(!restrained, "asked for what nobody may use");
                             prop_assert!(!in_flight, "two calls in flight");
                             if let Some(last) = last_call {
                                 prop_assert!(now.boot - last >= plan.pace, "calls too close");
@@ -757,6 +962,7 @@ mod tests {
                             (in_flight, last_call) = (true, Some(now.boot));
                         }
                         Effect::Publish { live, cause, .. } => {
+                            prop_assert!(!restrained, "published what nobody may use");
                             prop_assert!(proven || cause != Cause::Rejected, "a 401 drove the issuer");
                             proven &= cause != Cause::Rejected;
                             prop_assert!(live.number > last_number);
@@ -769,12 +975,23 @@ mod tests {
                                 prop_assert_eq!(old, new, "a failure changed the live generation");
                             }
                         }
-                        Effect::Unchanged | Effect::Sooner { .. } | Effect::Expire { .. } | Effect::Retire { .. } => {}
+                        Effect::Resume { live } => {
+                            prop_assert!(!restrained && live.number > revoked, "a revoked one came back");
+                        }
+                        Effect::Unchanged
+                        | Effect::Sooner { .. }
+                        | Effect::Expire { .. }
+                        | Effect::Quarantine
+                        | Effect::Revoke
+                        | Effect::Reprovision
+                        | Effect::Discard
+                        | Effect::Retire { .. } => {}
                     }
                 }
                 match machine.phase() {
                     Phase::Active(live) => prop_assert!(!live.usable_until.reached(now)),
                     Phase::Retired => prop_assert_eq!(machine.wake_at(), None),
+                    Phase::Quarantined(_) | Phase::Revoked => prop_assert!(restrained),
                     Phase::Provisioning | Phase::Expired(_) => {
                         prop_assert!(in_flight || machine.wake_at().is_some(), "stuck");
                     }

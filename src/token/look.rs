@@ -3,6 +3,7 @@
 use std::sync::Arc;
 
 use super::SlotReader;
+use super::lifecycle::Restraint;
 use super::slot::{Generation, Standing};
 use crate::clock::Moment;
 
@@ -59,6 +60,8 @@ impl Look {
         let (generation, had_one, standing) = reader.look();
         let state = match (&generation, standing) {
             (Some(generation), _) if !generation.usable_until.reached(now) => State::Active,
+            (_, Standing::Restrained(Restraint::Quarantined)) => State::Quarantined,
+            (_, Standing::Restrained(Restraint::Revoked)) => State::Revoked,
             (_, Standing::Retired | Standing::Followed) => State::Retired,
             (_, Standing::Unapproved(_)) => State::Pending,
             (_, Standing::Denied(_)) => State::Denied,
@@ -69,6 +72,7 @@ impl Look {
             Standing::Failing { retry_at } => Some(retry_at),
             Standing::Asking
             | Standing::Reauthenticate
+            | Standing::Restrained(_)
             | Standing::Retired
             | Standing::Followed
             | Standing::Unapproved(_)

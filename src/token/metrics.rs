@@ -135,6 +135,8 @@ impl TokenMetrics {
             Phase::Provisioning => State::Provisioning,
             Phase::Active(_) => State::Active,
             Phase::Expired(_) => State::Expired,
+            Phase::Quarantined(_) => State::Quarantined,
+            Phase::Revoked => State::Revoked,
             Phase::Retired => State::Retired,
         });
     }

@@ -15,6 +15,7 @@ use http::HeaderValue;
 use tokio::sync::{Notify, watch};
 
 use super::gate::Gate;
+use super::lifecycle::Restraint;
 use crate::access::request::RequestId;
 use crate::clock::{Clock, Moment};
 use crate::secret::{Fingerprint, Needles};
@@ -45,6 +46,8 @@ pub(super) enum Standing {
     },
     /// The issuer wants a human.
     Reauthenticate,
+    /// Somebody has taken the token out of use, and may let it in again.
+    Restrained(Restraint),
     Retired,
     /// Nothing is provisioned before this request is approved.
     Unapproved(RequestId),
@@ -169,6 +172,8 @@ pub enum Absent {
     Unavailable { retry_after: Duration },
     /// The issuer wants a human to sign in again.
     Reauthenticate,
+    /// Somebody has taken the token out of use.
+    Restrained(Restraint),
     /// The grant has ended.
     Retired,
     /// The request for the token waits for approval.
@@ -281,9 +286,13 @@ impl SlotReader {
         (state.generation.clone(), state.had_one, state.standing)
     }
 
-    /// Whether the grant has ended: nobody waits for such a token.
-    pub fn is_retired(&self) -> bool {
-        self.0.state.load().standing == Standing::Retired
+    /// Why nobody waits for the token, if its grant has ended or somebody has taken it out of use.
+    pub fn withdrawn(&self) -> Option<Absent> {
+        match self.0.state.load().standing {
+            Standing::Retired => Some(Absent::Retired),
+            Standing::Restrained(restraint) => Some(Absent::Restrained(restraint)),
+            _ => None,
+        }
     }
 
     /// Whether people have to decide first: nobody else can do anything about it.
@@ -297,6 +306,7 @@ impl SlotReader {
             Standing::Retired => Absent::Retired,
             Standing::Unapproved(request) => Absent::Unapproved(request),
             Standing::Denied(request) => Absent::Denied(request),
+            Standing::Restrained(restraint) => Absent::Restrained(restraint),
             // Whoever asks again finds the other one.
             Standing::Followed => Absent::Expired { retry_after: Some(Duration::ZERO) },
             Standing::Reauthenticate => Absent::Reauthenticate,

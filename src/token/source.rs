@@ -30,7 +30,7 @@ use crate::secret::Secret;
 /// `source = { kind = ... }`
 #[derive(Clone, PartialEq, Debug)]
 pub enum Settings {
-    ClientCredentials(client_credentials::Settings),
+    ClientCredentials(Box<client_credentials::Settings>),
     /// `{ kind = "env", name = "VARIABLE" }`
     Env {
         name: String,
@@ -67,6 +67,16 @@ pub trait Source: Send + Sync {
         Box::pin(std::future::pending())
     }
 
+    /// Whether the issuer can be told that a generation is void.
+    fn revokes(&self) -> bool {
+        false
+    }
+
+    /// Tells the issuer that a generation is void. It has confirmed that when this succeeds.
+    fn revoke<'a>(&'a self, _value: &'a Secret) -> Revoking<'a> {
+        Box::pin(async { Err(nobody_to_tell()) })
+    }
+
     /// The public keys (RFC 7517) that tokens of this source are verified with, if it signs them itself.
     fn public_keys(&self) -> Vec<serde_json::Value> {
         Vec::new()
@@ -75,6 +85,9 @@ pub trait Source: Send + Sync {
 
 /// An attempt that is under way.
 pub type Obtaining<'a> = Pin<Box<dyn Future<Output = Result<Issued, Failure>> + Send + 'a>>;
+
+/// An attempt to have a generation voided.
+pub type Revoking<'a> = Pin<Box<dyn Future<Output = Result<(), Failure>> + Send + 'a>>;
 
 /// What a source that notices changes is waited for with.
 pub type Changing<'a> = Pin<Box<dyn Future<Output = ()> + Send + 'a>>;
@@ -123,13 +136,17 @@ pub fn build(
 ) -> Result<Box<dyn Source>, BuildError> {
     Ok(match settings {
         Settings::ClientCredentials(settings) => {
-            Box::new(client_credentials::ClientCredentials::new(settings.clone(), fetcher.clone(), clock)?)
+            Box::new(client_credentials::ClientCredentials::new((**settings).clone(), fetcher.clone(), clock)?)
         }
         Settings::Env { name } => Box::new(environment::Environment::new(name.clone(), clock)),
         Settings::Exec(settings) => Box::new(exec::Exec::new(settings.clone(), clock)),
         Settings::File { path } => Box::new(file::File::new(path.clone(), clock)),
         Settings::SignedJwt(settings) => Box::new(signed_jwt::SignedJwt::new(settings.clone(), clock)?),
     })
+}
+
+fn nobody_to_tell() -> Failure {
+    Failure::refused(Reason::InvalidTarget, "this source has nobody to tell")
 }
 
 /// A token as it was found, in a variable or a file: it says itself when it ends, or nobody does.

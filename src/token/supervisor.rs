@@ -12,16 +12,17 @@ use std::time::Duration;
 
 use tokio::sync::{Mutex, mpsc, oneshot, watch};
 
-use super::control::{Command, RotateError};
+use super::control::{Command, NotReleased, Order, RotateError};
 use super::gate::{self, Gate};
-use super::lifecycle::{Cause, Effect, Fault, Input, Lifecycle, Live, Offer, Plan};
+use super::lifecycle::{Cause, Effect, Fault, Input, Lifecycle, Live, Offer, Plan, Restraint};
 use super::metrics::TokenMetrics;
+use super::revocation::{self, Telling};
 use super::slot::{Generation, Slot, Standing, Verdict};
 use super::source::{Class, Failure, Issued, Reason, Source};
 use super::{Parts, Settings};
 use crate::audit::Event;
 use crate::clock::Moment;
-use crate::secret::Mark;
+use crate::secret::{Fingerprint, Mark, Secret};
 
 /// The longest sleep: a machine that was suspended is noticed within it.
 const LONGEST_SLEEP: Duration = Duration::from_secs(5);
@@ -43,6 +44,14 @@ pub(super) struct Supervisor {
     pub(super) last_number: AtomicU64,
     /// Its value, to be recognised when the source gives it again.
     pub(super) last_mark: StdMutex<Option<Mark>>,
+    /// What a restarted run begins under.
+    pub(super) restraint: StdMutex<Option<Restraint>>,
+    /// The generation that a quarantine keeps.
+    pub(super) held: StdMutex<Option<Arc<Generation>>>,
+    /// Generations that are good at their issuer, as far as is known, where it can be told that they are not.
+    pub(super) issued: StdMutex<Vec<Outstanding>>,
+    /// Values that were revoked, to be recognised when the source gives one again.
+    pub(super) void: StdMutex<Vec<Mark>>,
 }
 
 type Answer = Result<Issued, Failure>;
@@ -56,6 +65,8 @@ struct Run<'a> {
     /// The value and the words of the answer that the machine is judging.
     answer: Option<Answer>,
     rotating: Vec<oneshot::Sender<Result<u64, RotateError>>>,
+    /// Who takes the token out of use.
+    order: Option<Order>,
 }
 
 impl Supervisor {
@@ -76,13 +87,17 @@ impl Supervisor {
     /// Lives until the gate is closed, or for good.
     async fn live(&self, gate: &mut watch::Receiver<Gate>, commands: &mut mpsc::Receiver<Command>) -> Option<Gate> {
         let now = self.parts.clock.now();
-        let mut run = Run {
-            life: Lifecycle::new(self.plan, self.last_number.load(Ordering::Relaxed), now),
-            asking: None,
-            asked_at: now,
-            answer: None,
-            rotating: Vec::new(),
+        let last_number = self.last_number.load(Ordering::Relaxed);
+        let restraint = *lock(&self.restraint);
+        let life = match restraint {
+            Some(restraint) => {
+                self.slot.withdraw(Some(Standing::Restrained(restraint)));
+                Lifecycle::restrained(restraint, self.plan, last_number, now)
+            }
+            None => Lifecycle::new(self.plan, last_number, now),
         };
+        self.metrics.state(life.phase());
+        let mut run = Run { life, asking: None, asked_at: now, answer: None, rotating: Vec::new(), order: None };
         let mut input = Input::Timer;
         loop {
             let now = self.parts.clock.now();
@@ -123,9 +138,30 @@ impl Supervisor {
 
     fn commanded<'a>(&'a self, command: Option<Command>, run: &mut Run<'a>) -> ControlFlow<(), Input> {
         match command {
+            Some(Command::Rotate(done)) if run.life.is_restrained() => {
+                // Whoever asked may have gone.
+                let _ = done.send(Err(RotateError::Restrained));
+                ControlFlow::Continue(Input::Timer)
+            }
             Some(Command::Rotate(done)) => {
                 run.rotating.push(done);
                 ControlFlow::Continue(Input::Rotate)
+            }
+            Some(Command::Restrain(restraint, order, done)) => {
+                run.order = Some(order);
+                let input = match restraint {
+                    Restraint::Quarantined => Input::Quarantine,
+                    Restraint::Revoked => Input::Revoke,
+                };
+                self.step(input, run, self.parts.clock.now());
+                let _ = done.send(());
+                ControlFlow::Continue(Input::Timer)
+            }
+            Some(Command::Release(done)) => {
+                let restrained = run.life.is_restrained();
+                self.step(Input::Release, run, self.parts.clock.now());
+                let _ = done.send(if restrained { Ok(()) } else { Err(NotReleased::Unrestrained) });
+                ControlFlow::Continue(Input::Timer)
             }
             Some(Command::Retire(done)) => {
                 self.step(Input::Retire, run, self.parts.clock.now());
@@ -143,6 +179,8 @@ impl Supervisor {
             // Its successor of the same name goes on with metrics and trail.
             Some(Command::StepDown) => {
                 self.slot.withdraw(Some(Standing::Followed));
+                lock(&self.held).take();
+                self.void_all(revocation::Cause::Replaced);
                 ControlFlow::Break(())
             }
             // Nobody holds the token any more: the process ends, and its grant does not.
@@ -166,12 +204,10 @@ impl Supervisor {
 
     /// Between a crash and the next run nobody watches over the token: it is not used meanwhile.
     pub(super) fn crashed(&self) {
-        self.slot.withdraw(Some(Standing::Asking));
+        // What somebody took out of use stays so.
+        let standing = lock(&self.restraint).map_or(Standing::Asking, Standing::Restrained);
+        self.slot.withdraw(Some(standing));
         self.metrics.restarted();
-    }
-
-    fn last_mark(&self) -> MutexGuard<'_, Option<Mark>> {
-        self.last_mark.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Turns the source's answer into what the machine judges.
@@ -182,7 +218,8 @@ impl Supervisor {
         let judged = match &answer {
             Ok(issued) => Ok(Offer {
                 expires: issued.expires,
-                unchanged: *self.last_mark() == Some(self.parts.fingerprinter.mark(&issued.secret)),
+                unchanged: *lock(&self.last_mark) == Some(self.parts.fingerprinter.mark(&issued.secret)),
+                void: lock(&self.void).contains(&self.parts.fingerprinter.mark(&issued.secret)),
             }),
             Err(failure) => Err(Fault { reason: failure.reason, class: failure.class }),
         };
@@ -231,7 +268,30 @@ impl Supervisor {
                 tracing::info!(token = %self.settings.name, generation = number, "retired");
                 self.parts.recorder.note(Event::TokenRetired { token: self.settings.name.clone(), generation: number });
                 settle(run, Err(RotateError::Retired));
+                lock(&self.held).take();
+                self.void_all(revocation::Cause::Retired);
             }
+            Effect::Quarantine => {
+                *lock(&self.held) = self.slot.live();
+                self.restrained(Restraint::Quarantined, run);
+            }
+            Effect::Revoke => {
+                lock(&self.held).take();
+                self.restrained(Restraint::Revoked, run);
+                self.void_all(revocation::Cause::Revoked);
+            }
+            Effect::Resume { .. } => {
+                *lock(&self.restraint) = None;
+                if let Some(generation) = lock(&self.held).take() {
+                    self.slot.publish(generation);
+                }
+            }
+            Effect::Reprovision => {
+                *lock(&self.restraint) = None;
+                lock(&self.held).take();
+                self.slot.stand(Standing::Asking);
+            }
+            Effect::Discard => self.discard(run, now),
         }
         self.metrics.state(run.life.phase());
     }
@@ -260,7 +320,7 @@ impl Supervisor {
         }
         let (number, expires) = (live.number, live.expires.wall);
         self.last_number.store(number, Ordering::Relaxed);
-        *self.last_mark() = Some(self.parts.fingerprinter.mark(&issued.secret));
+        *lock(&self.last_mark) = Some(self.parts.fingerprinter.mark(&issued.secret));
         self.slot.publish(Arc::new(Generation {
             number,
             value,
@@ -271,6 +331,7 @@ impl Supervisor {
             usable_until: live.usable_until,
             verdict: Verdict::new(run.life.is_unproven()),
         }));
+        self.outstanding(number, issued.secret, fingerprint, &live, now);
         let source = self.source.kind();
         let (token, generation) = (name.clone(), number);
         self.parts.recorder.note(match replaces {
@@ -328,6 +389,120 @@ impl Supervisor {
     }
 }
 
+impl Supervisor {
+    /// From here on no reader of the slot gets a generation.
+    fn restrained(&self, restraint: Restraint, run: &mut Run<'_>) {
+        self.slot.withdraw(Some(Standing::Restrained(restraint)));
+        settle(run, Err(RotateError::Restrained));
+        self.note_restraint(restraint, run.order.take().unwrap_or_default());
+    }
+
+    /// What a run begins under from now on.
+    pub(super) fn note_restraint(&self, restraint: Restraint, order: Order) {
+        let Order { by, reason } = order;
+        let mut noted = lock(&self.restraint);
+        // A quarantine takes nothing from a revocation.
+        if matches!(*noted, Some(before) if before == restraint || before == Restraint::Revoked) {
+            return;
+        }
+        *noted = Some(restraint);
+        drop(noted);
+        let token = self.settings.name.clone();
+        let generation = self.last_number.load(Ordering::Relaxed);
+        tracing::warn!(%token, generation, by, reason, how = restraint.as_str(), "taken out of use");
+        self.parts.recorder.note(match restraint {
+            Restraint::Quarantined => Event::TokenQuarantined { token, generation, by, reason },
+            Restraint::Revoked => Event::TokenRevoked { token, generation, by, reason },
+        });
+    }
+
+    /// `None` where there was none.
+    pub(super) fn forget_restraint(&self) -> Option<()> {
+        lock(&self.restraint).take().map(drop)
+    }
+
+    /// Keeps what the issuer can be told of later, and has the generations before it voided when their use has ended.
+    fn outstanding(&self, number: u64, value: Secret, fingerprint: Fingerprint, live: &Live, now: Moment) {
+        let mark = self.parts.fingerprinter.mark(&value);
+        let value = self.source.revokes().then(|| Arc::new(value));
+        let replaced = std::mem::take(&mut *lock(&self.issued));
+        lock(&self.issued).push(Outstanding { number, mark, value, fingerprint, expires: live.expires });
+        let not_before = now.after(self.settings.rotation.overlap);
+        for old in replaced.into_iter().filter(|old| !old.expires.reached(now)) {
+            self.tell(old, revocation::Cause::Replaced, not_before);
+        }
+    }
+
+    /// Voids every generation that has not run out.
+    pub(super) fn void_all(&self, cause: revocation::Cause) {
+        let now = self.parts.clock.now();
+        let not_before = match cause {
+            revocation::Cause::Replaced => now.after(self.settings.rotation.overlap),
+            revocation::Cause::Revoked | revocation::Cause::Retired | revocation::Cause::Discarded => {
+                self.parts.revoker.hurry(&self.settings.name);
+                now
+            }
+        };
+        for outstanding in std::mem::take(&mut *lock(&self.issued)) {
+            if cause == revocation::Cause::Revoked {
+                let mut void = lock(&self.void);
+                void.push(outstanding.mark);
+                let surplus = void.len().saturating_sub(MOST_VOID);
+                void.drain(..surplus);
+            }
+            if !outstanding.expires.reached(now) {
+                self.tell(outstanding, cause, not_before);
+            }
+        }
+    }
+
+    /// An answer that came after the token was taken out of use: nobody ever has that generation.
+    fn discard(&self, run: &mut Run<'_>, now: Moment) {
+        let Some(Ok(issued)) = run.answer.take() else { return };
+        let (fingerprint, mark) =
+            (self.parts.fingerprinter.of(&issued.secret), self.parts.fingerprinter.mark(&issued.secret));
+        // What is only found somewhere is not new.
+        if !self.source.revokes() || *lock(&self.last_mark) == Some(mark) {
+            return;
+        }
+        let expires = issued.expires.unwrap_or(now.after(Duration::from_secs(24 * 3600)));
+        let value = Some(Arc::new(issued.secret));
+        let number = self.last_number.load(Ordering::Relaxed) + 1;
+        self.tell(Outstanding { number, mark, value, fingerprint, expires }, revocation::Cause::Discarded, now);
+    }
+
+    fn tell(&self, outstanding: Outstanding, cause: revocation::Cause, not_before: Moment) {
+        let Outstanding { number, value: Some(value), fingerprint, expires, .. } = outstanding else { return };
+        self.parts.revoker.tell(Telling {
+            token: self.settings.name.clone(),
+            generation: number,
+            fingerprint,
+            value,
+            expires,
+            source: self.source.clone(),
+            cause,
+            not_before,
+        });
+    }
+}
+
+/// A generation that may still be good at its issuer.
+pub(super) struct Outstanding {
+    number: u64,
+    mark: Mark,
+    /// Where the issuer can be told of it.
+    value: Option<Arc<Secret>>,
+    fingerprint: Fingerprint,
+    expires: Moment,
+}
+
+/// Revoked values that are remembered, at most.
+const MOST_VOID: usize = 64;
+
+fn lock<T>(mutex: &StdMutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
 fn settle(run: &mut Run<'_>, outcome: Result<u64, RotateError>) {
     for waiting in run.rotating.drain(..) {
         // Whoever asked may have gone.
@@ -340,6 +515,7 @@ fn worse_words(reason: Reason) -> &'static str {
     match reason {
         Reason::Worse => "the new generation would expire before the live one",
         Reason::Expired => "the source gives the generation that has expired",
+        Reason::Revoked => "the source gives a generation that was revoked",
         _ => "the new generation has no usable life left",
     }
 }

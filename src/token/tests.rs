@@ -41,6 +41,7 @@ struct Scene {
     trail: audit::Thread,
     folder: TempDir,
     clock: Arc<dyn Clock>,
+    _telling: Task,
 }
 
 impl Scene {
@@ -58,17 +59,21 @@ impl Scene {
         let settings = audit::Settings { dir, key, on_failure: OnFailure::Continue };
         let metrics = audit::Metrics::register(registry.registry()).expect("a new registry");
         let (recorder, trail) = audit::open(&settings, clock.clone(), metrics).expect("a new trail");
+        let (revoker, tellings) = Revoker::new(&registry, clock.clone(), recorder.clone()).expect("a new registry");
+        let tasks = Tasks::new();
+        let telling = tasks.essential("revocations", revoker.clone().run(tellings));
         let parts = Parts {
             clock: clock.clone(),
+            revoker,
             recorder,
             fingerprinter: Arc::new(Fingerprinter::new(&[0; 32])),
             metrics: Metrics::register(&registry).expect("a new registry"),
         };
         let calls = Arc::new(AtomicUsize::new(0));
         let source = Scripted { script, calls: calls.clone() };
-        let token =
-            Prepared::new(settings_of_a_token(), Box::new(source), parts, None).behind(gate).begin(&Tasks::new());
-        Self { token, calls, trail, folder, clock }
+        let prepared = Prepared::new(settings_of_a_token(), Box::new(source), parts, None, None);
+        let token = prepared.behind(gate).begin(&tasks);
+        Self { token, calls, trail, folder, clock, _telling: telling }
     }
 
     /// As a request does whose answer is 401: returns whether a newer generation is there now.
@@ -103,7 +108,13 @@ fn settings_of_a_token() -> Settings {
         hosts: Vec::new(),
         required: true,
         placement: Placement::bearer(),
-        rotation: Rotation { at: 0.7, jitter: 0.1, skew: Duration::from_secs(30), max_life: Duration::from_secs(3600) },
+        rotation: Rotation {
+            at: 0.7,
+            jitter: 0.1,
+            skew: Duration::from_secs(30),
+            max_life: Duration::from_secs(3600),
+            overlap: Duration::from_secs(30),
+        },
         source: source::Settings::Env { name: "UNUSED".into() },
     }
 }

@@ -11,4 +11,5 @@ mod paper;
 mod schema;
 mod service;
 mod support;
+mod tokens;
 mod wait;

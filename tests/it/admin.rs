@@ -1,17 +1,15 @@
 //! Operators call the admin API: who is let in, who is not, and what each of them learns.
 
 use std::os::unix::fs::PermissionsExt;
-use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
-use countersign::proxy::Address;
 use countersign::secret::Reference;
 use countersign::tls::{self, Alpn, Identity};
 use serde_json::json;
 
 use crate::support::certificate::Ca;
-use crate::support::client::Answer;
+use crate::support::operator::{JSON, call, json_of, key, own, sent, socket, tcp};
 use crate::support::{Client, Issuer, SOON, Scene, Setup, Upstream, trail, wait_until};
 
 const USER: u32 = 1234;
@@ -37,52 +35,6 @@ impl Place {
         scene.ready().await;
         scene
     }
-}
-
-fn socket(scene: &Scene) -> PathBuf {
-    match &scene.admin {
-        Address::Unix(path) => path.clone(),
-        Address::Tcp(address) => panic!("{address} is no unix socket"),
-    }
-}
-
-fn tcp(scene: &Scene) -> std::net::SocketAddr {
-    match &scene.admin {
-        Address::Tcp(address) => *address,
-        Address::Unix(path) => panic!("{} is no TCP address", path.display()),
-    }
-}
-
-/// `key = "sha256:..."` of a bearer key.
-fn key(key: &str) -> String {
-    let digest = aws_lc_rs::digest::digest(&aws_lc_rs::digest::SHA256, key.as_bytes());
-    let hex: String = digest.as_ref().iter().map(|byte| format!("{byte:02x}")).collect();
-    format!("key = \"sha256:{hex}\"")
-}
-
-/// A call as text: `POST /v1/reload`, further fields, and a body for POST.
-fn call(line: &str, host: &str, fields: &[(&str, &str)], body: &str) -> String {
-    let fields: String = fields.iter().map(|(name, value)| format!("{name}: {value}\r\n")).collect();
-    let length = if line.starts_with("POST") { format!("Content-Length: {}\r\n", body.len()) } else { String::new() };
-    format!("{line} HTTP/1.1\r\nHost: {host}\r\n{fields}{length}\r\n{body}")
-}
-
-const JSON: (&str, &str) = ("Content-Type", "application/json");
-
-/// Calls as our own user, over the unix socket.
-async fn own(scene: &Scene, line: &str, body: &str) -> Answer {
-    let fields = if line.starts_with("POST") { &[JSON][..] } else { &[] };
-    sent(Client::unix(&socket(scene)).await, &call(line, "localhost", fields, body)).await
-}
-
-async fn sent(mut client: Client, text: &str) -> Answer {
-    client.send(text).await;
-    client.answer().await.expect("an answer")
-}
-
-fn json_of(answer: &Answer) -> serde_json::Value {
-    assert_eq!(answer.header("content-type"), Some("application/json"), "{}{}", answer.head, answer.text());
-    serde_json::from_slice(&answer.body).expect("JSON")
 }
 
 #[tokio::test]

@@ -3,6 +3,7 @@
 
 mod admin;
 mod answers;
+mod barrier;
 mod bodies;
 mod canary;
 mod clients;
@@ -15,6 +16,7 @@ mod framing;
 mod grants;
 mod hostile_upstreams;
 mod http2;
+mod life;
 mod limits;
 mod outage;
 mod placements;

@@ -10,6 +10,7 @@ pub mod doubtful;
 pub mod http2;
 pub mod issuer;
 pub mod log;
+pub mod operator;
 pub mod raw;
 pub mod scene;
 pub mod scrape;

@@ -114,6 +114,24 @@ fn seconds_until(time: &Member, asked: &Asked<'_>) -> Result<f64, Failure> {
     Ok(end.saturating_sub(asked.at.wall).as_secs_f64())
 }
 
+/// Whether the issuer confirms that a token is void (RFC 7009, section 2.2), which it also does of one that it does not know.
+///
+/// # Errors
+/// When it does not. Only a plain "not of this kind" is its last word: what else it says may pass.
+pub fn judge_revocation(reply: &Reply<'_>, asked: &Asked<'_>) -> Result<(), Failure> {
+    if matches!(reply.status, StatusCode::OK | StatusCode::NO_CONTENT) {
+        return Ok(());
+    }
+    let members = Members::parse(reply.body).unwrap_or_default();
+    let mut failure = no(reply, &members, asked);
+    failure.class = match failure.class {
+        Class::Transient { retry_after } => Class::Transient { retry_after },
+        Class::Refused if members.error.text() == Some("unsupported_token_type") => Class::Refused,
+        Class::Refused | Class::Reauthenticate => Class::Transient { retry_after: None },
+    };
+    Err(failure)
+}
+
 fn issued(members: &Members, asked: &Asked<'_>) -> Result<Issued, Failure> {
     if !is_bearer(&members.token_type) {
         return Err(Failure::transient(Reason::TokenType, "the issued token is not a bearer token"));

@@ -1,6 +1,7 @@
 //! OAuth 2.0 client credentials (RFC 6749, section 4.4): we prove ourselves to a token endpoint, and it issues a token.
 
 pub mod assertion;
+mod revocation;
 
 use std::sync::Arc;
 
@@ -10,7 +11,7 @@ use http::{HeaderMap, HeaderName, HeaderValue, Method};
 use zeroize::Zeroizing;
 
 use super::answer::{self, Asked, Reply};
-use super::{BuildError, Failure, Issued, Obtaining, Reason, Source};
+use super::{BuildError, Failure, Issued, Obtaining, Reason, Revoking, Source, nobody_to_tell};
 use crate::authority::Endpoint;
 use crate::clock::Clock;
 use crate::fetch::{Call, Fetcher, Remote};
@@ -21,6 +22,8 @@ use crate::tls;
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct Settings {
     pub token_url: Endpoint,
+    /// Where the issuer is told that a token is void (RFC 7009).
+    pub revocation_url: Option<Endpoint>,
     pub client_id: String,
     pub auth: Auth,
     /// What is asked for: `scope`, or the token's scopes joined by spaces; empty: the parameter is not sent.
@@ -50,6 +53,7 @@ pub enum Auth {
 pub struct ClientCredentials {
     settings: Settings,
     remote: Remote,
+    revocation: Option<Remote>,
     fetcher: Arc<Fetcher>,
     clock: Arc<dyn Clock>,
 }
@@ -73,7 +77,9 @@ impl ClientCredentials {
             return Err(BuildError::ReservedField(name.clone()));
         }
         let remote = Remote::new(settings.token_url.clone(), &settings.tls)?;
-        Ok(Self { settings, remote, fetcher, clock })
+        let revocation = settings.revocation_url.clone();
+        let revocation = revocation.map(|endpoint| Remote::new(endpoint, &settings.tls)).transpose()?;
+        Ok(Self { settings, remote, revocation, fetcher, clock })
     }
 
     async fn ask(&self) -> Result<Issued, Failure> {
@@ -140,14 +146,15 @@ impl ClientCredentials {
         fields.extend(settings.audience.iter().map(|audience| ("audience", audience.as_str())));
         fields.extend(settings.resource.iter().map(|resource| ("resource", resource.as_str())));
         fields.extend(settings.extra.iter().map(|(name, value)| (name.as_str(), value.as_str())));
-        // Who proves itself in the header says there who it is, too.
-        let names_itself = !matches!(settings.auth, Auth::Basic(_));
-        fields.extend(names_itself.then_some(("client_id", settings.client_id.as_str())));
+        fields.extend(self.own_name());
         fields.extend(posted.iter().map(|(name, value)| (*name, value.as_str())));
-        // Room for all of it, each byte percent-encoded: a buffer that grows leaves copies behind that nobody wipes.
-        let room = fields.iter().map(|(name, value)| 3 * (name.len() + value.len()) + 2).sum();
-        let form = Serializer::new(String::with_capacity(room)).extend_pairs(fields).finish();
-        Zeroizing::new(form.into_bytes())
+        form_of(&fields)
+    }
+
+    /// Who proves itself in the header says there who it is, too.
+    fn own_name(&self) -> Option<(&'static str, &str)> {
+        let names_itself = !matches!(self.settings.auth, Auth::Basic(_));
+        names_itself.then_some(("client_id", self.settings.client_id.as_str()))
     }
 }
 
@@ -159,6 +166,24 @@ impl Source for ClientCredentials {
     fn kind(&self) -> &'static str {
         "client_credentials"
     }
+
+    fn revokes(&self) -> bool {
+        self.revocation.is_some()
+    }
+
+    fn revoke<'a>(&'a self, value: &'a Secret) -> Revoking<'a> {
+        match &self.revocation {
+            Some(remote) => Box::pin(self.tell_void(remote, value)),
+            None => Box::pin(async { Err(nobody_to_tell()) }),
+        }
+    }
+}
+
+/// Room for all of it, each byte percent-encoded: a buffer that grows leaves copies behind that nobody wipes.
+fn form_of(fields: &[(&str, &str)]) -> Zeroizing<Vec<u8>> {
+    let room = fields.iter().map(|(name, value)| 3 * (name.len() + value.len()) + 2).sum();
+    let form = Serializer::new(String::with_capacity(room)).extend_pairs(fields).finish();
+    Zeroizing::new(form.into_bytes())
 }
 
 /// As a form writes it (RFC 6749, appendix B).

@@ -62,6 +62,8 @@ pub enum Reason {
     /// It would end before the live one.
     Worse,
     Scope,
+    /// It was revoked.
+    Revoked,
     // What we bring ourselves.
     Secret,
     Key,
@@ -70,7 +72,7 @@ pub enum Reason {
 
 impl Reason {
     /// All of them: metrics are there from the start, at zero.
-    pub const ALL: [Self; 31] = [
+    pub const ALL: [Self; 32] = [
         Self::Prohibited,
         Self::Resolve,
         Self::Connect,
@@ -99,6 +101,7 @@ impl Reason {
         Self::Expired,
         Self::Worse,
         Self::Scope,
+        Self::Revoked,
         Self::Secret,
         Self::Key,
         Self::Program,
@@ -134,6 +137,7 @@ impl Reason {
             Self::Expired => "expired",
             Self::Worse => "worse",
             Self::Scope => "scope",
+            Self::Revoked => "revoked",
             Self::Secret => "secret",
             Self::Key => "key",
             Self::Program => "program",

@@ -18,6 +18,7 @@ fn settings(server: &Scripted, auth: fn(Reference) -> Auth) -> (Settings, tempfi
     std::fs::write(file.path(), format!("{SECRET}\n")).unwrap();
     let settings = Settings {
         token_url: server.endpoint(),
+        revocation_url: Some(server.endpoint()),
         client_id: "the client: å".to_owned(),
         auth: auth(Reference::File(file.path().to_owned())),
         scope: vec!["a:read".to_owned(), "b".to_owned()],
@@ -240,4 +241,48 @@ async fn a_file_that_holds_no_key_is_named() {
     let failure = source(Settings { auth, ..settings }).obtain().await.err().unwrap();
     assert_eq!(failure.reason, Reason::Key);
     assert!(failure.detail.contains("PKCS#8"), "{}", failure.detail);
+}
+
+/// What comes of telling an issuer that answers with `answer`, and the request that it got.
+async fn tell(auth: fn(Reference) -> Auth, answer: &str) -> (Result<(), Failure>, String) {
+    let server = Scripted::start().await;
+    let (settings, _file) = settings(&server, auth);
+    let source = source(settings);
+    let value = Secret::new("canary+token");
+    tokio::join!(source.revoke(&value), server.answer(answer))
+}
+
+#[tokio::test]
+async fn a_revocation_says_what_rfc_7009_wants() {
+    let (told, request) = tell(Auth::Post, "HTTP/1.1 200 OK\r\nContent-Length: 0\r\n\r\n").await;
+    assert_eq!(told, Ok(()));
+    let expected = [
+        ("token", "canary+token"),
+        ("token_type_hint", "access_token"),
+        ("client_id", "the client: å"),
+        ("client_secret", SECRET),
+    ];
+    assert_eq!(fields(&request), expected.map(|(name, value)| (name.to_owned(), value.to_owned())));
+    assert!(request.starts_with("POST ") && request.contains("x-tenant: t1"), "{request}");
+    let (told, request) = tell(Auth::Basic, "HTTP/1.1 200 OK\r\nContent-Length: 0\r\n\r\n").await;
+    assert_eq!((told, fields(&request).len()), (Ok(()), 2));
+    assert!(request.to_ascii_lowercase().contains("authorization: basic "), "{request}");
+}
+
+#[tokio::test]
+async fn only_a_plain_no_ends_a_revocation_and_no_failure_shows_the_token() {
+    let transient = Class::Transient { retry_after: None };
+    for (answer, class) in [
+        (json("400 Bad Request", r#"{"error":"unsupported_token_type"}"#), Class::Refused),
+        (json("400 Bad Request", r#"{"error":"invalid_request","error_description":"canary+token"}"#), transient),
+        (json("401 Unauthorized", r#"{"error":"invalid_client"}"#), transient),
+        (json("404 Not Found", "{}"), transient),
+        (json("503 Service Unavailable", "{}"), transient),
+        ("HTTP/1.1 302 Found\r\nLocation: /\r\nContent-Length: 0\r\n\r\n".to_owned(), transient),
+    ] {
+        let (told, _) = tell(Auth::Basic, &answer).await;
+        let failure = told.expect_err("it did not confirm");
+        assert_eq!(failure.class, class, "{answer}");
+        assert!(!failure.detail.contains("canary"), "{}", failure.detail);
+    }
 }

@@ -1,0 +1,163 @@
+//! `tokens`: how tokens stand, and what is done to them, by the admin API of the running proxy.
+
+use std::process::ExitCode;
+
+use clap::{Args, Subcommand};
+use http::Method;
+use serde_json::{Value, json};
+
+use super::admin::AdminOption;
+use super::say;
+use crate::name::TokenName;
+
+#[derive(Subcommand)]
+pub enum Tokens {
+    /// All tokens, by name
+    List {
+        #[command(flatten)]
+        admin: AdminOption,
+    },
+    /// One token
+    Show {
+        name: TokenName,
+        #[command(flatten)]
+        admin: AdminOption,
+    },
+    /// Have the issuer give a new generation now; nothing is cut. A responder's
+    Rotate {
+        name: TokenName,
+        /// Why, for the trail
+        #[arg(long, value_name = "TEXT")]
+        reason: Option<String>,
+        #[command(flatten)]
+        admin: AdminOption,
+    },
+    /// Stop attaching the token, and keep its generation, until it is released. A responder's
+    Quarantine(Change),
+    /// Void all generations, here and at the issuer, until it is released. A responder's
+    Revoke(Change),
+    /// Let in what was quarantined, or have a new generation of what was revoked. An approver's
+    Release(Change),
+    /// End the token's grant. An admin's
+    Retire(Change),
+}
+
+#[derive(Args)]
+pub struct Change {
+    name: TokenName,
+    /// Why, for the trail
+    #[arg(long, value_name = "TEXT")]
+    reason: String,
+    #[command(flatten)]
+    admin: AdminOption,
+}
+
+pub fn tokens(command: &Tokens) -> ExitCode {
+    let (admin, method, path, body) = match command {
+        Tokens::List { admin } => (admin, Method::GET, "/v1/tokens".to_owned(), Value::Null),
+        Tokens::Show { name, admin } => (admin, Method::GET, format!("/v1/tokens/{name}"), Value::Null),
+        Tokens::Rotate { name, reason, admin } => {
+            let body = reason.as_ref().map_or(json!({}), |reason| json!({ "reason": reason }));
+            (admin, Method::POST, format!("/v1/tokens/{name}/rotate"), body)
+        }
+        Tokens::Quarantine(change) => change.call("quarantine"),
+        Tokens::Revoke(change) => change.call("revoke"),
+        Tokens::Release(change) => change.call("release"),
+        Tokens::Retire(change) => change.call("retire"),
+    };
+    match admin.call(method, &path, &body) {
+        Err(failed) => failed.tell(admin.json),
+        Ok(answer) => {
+            say(&match (admin.json, &answer["tokens"]) {
+                (true, _) => format!("{answer:#}"),
+                (false, Value::Array(tokens)) => table(tokens),
+                (false, _) => page(&answer),
+            });
+            ExitCode::SUCCESS
+        }
+    }
+}
+
+impl Change {
+    fn call(&self, what: &str) -> (&AdminOption, Method, String, Value) {
+        let path = format!("/v1/tokens/{}/{what}", self.name);
+        (&self.admin, Method::POST, path, json!({ "reason": self.reason }))
+    }
+}
+
+/// A line a token, in columns.
+fn table(tokens: &[Value]) -> String {
+    let head = ["NAME", "STATE", "GENERATION", "FINGERPRINT", "EXPIRES", "GRANT ENDS", "OWNER"].map(str::to_owned);
+    let row = |token: &Value| {
+        let generation = &token["generation"];
+        [
+            text(&token["name"]),
+            text(&token["state"]),
+            text(&generation["number"]),
+            text(&generation["fingerprint"]),
+            text(&generation["expires"]),
+            text(&token["grant_ends"]),
+            text(&token["owner"]),
+        ]
+    };
+    let rows: Vec<[String; 7]> = std::iter::once(head).chain(tokens.iter().map(row)).collect();
+    let width = |column: usize| rows.iter().map(|row| row[column].chars().count()).max().unwrap_or_default();
+    let widths: Vec<usize> = (0..7).map(width).collect();
+    let line = |row: &[String; 7]| {
+        let cells = row.iter().zip(&widths).map(|(cell, width)| format!("{cell:width$}"));
+        cells.collect::<Vec<_>>().join("  ").trim_end().to_owned()
+    };
+    rows.iter().map(line).collect::<Vec<_>>().join("\n")
+}
+
+/// A line for each thing that there is to say of one token.
+fn page(token: &Value) -> String {
+    let mut lines = Vec::new();
+    let mut say = |name: &str, value: &Value| lines.push(format!("{:<14}{}", format!("{name}:"), text(value)));
+    for name in ["name", "state", "owner", "reason", "scopes", "hosts", "source", "placement"] {
+        say(name, &token[name]);
+    }
+    say("grant ends", &token["grant_ends"]);
+    let generation = &token["generation"];
+    say("generation", &generation["number"]);
+    if generation.is_object() {
+        for name in ["fingerprint", "issued", "expires"] {
+            say(name, &generation[name]);
+        }
+        say("usable until", &generation["usable_until"]);
+    }
+    if !token["retry_at"].is_null() {
+        say("asked again", &token["retry_at"]);
+    }
+    lines.join("\n")
+}
+
+fn text(value: &Value) -> String {
+    match value {
+        Value::Null => "-".to_owned(),
+        Value::String(text) => text.clone(),
+        Value::Array(list) => list.iter().map(text).collect::<Vec<_>>().join(", "),
+        Value::Bool(_) | Value::Number(_) | Value::Object(_) => value.to_string(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_table_has_a_line_a_token_and_columns_that_stand_below_each_other() {
+        let generation = json!({ "number": 12, "fingerprint": "0a1b2c3d", "expires": "2026-11-22T10:00:00.000Z" });
+        let token = |name: &str, generation: &Value| json!({ "name": name, "state": "active", "owner": "me", "grant_ends": "2027", "generation": generation });
+        let shown = table(&[token("a", &generation), token("longer-name", &Value::Null)]);
+        let lines: Vec<&str> = shown.lines().collect();
+        assert_eq!(
+            lines,
+            [
+                "NAME         STATE   GENERATION  FINGERPRINT  EXPIRES                   GRANT ENDS  OWNER",
+                "a            active  12          0a1b2c3d     2026-11-22T10:00:00.000Z  2027        me",
+                "longer-name  active  -           -            -                         2027        me",
+            ]
+        );
+    }
+}

@@ -1,0 +1,27 @@
+//! Telling the issuer that a token is void (RFC 7009).
+
+use http::Method;
+
+use super::{ClientCredentials, form_of};
+use crate::fetch::{Call, Remote};
+use crate::secret::Secret;
+use crate::token::source::answer::{self, Asked, Reply};
+use crate::token::source::{Failure, Reason};
+
+impl ClientCredentials {
+    /// # Errors
+    /// When the issuer has not confirmed it.
+    pub(super) async fn tell_void(&self, remote: &Remote, value: &Secret) -> Result<(), Failure> {
+        let proof = self.proof()?;
+        let token = value.expose_to_issuer().map_err(|error| Failure::refused(Reason::Secret, error.to_string()))?;
+        let mut fields = vec![("token", token), ("token_type_hint", "access_token")];
+        fields.extend(self.own_name());
+        fields.extend(proof.posted.iter().map(|(name, value)| (*name, value.as_str())));
+        let call = Call { method: Method::POST, remote, headers: self.headers(&proof)?, body: form_of(&fields) };
+        let asked_at = self.clock.now();
+        let answer = self.fetcher.send(call).await?;
+        let secrets: Vec<&str> = proof.forms.iter().map(|form| form.as_str()).chain([token]).collect();
+        let asked = Asked { scopes: &[], at: asked_at, now: self.clock.now(), secrets: &secrets };
+        answer::judge_revocation(&Reply::from(&answer), &asked)
+    }
+}

@@ -1,0 +1,172 @@
+//! What was under way with a token that is taken out of use ends, before whoever took it is answered; a rotation ends
+//! nothing, and other tokens go on.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+
+use tokio::sync::mpsc;
+use tokio::task::JoinSet;
+
+use crate::support::body::Payload;
+use crate::support::operator::act;
+use crate::support::upstream::Reply;
+use crate::support::{Client, Gate, Issuer, RawUpstream, SOON, Scene, Setup, Upstream, wait_until};
+
+const BEARER: &str = "Bearer tok-1";
+
+/// A stream of the upstream, and the client that reads it.
+struct Streaming {
+    client: Client,
+    feed: mpsc::Sender<std::io::Result<bytes::Bytes>>,
+}
+
+impl Streaming {
+    async fn begin(scene: &Scene, upstream: &Upstream, path: &str) -> Self {
+        let (feed, fed) = mpsc::channel(1);
+        let fed = std::sync::Mutex::new(Some(fed));
+        upstream.answers(move |_| match fed.lock().expect("no panic").take() {
+            Some(fed) => Reply::new(200).body(Payload::Fed(fed)),
+            None => Reply::ok("ok"),
+        });
+        let mut client = scene.client().await;
+        client.send(format!("GET {path} HTTP/1.1\r\nHost: localhost\r\n\r\n")).await;
+        feed.send(Ok("one\n".into())).await.expect("the upstream sends");
+        assert_eq!(client.head().await.expect("a head").status, 200);
+        assert_eq!(client.bytes(9).await.expect("a chunk"), b"4\r\none\n\r\n");
+        Self { client, feed }
+    }
+
+    async fn goes_on(&mut self) {
+        self.feed.send(Ok("two\n".into())).await.expect("the upstream sends");
+        assert_eq!(self.client.bytes(9).await.expect("a chunk"), b"4\r\ntwo\n\r\n");
+    }
+
+    /// The client's end is no good one: an answer that was cut must not look whole.
+    async fn ends_cut(mut self) {
+        let (rest, _) = self.client.rest().await;
+        assert!(!rest.ends_with(b"0\r\n\r\n"), "{rest:?}");
+        wait_until("the upstream's end is cut too", SOON, async || self.feed.is_closed()).await;
+    }
+}
+
+#[tokio::test]
+async fn streams_are_cut_when_their_token_is_taken_out_of_use_and_go_on_when_it_is_rotated() {
+    for upstream in [Upstream::http1().await, Upstream::http2().await] {
+        for what in ["quarantine", "revoke", "retire"] {
+            let (issuer, other) = (Issuer::start().await, Upstream::http1().await);
+            let setup = Setup::api(&issuer, &upstream).token("other", &issuer, "");
+            let scene = setup.route("other", &other, "token = \"other\"").start().await;
+            scene.ready().await;
+            let mut cut = Streaming::begin(&scene, &upstream, "/api/stream").await;
+            let mut kept = Streaming::begin(&scene, &other, "/other/stream").await;
+            assert_eq!(act(&scene, "api", "rotate", None).await.status, 200);
+            cut.goes_on().await;
+            assert_eq!(act(&scene, "api", what, None).await.status, 200);
+            cut.ends_cut().await;
+            kept.goes_on().await;
+        }
+    }
+}
+
+#[tokio::test]
+async fn a_tunnel_is_cut_with_its_token() {
+    let (issuer, upstream) = (Issuer::start().await, RawUpstream::start().await);
+    let setup = Setup::new().token("api", &issuer, "").route("api", &upstream, "token = \"api\"\nwebsocket = true");
+    let scene = setup.start().await;
+    scene.ready().await;
+    let mut client = scene.client().await;
+    client
+        .send(
+            "GET /api/chat HTTP/1.1\r\nHost: localhost\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n\
+             Sec-WebSocket-Version: 13\r\nSec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n\r\n",
+        )
+        .await;
+    let mut connection = upstream.accept().await;
+    connection.head().await;
+    connection
+        .write(
+            "HTTP/1.1 101 Switching Protocols\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n\
+             Sec-WebSocket-Accept: s3pPLMBiTxaQ9kYGzzhZRbK+xOo=\r\n\r\n",
+        )
+        .await;
+    assert_eq!(client.head().await.expect("an answer").status, 101);
+    connection.write("pong").await;
+    assert_eq!(client.bytes(4).await.expect("bytes"), b"pong");
+    assert_eq!(act(&scene, "api", "quarantine", None).await.status, 200);
+    assert!(client.is_closed().await);
+}
+
+#[tokio::test]
+async fn a_request_that_waits_for_its_answer_is_told_why_there_is_none() {
+    for upstream in [Upstream::http1().await, Upstream::http2().await] {
+        let issuer = Issuer::start().await;
+        let scene = Setup::api(&issuer, &upstream).start().await;
+        scene.ready().await;
+        let gate = Gate::closed();
+        let held = gate.clone();
+        upstream.answers(move |_| Reply::ok("late").behind(&held));
+        let mut clients = Vec::new();
+        for method in ["GET", "POST"] {
+            let mut client = scene.client().await;
+            let before = upstream.count();
+            client.send(format!("{method} /api/x HTTP/1.1\r\nHost: localhost\r\nContent-Length: 0\r\n\r\n")).await;
+            wait_until("it is there", SOON, async || upstream.count() > before).await;
+            clients.push(client);
+        }
+        assert_eq!(act(&scene, "api", "revoke", None).await.status, 200);
+        for mut client in clients {
+            let answer = client.answer().await.expect("an answer");
+            assert_eq!(answer.refusal(), (403, "token_revoked".to_owned()));
+        }
+        gate.open();
+    }
+}
+
+#[tokio::test]
+async fn after_the_acknowledgement_no_request_leaves_with_the_generation() {
+    for upstream in [Upstream::http1().await, Upstream::http2().await] {
+        let issuer = Issuer::start().await;
+        let scene = Arc::new(Setup::api(&issuer, &upstream).start().await);
+        scene.ready().await;
+        let acknowledged = Arc::new(AtomicBool::new(false));
+        let answered = Arc::new(AtomicUsize::new(0));
+        let mut load = JoinSet::new();
+        for _ in 0..16 {
+            let (scene, acknowledged, answered) = (scene.clone(), acknowledged.clone(), answered.clone());
+            load.spawn(async move {
+                let mut client = scene.client().await;
+                loop {
+                    let began_after = acknowledged.load(Ordering::SeqCst);
+                    client.send("GET /api/x HTTP/1.1\r\nHost: localhost\r\n\r\n").await;
+                    let Ok(answer) = client.answer().await else {
+                        client = scene.client().await;
+                        continue;
+                    };
+                    answered.fetch_add(1, Ordering::SeqCst);
+                    if began_after {
+                        assert_eq!(answer.refusal(), (403, "token_revoked".to_owned()));
+                        return;
+                    }
+                }
+            });
+        }
+        wait_until("there is load", SOON, async || answered.load(Ordering::SeqCst) > 200).await;
+        assert_eq!(act(&scene, "api", "revoke", None).await.status, 200);
+        acknowledged.store(true, Ordering::SeqCst);
+        // What had left before has arrived, or never will: each of the clients has gone on.
+        while let Some(ended) = load.join_next().await {
+            ended.expect("no panic");
+        }
+        let carried = |seen: &crate::support::upstream::Seen| seen.header("authorization") == Some(BEARER);
+        let before = upstream.seen().iter().filter(|seen| carried(seen)).count();
+        let statuses: Vec<u16> = {
+            let mut statuses = Vec::new();
+            for _ in 0..50 {
+                statuses.push(scene.get("/api/x").await.status);
+            }
+            statuses
+        };
+        assert!(statuses.iter().all(|status| *status == 403), "{statuses:?}");
+        assert_eq!(upstream.seen().iter().filter(|seen| carried(seen)).count(), before);
+    }
+}
