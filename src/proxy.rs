@@ -20,6 +20,7 @@ mod executor;
 mod explain;
 mod frames;
 mod grpc;
+mod h1;
 mod head;
 mod headers;
 mod inject;
@@ -51,7 +52,7 @@ use bytes::Bytes;
 use http::header::{CONNECTION, CONTENT_LENGTH};
 use http::uri::PathAndQuery;
 use http::{HeaderMap, HeaderValue, Method, Request, Response, Version};
-use hyper::body::{Body as _, Incoming};
+use http_body::Body as _;
 use prometheus::{IntCounter, IntCounterVec, IntGaugeVec};
 
 pub use error::Refusal;
@@ -76,12 +77,13 @@ use crate::route::{NotAdmitted, Route, RouteToken, Table};
 use crate::secret::Needles;
 use crate::token::Placement;
 use crate::usage::{self, Observer, UsageGuard};
-use body::{Relay, RequestBody, ResponseBody, Trailers};
+use body::{ClientBody, Relay, RequestBody, ResponseBody, Trailers, UpstreamBody};
 use echo::Scrubber;
 use error::{Context, RefusedTotal, RequestIds};
 use exchange::{Answered, Outgoing};
+use h1::{Buffers, Upgraded};
 use links::Base;
-use pool::{Lease, Pool, Switching};
+use pool::{Lease, Pool};
 use tunnel::Tunnel;
 use watch::Late;
 use websocket::Handshake;
@@ -205,7 +207,7 @@ struct Seen(Arc<Table>);
 
 /// What the upstream answered, and the connection it came on.
 struct Answer<'t> {
-    response: Response<Incoming>,
+    response: Response<UpstreamBody>,
     lease: Lease,
     route: &'t Route,
     /// What recognises the token that was sent.
@@ -214,7 +216,7 @@ struct Answer<'t> {
     /// Whether the client takes trailers.
     trailers: bool,
     /// Where the protocol changes: what the upstream's connection turns into.
-    switching: Option<Switching>,
+    switching: Option<Upgraded>,
 }
 
 /// A request as it came in.
@@ -226,11 +228,11 @@ struct Asked<'r> {
 }
 
 impl Proxy {
-    pub fn new(shared: Shared) -> Self {
+    pub fn new(shared: Shared, buffers: Buffers) -> Self {
         Self {
             seen: RefCell::new(Rc::new(Seen(shared.tables.load_full()))),
             observer: Rc::new(Observer { metrics: shared.usage.clone(), access_log: shared.access_log }),
-            pool: Pool::new(shared.metrics.pool.clone(), shared.places.clone()),
+            pool: Pool::new(shared.metrics.pool.clone(), shared.places.clone(), buffers),
             request_ids: RequestIds::new(),
             shared,
         }
@@ -241,18 +243,18 @@ impl Proxy {
     pub async fn handle(
         &self,
         caller: &Caller,
-        request: Request<Incoming>,
+        head: Head,
+        headers: HeaderMap,
+        body: ClientBody,
     ) -> (Response<ResponseBody>, Option<Box<Tunnel>>) {
-        let mut usage = UsageGuard::new(&self.observer, request.method());
-        let (parts, body) = request.into_parts();
-        let head = Head { method: parts.method, uri: parts.uri, version: parts.version };
-        let grpc = head::is_grpc(&head, &parts.headers);
+        let mut usage = UsageGuard::new(&self.observer, &head.method);
+        let grpc = head::is_grpc(&head, &headers);
         // One table for the whole request: a reload in the middle cannot mix two configurations.
         let table = self.table();
         let mut place = None;
         let idle = self.shared.limits.body_timeout;
-        let body = RequestBody::new(body, usage.upload().clone(), idle, head.version);
-        let asked = Asked { caller, head: &head, headers: parts.headers, body };
+        let body = RequestBody::new(body, usage.upload().clone(), idle);
+        let asked = Asked { caller, head: &head, headers, body };
         match self.forward(asked, &table.0, &mut usage, &mut place).await {
             Ok(Answer { response, lease, route, switching: Some(switching), .. }) => {
                 let tunnel = Tunnel::new(switching, usage, route.timeouts.idle, lease);

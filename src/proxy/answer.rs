@@ -1,31 +1,20 @@
-//! What an upstream answers, judged before it goes on. hyper reads more than a strict reader would, and some of what it reads
-//! two parties could read differently: such an answer is refused, and the connection that it came on is not used again.
-//!
-//! ```text
-//!  upstream ─▶ Checked (bytes of heads) ─▶ hyper ─▶ judge (parsed heads) ─▶ client
-//! ```
+//! What an upstream answers, judged before it goes on: an answer that two parties could read differently is refused, and the
+//! connection that it came on is not used again.
 //!
 //! Invariant: of a judged answer the framing can be read in one way only, and nothing of the upstream's own words is left
 //! outside of its fields and body.
 
-mod heads;
-
-use std::error::Error as _;
-use std::io;
-
 use http::header::{CONTENT_LENGTH, TRANSFER_ENCODING};
 use http::{Extensions, HeaderMap, HeaderValue, Response, StatusCode, Version};
 
-pub use heads::{Checked, Expected};
-
-/// Fields of an answer, at most; as many as hyper reads of HTTP/1.
-const FIELDS: usize = 100;
+/// Fields of an answer, at most.
+pub const FIELDS: usize = 100;
 
 /// Bytes of an answer's head, at most.
 pub const HEAD_BYTES: usize = 64 * 1024;
 
 /// Interim answers (1xx) to one request, at most. They end here: none is passed on.
-const INTERIM: u8 = 8;
+pub const INTERIM: u8 = 8;
 
 /// Why an answer is refused.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, thiserror::Error)]
@@ -34,6 +23,10 @@ pub enum Fault {
     LineEnd,
     #[error("an empty line stands before it")]
     EmptyLine,
+    #[error("its head is not one of HTTP/1.1")]
+    Head,
+    #[error("its body's chunks are malformed")]
+    Chunks,
     #[error("its head is larger than {HEAD_BYTES} bytes")]
     HeadBytes,
     #[error("its head has more than {FIELDS} fields")]
@@ -58,20 +51,6 @@ pub enum Fault {
     Coded,
 }
 
-impl Fault {
-    /// The fault that ended a connection, if it was one.
-    pub fn of(error: &hyper::Error) -> Option<Self> {
-        let error = error.source()?.downcast_ref::<io::Error>()?;
-        error.get_ref()?.downcast_ref().copied()
-    }
-}
-
-impl From<Fault> for io::Error {
-    fn from(fault: Fault) -> Self {
-        Self::new(io::ErrorKind::InvalidData, fault)
-    }
-}
-
 /// Takes out what would carry words of the upstream's past an answer's fields: the reason phrase. Of an answer that changes the
 /// protocol nothing else is judged here: whether that was asked for, its sender knows.
 ///
@@ -82,7 +61,7 @@ pub fn bare<B>(response: &mut Response<B>) -> Result<(), Fault> {
     bounds(response.headers())
 }
 
-/// Judges an answer's head as hyper has read it.
+/// Judges an answer's head as it was read.
 ///
 /// # Errors
 /// When the answer must not go on.

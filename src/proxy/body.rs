@@ -4,14 +4,12 @@
 //! What a client of HTTP/2 still sends of a request that is over is read for a while: one that is stopped by RST_STREAM, as
 //! RFC 9113, section 8.1 has it, may take its answer for lost.
 //!
-//! Invariant: a body that fails half-way never looks complete at the other side: the error is passed on, and hyper cuts the
-//! connection.
+//! Invariant: a body that fails half-way never looks complete at the other side: the error is passed on, and the connection is
+//! cut.
 
 use std::cell::RefCell;
 use std::collections::VecDeque;
-use std::error::Error as _;
 use std::future::Future;
-use std::io;
 use std::pin::Pin;
 use std::rc::Rc;
 use std::sync::Arc;
@@ -19,7 +17,7 @@ use std::task::{Context, Poll};
 use std::time::Duration;
 
 use bytes::Bytes;
-use http::{HeaderName, Version};
+use http::HeaderName;
 use http_body::{Body, Frame, SizeHint};
 use http_body_util::BodyExt as _;
 use hyper::body::Incoming;
@@ -27,6 +25,7 @@ use tokio::time::{Instant, Sleep};
 
 use super::echo::{self, Scrubber};
 use super::executor::run;
+use super::h1::{BrokenOff, InboundBody, Inflow, Lost};
 use super::headers::rebuild_trailers;
 use super::pool::Lease;
 use super::replay::Kept;
@@ -38,7 +37,13 @@ use crate::usage::{Upload, UploadFailure, UsageGuard};
 #[derive(Debug, thiserror::Error)]
 pub enum BodyError {
     #[error("the connection failed: {0}")]
-    Connection(#[from] hyper::Error),
+    Http2(#[from] hyper::Error),
+    #[error("the client's body broke off: {0}")]
+    Client(#[from] BrokenOff),
+    #[error("the upstream's body broke off: {0}")]
+    Upstream(Lost),
+    #[error("the body is not as long as was said")]
+    Length,
     #[error("the body made no progress in time")]
     Idle,
     #[error("the body is longer than the route allows")]
@@ -54,7 +59,7 @@ const BYTES_A_SECOND: u64 = 1024;
 
 /// The longest that the rest of an upload is read that nobody wants. A body that may not rest for as long is not read for as
 /// long, either.
-const LINGER: Duration = Duration::from_secs(30);
+pub const LINGER: Duration = Duration::from_secs(30);
 
 /// A clock that runs only while a body is waited for. It costs nothing where the bytes are there already.
 struct IdleTimer {
@@ -107,20 +112,30 @@ pub struct RequestBody {
     lingers: bool,
 }
 
+/// What a client sends.
+pub enum ClientBody {
+    Http1(InboundBody),
+    Http2(Incoming),
+}
+
 enum Source {
-    /// The client.
-    Client(Incoming),
+    Client(ClientBody),
     /// What was kept of a body that is sent once more; nothing, if there was none.
     Kept(VecDeque<Bytes>),
 }
 
 impl RequestBody {
-    /// What a client sends in this version of HTTP.
-    pub fn new(inner: Incoming, upload: Rc<Upload>, idle: Duration, version: Version) -> Self {
+    pub fn new(inner: ClientBody, upload: Rc<Upload>, idle: Duration) -> Self {
         upload.finished.set(inner.is_end_stream());
         let is_known = inner.size_hint().exact().is_some();
+        let lingers = matches!(inner, ClientBody::Http2(_));
         let (source, idle) = (Source::Client(inner), IdleTimer::new(idle));
-        Self { source, upload, idle, is_known, kept: None, most: u64::MAX, lingers: version == Version::HTTP_2 }
+        Self { source, upload, idle, is_known, kept: None, most: u64::MAX, lingers }
+    }
+
+    /// Whether none of it has been taken.
+    pub fn is_untouched(&self) -> bool {
+        self.upload.bytes.get() == 0 && self.upload.failure.get().is_none()
     }
 
     /// Lets it rest no longer than that, nor become longer.
@@ -143,7 +158,8 @@ impl RequestBody {
     /// connection were closed on it.
     fn drain(&mut self) {
         let rest = std::mem::replace(&mut self.source, Source::Kept(VecDeque::new()));
-        let Source::Client(mut inner) = rest else { return };
+        // A connection of HTTP/1.1 sees to that itself, when the answer is out.
+        let Source::Client(ClientBody::Http2(mut inner)) = rest else { return };
         let longest = self.idle.limit.min(LINGER);
         run(async move {
             let rest = async { while let Some(Ok(_)) = inner.frame().await {} };
@@ -208,7 +224,7 @@ impl Body for RequestBody {
             }
             Poll::Ready(Some(Err(error))) => {
                 this.upload.failure.set(Some(failure(&error)));
-                Poll::Ready(Some(Err(error.into())))
+                Poll::Ready(Some(Err(error)))
             }
             Poll::Ready(None) => {
                 this.finish();
@@ -239,12 +255,59 @@ impl Body for RequestBody {
     }
 }
 
-/// What hyper's server says of a body that broke off: chunks that are none, or the end of the connection.
-fn failure(error: &hyper::Error) -> UploadFailure {
-    let kind = error.source().and_then(|source| source.downcast_ref::<io::Error>()).map(io::Error::kind);
-    match kind {
-        Some(io::ErrorKind::InvalidInput | io::ErrorKind::InvalidData) => UploadFailure::Malformed,
+impl Body for ClientBody {
+    type Data = Bytes;
+    type Error = BodyError;
+
+    fn poll_frame(self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, BodyError>>> {
+        match self.get_mut() {
+            Self::Http1(body) => Pin::new(body).poll_frame(context).map_err(BodyError::Client),
+            Self::Http2(body) => Pin::new(body).poll_frame(context).map_err(BodyError::Http2),
+        }
+    }
+
+    fn is_end_stream(&self) -> bool {
+        match self {
+            Self::Http1(body) => body.is_end_stream(),
+            Self::Http2(body) => body.is_end_stream(),
+        }
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        match self {
+            Self::Http1(body) => body.size_hint(),
+            Self::Http2(body) => body.size_hint(),
+        }
+    }
+}
+
+/// Whether a body broke off because of what it is, or with its connection.
+fn failure(error: &BodyError) -> UploadFailure {
+    match error {
+        BodyError::Client(BrokenOff::Malformed(_)) => UploadFailure::Malformed,
         _ => UploadFailure::Gone,
+    }
+}
+
+/// What an upstream sends. Of HTTP/1.1 it is read from the connection that is leased for it.
+pub enum UpstreamBody {
+    Http1(Inflow),
+    Http2(Incoming),
+}
+
+impl UpstreamBody {
+    pub fn is_end_stream(&self) -> bool {
+        match self {
+            Self::Http1(inflow) => inflow.is_end_stream(),
+            Self::Http2(incoming) => incoming.is_end_stream(),
+        }
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        match self {
+            Self::Http1(inflow) => inflow.size_hint(),
+            Self::Http2(incoming) => incoming.size_hint(),
+        }
     }
 }
 
@@ -264,12 +327,28 @@ impl ResponseBody {
     pub fn own(text: Bytes, usage: UsageGuard) -> Self {
         Self::Own { text: Some(text).filter(|text| !text.is_empty()), usage }
     }
+
+    /// Whether it is our own.
+    pub fn is_own(&self) -> bool {
+        matches!(self, Self::Own { .. })
+    }
+
+    /// Sends on what is left of the request.
+    ///
+    /// # Errors
+    /// When its body fails.
+    pub fn poll_upload(&mut self, context: &mut Context<'_>) -> Result<(), BodyError> {
+        match self {
+            Self::Relayed(relay) => relay.poll_upload(context),
+            Self::Own { .. } | Self::Switched => Ok(()),
+        }
+    }
 }
 
 /// An upstream's body. Its connection goes back to the pool when the last byte has been handed on, not when somebody asks
-/// for more: hyper's server does not ask again after the last byte of a body of known length.
+/// for more: nobody asks again after the last byte of a body of known length.
 pub struct Relay {
-    inner: Incoming,
+    inner: UpstreamBody,
     /// Until the last byte.
     lease: Option<Lease>,
     usage: UsageGuard,
@@ -298,7 +377,7 @@ impl Trailers {
 
 impl Relay {
     pub fn new(
-        inner: Incoming,
+        inner: UpstreamBody,
         lease: Lease,
         usage: UsageGuard,
         idle: Duration,
@@ -313,9 +392,28 @@ impl Relay {
         relay
     }
 
+    fn poll_upload(&mut self, context: &mut Context<'_>) -> Result<(), BodyError> {
+        match (&mut self.inner, &mut self.lease) {
+            (UpstreamBody::Http1(inflow), Some(lease)) => lease.poll_upload(inflow, context),
+            _ => Ok(()),
+        }
+    }
+
+    fn poll_inner(&mut self, context: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, BodyError>>> {
+        match (&mut self.inner, &mut self.lease) {
+            (UpstreamBody::Http1(inflow), Some(lease)) => lease.poll_frame(inflow, context),
+            // It was over when the connection was given back.
+            (UpstreamBody::Http1(_), None) => Poll::Ready(None),
+            (UpstreamBody::Http2(incoming), _) => Pin::new(incoming).poll_frame(context).map_err(BodyError::Http2),
+        }
+    }
+
     fn finish(&mut self) {
         self.usage.complete();
-        if let Some(lease) = self.lease.take() {
+        if let Some(mut lease) = self.lease.take() {
+            if let UpstreamBody::Http1(inflow) = &self.inner {
+                lease.settle(inflow);
+            }
             // An answer that came before the request's end leaves the connection in the middle of a message.
             if self.usage.upload().finished.get() {
                 lease.give_back();
@@ -341,7 +439,7 @@ impl Relay {
             return Poll::Ready(Some(Ok(*trailers)));
         }
         loop {
-            return match Pin::new(&mut self.inner).poll_frame(context) {
+            return match self.poll_inner(context) {
                 Poll::Ready(Some(Ok(frame))) => {
                     self.idle.progress();
                     let data = match frame.into_data() {
@@ -363,8 +461,11 @@ impl Relay {
                     Poll::Ready(Some(Ok(Frame::data(data))))
                 }
                 Poll::Ready(Some(Err(error))) => {
-                    self.usage.upstream_erred();
-                    Poll::Ready(Some(Err(error.into())))
+                    // What fails at the client's end is not the upstream's to answer for.
+                    if matches!(error, BodyError::Upstream(_) | BodyError::Http2(_)) {
+                        self.usage.upstream_erred();
+                    }
+                    Poll::Ready(Some(Err(error)))
                 }
                 Poll::Ready(None) => Poll::Ready(self.end(None).map(Ok)),
                 Poll::Pending => self.idle.poll(context).map(|()| Some(Err(BodyError::Idle))),

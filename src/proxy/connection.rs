@@ -1,37 +1,38 @@
 //! One client's connection, from its first byte to its last: HTTP/1.1, or HTTP/2 by prior knowledge (RFC 9113, section 3.3).
 //!
 //! ```text
-//!  first bytes ─▶ HTTP/1.1 ─▶ Proxy::handle ─▶ (101: tunnel)
+//!  first bytes ─▶ HTTP/1.1 ─▶ Proxy::handle, one after the other ─▶ (101: tunnel)
 //!             └─▶ HTTP/2   ─▶ Proxy::handle, many at once
 //! ```
 
 use std::cell::RefCell;
 use std::convert::Infallible;
 use std::error::Error;
-use std::future::Future;
+use std::future::{Future, poll_fn};
 use std::pin::{Pin, pin};
 use std::rc::Rc;
+use std::sync::Arc;
+use std::task::Poll;
 use std::time::Duration;
 
-use http::Request;
+use http::{Request, Response};
 use hyper::body::{Body, Incoming};
 use hyper::rt::{Read, Write};
-use hyper::server::conn::{http1, http2};
+use hyper::server::conn::http2;
 use hyper::service::{HttpService, service_fn};
 use hyper_util::rt::{TokioIo, TokioTimer};
-use tokio::time::Instant;
+use tokio::time::{Instant, timeout};
 
+use super::body::{ClientBody, LINGER, ResponseBody};
 use super::executor::LocalExecutor;
+use super::h1::{self, Answering, Asked, Date, Inbound};
+use super::head::Head;
 use super::stream::{Socket, Spoken, WatchedStream};
+use super::tunnel::Tunnel;
 use super::watch::{Late, Watch, Watched};
 use super::worker::{Desk, Stay};
 use super::{Caller, Limits};
-
-/// As many fields hyper parses without allocating for them.
-const HYPERS_FIELDS: usize = 100;
-
-/// Room in a head beside what the limits count.
-const BETWEEN_FIELDS: usize = 8 * 1024;
+use crate::clock::Clock;
 
 /// Requests at a time on one connection of HTTP/2.
 const STREAMS: u32 = 100;
@@ -48,22 +49,12 @@ const LAST_WORDS: Duration = Duration::from_secs(1);
 
 /// How clients are served, as the limits say.
 pub struct Server {
-    http1: http1::Builder,
     http2: http2::Builder<LocalExecutor>,
+    date: Date,
 }
 
 impl Server {
-    pub fn new(limits: &Limits) -> Self {
-        let mut http1 = http1::Builder::new();
-        http1
-            .timer(TokioTimer::new())
-            // Told by the watches, which can tell a slow head from a connection that rests.
-            .header_read_timeout(None)
-            // A head and what stands between its fields; and as much of an answer that is not taken.
-            .max_buf_size(limits.header_bytes + limits.target_bytes + BETWEEN_FIELDS);
-        if limits.header_count > HYPERS_FIELDS {
-            http1.max_headers(limits.header_count);
-        }
+    pub fn new(limits: &Limits, clock: Arc<dyn Clock>) -> Self {
         let mut http2 = http2::Builder::new(LocalExecutor);
         let header_list = limits.header_bytes + limits.target_bytes;
         http2
@@ -73,14 +64,14 @@ impl Server {
             .initial_stream_window_size(STREAM_WINDOW)
             .initial_connection_window_size(CONNECTION_WINDOW)
             .max_send_buf_size(SEND_BUFFER);
-        Self { http1, http2 }
+        Self { http2, date: Date::new(clock) }
     }
 }
 
 impl Desk {
     /// Serves a connection to its end.
     pub(super) async fn serve<S: Socket>(self: Rc<Self>, stream: S, caller: Caller, watch: Rc<Watch>, _stay: Stay) {
-        let mut stream = WatchedStream::new(stream, watch.clone(), self.scratch.clone(), self.refuse.clone());
+        let mut stream = WatchedStream::new(stream, watch.clone());
         let spoken = self.first_words(&mut stream, &watch).await;
         match spoken {
             None => {}
@@ -105,8 +96,8 @@ impl Desk {
                 biased;
                 spoken = &mut spoken => return Some(spoken),
                 late = watch.closed() => match late {
-                    // The stream answers that itself.
-                    Late::Head => {}
+                    // It is told so.
+                    Late::Head => return Some(Ok(Spoken::Http1)),
                     Late::Idle | Late::Stalled | Late::Evicted => return None,
                 },
                 _ = draining.wait_for(|draining| *draining), if until.is_none() => {
@@ -117,30 +108,105 @@ impl Desk {
         }
     }
 
+    /// Serves requests until one side has enough, or the connection is cut off.
     async fn serve_http1<S: Socket>(&self, stream: WatchedStream<S>, caller: Rc<Caller>, watch: Rc<Watch>) {
-        let tunnel = RefCell::new(None);
-        let service = service_fn(|request: Request<Incoming>| {
-            let (caller, busy, tunnel) = (caller.clone(), watch.busy(), &tunnel);
-            async move {
-                let (response, switched) = self.proxy.handle(&caller, request).await;
-                if switched.is_some() {
-                    tunnel.replace(switched);
-                }
-                Ok::<_, Infallible>(response.map(|body| Watched::new(body, busy)))
-            }
-        });
-        let mut connection = self.server.http1.serve_connection(TokioIo::new(stream), service);
-        match self.attend(&mut connection, &watch).await {
-            Some(Ok(())) => {
-                if let Some(tunnel) = tunnel.take() {
-                    let _busy = watch.busy();
-                    let parts = connection.into_parts();
-                    tunnel.run(parts.io.into_inner(), parts.read_buf).await;
-                }
-            }
-            Some(Err(error)) => tracing::debug!(%error, "a client connection failed"),
-            None => {}
+        if *self.draining.borrow() {
+            watch.drain();
         }
+        let link = Rc::new(RefCell::new(Inbound::new(Box::new(stream), self.buffers.clone())));
+        let tunnel = {
+            let mut served = pin!(self.converse(&link, &caller, &watch));
+            poll_fn(|context| {
+                watch.attend(context);
+                match served.as_mut().poll(context) {
+                    Poll::Pending if watch.is_cut_off() => Poll::Ready(None),
+                    served => served,
+                }
+            })
+            .await
+        };
+        let Some(tunnel) = tunnel else { return };
+        let Some(link) = Rc::into_inner(link) else { return };
+        let _busy = watch.busy();
+        let (io, early) = link.into_inner().into_parts();
+        tunnel.run(io, early).await;
+    }
+
+    /// One request after the other. Returns the tunnel that the connection turns into, if it does.
+    async fn converse(&self, link: &Rc<RefCell<Inbound>>, caller: &Caller, watch: &Rc<Watch>) -> Option<Box<Tunnel>> {
+        let limits = &self.proxy.shared.limits;
+        loop {
+            let request = match poll_fn(|context| link.borrow_mut().poll_head(watch, limits, context)).await {
+                Ok(Some(request)) => request,
+                Ok(None) => return None,
+                Err(refusal) => {
+                    let text = self.refused_unread(refusal);
+                    let mut rest = &*text;
+                    // A client that does not hear it has gone.
+                    let _ = poll_fn(|context| link.borrow_mut().poll_say(&mut rest, context)).await;
+                    self.linger(link).await;
+                    return None;
+                }
+            };
+            let busy = watch.busy();
+            let asked = Asked::of(&request);
+            let (response, tunnel) = self.answer(link, caller, request).await?;
+            // A refusal comes at once, and nobody reads what is still on its way to it.
+            let ends = watch.is_told_to_end() || (response.body().is_own() && !link.borrow().is_told());
+            let mut answering = Answering::new(response, asked, ends, &mut link.borrow_mut(), &self.server.date);
+            match poll_fn(|context| answering.poll(link, context)).await {
+                Ok(keeps) => {
+                    if tunnel.is_some() {
+                        return tunnel;
+                    }
+                    drop((answering, busy));
+                    let is_whole = link.borrow_mut().end();
+                    if !keeps || !is_whole {
+                        self.part(link).await;
+                        return None;
+                    }
+                }
+                Err(broken) => {
+                    tracing::debug!(?broken, "an answer broke off");
+                    watch.breaks_off();
+                    return None;
+                }
+            }
+        }
+    }
+
+    /// The answer to one request; `None` when the client has gone before there was one.
+    async fn answer(
+        &self,
+        link: &Rc<RefCell<Inbound>>,
+        caller: &Caller,
+        request: h1::Request,
+    ) -> Option<(Response<ResponseBody>, Option<Box<Tunnel>>)> {
+        let body = Inbound::begin(link, request.framing, request.waits);
+        let (head, headers) = (request.head, request.headers);
+        // Apart: while a connection rests it keeps no room for it.
+        let mut answer = Box::pin(self.proxy.handle(caller, head, headers, ClientBody::Http1(body)));
+        poll_fn(|context| match answer.as_mut().poll(context) {
+            Poll::Ready(answer) => Poll::Ready(Some(answer)),
+            Poll::Pending if link.borrow_mut().is_gone(context) => Poll::Ready(None),
+            Poll::Pending => Poll::Pending,
+        })
+        .await
+    }
+
+    /// Ends a connection of which nothing is expected any more.
+    async fn part(&self, link: &Rc<RefCell<Inbound>>) {
+        if link.borrow().is_read() {
+            // A client that has gone already is not told.
+            let _ = poll_fn(|context| link.borrow_mut().poll_end(context)).await;
+        } else {
+            self.linger(link).await;
+        }
+    }
+
+    async fn linger(&self, link: &Rc<RefCell<Inbound>>) {
+        let longest = self.proxy.shared.limits.body_timeout.min(LINGER);
+        let _ = timeout(longest, poll_fn(|context| link.borrow_mut().poll_linger(context))).await;
     }
 
     async fn serve_http2<S: Socket>(self: Rc<Self>, stream: WatchedStream<S>, caller: Rc<Caller>, watch: Rc<Watch>) {
@@ -148,8 +214,10 @@ impl Desk {
         let service = service_fn(move |request: Request<Incoming>| {
             let (desk, caller, busy) = (desk.clone(), caller.clone(), own.busy());
             async move {
+                let (parts, body) = request.into_parts();
+                let head = Head { method: parts.method, uri: parts.uri, version: parts.version };
                 // Only HTTP/1.1 asks for another protocol here.
-                let (response, _) = desk.proxy.handle(&caller, request).await;
+                let (response, _) = desk.proxy.handle(&caller, head, parts.headers, ClientBody::Http2(body)).await;
                 Ok::<_, Infallible>(response.map(|body| Watched::new(body, busy)))
             }
         });
@@ -173,7 +241,7 @@ impl Desk {
                     Late::Idle => Pin::new(&mut *connection).graceful_shutdown(),
                     // It may have begun a request after it was chosen, which is answered.
                     Late::Evicted if watch.is_busy() => Pin::new(&mut *connection).graceful_shutdown(),
-                    // The stream answers that itself, when the connection reads on.
+                    // h2 waits for heads itself.
                     Late::Head => {}
                     Late::Stalled | Late::Evicted => return None,
                 },
@@ -189,19 +257,6 @@ impl Desk {
 /// hyper's connections, which can be told to come to an end.
 trait Graceful: Future<Output = Result<(), hyper::Error>> + Unpin {
     fn graceful_shutdown(self: Pin<&mut Self>);
-}
-
-impl<I, B, S> Graceful for http1::Connection<I, S>
-where
-    S: HttpService<Incoming, ResBody = B> + Unpin,
-    S::Error: Into<Box<dyn Error + Send + Sync>>,
-    I: Read + Write + Unpin,
-    B: Body + 'static,
-    B::Error: Into<Box<dyn Error + Send + Sync>>,
-{
-    fn graceful_shutdown(self: Pin<&mut Self>) {
-        http1::Connection::graceful_shutdown(self);
-    }
 }
 
 impl<I, B, S> Graceful for http2::Connection<I, S, LocalExecutor>

@@ -13,10 +13,10 @@ use std::sync::Arc;
 use bytes::{Bytes, BytesMut};
 use http::header::{ACCEPT_ENCODING, CONTENT_ENCODING, IF_RANGE, RANGE};
 use http::{HeaderMap, HeaderName, HeaderValue, Response};
-use http_body::Body;
 use zeroize::Zeroizing;
 
 use super::answer::Fault;
+use super::body::UpstreamBody;
 use crate::secret::Needles;
 use crate::usage::UsageGuard;
 
@@ -30,8 +30,8 @@ const GRPC_ENCODING: HeaderName = HeaderName::from_static("grpc-encoding");
 ///
 /// # Errors
 /// When the body cannot be searched, and is to be.
-pub fn scrub<B: Body>(
-    response: &mut Response<B>,
+pub fn scrub(
+    response: &mut Response<UpstreamBody>,
     needles: &Arc<Needles>,
     body_too: bool,
     usage: &mut UsageGuard,

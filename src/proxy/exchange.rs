@@ -5,20 +5,18 @@
 //! only if none of it was written, the upstream says that it did not process it, it is safe and was lost, or it is
 //! idempotent (RFC 9110, section 9.2.2) and its token was rejected and has been replaced; never a third time.
 
-use std::error::Error as _;
-use std::io::{self, ErrorKind};
 use std::sync::Arc;
 use std::time::Duration;
 
 use http::header::{HOST, TE};
 use http::uri::PathAndQuery;
 use http::{HeaderValue, Request, Response, StatusCode, Uri, Version};
-use hyper::body::Incoming;
 
-use super::answer::{self, Fault};
-use super::body::RequestBody;
+use super::answer::Fault;
+use super::body::{RequestBody, UpstreamBody};
 use super::error::Refusal;
-use super::pool::{Lease, SendError, Switching};
+use super::h1::Upgraded;
+use super::pool::{Lease, Lost, SendError};
 use super::progress::while_there_is_progress;
 use super::replay::Spare;
 use super::websocket::Handshake;
@@ -27,7 +25,6 @@ use crate::dial::Dialer;
 use crate::policy::Permit;
 use crate::route::{Route, Table, Upstream};
 use crate::secret::Needles;
-use crate::tls;
 use crate::usage::{self, UsageGuard};
 
 /// A pooled connection may turn out to be closed: so many are tried before the request is given up.
@@ -47,11 +44,11 @@ pub struct Outgoing<'a> {
 
 /// What the upstream answered, and what recognises the token that was sent.
 pub struct Answered {
-    pub response: Response<Incoming>,
+    pub response: Response<UpstreamBody>,
     pub lease: Lease,
     pub needles: Option<Arc<Needles>>,
     /// Where the protocol changes: what the connection turns into.
-    pub switching: Option<Switching>,
+    pub switching: Option<Upgraded>,
 }
 
 impl Proxy {
@@ -89,8 +86,7 @@ impl Proxy {
                 Ok(response) if response.status() == StatusCode::SWITCHING_PROTOCOLS => {
                     return Err(Fault::Upgrade.into());
                 }
-                Ok(mut response) => {
-                    answer::judge(&mut response, lease.is_http2())?;
+                Ok(response) => {
                     let Some(again) = self.after_rejection(route, &response, spare, acquire_timeout, usage).await
                     else {
                         return Ok(Answered { response, lease, needles, switching: None });
@@ -102,10 +98,9 @@ impl Proxy {
                     request = *unsent;
                     refusal = alert.map_or(refusal, Refusal::from);
                 }
-                Err(SendError::Failed(error)) => match spare.and_then(|spare| after_loss(spare, &error, &lease, usage))
-                {
+                Err(SendError::Failed(lost)) => match spare.and_then(|spare| after_loss(spare, &lost, &lease, usage)) {
                     Some(again) => {
-                        tracing::debug!(route = %route.name, %error, "the upstream did not process it: sent again");
+                        tracing::debug!(route = %route.name, %lost, "the upstream did not process it: sent again");
                         self.shared.metrics.repeated("lost");
                         // The others that rested as long have met the same end.
                         lease.drop_rested();
@@ -113,15 +108,11 @@ impl Proxy {
                         request = again;
                     }
                     None => {
-                        tracing::debug!(route = %route.name, %error, "the upstream did not answer");
+                        tracing::debug!(route = %route.name, %lost, "the upstream did not answer");
                         withdrawn(route)?;
-                        if let Some(fault) = Fault::of(&error) {
-                            return Err(fault.into());
-                        }
                         // The exchange broke at the client's end, if its body did: the upstream is not to blame.
                         let ours = usage.upload().failure.get().map(Refusal::from);
-                        let alert = tls::alert(&error).map(Refusal::from);
-                        return Err(ours.or(alert).unwrap_or(Refusal::UpstreamProtocol));
+                        return Err(ours.unwrap_or_else(|| lost.into()));
                     }
                 },
             }
@@ -134,7 +125,7 @@ impl Proxy {
     async fn after_rejection(
         &self,
         route: &Route,
-        response: &Response<Incoming>,
+        response: &Response<UpstreamBody>,
         spare: Option<Spare>,
         patience: Duration,
         usage: &mut UsageGuard,
@@ -175,7 +166,7 @@ impl Proxy {
         usage.waits();
         let dialled = self.pool.dial_alone(route, cell, &table.dialer).await;
         usage.resumes();
-        let (mut lease, switching) = dialled.map_err(|error| Refusal::from(&error))?;
+        let mut lease = dialled.map_err(|error| Refusal::from(&error))?;
         address(&mut request, &lease, &route.upstream, &path_and_query, false)?;
         Handshake::ask(request.headers_mut());
         let mut needles = None;
@@ -193,18 +184,16 @@ impl Proxy {
         if sent.is_err() {
             withdrawn(route)?;
         }
-        let mut response = sent.map_err(|error| match error {
+        let response = sent.map_err(|error| match error {
             SendError::NotSent(..) => Refusal::UpstreamProtocol,
-            SendError::Failed(error) => Fault::of(&error).map_or(Refusal::UpstreamProtocol, Refusal::from),
+            SendError::Failed(lost) => lost.into(),
         })?;
-        let switches = response.status() == StatusCode::SWITCHING_PROTOCOLS;
-        if switches {
-            answer::bare(&mut response)?;
+        let mut switching = None;
+        if response.status() == StatusCode::SWITCHING_PROTOCOLS {
             handshake.verify(response.headers())?;
-        } else {
-            answer::judge(&mut response, false)?;
+            switching = lease.upgrade();
         }
-        Ok(Answered { response, lease, needles, switching: switches.then_some(switching) })
+        Ok(Answered { response, lease, needles, switching })
     }
 
     async fn connection(
@@ -237,33 +226,15 @@ fn withdrawn(route: &Route) -> Result<(), Refusal> {
 /// Whether a request may have to be sent again: with the token that follows one that is rejected, or where it can be lost
 /// unseen.
 fn may_be_repeated(request: &Request<RequestBody>, lease: &Lease, has_token: bool) -> bool {
-    let may_be_lost = lease.is_http2() || (request.method().is_safe() && lease.has_rested());
+    let may_be_lost = lease.is_http2() || (request.method().is_safe() && lease.was_used());
     may_be_lost || (has_token && request.method().is_idempotent())
 }
 
 /// The request once more, if this failure says that it was not processed, or it is safe and was lost on a connection that
-/// had rested.
-fn after_loss(spare: Spare, error: &hyper::Error, lease: &Lease, usage: &UsageGuard) -> Option<Request<RequestBody>> {
-    let was_lost = spare.method.is_safe() && lease.has_rested() && was_closed(error);
-    if was_lost || was_not_processed(error) { spare.request(usage) } else { None }
-}
-
-/// Whether the connection ended before the answer's head was whole.
-fn was_closed(error: &hyper::Error) -> bool {
-    let io = error.source().and_then(|source| source.downcast_ref::<io::Error>()).map(io::Error::kind);
-    let reset = [ErrorKind::ConnectionReset, ErrorKind::BrokenPipe, ErrorKind::ConnectionAborted];
-    error.is_incomplete_message() || io.is_some_and(|kind| reset.contains(&kind))
-}
-
-/// Whether the upstream says itself that it did not process the request (RFC 9113, section 8.7).
-fn was_not_processed(error: &hyper::Error) -> bool {
-    let Some(error) = error.source().and_then(|source| source.downcast_ref::<h2::Error>()) else { return false };
-    match error.reason() {
-        Some(h2::Reason::REFUSED_STREAM) => error.is_reset() && error.is_remote(),
-        // Streams that it did process are not ended by this.
-        Some(h2::Reason::NO_ERROR) => error.is_go_away() && error.is_remote(),
-        _ => false,
-    }
+/// had been used before.
+fn after_loss(spare: Spare, lost: &Lost, lease: &Lease, usage: &UsageGuard) -> Option<Request<RequestBody>> {
+    let was_lost = spare.method.is_safe() && lease.was_used() && lost.was_closed();
+    if was_lost || lost.was_not_processed() { spare.request(usage) } else { None }
 }
 
 /// Waits for the answer's head. While the request's body makes progress the upstream is not late.
@@ -272,7 +243,7 @@ async fn answer_in_time(
     request: Request<RequestBody>,
     limit: Duration,
     usage: &UsageGuard,
-) -> Result<Result<Response<Incoming>, SendError>, Refusal> {
+) -> Result<Result<Response<UpstreamBody>, SendError>, Refusal> {
     let uploaded = || usage.upload().bytes.get();
     while_there_is_progress(lease.send(request), limit, uploaded).await.ok_or(Refusal::UpstreamTimeout)
 }

@@ -14,27 +14,32 @@ mod streams;
 
 use std::cell::{Cell as StdCell, RefCell};
 use std::collections::HashMap;
+use std::error::Error as _;
 use std::future::{Future, poll_fn};
+use std::io::{self, ErrorKind};
 use std::pin::Pin;
 use std::rc::Rc;
 use std::sync::Arc;
+use std::task::{Context, Poll};
 use std::time::Duration;
 
 use bytes::Bytes;
 use http::{Request, Response};
-use hyper::body::Incoming;
-use hyper::client::conn::{TrySendError, http1, http2};
+use http_body::Frame;
+use hyper::client::conn::http2;
 use hyper_util::rt::{TokioIo, TokioTimer};
 use prometheus::{IntGauge, IntGaugeVec};
 use rustls::AlertDescription;
-use tokio::sync::{Notify, Semaphore, oneshot};
+use tokio::sync::{Notify, Semaphore};
 use tokio::time::timeout;
 
 use self::streams::{Stream, Streams};
-use super::answer::{Checked, Expected, HEAD_BYTES};
-use super::body::RequestBody;
+use super::answer::{self, HEAD_BYTES};
+use super::body::{BodyError, RequestBody, UpstreamBody};
 use super::cut::{Line, Lines};
+use super::error::Refusal;
 use super::executor::{LocalExecutor, run};
+use super::h1::{self, Buffers, Failed, Inflow, Outbound, Unsent, Upgraded};
 use super::places::{Places, UpstreamPlace};
 use crate::authority::Authority;
 use crate::dial::{Connection as Dialled, DialError, Dialer, Protocol, Stage, Stream as Socket, Target, TlsKind};
@@ -52,14 +57,6 @@ const IDLE_SWEEPS: u32 = 90;
 
 /// Connections kept idle, of one route and client in one worker.
 const IDLE_MOST: usize = 512;
-
-/// How long a connection may take to see the end of its last answer; one that takes longer is not used again.
-const SETTLING: Duration = Duration::from_millis(100);
-
-/// So much is read of an answer at once, and several times as much is kept for a client that does not read. A few
-/// connections may read much, which makes large bodies cheaper; among many, each is a part of what a crowd can cost.
-const READ_MUCH: usize = 256 * 1024;
-const READ_LITTLE: usize = 16 * 1024;
 
 /// A frame of HTTP/2 may be read into this much at once; the default window would slow large bodies down.
 const HTTP2_WINDOW: u32 = 1 << 20;
@@ -90,6 +87,7 @@ pub struct Pool {
     entries: RefCell<HashMap<Key, Rc<Entry>>>,
     metrics: Metrics,
     places: Arc<Places>,
+    buffers: Buffers,
     lines: Rc<Lines>,
 }
 
@@ -105,6 +103,7 @@ struct Entry {
     token: Option<TokenName>,
     lines: Rc<Lines>,
     places: Arc<Places>,
+    buffers: Buffers,
     gauges: Gauges,
     idle: RefCell<Vec<Idle>>,
     /// Connections of HTTP/2, each of which carries many requests.
@@ -128,7 +127,7 @@ struct Shared {
 }
 
 struct Idle {
-    sender: Http1,
+    connection: Box<Outbound>,
     authority: Rc<Authority>,
     /// Since it was given back: no clock is read for that.
     sweeps: u32,
@@ -141,33 +140,16 @@ pub struct Lease {
 }
 
 enum Sender {
-    Http1(Http1),
+    Http1(Box<Outbound>),
     Http2 { sender: http2::SendRequest<RequestBody>, _stream: Stream },
-}
-
-/// A connection of HTTP/1.
-struct Http1 {
-    sender: http1::SendRequest<RequestBody>,
-    /// What its stream lets in.
-    expected: Rc<Expected>,
 }
 
 /// A way to an upstream, and the authority that it was dialled and its certificate verified for.
 struct Way {
     sender: Sender,
     authority: Rc<Authority>,
-    /// Unused for a while: the upstream may be closing it this very moment.
-    rested: bool,
-}
-
-/// What a connection of HTTP/1.1 turns into when its protocol has changed.
-pub struct Switching(oneshot::Receiver<(Checked<Line<Socket>>, Bytes, UpstreamPlace)>);
-
-impl Switching {
-    /// The bytes of the connection, those that had been read already, and its place; `None` if it has failed.
-    pub async fn stream(self) -> Option<(Checked<Line<Socket>>, Bytes, UpstreamPlace)> {
-        self.0.await.ok()
-    }
+    /// For another request, before: the upstream may be closing it this very moment.
+    used: bool,
 }
 
 /// Why there is no connection.
@@ -184,12 +166,58 @@ pub enum SendError {
     /// The connection was closed, maybe with an alert of TLS, before a byte of the request was written: it may be sent on
     /// another.
     NotSent(Box<Request<RequestBody>>, Option<AlertDescription>),
-    Failed(hyper::Error),
+    Failed(Lost),
+}
+
+/// Why a request that was sent has no answer.
+#[derive(Debug, thiserror::Error)]
+pub enum Lost {
+    #[error(transparent)]
+    Http1(#[from] h1::Lost),
+    #[error(transparent)]
+    Http2(#[from] hyper::Error),
+}
+
+impl Lost {
+    /// Whether the connection ended before the answer's head was whole.
+    pub fn was_closed(&self) -> bool {
+        const RESET: [ErrorKind; 3] = [ErrorKind::ConnectionReset, ErrorKind::BrokenPipe, ErrorKind::ConnectionAborted];
+        match self {
+            Self::Http1(h1::Lost::Closed) => true,
+            Self::Http1(h1::Lost::Socket(error)) => RESET.contains(&error.kind()),
+            Self::Http1(h1::Lost::Fault(_) | h1::Lost::Body(_)) => false,
+            Self::Http2(error) => {
+                let io = error.source().and_then(|source| source.downcast_ref::<io::Error>()).map(io::Error::kind);
+                error.is_incomplete_message() || io.is_some_and(|kind| RESET.contains(&kind))
+            }
+        }
+    }
+
+    /// Whether the upstream says itself that it did not process the request (RFC 9113, section 8.7).
+    pub fn was_not_processed(&self) -> bool {
+        let Self::Http2(error) = self else { return false };
+        let Some(error) = error.source().and_then(|source| source.downcast_ref::<h2::Error>()) else { return false };
+        match error.reason() {
+            Some(h2::Reason::REFUSED_STREAM) => error.is_reset() && error.is_remote(),
+            // Streams that it did process are not ended by this.
+            Some(h2::Reason::NO_ERROR) => error.is_go_away() && error.is_remote(),
+            _ => false,
+        }
+    }
+}
+
+impl From<Lost> for Refusal {
+    fn from(lost: Lost) -> Self {
+        match &lost {
+            Lost::Http1(h1::Lost::Fault(fault)) => Self::UpstreamAnswer(*fault),
+            other => tls::alert(other).map_or(Self::UpstreamProtocol, Self::from),
+        }
+    }
 }
 
 impl Pool {
-    pub fn new(metrics: Metrics, places: Arc<Places>) -> Self {
-        Self { entries: RefCell::default(), metrics, places, lines: Rc::default() }
+    pub fn new(metrics: Metrics, places: Arc<Places>, buffers: Buffers) -> Self {
+        Self { entries: RefCell::default(), metrics, places, buffers, lines: Rc::default() }
     }
 
     /// Cuts every connection that has carried this token, whatever is under way on it: nothing more leaves on any of them.
@@ -222,20 +250,15 @@ impl Pool {
         }
     }
 
-    /// A connection of HTTP/1.1 for a request that asks for another protocol, and what it turns into.
+    /// A connection of HTTP/1.1 for a request that asks for another protocol.
     ///
     /// # Errors
     /// When it cannot be dialled within the route's time for connecting.
-    pub async fn dial_alone(
-        &self,
-        route: &Route,
-        cell: &Arc<Cell>,
-        dialer: &Dialer,
-    ) -> Result<(Lease, Switching), NoConnection> {
+    pub async fn dial_alone(&self, route: &Route, cell: &Arc<Cell>, dialer: &Dialer) -> Result<Lease, NoConnection> {
         let entry = self.entry(route, cell);
         let limit = route.timeouts.connect;
         match timeout(limit, entry.dial_alone(dialer, limit)).await {
-            Ok(dialled) => dialled.map(|(way, switching)| (Lease::new(way, entry), switching)),
+            Ok(way) => Ok(Lease::new(way?, entry)),
             Err(_) => Err(DialError::Timeout(Stage::Connect).into()),
         }
     }
@@ -246,7 +269,7 @@ impl Pool {
         self.entries.borrow_mut().retain(|_, entry| {
             entry.keep_idle(|idle| {
                 idle.sweeps += 1;
-                idle.sweeps <= IDLE_SWEEPS && !idle.sender.sender.is_closed()
+                idle.sweeps <= IDLE_SWEEPS && idle.connection.is_ready()
             });
             let mut shared = entry.shared.borrow_mut();
             shared.retain(|shared| !shared.sender.is_closed() && shared.streams.sweep());
@@ -277,6 +300,7 @@ impl Pool {
                 token: route.token.as_ref().map(|token| token.name.clone()),
                 lines: self.lines.clone(),
                 places: self.places.clone(),
+                buffers: self.buffers.clone(),
                 gauges: self.metrics.of(&route.name),
                 idle: RefCell::default(),
                 shared: RefCell::default(),
@@ -297,17 +321,14 @@ impl Entry {
             if let Some(way) = self.shared_way() {
                 return Some(way);
             }
-            let Idle { mut sender, authority, sweeps } = self.idle.borrow_mut().pop()?;
+            let Idle { mut connection, authority, sweeps } = self.idle.borrow_mut().pop()?;
             self.gauges.idle.dec();
-            let rested = sweeps > 0;
-            if rested {
-                // If the upstream's end has come in with the request, the connection's task gets to see it first.
+            if sweeps > 0 {
+                // If the upstream's end has come in with the request, the runtime gets to see it first.
                 tokio::task::yield_now().await;
             }
-            // At once, but for the moment in which the connection's task has not yet seen the end of the last answer.
-            let http1 = &mut sender.sender;
-            if http1.is_ready() || matches!(Box::pin(timeout(SETTLING, http1.ready())).await, Ok(Ok(()))) {
-                return Some(Way { sender: Sender::Http1(sender), authority, rested });
+            if connection.is_ready() {
+                return Some(Way { sender: Sender::Http1(connection), authority, used: true });
             }
         }
     }
@@ -357,16 +378,7 @@ impl Entry {
     async fn dial(&self, dialer: &Dialer, timeout: Duration) -> Result<Way, NoConnection> {
         let (Reached { io, protocol, authority }, place) = self.reach(dialer, &self.upstream.security, timeout).await?;
         match protocol {
-            Protocol::Http1 => {
-                let (http1, connection) = http1(io, &place).await.map_err(|error| failed(&authority, &error))?;
-                run(async move {
-                    let _place = place;
-                    if let Err(error) = connection.await {
-                        tracing::debug!(%error, "an upstream connection failed");
-                    }
-                });
-                Ok(Way { sender: Sender::Http1(http1), authority: Rc::new(authority), rested: false })
-            }
+            Protocol::Http1 => Ok(self.http1(io, authority, place)),
             Protocol::Http2 => {
                 let authority = Rc::new(authority);
                 let shared = self.http2(io, authority.clone(), place).await;
@@ -377,20 +389,15 @@ impl Entry {
         }
     }
 
-    async fn dial_alone(&self, dialer: &Dialer, timeout: Duration) -> Result<(Way, Switching), NoConnection> {
+    async fn dial_alone(&self, dialer: &Dialer, timeout: Duration) -> Result<Way, NoConnection> {
         let security = self.upstream.security.of_http1();
         let (Reached { io, authority, .. }, place) = self.reach(dialer, &security, timeout).await?;
-        let (http1, connection) = http1(io, &place).await.map_err(|error| failed(&authority, &error))?;
-        let (switched, switching) = oneshot::channel();
-        run(async move {
-            match connection.without_shutdown().await {
-                // Nobody waits for it if the protocol did not change.
-                Ok(parts) => drop(switched.send((parts.io.into_inner(), parts.read_buf, place))),
-                Err(error) => tracing::debug!(%error, "an upstream connection failed"),
-            }
-        });
-        let way = Way { sender: Sender::Http1(http1), authority: Rc::new(authority), rested: false };
-        Ok((way, Switching(switching)))
+        Ok(self.http1(io, authority, place))
+    }
+
+    fn http1(&self, io: Line<Socket>, authority: Authority, place: UpstreamPlace) -> Way {
+        let connection = Box::new(Outbound::new(io, place, self.buffers.clone()));
+        Way { sender: Sender::Http1(connection), authority: Rc::new(authority), used: false }
     }
 
     async fn reach(
@@ -462,17 +469,6 @@ struct Reached {
     authority: Authority,
 }
 
-type Http1Connection = http1::Connection<TokioIo<Checked<Line<Socket>>>, RequestBody>;
-
-/// Begins to speak HTTP/1.1.
-async fn http1(io: Line<Socket>, place: &UpstreamPlace) -> Result<(Http1, Http1Connection), hyper::Error> {
-    let expected = Rc::<Expected>::default();
-    let io = TokioIo::new(Checked::new(io, expected.clone()));
-    let buffer = if place.is_one_of_few() { READ_MUCH } else { READ_LITTLE };
-    let (sender, connection) = http1::Builder::new().max_buf_size(buffer).handshake(io).await?;
-    Ok((Http1 { sender, expected }, connection))
-}
-
 fn failed(authority: &Authority, error: &hyper::Error) -> DialError {
     DialError::Tls { kind: TlsKind::Protocol, authority: authority.clone(), detail: error.to_string() }
 }
@@ -486,7 +482,7 @@ impl Drop for Entry {
 impl Shared {
     fn way(&self, stream: Stream) -> Way {
         let sender = Sender::Http2 { sender: self.sender.clone(), _stream: stream };
-        Way { sender, authority: self.authority.clone(), rested: false }
+        Way { sender, authority: self.authority.clone(), used: false }
     }
 }
 
@@ -507,39 +503,94 @@ impl Lease {
     }
 
     /// Whether the upstream may have closed the connection without our knowing yet.
-    pub fn has_rested(&self) -> bool {
-        self.way.as_ref().is_some_and(|way| way.rested)
+    pub fn was_used(&self) -> bool {
+        self.way.as_ref().is_some_and(|way| way.used)
     }
 
     pub fn is_http2(&self) -> bool {
         matches!(self.way, Some(Way { sender: Sender::Http2 { .. }, .. }))
     }
 
-    /// Sends the request; resolves with the answer's head.
-    pub async fn send(&mut self, request: Request<RequestBody>) -> Result<Response<Incoming>, SendError> {
-        let sent = match self.way.as_mut().map(|way| &mut way.sender) {
-            Some(Sender::Http1(Http1 { sender, expected })) => {
-                expected.head();
-                sender.try_send_request(request).await
-            }
-            Some(Sender::Http2 { sender, .. }) => sender.try_send_request(request).await,
-            None => return Err(SendError::NotSent(Box::new(request), None)),
-        };
-        sent.map_err(|mut error: TrySendError<_>| match error.take_message() {
-            Some(request) => SendError::NotSent(Box::new(request), tls::alert(error.error())),
-            None => SendError::Failed(error.into_error()),
-        })
+    /// Sends the request; resolves with the answer's head, which has been judged.
+    ///
+    /// # Errors
+    /// When there is no answer, or none that may go on.
+    pub async fn send(&mut self, request: Request<RequestBody>) -> Result<Response<UpstreamBody>, SendError> {
+        match self.way.as_mut().map(|way| &mut way.sender) {
+            Some(Sender::Http1(connection)) => match connection.send(request).await {
+                Ok(response) => Ok(response.map(UpstreamBody::Http1)),
+                Err(Failed::Unsent(Unsent { request, cause })) => {
+                    let alert = cause.as_ref().and_then(|cause| tls::alert(cause));
+                    Err(SendError::NotSent(request, alert))
+                }
+                Err(Failed::Lost(lost)) => Err(SendError::Failed(lost.into())),
+            },
+            Some(Sender::Http2 { sender, .. }) => match sender.try_send_request(request).await {
+                Ok(mut response) => {
+                    answer::judge(&mut response, true)
+                        .map_err(|fault| SendError::Failed(h1::Lost::from(fault).into()))?;
+                    Ok(response.map(UpstreamBody::Http2))
+                }
+                Err(mut error) => Err(match error.take_message() {
+                    Some(request) => SendError::NotSent(Box::new(request), tls::alert(error.error())),
+                    None => SendError::Failed(error.into_error().into()),
+                }),
+            },
+            None => Err(SendError::NotSent(Box::new(request), None)),
+        }
     }
 
-    /// The request and its answer are over, and the connection is whole.
+    /// The next piece of an answer of HTTP/1.1.
+    pub fn poll_frame(
+        &mut self,
+        inflow: &mut Inflow,
+        context: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, BodyError>>> {
+        match self.http1() {
+            Some(connection) => inflow.poll_frame(connection, context),
+            None => Poll::Ready(None),
+        }
+    }
+
+    /// An answer of HTTP/1.1 is over.
+    pub fn settle(&mut self, inflow: &Inflow) {
+        if let Some(connection) = self.http1() {
+            inflow.settle(connection);
+        }
+    }
+
+    /// Sends on what is left of a request of HTTP/1.1.
+    ///
+    /// # Errors
+    /// When its body fails.
+    pub fn poll_upload(&mut self, inflow: &mut Inflow, context: &mut Context<'_>) -> Result<(), BodyError> {
+        self.http1().map_or(Ok(()), |connection| inflow.poll_upload(connection, context))
+    }
+
+    /// What the connection turns into, after an answer that changes its protocol; `None` of one that does not.
+    pub fn upgrade(&mut self) -> Option<Upgraded> {
+        match self.way.take()?.sender {
+            Sender::Http1(connection) => Some(connection.upgraded()),
+            Sender::Http2 { .. } => None,
+        }
+    }
+
+    fn http1(&mut self) -> Option<&mut Outbound> {
+        match self.way.as_mut().map(|way| &mut way.sender) {
+            Some(Sender::Http1(connection)) => Some(connection),
+            Some(Sender::Http2 { .. }) | None => None,
+        }
+    }
+
+    /// The request and its answer are over. The connection is used again if it is whole.
     pub fn give_back(mut self) {
-        if let Some(Way { sender: Sender::Http1(sender), authority, .. }) = self.way.take()
-            && !sender.sender.is_closed()
+        if let Some(Way { sender: Sender::Http1(connection), authority, .. }) = self.way.take()
+            && connection.rests()
             && !self.entry.retired.get()
         {
             let mut idle = self.entry.idle.borrow_mut();
             if idle.len() < IDLE_MOST {
-                idle.push(Idle { sender, authority, sweeps: 0 });
+                idle.push(Idle { connection, authority, sweeps: 0 });
                 self.entry.gauges.idle.inc();
             }
         }

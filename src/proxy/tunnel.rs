@@ -10,13 +10,14 @@ use std::time::Duration;
 use bytes::Bytes;
 use tokio::io::{AsyncRead, AsyncWrite, AsyncWriteExt, ReadBuf, copy_bidirectional};
 
-use super::pool::{Lease, Switching};
+use super::h1::Upgraded;
+use super::pool::Lease;
 use super::progress::while_there_is_progress;
 use crate::usage::UsageGuard;
 
 /// An upstream's half of a tunnel, which waits for the client's.
 pub struct Tunnel {
-    upstream: Switching,
+    upstream: Upgraded,
     usage: UsageGuard,
     /// The longest that neither side may say anything.
     idle: Duration,
@@ -25,7 +26,7 @@ pub struct Tunnel {
 }
 
 impl Tunnel {
-    pub fn new(upstream: Switching, usage: UsageGuard, idle: Duration, lease: Lease) -> Self {
+    pub fn new(upstream: Upgraded, usage: UsageGuard, idle: Duration, lease: Lease) -> Self {
         Self { upstream, usage, idle, _lease: lease }
     }
 
@@ -33,7 +34,7 @@ impl Tunnel {
     /// before it heard that the protocol had changed.
     pub async fn run(self, client: impl AsyncRead + AsyncWrite + Unpin, early: Bytes) {
         let Self { upstream, mut usage, idle, .. } = self;
-        let Some((upstream, ahead, _place)) = upstream.stream().await else { return };
+        let Upgraded { io: upstream, ahead, place: _place } = upstream;
         let (sent, received) = (Rc::new(Cell::new(early.len() as u64)), Rc::new(Cell::new(ahead.len() as u64)));
         let mut client = Counted { inner: client, read: sent.clone() };
         let mut upstream = Counted { inner: upstream, read: received.clone() };

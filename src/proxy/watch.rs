@@ -5,7 +5,7 @@
 use std::cell::Cell;
 use std::pin::Pin;
 use std::rc::Rc;
-use std::task::{Context, Poll};
+use std::task::{Context, Poll, Waker};
 
 use bytes::Bytes;
 use http_body::{Body, Frame, SizeHint};
@@ -38,8 +38,6 @@ pub struct Watch {
     served: Cell<bool>,
     /// Of these, the ones whose last piece of answer has not been asked to be followed by another.
     untaken: Cell<u32>,
-    /// An answer of ours may still be on its way out.
-    answering: Cell<bool>,
     /// An answer broke off.
     broken: Cell<bool>,
     /// The socket does not take what is written.
@@ -52,6 +50,10 @@ pub struct Watch {
     found: Cell<(u64, Instant)>,
     close: Notify,
     late: Cell<Option<Late>>,
+    /// The process is about to end.
+    draining: Cell<bool>,
+    /// Who waits for word of the end.
+    attending: Cell<Option<Waker>>,
 }
 
 /// What the worker's look found.
@@ -93,7 +95,6 @@ impl Watch {
             requests: Cell::new(0),
             served: Cell::new(false),
             untaken: Cell::new(0),
-            answering: Cell::new(false),
             broken: Cell::new(false),
             stalled: Cell::new(false),
             idle_frames: Cell::new(0),
@@ -101,6 +102,8 @@ impl Watch {
             found: Cell::new((0, Instant::now())),
             close: Notify::new(),
             late: Cell::new(None),
+            draining: Cell::new(false),
+            attending: Cell::new(None),
         })
     }
 
@@ -146,6 +149,45 @@ impl Watch {
     pub fn close(&self, late: Late) {
         self.late.set(Some(late));
         self.close.notify_one();
+        self.wake();
+    }
+
+    /// Tells the connection to end when what is under way is over.
+    pub fn drain(&self) {
+        self.draining.set(true);
+        self.wake();
+    }
+
+    fn wake(&self) {
+        if let Some(attending) = self.attending.take() {
+            attending.wake();
+        }
+    }
+
+    /// Has the task woken when the connection is told to end.
+    pub fn attend(&self, context: &mut Context<'_>) {
+        let attending = self.attending.take().filter(|waker| waker.will_wake(context.waker()));
+        self.attending.set(Some(attending.unwrap_or_else(|| context.waker().clone())));
+    }
+
+    /// Whether the connection is to end once nothing is under way.
+    pub fn is_told_to_end(&self) -> bool {
+        self.draining.get() || self.late.get().is_some_and(|late| late != Late::Head)
+    }
+
+    /// Whether the connection is to end without another word.
+    pub fn is_cut_off(&self) -> bool {
+        match self.late.get() {
+            Some(Late::Stalled) => true,
+            // It may have begun a request after it was chosen, which is answered.
+            Some(Late::Evicted) => !self.is_busy(),
+            Some(Late::Idle | Late::Head) | None => false,
+        }
+    }
+
+    /// An answer broke off.
+    pub fn breaks_off(&self) {
+        self.broken.set(true);
     }
 
     /// Resolves when the connection is to end, and says why.
@@ -163,7 +205,6 @@ impl Watch {
     pub fn busy(self: &Rc<Self>) -> Busy {
         self.requests.set(self.requests.get() + 1);
         self.served.set(true);
-        self.answering.set(true);
         self.turn(Phase::Busy);
         Busy { watch: self.clone(), untaken: false }
     }
@@ -175,18 +216,6 @@ impl Watch {
     /// Whether an answer broke off, or is still under way.
     pub fn is_broken_off(&self) -> bool {
         self.broken.get() || self.is_busy()
-    }
-
-    /// Whether what is written may belong to an answer.
-    pub fn is_answering(&self) -> bool {
-        self.answering.get()
-    }
-
-    /// All that was written has gone out.
-    pub fn flushed(&self) {
-        if !self.is_busy() {
-            self.answering.set(false);
-        }
     }
 
     /// Bytes have come.

@@ -8,7 +8,6 @@ use std::sync::Arc;
 use std::thread::JoinHandle;
 use std::time::Duration;
 
-use http::StatusCode;
 use prometheus::IntGauge;
 use socket2::SockRef;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
@@ -19,10 +18,11 @@ use tokio::time::Instant;
 use super::connection::Server;
 use super::error::Refusal;
 use super::executor::run as run_local;
+use super::h1::Buffers;
 use super::listener::{Accepted, Listener, Shared as SharedListener};
 use super::places::{Full, Outside, Place};
 use super::pulse::Pulses;
-use super::stream::{Refuse, Scratch, Socket};
+use super::stream::Socket;
 use super::watch::{Late, Watch};
 use super::{Address, Caller, Proxy, Shared};
 use crate::barrier::{Order, Orders};
@@ -118,8 +118,7 @@ pub(super) struct Desk {
     ended: Notify,
     pub draining: watch::Receiver<bool>,
     pub server: Server,
-    pub scratch: Scratch,
-    pub refuse: Refuse,
+    pub buffers: Buffers,
 }
 
 /// A connection as the look finds it.
@@ -130,17 +129,17 @@ struct Seat {
 
 async fn run(settings: WorkerSettings) {
     let limits = settings.shared.limits.clone();
-    let server = Server::new(&limits);
-    let desk = Rc::new_cyclic(|desk: &Weak<Desk>| Desk {
-        proxy: Proxy::new(settings.shared.clone()),
+    let server = Server::new(&limits, settings.shared.clock.clone());
+    let buffers = Buffers::default();
+    let desk = Rc::new(Desk {
+        proxy: Proxy::new(settings.shared.clone(), buffers.clone()),
         inspector: RefCell::new(Inspector::new()),
         seats: RefCell::default(),
         looked_for_room: StdCell::new(0),
         ended: Notify::new(),
         draining: settings.draining.clone(),
         server,
-        scratch: Scratch::default(),
-        refuse: refuse(desk.clone()),
+        buffers,
     });
     let WorkerSettings { number, pulses, listeners, mut orders, shared, mut draining, drain, .. } = settings;
     let mut accepting = JoinSet::new();
@@ -172,6 +171,7 @@ async fn run(settings: WorkerSettings) {
     }
     drop(listeners);
     while accepting.join_next().await.is_some() {}
+    desk.drain();
     let deadline = Instant::now() + drain;
     while desk.has_connections() && Instant::now() < deadline {
         tokio::select! {
@@ -181,19 +181,6 @@ async fn run(settings: WorkerSettings) {
             () = tokio::time::sleep_until(deadline) => {}
         }
     }
-}
-
-/// Says in our own words what hyper would say in a bare status line.
-fn refuse(desk: Weak<Desk>) -> Refuse {
-    Rc::new(move |status| {
-        let refusal = match status {
-            StatusCode::REQUEST_HEADER_FIELDS_TOO_LARGE => Refusal::HeadersTooLarge,
-            StatusCode::REQUEST_TIMEOUT => Refusal::RequestTimeout,
-            StatusCode::URI_TOO_LONG => Refusal::TargetTooLong,
-            _ => Refusal::Framing,
-        };
-        desk.upgrade().map(|desk| desk.refused_unread(refusal)).unwrap_or_default()
-    })
 }
 
 async fn accept(desk: Rc<Desk>, listener: SharedListener, gauge: IntGauge) {
@@ -330,7 +317,7 @@ impl Desk {
     }
 
     /// A refusal of what was never read as a request, as it is written; counted here.
-    fn refused_unread(&self, refusal: Refusal) -> Vec<u8> {
+    pub(super) fn refused_unread(&self, refusal: Refusal) -> Vec<u8> {
         let response = self.proxy.refuse_unread(refusal);
         let mut text =
             format!("HTTP/1.1 {}\r\ncontent-length: {}\r\n", response.status(), response.body().len()).into_bytes();
@@ -340,6 +327,11 @@ impl Desk {
         text.extend_from_slice(b"\r\n");
         text.extend_from_slice(response.body());
         text
+    }
+
+    /// Has every connection end when what is under way on it is over.
+    fn drain(&self) {
+        self.seats.borrow().iter().filter_map(|seat| seat.watch.upgrade()).for_each(|watch| watch.drain());
     }
 
     fn let_go(&self, order: Order<TokenName>) {

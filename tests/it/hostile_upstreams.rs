@@ -113,7 +113,8 @@ async fn the_refusal_says_what_was_wrong_with_the_answer() {
         ("HTTP/1.1 200 OK\r\nTransfer-Encoding: gzip\r\n\r\n", "transfer coding"),
         ("HTTP/1.1 200 OK\n\n", "carriage return"),
         ("HTTP/1.1 101 Switching Protocols\r\n\r\n", "nobody asked"),
-        ("HTTP/1.1 200 Bearer tok-1\r\nContent-Length: tok-1\r\n\r\n", "not well-formed"),
+        ("HTTP/1.1 200 Bearer tok-1\r\nContent-Length: tok-1\r\n\r\n", "length is not one number"),
+        ("HTTP/1.1 200 OK\r\nBearer tok-1\r\n\r\n", "its head is not one of HTTP/1.1"),
     ];
     for (head, expected) in table {
         let (mut client, mut connection) = asked(&scene, &upstream, REQUEST).await;
@@ -332,17 +333,18 @@ async fn a_body_that_breaks_off_looks_whole_to_no_client() {
 }
 
 #[tokio::test]
-async fn chunk_extensions_and_trailers_end_here() {
+async fn chunk_extensions_and_trailers_that_belong_in_a_head_end_here() {
     let (_issuer, upstream, scene) = before().await;
     let head = "HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\nTrailer: Content-Length, X-Late\r\n\r\n";
     let trailers = "Content-Length: 999\r\nTransfer-Encoding: chunked\r\nHost: evil.test\r\nAuthorization: Bearer tok-1\r\n\
-                    Set-Cookie: a=b\r\nX-Late: tok-1\r\n";
+                    Set-Cookie: a=b\r\nX-Late: late\r\n";
     let request = REQUEST.replace("\r\n\r\n", "\r\nTE: trailers\r\n\r\n");
     let (mut client, mut connection) = asked(&scene, &upstream, &request).await;
     connection.write(format!("{head}2;a=b;tok-1=\"c\"\r\nok\r\n0;tok-1\r\n{trailers}\r\n")).await;
     let answer = client.head().await.expect("a head");
     assert_eq!((answer.status, answer.header("trailer")), (200, None));
-    assert_eq!(client.bytes(12).await.expect("a body"), b"2\r\nok\r\n0\r\n\r\n");
+    let body = b"2\r\nok\r\n0\r\nx-late: late\r\n\r\n";
+    assert_eq!(client.bytes(body.len()).await.expect("a body"), body);
     // The connection is whole, and so is the next answer.
     client.send(REQUEST).await;
     connection.head().await;
