@@ -14,11 +14,11 @@ use countersign::metrics::Metrics;
 use countersign::name::{ClientName, RouteName, TokenName};
 use countersign::path::{Form, query_is_clean};
 use countersign::policy::rule::{Allow, Rule, Rules};
-use countersign::proxy::{BaseUrl, Head, Target, rebuild_request, rebuild_response};
+use countersign::proxy::{BaseUrl, Fields, Head, Target, rebuild_request, rebuild_response};
 use countersign::usage::{self, Observer, UsageGuard};
 use criterion::{BatchSize, Criterion, criterion_group, criterion_main};
 use http::header::{ACCEPT, ACCEPT_ENCODING, AUTHORIZATION, CONTENT_TYPE, HOST, LOCATION, USER_AGENT};
-use http::{HeaderMap, HeaderValue, Method, StatusCode, Uri, Version};
+use http::{HeaderName, HeaderValue, Method, StatusCode, Uri, Version};
 
 fn judging(bench: &mut Criterion) {
     let rules = Rules {
@@ -43,13 +43,13 @@ fn judging(bench: &mut Criterion) {
     bench.bench_function("authority", |b| b.iter(|| Authority::parse(black_box("api.github.com:443"), 443)));
 }
 
-fn head() -> HeaderMap {
-    let mut headers = HeaderMap::new();
+fn head() -> Fields {
+    let mut headers = Fields::new();
     headers.insert(HOST, HeaderValue::from_static("localhost:8080"));
     headers.insert(USER_AGENT, HeaderValue::from_static("python-requests/2.32"));
     headers.insert(ACCEPT, HeaderValue::from_static("*/*"));
     headers.insert(ACCEPT_ENCODING, HeaderValue::from_static("gzip, deflate"));
-    headers.insert("x-request-id", HeaderValue::from_static("0123456789abcdef"));
+    headers.insert(HeaderName::from_static("x-request-id"), HeaderValue::from_static("0123456789abcdef"));
     headers
 }
 
@@ -62,9 +62,9 @@ fn heads(bench: &mut Criterion) {
             BatchSize::SmallInput,
         );
     });
-    let mut answer = HeaderMap::new();
+    let mut answer = Fields::new();
     answer.insert(CONTENT_TYPE, HeaderValue::from_static("application/json"));
-    answer.insert("x-ratelimit-remaining", HeaderValue::from_static("59"));
+    answer.insert(HeaderName::from_static("x-ratelimit-remaining"), HeaderValue::from_static("59"));
     answer.insert(LOCATION, HeaderValue::from_static("https://api.github.com/repos/octo/hello"));
     bench.bench_function("answer: rebuilt", |b| {
         b.iter_batched_ref(

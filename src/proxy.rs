@@ -25,7 +25,9 @@ mod head;
 mod headers;
 mod inject;
 mod links;
+
 mod listener;
+mod message;
 mod places;
 mod pool;
 mod progress;
@@ -51,7 +53,7 @@ use arc_swap::ArcSwap;
 use bytes::Bytes;
 use http::header::{CONNECTION, CONTENT_LENGTH};
 use http::uri::PathAndQuery;
-use http::{HeaderMap, HeaderValue, Method, Request, Response, Version};
+use http::{HeaderValue, Method, Version};
 use http_body::Body as _;
 use prometheus::{IntCounter, IntCounterVec, IntGaugeVec};
 
@@ -61,6 +63,7 @@ pub use head::Head;
 pub use headers::{rebuild_request, rebuild_response};
 pub use links::BaseUrl;
 pub use listener::{Accepted, BindError, Listener};
+pub use message::Fields;
 pub use places::Places;
 pub use pulse::Pulses;
 pub use target::{By, Target};
@@ -83,6 +86,7 @@ use error::{Context, RefusedTotal, RequestIds};
 use exchange::{Answered, Outgoing};
 use h1::{Buffers, Upgraded};
 use links::Base;
+use message::{Request, Response};
 use pool::{Lease, Pool};
 use tunnel::Tunnel;
 use watch::Late;
@@ -122,9 +126,6 @@ pub struct Limits {
     /// Between two pieces of a request's body of known length, and for a client to take some of its answer.
     pub body_timeout: Duration,
 }
-
-/// Fields that a request's head may get.
-const ADDED_FIELDS: usize = 4;
 
 /// The metrics of the proxy itself.
 #[derive(Clone)]
@@ -223,7 +224,7 @@ struct Answer<'t> {
 struct Asked<'r> {
     caller: &'r Caller,
     head: &'r Head,
-    headers: HeaderMap,
+    fields: Fields,
     body: RequestBody,
 }
 
@@ -244,17 +245,17 @@ impl Proxy {
         &self,
         caller: &Caller,
         head: Head,
-        headers: HeaderMap,
+        fields: Fields,
         body: ClientBody,
     ) -> (Response<ResponseBody>, Option<Box<Tunnel>>) {
         let mut usage = UsageGuard::new(&self.observer, &head.method);
-        let grpc = head::is_grpc(&head, &headers);
+        let grpc = head::is_grpc(&head, &fields);
         // One table for the whole request: a reload in the middle cannot mix two configurations.
         let table = self.table();
         let mut place = None;
         let idle = self.shared.limits.body_timeout;
         let body = RequestBody::new(body, usage.upload().clone(), idle);
-        let asked = Asked { caller, head: &head, headers, body };
+        let asked = Asked { caller, head: &head, fields, body };
         match self.forward(asked, &table.0, &mut usage, &mut place).await {
             Ok(Answer { response, lease, route, switching: Some(switching), .. }) => {
                 let tunnel = Tunnel::new(switching, usage, route.timeouts.idle, lease);
@@ -277,7 +278,7 @@ impl Proxy {
         usage: &mut UsageGuard,
         place: &mut Option<&'t Route>,
     ) -> Result<Answer<'t>, Refusal> {
-        let Asked { caller, head, mut headers, mut body } = asked;
+        let Asked { caller, head, fields: mut headers, mut body } = asked;
         head::judge(head, &headers, &self.shared.limits)?;
         if self.shared.via.is_in(&headers) {
             return Err(Refusal::Loop);
@@ -292,8 +293,6 @@ impl Proxy {
         usage.judged(permit.path());
         let most = enter(route, &body, usage)?;
 
-        // Host, token, trace and Via are added: room for them is made once.
-        headers.reserve(ADDED_FIELDS);
         let base = Base::of(&target, head, &headers);
         let idle = self.body_idle(&headers, route);
         let takes_trailers = head::takes_trailers(&headers);
@@ -312,34 +311,31 @@ impl Proxy {
         usage.traced(trace::carry_on(&mut headers).as_str());
         self.shared.via.sign(&mut headers, head.version);
         body.limit(idle, most);
-        let mut request = Request::new(body);
-        *request.method_mut() = head.method.clone();
-        *request.headers_mut() = headers;
-        let path_and_query = path_and_query(&permit, query.as_deref())?;
+        let uri = path_and_query(&permit, query.as_deref())?.into();
+        let request = Request { method: head.method.clone(), uri, fields: headers };
 
         // No dialling for a token that is not there.
         if let Some(token) = &route.token {
             self.await_token(token, table, usage).await?;
         }
-        let outgoing = Outgoing { request, path_and_query, permit, route, cell, table, takes_trailers };
+        let outgoing = Outgoing { request, body, permit, route, cell, table, takes_trailers };
         let Answered { mut response, lease, needles, switching } = match handshake {
             None => self.exchange(outgoing, usage).await?,
             Some(handshake) => Box::pin(self.switch(outgoing, &handshake, usage)).await?,
         };
-        usage.answered(response.status());
-        rebuild_response(response.headers_mut(), guarded);
-        credentials::clear_answer(response.headers_mut(), placement);
+        usage.answered(response.status);
+        rebuild_response(&mut response.fields, guarded);
+        credentials::clear_answer(&mut response.fields, placement);
         let scrubber = match &needles {
             Some(needles) => echo::scrub(&mut response, needles, route.scrub, usage)?,
             None => None,
         };
         if let Some(base) = base {
-            base.turn_back(route, response.headers_mut());
+            base.turn_back(route, &mut response.fields);
         }
         if switching.is_some() {
-            Handshake::ask(response.headers_mut());
+            Handshake::ask(&mut response.fields);
         }
-        *response.version_mut() = Version::HTTP_11;
         Ok(Answer { response, lease, route, needles, scrubber, trailers: takes_trailers, switching })
     }
 
@@ -369,8 +365,8 @@ impl Proxy {
     }
 
     /// An upload of known length may not rest for long; a stream may, as long as the route's idle timeout.
-    fn body_idle(&self, headers: &HeaderMap, route: &Route) -> Duration {
-        let known = headers.contains_key(CONTENT_LENGTH);
+    fn body_idle(&self, headers: &Fields, route: &Route) -> Duration {
+        let known = headers.contains(CONTENT_LENGTH);
         if known { self.shared.limits.body_timeout } else { route.timeouts.idle }
     }
 
@@ -401,9 +397,9 @@ impl Proxy {
         };
         let mut response = refusal.into_response(&context);
         if head.method == Method::HEAD {
-            let length = HeaderValue::from(response.body().len());
-            response.headers_mut().insert(CONTENT_LENGTH, length);
-            response.body_mut().clear();
+            let length = HeaderValue::from(response.body.len());
+            response.fields.insert(CONTENT_LENGTH, length);
+            response.body.clear();
         }
         response.map(|text| ResponseBody::own(text, usage))
     }
@@ -417,7 +413,7 @@ impl Proxy {
         let version = Version::HTTP_11;
         let context = Context { route: None, token: None, request_id: &request_id, version, grpc: false };
         let mut response = refusal.into_response(&context);
-        response.headers_mut().insert(CONNECTION, HeaderValue::from_static("close"));
+        response.fields.insert(CONNECTION, HeaderValue::from_static("close"));
         response
     }
 

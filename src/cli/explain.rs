@@ -9,7 +9,7 @@ use std::sync::Arc;
 use anyhow::Context as _;
 use http::header::HOST;
 use http::uri::PathAndQuery;
-use http::{HeaderMap, HeaderValue, Method, Uri, Version};
+use http::{HeaderValue, Method, Uri, Version};
 use serde_json::{Value, json};
 
 use super::telemetry::Scrape;
@@ -23,7 +23,7 @@ use crate::identity::{ClientIndex, Clients};
 use crate::metrics::Metrics;
 use crate::name::{ClientName, RouteName, TokenName};
 use crate::policy::rule::Ruling;
-use crate::proxy::{self, Explanation, Head, Refusal};
+use crate::proxy::{self, Explanation, Fields, Head, Refusal};
 use crate::route::{self, Ingredients, RouteToken, Table};
 use crate::token::{self, Absent, Restraint, SlotReader};
 use crate::usage;
@@ -108,7 +108,7 @@ fn judge(path: &Path, config: &Config, table: &Table, question: &Question) -> an
 /// A request as it would come in.
 struct Request {
     head: Head,
-    headers: HeaderMap,
+    headers: Fields,
     port: Option<u16>,
 }
 
@@ -124,7 +124,8 @@ impl Request {
         let host = named.clone().unwrap_or(own_host);
         // User info stays with the client that reads the URL.
         let host = host.rsplit('@').next().unwrap_or_default();
-        let headers = HeaderMap::from_iter([(HOST, HeaderValue::from_str(host)?)]);
+        let mut headers = Fields::new();
+        headers.append(HOST, HeaderValue::from_str(host)?);
         let port = port_of(host, config).or(entrance.map(|address| address.port()));
         let (uri, way) = if *method == Method::CONNECT {
             anyhow::ensure!(

@@ -5,7 +5,9 @@
 //! outside of its fields and body.
 
 use http::header::{CONTENT_LENGTH, TRANSFER_ENCODING};
-use http::{Extensions, HeaderMap, HeaderValue, Response, StatusCode, Version};
+use http::{HeaderValue, StatusCode, Version};
+
+use super::message::{Fields, Response};
 
 /// Fields of an answer, at most.
 pub const FIELDS: usize = 100;
@@ -57,8 +59,7 @@ pub enum Fault {
 /// # Errors
 /// When it has more fields, or larger ones, than an answer may have.
 pub fn bare<B>(response: &mut Response<B>) -> Result<(), Fault> {
-    *response.extensions_mut() = Extensions::new();
-    bounds(response.headers())
+    bounds(&response.fields)
 }
 
 /// Judges an answer's head as it was read.
@@ -66,7 +67,7 @@ pub fn bare<B>(response: &mut Response<B>) -> Result<(), Fault> {
 /// # Errors
 /// When the answer must not go on.
 pub fn judge<B>(response: &mut Response<B>, is_http2: bool) -> Result<(), Fault> {
-    let (status, version) = (response.status(), response.version());
+    let (status, version) = (response.status, response.version);
     if !(200..=599).contains(&status.as_u16()) {
         return Err(Fault::Status);
     }
@@ -76,10 +77,10 @@ pub fn judge<B>(response: &mut Response<B>, is_http2: bool) -> Result<(), Fault>
         return Err(Fault::Version);
     }
     bare(response)?;
-    framing(response.headers_mut(), status, version)
+    framing(&mut response.fields, status, version)
 }
 
-fn bounds(headers: &HeaderMap) -> Result<(), Fault> {
+fn bounds(headers: &Fields) -> Result<(), Fault> {
     if headers.len() > FIELDS {
         return Err(Fault::Fields);
     }
@@ -88,11 +89,11 @@ fn bounds(headers: &HeaderMap) -> Result<(), Fault> {
 }
 
 /// RFC 9112, section 6.3, without its leniences.
-fn framing(headers: &mut HeaderMap, status: StatusCode, version: Version) -> Result<(), Fault> {
-    let has_length = headers.contains_key(CONTENT_LENGTH);
-    let mut codings = headers.get_all(TRANSFER_ENCODING).iter();
-    if let Some(coding) = codings.next() {
-        let chunked = coding.as_bytes().trim_ascii().eq_ignore_ascii_case(b"chunked") && codings.next().is_none();
+fn framing(headers: &mut Fields, status: StatusCode, version: Version) -> Result<(), Fault> {
+    let has_length = headers.contains(CONTENT_LENGTH);
+    if headers.contains(TRANSFER_ENCODING) {
+        let coding = headers.only(TRANSFER_ENCODING).map_or(&b""[..], |coding| coding.as_bytes().trim_ascii());
+        let chunked = coding.eq_ignore_ascii_case(b"chunked");
         if !chunked || version != Version::HTTP_11 || status == StatusCode::NO_CONTENT {
             return Err(Fault::TransferEncoding);
         }
@@ -114,14 +115,14 @@ fn framing(headers: &mut HeaderMap, status: StatusCode, version: Version) -> Res
 }
 
 /// Whether the length stands there once, without zeros in front: as nearly always.
-fn is_plain(headers: &HeaderMap) -> bool {
-    let mut values = headers.get_all(CONTENT_LENGTH).iter().map(HeaderValue::as_bytes);
+fn is_plain(headers: &Fields) -> bool {
+    let mut values = headers.get_all(CONTENT_LENGTH).map(HeaderValue::as_bytes);
     values.next().is_some_and(|digits| digits == b"0" || digits[0] != b'0') && values.next().is_none()
 }
 
 /// The one length of all fields that tell it (RFC 9110, section 8.6).
-fn length(headers: &HeaderMap) -> Option<u64> {
-    let mut lengths = headers.get_all(CONTENT_LENGTH).iter().map(|value| {
+fn length(headers: &Fields) -> Option<u64> {
+    let mut lengths = headers.get_all(CONTENT_LENGTH).map(|value| {
         let text = value.to_str().ok().filter(|text| text.bytes().all(|byte| byte.is_ascii_digit()))?;
         text.parse::<u64>().ok().filter(|length| i64::try_from(*length).is_ok())
     });

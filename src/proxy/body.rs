@@ -428,7 +428,7 @@ impl Relay {
         let Trailers { placement, needles } = self.trailers.as_ref()?;
         let mut trailers = frame.into_trailers().ok()?;
         rebuild_trailers(&mut trailers, placement.as_ref());
-        if needles.as_ref().is_some_and(|needles| echo::redact(&mut trailers, needles)) {
+        if needles.as_ref().is_some_and(|needles| echo::redact(trailers.values_mut(), needles)) {
             self.usage.echoed();
         }
         Some(Frame::trailers(trailers))

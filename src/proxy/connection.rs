@@ -15,7 +15,7 @@ use std::sync::Arc;
 use std::task::Poll;
 use std::time::Duration;
 
-use http::{Request, Response};
+use http::Request;
 use hyper::body::{Body, Incoming};
 use hyper::rt::{Read, Write};
 use hyper::server::conn::http2;
@@ -27,6 +27,7 @@ use super::body::{ClientBody, LINGER, ResponseBody};
 use super::executor::LocalExecutor;
 use super::h1::{self, Answering, Asked, Date, Inbound};
 use super::head::Head;
+use super::message::Response;
 use super::stream::{Socket, Spoken, WatchedStream};
 use super::tunnel::Tunnel;
 use super::watch::{Late, Watch, Watched};
@@ -152,7 +153,7 @@ impl Desk {
             let asked = Asked::of(&request);
             let (response, tunnel) = self.answer(link, caller, request).await?;
             // A refusal comes at once, and nobody reads what is still on its way to it.
-            let ends = watch.is_told_to_end() || (response.body().is_own() && !link.borrow().is_told());
+            let ends = watch.is_told_to_end() || (response.body.is_own() && !link.borrow().is_told());
             let mut answering = Answering::new(response, asked, ends, &mut link.borrow_mut(), &self.server.date);
             match poll_fn(|context| answering.poll(link, context)).await {
                 Ok(keeps) => {
@@ -183,9 +184,8 @@ impl Desk {
         request: h1::Request,
     ) -> Option<(Response<ResponseBody>, Option<Box<Tunnel>>)> {
         let body = Inbound::begin(link, request.framing, request.waits);
-        let (head, headers) = (request.head, request.headers);
-        // Apart: while a connection rests it keeps no room for it.
-        let mut answer = Box::pin(self.proxy.handle(caller, head, headers, ClientBody::Http1(body)));
+        let (head, fields) = (request.head, request.fields);
+        let mut answer = pin!(self.proxy.handle(caller, head, fields, ClientBody::Http1(body)));
         poll_fn(|context| match answer.as_mut().poll(context) {
             Poll::Ready(answer) => Poll::Ready(Some(answer)),
             Poll::Pending if link.borrow_mut().is_gone(context) => Poll::Ready(None),
@@ -217,8 +217,9 @@ impl Desk {
                 let (parts, body) = request.into_parts();
                 let head = Head { method: parts.method, uri: parts.uri, version: parts.version };
                 // Only HTTP/1.1 asks for another protocol here.
-                let (response, _) = desk.proxy.handle(&caller, head, parts.headers, ClientBody::Http2(body)).await;
-                Ok::<_, Infallible>(response.map(|body| Watched::new(body, busy)))
+                let (response, _) =
+                    desk.proxy.handle(&caller, head, parts.headers.into(), ClientBody::Http2(body)).await;
+                Ok::<_, Infallible>(http::Response::from(response.map(|body| Watched::new(body, busy))))
             }
         });
         let mut connection = self.server.http2.serve_connection(TokioIo::new(stream), service);

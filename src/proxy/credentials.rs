@@ -11,9 +11,10 @@
 
 use std::borrow::Cow;
 
+use http::HeaderValue;
 use http::header::{COOKIE, SET_COOKIE};
-use http::{HeaderMap, HeaderName, HeaderValue};
 
+use super::message::Fields;
 use crate::token::Placement;
 
 /// Where RFC 6750, section 2.3, lets a bearer token stand, so that an API may look there first.
@@ -25,7 +26,7 @@ const ROUNDS: usize = 4;
 /// Takes the client's own credentials out of query and cookies. On a route without token, which has no placement, they pass.
 /// Returns what is left of the query, and whether there was a credential.
 pub fn clear<'q>(
-    headers: &mut HeaderMap,
+    headers: &mut Fields,
     query: Option<&'q str>,
     placement: Option<&Placement>,
 ) -> (Option<Cow<'q, str>>, bool) {
@@ -45,15 +46,9 @@ pub fn clear<'q>(
 }
 
 /// Takes out of an answer the cookie that the token goes into: an API that sets it hands out a credential.
-pub fn clear_answer(headers: &mut HeaderMap, placement: Option<&Placement>) {
+pub fn clear_answer(headers: &mut Fields, placement: Option<&Placement>) {
     let Some(Placement::Cookie { name }) = placement else { return };
-    let set = headers.get_all(SET_COOKIE);
-    if set.iter().any(|cookie| reads_as(name_of(cookie.as_bytes()), name)) {
-        let kept: Vec<HeaderValue> =
-            set.iter().filter(|cookie| !reads_as(name_of(cookie.as_bytes()), name)).cloned().collect();
-        headers.remove(SET_COOKIE);
-        headers.extend(kept.into_iter().map(|cookie| (SET_COOKIE, cookie)));
-    }
+    headers.retain(|header, cookie| *header != SET_COOKIE || !reads_as(name_of(cookie.as_bytes()), name));
 }
 
 /// The path with the query's other pieces, and at the end the pair of this name.
@@ -74,12 +69,8 @@ pub fn with_cookie(cookies: Option<&HeaderValue>, pair: &[u8]) -> Vec<u8> {
 
 /// Leaves of the client's cookies one header without those of this name, nor what turns a server to the rules of RFC 2965,
 /// in which commas separate too.
-pub fn clear_cookies(headers: &mut HeaderMap, name: &str) -> bool {
-    let twins: Vec<HeaderName> = headers.keys().filter(|header| is_twin(header.as_str())).cloned().collect();
-    let mut shadow = !twins.is_empty();
-    for twin in twins {
-        headers.remove(twin);
-    }
+pub fn clear_cookies(headers: &mut Fields, name: &str) -> bool {
+    let mut shadow = headers.retain(|header, _| !is_twin(header.as_str()));
     let mut kept: Vec<&[u8]> = Vec::new();
     for value in headers.get_all(COOKIE) {
         for cookie in value.as_bytes().split(|byte| *byte == b';').map(<[u8]>::trim_ascii) {
@@ -92,7 +83,9 @@ pub fn clear_cookies(headers: &mut HeaderMap, name: &str) -> bool {
     }
     let left = HeaderValue::from_bytes(&kept.join(&b"; "[..])).ok().filter(|left| !left.is_empty());
     headers.remove(COOKIE);
-    headers.extend(left.map(|left| (COOKIE, left)));
+    if let Some(left) = left {
+        headers.append(COOKIE, left);
+    }
     shadow
 }
 
@@ -198,7 +191,7 @@ mod tests {
     use proptest::prelude::*;
 
     fn left_of(query: &str, placement: Option<&Placement>) -> (Option<String>, bool) {
-        let (left, shadow) = clear(&mut HeaderMap::new(), Some(query), placement);
+        let (left, shadow) = clear(&mut Fields::new(), Some(query), placement);
         (left.map(Cow::into_owned), shadow)
     }
 
@@ -280,11 +273,10 @@ mod tests {
 
     /// What is left of these cookie headers, and whether a credential was among them.
     fn cookies(values: &[&'static str]) -> (Vec<String>, bool) {
-        let mut headers = HeaderMap::new();
-        headers.extend(values.iter().map(|value| (COOKIE, HeaderValue::from_static(value))));
+        let mut headers = Fields::of(&values.iter().map(|value| ("cookie", *value)).collect::<Vec<_>>());
         let placement = Placement::Cookie { name: "session".to_owned() };
         let (_, shadow) = clear(&mut headers, None, Some(&placement));
-        let left = headers.get_all(COOKIE).iter().map(|value| value.to_str().expect("text").to_owned());
+        let left = headers.get_all(COOKIE).map(|value| value.to_str().expect("text").to_owned());
         (left.collect(), shadow)
     }
 
@@ -313,8 +305,7 @@ mod tests {
 
     #[test]
     fn a_header_that_is_read_as_cookies_goes_with_them() {
-        let mut headers = HeaderMap::new();
-        headers.insert("cookie_", HeaderValue::from_static("session=mine"));
+        let mut headers = Fields::of(&[("cookie_", "session=mine")]);
         let placement = Placement::Cookie { name: "session".to_owned() };
         assert!(clear(&mut headers, None, Some(&placement)).1);
         assert!(headers.is_empty());
@@ -337,14 +328,14 @@ mod tests {
 
     #[test]
     fn an_answer_does_not_set_the_cookie_of_the_token() {
-        let mut headers = HeaderMap::new();
+        let mut headers = Fields::new();
         for cookie in ["a=1; Path=/", "Session=new; HttpOnly", "b=2"] {
             headers.append(SET_COOKIE, HeaderValue::from_static(cookie));
         }
         clear_answer(&mut headers, Some(&Placement::bearer()));
         assert_eq!(headers.len(), 3);
         clear_answer(&mut headers, Some(&Placement::Cookie { name: "session".to_owned() }));
-        let left: Vec<&HeaderValue> = headers.get_all(SET_COOKIE).iter().collect();
+        let left: Vec<&HeaderValue> = headers.get_all(SET_COOKIE).collect();
         assert_eq!(left, ["a=1; Path=/", "b=2"]);
     }
 

@@ -12,11 +12,12 @@ use std::sync::Arc;
 
 use bytes::{Bytes, BytesMut};
 use http::header::{ACCEPT_ENCODING, CONTENT_ENCODING, IF_RANGE, RANGE};
-use http::{HeaderMap, HeaderName, HeaderValue, Response};
+use http::{HeaderName, HeaderValue};
 use zeroize::Zeroizing;
 
 use super::answer::Fault;
 use super::body::UpstreamBody;
+use super::message::{Fields, Response};
 use crate::secret::Needles;
 use crate::usage::UsageGuard;
 
@@ -36,20 +37,20 @@ pub fn scrub(
     body_too: bool,
     usage: &mut UsageGuard,
 ) -> Result<Option<Scrubber>, Fault> {
-    if redact(response.headers_mut(), needles) {
+    if redact(response.fields.values_mut(), needles) {
         usage.echoed();
     }
-    if !body_too || response.body().is_end_stream() {
+    if !body_too || response.body.is_end_stream() {
         return Ok(None);
     }
-    is_plain(response.headers())?;
+    is_plain(&response.fields)?;
     Ok(Some(Scrubber::new(needles.clone())))
 }
 
 /// Takes the token out of an answer's fields or trailers, in every form. Returns whether it stood there.
-pub fn redact(headers: &mut HeaderMap, needles: &Needles) -> bool {
+pub fn redact<'v>(values: impl Iterator<Item = &'v mut HeaderValue>, needles: &Needles) -> bool {
     let mut found = false;
-    for value in headers.values_mut().filter(|value| needles.are_in(value.as_bytes())) {
+    for value in values.filter(|value| needles.are_in(value.as_bytes())) {
         found = true;
         let clean = without(value.as_bytes(), needles);
         *value = HeaderValue::from_maybe_shared(clean).unwrap_or(HeaderValue::from_static("[redacted]"));
@@ -71,7 +72,7 @@ fn without(text: &[u8], needles: &Needles) -> Bytes {
 }
 
 /// Asks for an answer that can be searched: a whole one, not coded.
-pub fn ask_plainly(headers: &mut HeaderMap) {
+pub fn ask_plainly(headers: &mut Fields) {
     headers.insert(ACCEPT_ENCODING, HeaderValue::from_static("identity"));
     headers.remove(GRPC_ACCEPT_ENCODING);
     // A token could be fetched in parts.
@@ -83,8 +84,8 @@ pub fn ask_plainly(headers: &mut HeaderMap) {
 ///
 /// # Errors
 /// When it is coded all the same.
-fn is_plain(headers: &HeaderMap) -> Result<(), Fault> {
-    let mut codings = headers.get_all(CONTENT_ENCODING).iter().chain(headers.get_all(GRPC_ENCODING));
+fn is_plain(headers: &Fields) -> Result<(), Fault> {
+    let mut codings = headers.get_all(CONTENT_ENCODING).chain(headers.get_all(GRPC_ENCODING));
     let plain = codings.all(|coding| coding.as_bytes().eq_ignore_ascii_case(b"identity"));
     if plain { Ok(()) } else { Err(Fault::Coded) }
 }
@@ -209,7 +210,6 @@ mod tests {
 
     #[test]
     fn a_token_is_taken_out_of_fields_and_the_rest_of_them_stays() {
-        let mut headers = HeaderMap::new();
         let fields = [
             (
                 "location",
@@ -220,19 +220,18 @@ mod tests {
             ("x-short", "tkn-".to_owned(), "tkn-"),
             ("x-near", TOKEN.replace('9', "8"), "tkn-0123456788abcdef"),
         ];
-        for (name, value, _) in &fields {
-            headers.append(*name, HeaderValue::from_str(value).expect("a value"));
-        }
-        assert!(redact(&mut headers, &needles()));
+        let lines: Vec<_> = fields.iter().map(|(name, value, _)| (*name, value.as_str())).collect();
+        let mut headers = Fields::of(&lines);
+        assert!(redact(headers.values_mut(), &needles()));
         for (name, _, expected) in fields {
-            assert_eq!(headers[name], expected);
+            assert_eq!(headers.said(name), expected);
         }
-        assert!(!redact(&mut headers, &needles()), "nothing is left of it");
+        assert!(!redact(headers.values_mut(), &needles()), "nothing is left of it");
     }
 
     #[test]
     fn an_answer_that_is_coded_cannot_be_searched() {
-        let mut headers = HeaderMap::new();
+        let mut headers = Fields::new();
         assert_eq!(is_plain(&headers), Ok(()));
         headers.append(CONTENT_ENCODING, HeaderValue::from_static("Identity"));
         assert_eq!(is_plain(&headers), Ok(()));

@@ -8,12 +8,13 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use http::header::{CACHE_CONTROL, CONNECTION, CONTENT_TYPE, RETRY_AFTER};
-use http::{HeaderMap, HeaderName, HeaderValue, Response, StatusCode, Version};
+use http::{HeaderName, HeaderValue, StatusCode, Version};
 use prometheus::IntCounter;
 use rustls::AlertDescription;
 
 use super::answer::Fault;
 use super::grpc;
+use super::message::{Fields, Response};
 use super::pool::NoConnection;
 use crate::access::request::RequestId;
 use crate::dial::{DialError, TlsKind};
@@ -312,9 +313,8 @@ impl Refusal {
             "token": context.token.map(TokenName::as_str),
             "request_id": context.request_id,
         });
-        let mut response = Response::new(Bytes::from(format!("{problem}\n")));
-        *response.status_mut() = words.status;
-        let headers = response.headers_mut();
+        let mut response = Response::new(words.status, Bytes::from(format!("{problem}\n")));
+        let headers = &mut response.fields;
         headers.insert(CONTENT_TYPE, HeaderValue::from_static("application/problem+json"));
         headers.insert(CACHE_CONTROL, HeaderValue::from_static("no-store"));
         let mut status = String::new();
@@ -340,7 +340,7 @@ impl Refusal {
 }
 
 /// The fields of draft-ietf-httpapi-ratelimit-headers-10: so much in so many seconds, of which nothing is left for so many.
-fn tell_rate(exceeded: &Exceeded, seconds: u64, headers: &mut HeaderMap) {
+fn tell_rate(exceeded: &Exceeded, seconds: u64, headers: &mut Fields) {
     let policy = format!("\"rate\";q={};w={}", exceeded.rate.count(), exceeded.rate.window().as_secs());
     for (name, value) in [(RATE_LIMIT_POLICY, policy), (RATE_LIMIT, format!("\"rate\";r=0;t={seconds}"))] {
         if let Ok(value) = HeaderValue::from_str(&value) {
@@ -560,12 +560,12 @@ mod tests {
         let refusal = Refusal::TokenExpired { retry_after: Some(Duration::from_millis(2100)) };
         let context = Context { route: None, token: None, request_id: "r1", version: Version::HTTP_11, grpc: false };
         let response = refusal.into_response(&context);
-        assert_eq!(response.status(), 503);
-        assert_eq!(response.headers()["retry-after"], "3");
-        assert_eq!(response.headers()["cache-control"], "no-store");
+        assert_eq!(response.status, 503);
+        assert_eq!(response.fields.said("retry-after"), "3");
+        assert_eq!(response.fields.said("cache-control"), "no-store");
         let status = "countersign; error=proxy_internal_response; details=token_expired";
-        assert_eq!(response.headers()["proxy-status"], status);
-        let body: serde_json::Value = serde_json::from_slice(response.body()).expect("JSON");
+        assert_eq!(response.fields.said("proxy-status"), status);
+        let body: serde_json::Value = serde_json::from_slice(&response.body).expect("JSON");
         assert_eq!(body["type"], "urn:countersign:token_expired");
         assert_eq!(body["request_id"], "r1");
     }

@@ -10,12 +10,13 @@ use std::time::Duration;
 
 use http::header::{HOST, TE};
 use http::uri::PathAndQuery;
-use http::{HeaderValue, Request, Response, StatusCode, Uri, Version};
+use http::{HeaderValue, StatusCode, Uri};
 
 use super::answer::Fault;
 use super::body::{RequestBody, UpstreamBody};
 use super::error::Refusal;
 use super::h1::Upgraded;
+use super::message::{Request, Response};
 use super::pool::{Lease, Lost, SendError};
 use super::progress::while_there_is_progress;
 use super::replay::Spare;
@@ -32,8 +33,8 @@ const ATTEMPTS: usize = 8;
 
 /// A request that policy lets pass, on its way to a connection.
 pub struct Outgoing<'a> {
-    pub request: Request<RequestBody>,
-    pub path_and_query: PathAndQuery,
+    pub request: Request,
+    pub body: RequestBody,
     pub permit: Permit<'a>,
     pub route: &'a Route,
     pub cell: &'a Arc<usage::Cell>,
@@ -57,14 +58,14 @@ impl Proxy {
     /// # Errors
     /// When there is no connection, no token or no answer.
     pub(super) async fn exchange(&self, outgoing: Outgoing<'_>, usage: &mut UsageGuard) -> Result<Answered, Refusal> {
-        let Outgoing { mut request, path_and_query, permit, route, cell, table, takes_trailers } = outgoing;
+        let Outgoing { mut request, mut body, permit, route, cell, table, takes_trailers } = outgoing;
         let (dialer, acquire_timeout) = (&*table.dialer, table.acquire_timeout);
         let mut may_repeat = true;
         let mut refusal = Refusal::UpstreamProtocol;
         for _ in 0..ATTEMPTS {
             let mut needles = None;
             let mut lease = self.connection(route, cell, dialer, usage).await?;
-            address(&mut request, &lease, &route.upstream, &path_and_query, takes_trailers)?;
+            address(&mut request, &lease, &route.upstream, takes_trailers)?;
             if let Some(token) = &route.token {
                 // Looked up late: connecting may have outlived a generation.
                 let now = self.shared.clock.now();
@@ -78,43 +79,47 @@ impl Proxy {
                 needles = Some(usable.generation().needles.clone());
             }
             let keep = may_repeat && may_be_repeated(&request, &lease, route.token.is_some());
-            let spare = if keep { Spare::of(&mut request) } else { None };
+            let spare = if keep { Spare::of(&mut body) } else { None };
             usage.waits();
-            let sent = answer_in_time(&mut lease, request, route.timeouts.response, usage).await;
+            let sent = answer_in_time(&mut lease, &request, body, route.timeouts.response, usage).await;
             usage.resumes();
             match sent? {
-                Ok(response) if response.status() == StatusCode::SWITCHING_PROTOCOLS => {
+                Ok(response) if response.status == StatusCode::SWITCHING_PROTOCOLS => {
                     return Err(Fault::Upgrade.into());
                 }
                 Ok(response) => {
+                    // What is not idempotent may have had its effect, whatever the status says (RFC 9110, section 9.2.2).
+                    let spare = spare.filter(|_| request.method.is_idempotent());
                     let Some(again) = self.after_rejection(route, &response, spare, acquire_timeout, usage).await
                     else {
                         return Ok(Answered { response, lease, needles, switching: None });
                     };
                     may_repeat = false;
-                    request = again;
+                    body = again;
                 }
                 Err(SendError::NotSent(unsent, alert)) => {
-                    request = *unsent;
+                    body = unsent;
                     refusal = alert.map_or(refusal, Refusal::from);
                 }
-                Err(SendError::Failed(lost)) => match spare.and_then(|spare| after_loss(spare, &lost, &lease, usage)) {
-                    Some(again) => {
-                        tracing::debug!(route = %route.name, %lost, "the upstream did not process it: sent again");
-                        self.shared.metrics.repeated("lost");
-                        // The others that rested as long have met the same end.
-                        lease.drop_rested();
-                        may_repeat = false;
-                        request = again;
+                Err(SendError::Failed(lost)) => {
+                    match spare.and_then(|spare| after_loss(spare, &request, &lost, &lease, usage)) {
+                        Some(again) => {
+                            tracing::debug!(route = %route.name, %lost, "the upstream did not process it: sent again");
+                            self.shared.metrics.repeated("lost");
+                            // The others that rested as long have met the same end.
+                            lease.drop_rested();
+                            may_repeat = false;
+                            body = again;
+                        }
+                        None => {
+                            tracing::debug!(route = %route.name, %lost, "the upstream did not answer");
+                            withdrawn(route)?;
+                            // The exchange broke at the client's end, if its body did: the upstream is not to blame.
+                            let ours = usage.upload().failure.get().map(Refusal::from);
+                            return Err(ours.unwrap_or_else(|| lost.into()));
+                        }
                     }
-                    None => {
-                        tracing::debug!(route = %route.name, %lost, "the upstream did not answer");
-                        withdrawn(route)?;
-                        // The exchange broke at the client's end, if its body did: the upstream is not to blame.
-                        let ours = usage.upload().failure.get().map(Refusal::from);
-                        return Err(ours.unwrap_or_else(|| lost.into()));
-                    }
-                },
+                }
             }
         }
         Err(refusal)
@@ -129,10 +134,10 @@ impl Proxy {
         spare: Option<Spare>,
         patience: Duration,
         usage: &mut UsageGuard,
-    ) -> Option<Request<RequestBody>> {
+    ) -> Option<RequestBody> {
         let (token, generation) = (route.token.as_ref()?, usage.generation()?);
-        if response.status() != StatusCode::UNAUTHORIZED {
-            if response.status().is_success() {
+        if response.status != StatusCode::UNAUTHORIZED {
+            if response.status.is_success() {
                 token.reader.succeeded(generation);
             }
             return None;
@@ -140,9 +145,7 @@ impl Proxy {
         if !token.reader.rejected(generation) {
             return None;
         }
-        // What is not idempotent may have had its effect, whatever the status says (RFC 9110, section 9.2.2).
-        let spare = spare.filter(|spare| spare.method.is_idempotent())?;
-        let again = spare.request(usage)?;
+        let again = spare?.body(usage)?;
         usage.waits();
         let newer = Box::pin(token.reader.newer_than(generation, &*self.shared.clock, patience)).await;
         usage.resumes();
@@ -162,13 +165,13 @@ impl Proxy {
         handshake: &Handshake,
         usage: &mut UsageGuard,
     ) -> Result<Answered, Refusal> {
-        let Outgoing { mut request, path_and_query, permit, route, cell, table, .. } = outgoing;
+        let Outgoing { mut request, body, permit, route, cell, table, .. } = outgoing;
         usage.waits();
         let dialled = self.pool.dial_alone(route, cell, &table.dialer).await;
         usage.resumes();
         let mut lease = dialled.map_err(|error| Refusal::from(&error))?;
-        address(&mut request, &lease, &route.upstream, &path_and_query, false)?;
-        Handshake::ask(request.headers_mut());
+        address(&mut request, &lease, &route.upstream, false)?;
+        Handshake::ask(&mut request.fields);
         let mut needles = None;
         if let Some(token) = &route.token {
             let now = self.shared.clock.now();
@@ -178,7 +181,7 @@ impl Proxy {
             needles = Some(usable.generation().needles.clone());
         }
         usage.waits();
-        let sent = answer_in_time(&mut lease, request, route.timeouts.response, usage).await;
+        let sent = answer_in_time(&mut lease, &request, body, route.timeouts.response, usage).await;
         usage.resumes();
         let sent = sent?;
         if sent.is_err() {
@@ -189,8 +192,8 @@ impl Proxy {
             SendError::Failed(lost) => lost.into(),
         })?;
         let mut switching = None;
-        if response.status() == StatusCode::SWITCHING_PROTOCOLS {
-            handshake.verify(response.headers())?;
+        if response.status == StatusCode::SWITCHING_PROTOCOLS {
+            handshake.verify(&response.fields)?;
             switching = lease.upgrade();
         }
         Ok(Answered { response, lease, needles, switching })
@@ -225,55 +228,48 @@ fn withdrawn(route: &Route) -> Result<(), Refusal> {
 
 /// Whether a request may have to be sent again: with the token that follows one that is rejected, or where it can be lost
 /// unseen.
-fn may_be_repeated(request: &Request<RequestBody>, lease: &Lease, has_token: bool) -> bool {
-    let may_be_lost = lease.is_http2() || (request.method().is_safe() && lease.was_used());
-    may_be_lost || (has_token && request.method().is_idempotent())
+fn may_be_repeated(request: &Request, lease: &Lease, has_token: bool) -> bool {
+    let may_be_lost = lease.is_http2() || (request.method.is_safe() && lease.was_used());
+    may_be_lost || (has_token && request.method.is_idempotent())
 }
 
 /// The request once more, if this failure says that it was not processed, or it is safe and was lost on a connection that
 /// had been used before.
-fn after_loss(spare: Spare, lost: &Lost, lease: &Lease, usage: &UsageGuard) -> Option<Request<RequestBody>> {
-    let was_lost = spare.method.is_safe() && lease.was_used() && lost.was_closed();
-    if was_lost || lost.was_not_processed() { spare.request(usage) } else { None }
+fn after_loss(spare: Spare, request: &Request, lost: &Lost, lease: &Lease, usage: &UsageGuard) -> Option<RequestBody> {
+    let was_lost = request.method.is_safe() && lease.was_used() && lost.was_closed();
+    if was_lost || lost.was_not_processed() { spare.body(usage) } else { None }
 }
 
 /// Waits for the answer's head. While the request's body makes progress the upstream is not late.
 async fn answer_in_time(
     lease: &mut Lease,
-    request: Request<RequestBody>,
+    request: &Request,
+    body: RequestBody,
     limit: Duration,
     usage: &UsageGuard,
 ) -> Result<Result<Response<UpstreamBody>, SendError>, Refusal> {
     let uploaded = || usage.upload().bytes.get();
-    while_there_is_progress(lease.send(request), limit, uploaded).await.ok_or(Refusal::UpstreamTimeout)
+    while_there_is_progress(lease.send(request, body), limit, uploaded).await.ok_or(Refusal::UpstreamTimeout)
 }
 
-/// Writes the request's target in the form that the connection's protocol wants.
-fn address(
-    request: &mut Request<RequestBody>,
-    lease: &Lease,
-    upstream: &Upstream,
-    target: &PathAndQuery,
-    takes_trailers: bool,
-) -> Result<(), Refusal> {
+/// Puts the request into the form that the connection's protocol wants.
+fn address(request: &mut Request, lease: &Lease, upstream: &Upstream, takes_trailers: bool) -> Result<(), Refusal> {
     if lease.is_http2() {
+        let target = request.uri.path_and_query().cloned().unwrap_or(PathAndQuery::from_static("/"));
         let uri = Uri::builder()
             .scheme(upstream.endpoint.scheme.as_str())
             .authority(upstream.host.as_bytes())
-            .path_and_query(target.clone())
+            .path_and_query(target)
             .build();
-        *request.uri_mut() = uri.map_err(|_| Refusal::QueryAmbiguous)?;
-        *request.version_mut() = Version::HTTP_2;
-        request.headers_mut().remove(HOST);
+        request.uri = uri.map_err(|_| Refusal::QueryAmbiguous)?;
+        request.fields.remove(HOST);
         if takes_trailers {
-            request.headers_mut().insert(TE, HeaderValue::from_static("trailers"));
+            request.fields.insert(TE, HeaderValue::from_static("trailers"));
         }
     } else {
-        *request.uri_mut() = Uri::from(target.clone());
-        *request.version_mut() = Version::HTTP_11;
-        request.headers_mut().remove(TE);
-        if !request.headers().contains_key(HOST) {
-            request.headers_mut().insert(HOST, upstream.host.clone());
+        request.fields.remove(TE);
+        if !request.fields.contains(HOST) {
+            request.fields.insert(HOST, upstream.host.clone());
         }
     }
     Ok(())

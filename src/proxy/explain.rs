@@ -3,8 +3,7 @@
 //! Invariant: it is judged by the functions that the request path calls, in the same order, on a table made of the same
 //! config; what differs is that the client is named, not recognised, and that nothing is dialled.
 
-use http::HeaderMap;
-
+use super::message::Fields;
 use super::{Head, Limits, Refusal, Target, find, head as heads, path_and_query};
 use crate::identity::ClientIndex;
 use crate::policy::Denied;
@@ -25,7 +24,7 @@ pub fn explain<'t>(
     limits: &Limits,
     client: ClientIndex,
     head: &Head,
-    headers: &HeaderMap,
+    headers: &Fields,
     port: Option<u16>,
 ) -> Explanation<'t> {
     let (mut route, mut ruling) = (None, None);

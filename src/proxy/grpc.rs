@@ -5,22 +5,21 @@ use std::fmt::Write as _;
 
 use bytes::Bytes;
 use http::header::CONTENT_TYPE;
-use http::{HeaderMap, HeaderName, HeaderValue, Response, StatusCode};
+use http::{HeaderName, HeaderValue, StatusCode};
+
+use super::message::{Fields, Response};
 
 const GRPC_STATUS: HeaderName = HeaderName::from_static("grpc-status");
 const GRPC_MESSAGE: HeaderName = HeaderName::from_static("grpc-message");
 
 /// Turns the answer that HTTP would get into one of trailers alone, as gRPC has it: its status is 200, and what went wrong
 /// stands in `grpc-status` and `grpc-message`.
-pub fn respond(status: StatusCode, reason: &str, detail: &str, headers: HeaderMap) -> Response<Bytes> {
-    let mut response = Response::new(Bytes::new());
-    *response.headers_mut() = headers;
+pub fn respond(status: StatusCode, reason: &str, detail: &str, mut fields: Fields) -> Response<Bytes> {
     let message = percent_encoded(&format!("{reason}: {detail}"));
-    let fields = response.headers_mut();
     fields.insert(CONTENT_TYPE, HeaderValue::from_static("application/grpc"));
     fields.insert(GRPC_STATUS, HeaderValue::from(code(status)));
     fields.insert(GRPC_MESSAGE, HeaderValue::try_from(message).expect("what is not visible ASCII is encoded"));
-    response
+    Response { fields, ..Response::new(StatusCode::OK, Bytes::new()) }
 }
 
 /// The code that gRPC's own mapping has for a status of HTTP; where several fit, the one that is told from the others.

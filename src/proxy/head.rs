@@ -1,10 +1,11 @@
 //! What a request's head may not have, whatever its route.
 
 use http::header::{CONTENT_LENGTH, CONTENT_TYPE, COOKIE, EXPECT, ORIGIN, TE, TRANSFER_ENCODING};
-use http::{HeaderMap, HeaderName, HeaderValue, Method, Uri, Version};
+use http::{HeaderName, HeaderValue, Method, Uri, Version};
 
 use super::Limits;
 use super::error::Refusal;
+use super::message::Fields;
 
 /// A request's first line.
 pub struct Head {
@@ -22,7 +23,7 @@ const SEC_FETCH_SITE: HeaderName = HeaderName::from_static("sec-fetch-site");
 ///
 /// # Errors
 /// When it is more than the limits allow, comes from a web page, or asks for what is never forwarded.
-pub fn judge(head: &Head, headers: &HeaderMap, limits: &Limits) -> Result<(), Refusal> {
+pub fn judge(head: &Head, headers: &Fields, limits: &Limits) -> Result<(), Refusal> {
     let target = head.uri.path_and_query().map_or(0, |target| target.as_str().len());
     if target > limits.target_bytes {
         return Err(Refusal::TargetTooLong);
@@ -37,7 +38,7 @@ pub fn judge(head: &Head, headers: &HeaderMap, limits: &Limits) -> Result<(), Re
     if method.len() > METHOD_BYTES || refused {
         return Err(Refusal::MethodRefused);
     }
-    if headers.contains_key(ORIGIN) || headers.get(SEC_FETCH_SITE).is_some_and(is_a_page) {
+    if headers.contains(ORIGIN) || headers.get(SEC_FETCH_SITE).is_some_and(is_a_page) {
         return Err(Refusal::BrowserRefused);
     }
     let expects = headers.get(EXPECT).map(HeaderValue::as_bytes);
@@ -52,19 +53,19 @@ pub fn judge(head: &Head, headers: &HeaderMap, limits: &Limits) -> Result<(), Re
 
 /// Whether a transfer coding is one `chunked` and nothing else. hyper reads whatever ends in it, and takes no other coding
 /// off: the upstream would be sent compressed bytes that nothing says are compressed.
-fn is_plainly_coded(headers: &HeaderMap) -> bool {
-    let mut codings = headers.get_all(TRANSFER_ENCODING).iter();
+fn is_plainly_coded(headers: &Fields) -> bool {
+    let mut codings = headers.get_all(TRANSFER_ENCODING);
     codings.next().is_none_or(|coding| coding.as_bytes().eq_ignore_ascii_case(b"chunked")) && codings.next().is_none()
 }
 
 /// Whether a length is one that every server can count: many do it with a sign (RFC 9110, section 8.6).
-fn is_of_a_length(headers: &HeaderMap) -> bool {
+fn is_of_a_length(headers: &Fields) -> bool {
     let length = |value: &HeaderValue| value.to_str().ok()?.parse::<i64>().ok();
     headers.get(CONTENT_LENGTH).is_none_or(|value| length(value).is_some_and(|length| length >= 0))
 }
 
 /// What h2 lets pass and HTTP/1.1 could not say.
-fn judge_http2(head: &Head, headers: &HeaderMap) -> Result<(), Refusal> {
+fn judge_http2(head: &Head, headers: &Fields) -> Result<(), Refusal> {
     // `:authority` may be left out by those who translate from HTTP/1.1 (RFC 9113, section 8.3.1), and has to agree with
     // Host where both are there; here it has to be there.
     if head.uri.authority().is_none() {
@@ -87,29 +88,28 @@ fn is_a_page(site: &HeaderValue) -> bool {
 }
 
 /// Whether the client takes trailers (RFC 9110, section 6.5.1).
-pub fn takes_trailers(headers: &HeaderMap) -> bool {
+pub fn takes_trailers(headers: &Fields) -> bool {
     let takes = |value: &HeaderValue| {
         let text = value.to_str().unwrap_or("");
         text.split(',').any(|coding| coding.trim().eq_ignore_ascii_case("trailers"))
     };
-    headers.get_all(TE).iter().any(takes)
+    headers.get_all(TE).any(takes)
 }
 
 /// Puts the crumbs of a cookie together again: HTTP/2 may split it, HTTP/1.1 may not (RFC 9113, section 8.2.3), and of two
 /// fields some servers read one.
-pub fn join_cookies(headers: &mut HeaderMap) {
-    let mut crumbs = headers.get_all(COOKIE).iter();
-    if crumbs.next().is_none() || crumbs.next().is_none() {
+pub fn join_cookies(headers: &mut Fields) {
+    if headers.get_all(COOKIE).count() < 2 {
         return;
     }
-    let crumbs: Vec<&[u8]> = headers.get_all(COOKIE).iter().map(HeaderValue::as_bytes).collect();
+    let crumbs: Vec<&[u8]> = headers.get_all(COOKIE).map(HeaderValue::as_bytes).collect();
     let whole =
         HeaderValue::from_bytes(&crumbs.join(&b"; "[..])).expect("values that were values, and between them `; `");
     headers.insert(COOKIE, whole);
 }
 
 /// Whether a request speaks gRPC, whose errors are told in its own fields.
-pub fn is_grpc(head: &Head, headers: &HeaderMap) -> bool {
+pub fn is_grpc(head: &Head, headers: &Fields) -> bool {
     if head.version != Version::HTTP_2 {
         return false;
     }
@@ -124,20 +124,20 @@ mod tests {
 
     #[test]
     fn the_crumbs_of_a_cookie_are_put_together() {
-        let mut headers = HeaderMap::new();
+        let mut headers = Fields::new();
         join_cookies(&mut headers);
         assert!(headers.is_empty());
         for crumb in ["a=1", "b=2; c=3", "d"] {
             headers.append(COOKIE, HeaderValue::from_static(crumb));
         }
         join_cookies(&mut headers);
-        assert_eq!(headers.get_all(COOKIE).iter().collect::<Vec<_>>(), ["a=1; b=2; c=3; d"]);
+        assert_eq!(headers.get_all(COOKIE).collect::<Vec<_>>(), ["a=1; b=2; c=3; d"]);
     }
 
     #[test]
     fn trailers_are_taken_when_the_client_says_so() {
         for (te, takes) in [("trailers", true), ("gzip;q=0.5, Trailers", true), ("gzip", false), ("", false)] {
-            let mut headers = HeaderMap::new();
+            let mut headers = Fields::new();
             headers.insert(TE, HeaderValue::from_static(te));
             assert_eq!(takes_trailers(&headers), takes, "{te}");
         }

@@ -4,9 +4,11 @@
 //! Invariant: after [`rebuild_request`] no field is left that is a credential of the client's own, under any spelling, nor
 //! one that the client named in `Connection`.
 
-use http::header::{CONNECTION, Entry, HOST, PROXY_AUTHORIZATION};
+use http::header::{CONNECTION, HOST, PROXY_AUTHORIZATION};
 use http::{HeaderMap, HeaderName, HeaderValue};
 use memchr::memchr;
+
+use super::message::Fields;
 
 /// What becomes of a request's field.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -21,32 +23,29 @@ enum Fate {
 /// Rebuilds a request's head for its upstream: what may not go on is taken out, `host` takes the place of the client's.
 /// `placement` is the header that the route's token goes into; on a route without token the client's own credentials pass.
 /// Returns whether the app sent a credential of its own.
-pub fn rebuild_request(headers: &mut HeaderMap, host: HeaderValue, placement: Option<&HeaderName>) -> bool {
+pub fn rebuild_request(headers: &mut Fields, host: HeaderValue, placement: Option<&HeaderName>) -> bool {
     // What the client's `Connection` names goes first, so that it cannot name what is added later.
-    let mut shadow = headers.contains_key(CONNECTION) && drop_named(headers, placement);
+    let mut shadow = headers.contains(CONNECTION) && drop_named(headers, placement);
     headers.insert(HOST, host);
-    // Most heads have nothing to lose but their length, and nothing is allocated for them.
-    let mut doomed: Vec<HeaderName> = Vec::new();
-    for name in headers.keys() {
+    headers.retain(|name, _| {
         let fate = fate(name, placement);
         shadow |= fate == Fate::Credential || *name == PROXY_AUTHORIZATION;
-        if fate == Fate::Drop || (fate == Fate::Credential && placement.is_some()) {
-            doomed.push(name.clone());
+        match fate {
+            Fate::Keep => true,
+            Fate::Drop => false,
+            Fate::Credential => placement.is_none(),
         }
-    }
-    for name in doomed {
-        headers.remove(name);
-    }
+    });
     shadow
 }
 
 /// Takes out of an answer's head what is of the upstream's hop only, what would steer the client round us, and the header
 /// that the token went into.
-pub fn rebuild_response(headers: &mut HeaderMap, placement: Option<&HeaderName>) {
-    if headers.contains_key(CONNECTION) {
+pub fn rebuild_response(headers: &mut Fields, placement: Option<&HeaderName>) {
+    if headers.contains(CONNECTION) {
         drop_named(headers, None);
     }
-    let goes = |name: &&HeaderName| {
+    headers.retain(|name, _| {
         let hop = matches!(
             name.as_str(),
             "connection"
@@ -59,12 +58,8 @@ pub fn rebuild_response(headers: &mut HeaderMap, placement: Option<&HeaderName>)
                 | "upgrade"
                 | "alt-svc"
         );
-        hop || placement == Some(*name)
-    };
-    let doomed: Vec<HeaderName> = headers.keys().filter(goes).cloned().collect();
-    for name in doomed {
-        headers.remove(name);
-    }
+        !hop && placement != Some(name)
+    });
 }
 
 /// Takes out of an answer's trailers what would be read as part of its head (RFC 9110, section 6.5.1): framing, routing,
@@ -106,11 +101,10 @@ pub fn rebuild_trailers(trailers: &mut HeaderMap, placement: Option<&HeaderName>
 }
 
 /// Takes out the fields that `Connection` names. Returns whether one of them was a credential.
-fn drop_named(headers: &mut HeaderMap, placement: Option<&HeaderName>) -> bool {
+fn drop_named(headers: &mut Fields, placement: Option<&HeaderName>) -> bool {
     let mut shadow = false;
     for name in connection_options(headers) {
-        if let Ok(Entry::Occupied(entry)) = headers.try_entry(&name) {
-            entry.remove_entry_mult();
+        if headers.retain(|known, _| known.as_str() != name) {
             shadow |= is_credential(&name, placement);
         }
     }
@@ -118,9 +112,8 @@ fn drop_named(headers: &mut HeaderMap, placement: Option<&HeaderName>) -> bool {
 }
 
 /// The fields that a `Connection` header names, in lower case (RFC 9110, section 7.6.1).
-fn connection_options(headers: &HeaderMap) -> Vec<String> {
-    let values = headers.get_all(CONNECTION).iter();
-    values.flat_map(options).filter(|option| option != "keep-alive" && option != "close").collect()
+fn connection_options(headers: &Fields) -> Vec<String> {
+    headers.get_all(CONNECTION).flat_map(options).filter(|option| option != "keep-alive" && option != "close").collect()
 }
 
 fn options(value: &HeaderValue) -> impl Iterator<Item = String> + '_ {
@@ -194,13 +187,13 @@ mod tests {
     use super::*;
 
     fn rebuilt(fields: &[(&str, &str)], placement: Option<&str>) -> (Vec<String>, bool) {
-        let mut headers = HeaderMap::new();
+        let mut headers = Fields::new();
         for (name, value) in fields {
             headers.append(HeaderName::try_from(*name).expect("name"), HeaderValue::from_str(value).expect("value"));
         }
         let placement = placement.map(|name| HeaderName::try_from(name).expect("name"));
         let shadow = rebuild_request(&mut headers, HeaderValue::from_static("api.test"), placement.as_ref());
-        assert_eq!(headers.remove(HOST).expect("a host"), "api.test");
+        assert!(headers.get(HOST).is_some_and(|host| host == "api.test") && headers.remove(HOST));
         let left = headers.iter().map(|(name, value)| format!("{name}: {}", value.to_str().expect("text")));
         (left.collect(), shadow)
     }
@@ -262,7 +255,7 @@ mod tests {
 
     #[test]
     fn an_answer_loses_its_hop_and_the_header_of_the_token() {
-        let mut headers = HeaderMap::new();
+        let mut headers = Fields::new();
         for (name, value) in [
             ("connection", "x-hop"),
             ("x-hop", "1"),
@@ -275,7 +268,7 @@ mod tests {
             headers.append(HeaderName::from_static(name), HeaderValue::from_static(value));
         }
         rebuild_response(&mut headers, Some(&http::header::AUTHORIZATION));
-        let mut left: Vec<&str> = headers.keys().map(HeaderName::as_str).collect();
+        let mut left: Vec<&str> = headers.names().map(HeaderName::as_str).collect();
         left.sort_unstable();
         assert_eq!(left, ["content-length", "set-cookie"]);
     }

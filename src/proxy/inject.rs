@@ -6,11 +6,12 @@
 use bytes::Bytes;
 use http::header::{AUTHORIZATION, COOKIE};
 use http::uri::PathAndQuery;
-use http::{HeaderMap, HeaderValue, Request, Uri};
+use http::{HeaderValue, Uri};
 use zeroize::Zeroizing;
 
 use super::credentials::{clear_cookies, with_cookie, with_pair};
 use super::error::Refusal;
+use super::message::{Fields, Request};
 use super::pool::Lease;
 use crate::policy::Permit;
 use crate::route::Upstream;
@@ -20,8 +21,8 @@ use crate::token::{Placement, Usable};
 ///
 /// # Errors
 /// When the connection is not a verified one to `upstream`: nothing is attached then.
-pub fn attach<B>(
-    request: &mut Request<B>,
+pub fn attach(
+    request: &mut Request,
     _permit: &Permit<'_>,
     upstream: &Upstream,
     connection: &Lease,
@@ -34,13 +35,13 @@ pub fn attach<B>(
     let value = &token.generation().value;
     match placement {
         Placement::Header { name, .. } => {
-            request.headers_mut().insert(name.clone(), value.clone());
+            request.fields.insert(name.clone(), value.clone());
         }
         Placement::Basic { .. } => {
-            request.headers_mut().insert(AUTHORIZATION, value.clone());
+            request.fields.insert(AUTHORIZATION, value.clone());
         }
-        Placement::Query { name } => *request.uri_mut() = in_query(request.uri(), name, value)?,
-        Placement::Cookie { name } => in_cookies(request.headers_mut(), name, value)?,
+        Placement::Query { name } => request.uri = in_query(&request.uri, name, value)?,
+        Placement::Cookie { name } => in_cookies(&mut request.fields, name, value)?,
     }
     Ok(())
 }
@@ -54,7 +55,7 @@ fn in_query(uri: &Uri, name: &str, pair: &HeaderValue) -> Result<Uri, Refusal> {
     Uri::from_parts(parts).map_err(|_| Refusal::TargetTooLong)
 }
 
-fn in_cookies(headers: &mut HeaderMap, name: &str, pair: &HeaderValue) -> Result<(), Refusal> {
+fn in_cookies(headers: &mut Fields, name: &str, pair: &HeaderValue) -> Result<(), Refusal> {
     clear_cookies(headers, name);
     let cookies = Zeroizing::new(with_cookie(headers.get(COOKIE), pair.as_bytes()));
     let mut value = HeaderValue::from_maybe_shared(Bytes::from_owner(cookies)).map_err(|_| Refusal::HeadersTooLarge)?;

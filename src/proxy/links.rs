@@ -1,10 +1,11 @@
 //! An answer's own links are turned back: what points at the upstream points at the base URL that the app used, or at the
 //! upstream's plain `http://` form where we are the app's `HTTP_PROXY`, so that following it leads through us again.
 
-use http::header::{CONTENT_LOCATION, Entry, HOST, LINK, LOCATION};
-use http::{HeaderMap, HeaderValue};
+use http::HeaderValue;
+use http::header::{CONTENT_LOCATION, HOST, LINK, LOCATION};
 
 use super::head::Head;
+use super::message::Fields;
 use super::target::{By, Target};
 use crate::authority::{Authority, Endpoint, Scheme};
 use crate::route::Route;
@@ -20,7 +21,7 @@ pub struct BaseUrl<'a> {
 
 impl BaseUrl<'_> {
     /// Turns back `Location`, `Content-Location` and `Link` (RFC 9110, sections 10.2.2 and 8.7; RFC 8288).
-    pub fn turn_back(&self, headers: &mut HeaderMap) {
+    pub fn turn_back(&self, headers: &mut Fields) {
         for name in [LOCATION, CONTENT_LOCATION] {
             if let Some(value) = headers.get_mut(&name)
                 && let Some(turned) = value.to_str().ok().and_then(|link| self.link(link))
@@ -29,16 +30,11 @@ impl BaseUrl<'_> {
                 *value = turned;
             }
         }
-        // `entry` alone would make room for one more field.
-        if headers.contains_key(LINK)
-            && let Entry::Occupied(mut links) = headers.entry(LINK)
-        {
-            for value in links.iter_mut() {
-                if let Ok(text) = value.to_str()
-                    && let Ok(turned) = HeaderValue::try_from(self.link_header(text))
-                {
-                    *value = turned;
-                }
+        for value in headers.get_all_mut(LINK) {
+            if let Ok(text) = value.to_str()
+                && let Ok(turned) = HeaderValue::try_from(self.link_header(text))
+            {
+                *value = turned;
             }
         }
     }
@@ -106,7 +102,7 @@ pub struct Base {
 
 impl Base {
     /// `None` where the upstream's own links lead the way that the app came.
-    pub fn of(target: &Target<'_>, head: &Head, headers: &HeaderMap) -> Option<Self> {
+    pub fn of(target: &Target<'_>, head: &Head, headers: &Fields) -> Option<Self> {
         let by_prefix = match target.by {
             By::Prefix { .. } => true,
             By::HostLabel { .. } => false,
@@ -122,7 +118,7 @@ impl Base {
         Some(Self { host, by_prefix })
     }
 
-    pub fn turn_back(&self, route: &Route, headers: &mut HeaderMap) {
+    pub fn turn_back(&self, route: &Route, headers: &mut Fields) {
         let Ok(host) = self.host.to_str() else { return };
         let prefix = self.by_prefix.then_some(route.name.as_str());
         BaseUrl { upstream: &route.upstream.endpoint, host, prefix }.turn_back(headers);
@@ -135,10 +131,9 @@ mod tests {
 
     fn turned(upstream: &str, prefix: Option<&str>, header: &'static str, value: &str) -> String {
         let upstream = Endpoint::parse(upstream).expect("a URL");
-        let mut headers = HeaderMap::new();
-        headers.insert(header, HeaderValue::from_str(value).expect("a value"));
+        let mut headers = Fields::of(&[(header, value)]);
         BaseUrl { upstream: &upstream, host: "localhost:8080", prefix }.turn_back(&mut headers);
-        headers[header].to_str().expect("text").to_owned()
+        headers.said(header).to_owned()
     }
 
     #[test]

@@ -24,7 +24,7 @@ use std::task::{Context, Poll};
 use std::time::Duration;
 
 use bytes::Bytes;
-use http::{Request, Response};
+use http::Version;
 use http_body::Frame;
 use hyper::client::conn::http2;
 use hyper_util::rt::{TokioIo, TokioTimer};
@@ -40,6 +40,7 @@ use super::cut::{Line, Lines};
 use super::error::Refusal;
 use super::executor::{LocalExecutor, run};
 use super::h1::{self, Buffers, Failed, Inflow, Outbound, Unsent, Upgraded};
+use super::message::{Request, Response};
 use super::places::{Places, UpstreamPlace};
 use crate::authority::Authority;
 use crate::dial::{Connection as Dialled, DialError, Dialer, Protocol, Stage, Stream as Socket, Target, TlsKind};
@@ -165,7 +166,7 @@ pub enum NoConnection {
 pub enum SendError {
     /// The connection was closed, maybe with an alert of TLS, before a byte of the request was written: it may be sent on
     /// another.
-    NotSent(Box<Request<RequestBody>>, Option<AlertDescription>),
+    NotSent(RequestBody, Option<AlertDescription>),
     Failed(Lost),
 }
 
@@ -269,7 +270,7 @@ impl Pool {
         self.entries.borrow_mut().retain(|_, entry| {
             entry.keep_idle(|idle| {
                 idle.sweeps += 1;
-                idle.sweeps <= IDLE_SWEEPS && idle.connection.is_ready()
+                idle.sweeps <= IDLE_SWEEPS && idle.connection.rests_well()
             });
             let mut shared = entry.shared.borrow_mut();
             shared.retain(|shared| !shared.sender.is_closed() && shared.streams.sweep());
@@ -469,6 +470,16 @@ struct Reached {
     authority: Authority,
 }
 
+/// The request as hyper takes it.
+fn in_http2(request: &Request, body: RequestBody) -> http::Request<RequestBody> {
+    let mut converted = http::Request::new(body);
+    *converted.method_mut() = request.method.clone();
+    *converted.uri_mut() = request.uri.clone();
+    *converted.version_mut() = Version::HTTP_2;
+    *converted.headers_mut() = request.fields.clone().into();
+    converted
+}
+
 fn failed(authority: &Authority, error: &hyper::Error) -> DialError {
     DialError::Tls { kind: TlsKind::Protocol, authority: authority.clone(), detail: error.to_string() }
 }
@@ -515,28 +526,30 @@ impl Lease {
     ///
     /// # Errors
     /// When there is no answer, or none that may go on.
-    pub async fn send(&mut self, request: Request<RequestBody>) -> Result<Response<UpstreamBody>, SendError> {
+    pub async fn send(&mut self, request: &Request, body: RequestBody) -> Result<Response<UpstreamBody>, SendError> {
         match self.way.as_mut().map(|way| &mut way.sender) {
-            Some(Sender::Http1(connection)) => match connection.send(request).await {
+            Some(Sender::Http1(connection)) => match connection.send(request, body).await {
                 Ok(response) => Ok(response.map(UpstreamBody::Http1)),
-                Err(Failed::Unsent(Unsent { request, cause })) => {
+                Err(Failed::Unsent(Unsent { body, cause })) => {
                     let alert = cause.as_ref().and_then(|cause| tls::alert(cause));
-                    Err(SendError::NotSent(request, alert))
+                    Err(SendError::NotSent(body, alert))
                 }
                 Err(Failed::Lost(lost)) => Err(SendError::Failed(lost.into())),
             },
-            Some(Sender::Http2 { sender, .. }) => match sender.try_send_request(request).await {
-                Ok(mut response) => {
-                    answer::judge(&mut response, true)
-                        .map_err(|fault| SendError::Failed(h1::Lost::from(fault).into()))?;
-                    Ok(response.map(UpstreamBody::Http2))
+            Some(Sender::Http2 { sender, .. }) => {
+                let request = in_http2(request, body);
+                match sender.try_send_request(request).await.map(Response::from) {
+                    Ok(mut response) => match answer::judge(&mut response, true) {
+                        Ok(()) => Ok(response.map(UpstreamBody::Http2)),
+                        Err(fault) => Err(SendError::Failed(h1::Lost::from(fault).into())),
+                    },
+                    Err(mut error) => Err(match error.take_message() {
+                        Some(request) => SendError::NotSent(request.into_body(), tls::alert(error.error())),
+                        None => SendError::Failed(error.into_error().into()),
+                    }),
                 }
-                Err(mut error) => Err(match error.take_message() {
-                    Some(request) => SendError::NotSent(Box::new(request), tls::alert(error.error())),
-                    None => SendError::Failed(error.into_error().into()),
-                }),
-            },
-            None => Err(SendError::NotSent(Box::new(request), None)),
+            }
+            None => Err(SendError::NotSent(body, None)),
         }
     }
 

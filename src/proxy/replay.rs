@@ -1,11 +1,10 @@
-//! What is kept of a request to send it again: its head, and its body if that is small.
+//! What is kept of a request's body to send it again, if it is small.
 
 use std::cell::RefCell;
 use std::rc::Rc;
 
 use bytes::Bytes;
-use http::{HeaderMap, Method, Request};
-use hyper::body::Body as _;
+use http_body::Body as _;
 
 use super::body::RequestBody;
 use crate::usage::UsageGuard;
@@ -13,13 +12,11 @@ use crate::usage::UsageGuard;
 /// The largest body that is kept, in bytes.
 const MOST: usize = 64 * 1024;
 
-/// A request that may be sent again.
-pub struct Spare {
-    pub method: Method,
-    headers: HeaderMap,
+/// The body of a request that may be sent again.
+pub struct Spare(
     /// `None`: there is none.
-    body: Option<Rc<RefCell<Kept>>>,
-}
+    Option<Rc<RefCell<Kept>>>,
+);
 
 /// A body as it goes by. Its pieces are shared with those that are sent, not copied.
 #[derive(Default)]
@@ -45,19 +42,18 @@ impl Kept {
 }
 
 impl Spare {
-    /// Keeps a request from now on. A body that says itself that it is too large is not begun with.
-    pub fn of(request: &mut Request<RequestBody>) -> Option<Self> {
-        let body = match request.body().is_end_stream() {
-            true => None,
-            false if request.body().size_hint().lower() > MOST as u64 => return None,
-            false => Some(request.body_mut().keep()),
-        };
-        Some(Self { method: request.method().clone(), headers: request.headers().clone(), body })
+    /// Keeps a body from now on. One that says itself that it is too large is not begun with.
+    pub fn of(body: &mut RequestBody) -> Option<Self> {
+        match body.is_end_stream() {
+            true => Some(Self(None)),
+            false if body.size_hint().lower() > MOST as u64 => None,
+            false => Some(Self(Some(body.keep()))),
+        }
     }
 
-    /// The request once more; `None` when not all of its body is there.
-    pub fn request(self, usage: &UsageGuard) -> Option<Request<RequestBody>> {
-        let pieces = match self.body {
+    /// The body once more; `None` when not all of it is there.
+    pub fn body(self, usage: &UsageGuard) -> Option<RequestBody> {
+        let pieces = match self.0 {
             None => Vec::new(),
             Some(kept) => {
                 let kept = kept.take();
@@ -67,9 +63,6 @@ impl Spare {
                 kept.pieces
             }
         };
-        let mut request = Request::new(RequestBody::again(pieces, usage.upload().clone()));
-        *request.method_mut() = self.method;
-        *request.headers_mut() = self.headers;
-        Some(request)
+        Some(RequestBody::again(pieces, usage.upload().clone()))
     }
 }

@@ -12,10 +12,11 @@
 //! Invariant: one Host header, and where the target has an authority of its own, both are the same.
 
 use http::header::HOST;
-use http::{HeaderMap, Method, Version};
+use http::{Method, Version};
 
 use super::error::Refusal;
 use super::head::Head;
+use super::message::Fields;
 use crate::authority::{Authority, Scheme};
 use crate::path::query_is_clean;
 
@@ -53,7 +54,7 @@ impl<'a> Target<'a> {
     /// When the target, its host or its query is not well-formed, or the host is not ours to serve.
     pub fn of(
         head: &'a Head,
-        headers: &HeaderMap,
+        headers: &Fields,
         port: Option<u16>,
         is_upstream: impl FnOnce(&Authority) -> bool,
     ) -> Result<Self, Refusal> {
@@ -112,8 +113,8 @@ impl<'a> Target<'a> {
 }
 
 /// The one Host header. HTTP/1.0 and HTTP/2 may do without where the target names an authority.
-fn host<'h>(head: &Head, headers: &'h HeaderMap) -> Result<Option<&'h str>, Refusal> {
-    let mut hosts = headers.get_all(HOST).iter();
+fn host<'h>(head: &Head, headers: &'h Fields) -> Result<Option<&'h str>, Refusal> {
+    let mut hosts = headers.get_all(HOST);
     let (first, second) = (hosts.next(), hosts.next());
     match (first, second) {
         (Some(host), None) => Ok(Some(host.to_str().map_err(|_| Refusal::HostMismatch)?)),
@@ -139,13 +140,13 @@ mod tests {
 
     use super::*;
 
-    fn parts(uri: &str, hosts: &[&str]) -> (Head, HeaderMap) {
+    fn parts(uri: &str, hosts: &[&str]) -> (Head, Fields) {
         let mut request = Request::get(uri);
         for host in hosts {
             request = request.header(HOST, *host);
         }
         let (parts, ()) = request.body(()).expect("a request").into_parts();
-        (Head { method: parts.method, uri: parts.uri, version: parts.version }, parts.headers)
+        (Head { method: parts.method, uri: parts.uri, version: parts.version }, parts.headers.into())
     }
 
     fn outcome(uri: &str, hosts: &[&str]) -> String {
@@ -154,7 +155,7 @@ mod tests {
     }
 
     /// There is a route to `localhost:9000`, and one to a port that is the proxy's own.
-    fn said(head: &Head, headers: &HeaderMap, port: Option<u16>) -> String {
+    fn said(head: &Head, headers: &Fields, port: Option<u16>) -> String {
         let is_upstream =
             |authority: &Authority| ["localhost:9000", "localhost:8080"].contains(&&*authority.to_string());
         match Target::of(head, headers, port, is_upstream) {

@@ -1,7 +1,9 @@
 //! W3C Trace Context: a request's trace goes on, or begins here. Baggage stays inside: it is written for the app's own
 //! services, and an upstream is somebody else's.
 
-use http::{HeaderMap, HeaderName, HeaderValue};
+use http::{HeaderName, HeaderValue};
+
+use super::message::Fields;
 
 const TRACEPARENT: HeaderName = HeaderName::from_static("traceparent");
 const TRACESTATE: HeaderName = HeaderName::from_static("tracestate");
@@ -25,11 +27,10 @@ impl TraceId {
 
 /// Puts our own span under the trace that the request came with. One that is malformed counts as none: a new trace begins,
 /// not sampled, and the state of the old one goes.
-pub fn carry_on(headers: &mut HeaderMap) -> TraceId {
+pub fn carry_on(headers: &mut Fields) -> TraceId {
     let mut text = *b"00-00000000000000000000000000000000-0000000000000000-00";
-    let mut all = headers.get_all(&TRACEPARENT).iter();
-    match (all.next().map(HeaderValue::as_bytes), all.next()) {
-        (Some(parent), None) if is_valid(parent) => {
+    match headers.only(TRACEPARENT).map(HeaderValue::as_bytes) {
+        Some(parent) if is_valid(parent) => {
             text[TRACE].copy_from_slice(&parent[TRACE]);
             text[FLAGS].copy_from_slice(&parent[FLAGS]);
         }
@@ -79,16 +80,16 @@ mod tests {
     const PARENT: &str = "00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01";
 
     fn carried(parents: &[&str]) -> (String, Option<String>) {
-        let mut headers = HeaderMap::new();
+        let mut headers = Fields::new();
         for parent in parents {
             headers.append(TRACEPARENT, HeaderValue::from_str(parent).expect("a value"));
         }
         headers.insert(TRACESTATE, HeaderValue::from_static("vendor=1"));
         headers.insert(BAGGAGE, HeaderValue::from_static("user=7"));
         let id = carry_on(&mut headers);
-        assert!(!headers.contains_key(BAGGAGE));
-        assert_eq!(headers.get_all(TRACEPARENT).iter().count(), 1);
-        let value = headers[TRACEPARENT].to_str().expect("text").to_owned();
+        assert!(!headers.contains(BAGGAGE));
+        assert_eq!(headers.get_all(TRACEPARENT).count(), 1);
+        let value = headers.get(TRACEPARENT).expect("one").to_str().expect("text").to_owned();
         assert!(is_valid(value.as_bytes()), "{value}");
         assert_eq!(id.as_str(), &value[TRACE]);
         (value, headers.get(TRACESTATE).map(|state| state.to_str().expect("text").to_owned()))

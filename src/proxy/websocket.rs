@@ -9,11 +9,12 @@ use base64::engine::general_purpose::STANDARD as BASE64;
 use http::header::{
     CONNECTION, SEC_WEBSOCKET_ACCEPT, SEC_WEBSOCKET_KEY, SEC_WEBSOCKET_PROTOCOL, SEC_WEBSOCKET_VERSION, UPGRADE,
 };
-use http::{HeaderMap, HeaderName, HeaderValue, Method, Version};
+use http::{HeaderValue, Method, Version};
 
 use super::answer::Fault;
 use super::error::Refusal;
 use super::head::Head;
+use super::message::Fields;
 
 /// What every key is hashed with (RFC 6455, section 1.3).
 const GUID: &[u8] = b"258EAFA5-E914-47DA-95CA-C5AB0DC85B11";
@@ -33,24 +34,24 @@ impl Handshake {
     ///
     /// # Errors
     /// When it does, in a form that two readers could read differently.
-    pub fn asked(head: &Head, headers: &HeaderMap) -> Result<Option<Self>, Refusal> {
-        let Some(protocol) = single(headers, &UPGRADE) else { return Ok(None) };
+    pub fn asked(head: &Head, headers: &Fields) -> Result<Option<Self>, Refusal> {
+        let Some(protocol) = headers.only(UPGRADE) else { return Ok(None) };
         if !protocol.as_bytes().eq_ignore_ascii_case(WEBSOCKET.as_bytes()) || !names_upgrade(headers) {
             return Ok(None);
         }
         if head.version != Version::HTTP_11 || head.method != Method::GET {
             return Err(Refusal::HeaderInvalid("WebSocket is asked for with GET, in HTTP/1.1"));
         }
-        if single(headers, &SEC_WEBSOCKET_VERSION).is_none_or(|version| version != "13") {
+        if headers.only(SEC_WEBSOCKET_VERSION).is_none_or(|version| version != "13") {
             return Err(Refusal::HeaderInvalid("WebSocket has version 13"));
         }
-        let key = single(headers, &SEC_WEBSOCKET_KEY).filter(|key| BASE64.decode(key).is_ok_and(|key| key.len() == 16));
+        let key = headers.only(SEC_WEBSOCKET_KEY).filter(|key| BASE64.decode(key).is_ok_and(|key| key.len() == 16));
         let Some(key) = key else { return Err(Refusal::HeaderInvalid("`Sec-WebSocket-Key` is no key")) };
         Ok(Some(Self { accept: accept(key), protocols: headers.get(SEC_WEBSOCKET_PROTOCOL).cloned() }))
     }
 
     /// Asks the upstream.
-    pub fn ask(headers: &mut HeaderMap) {
+    pub fn ask(headers: &mut Fields) {
         headers.insert(CONNECTION, HeaderValue::from_static("upgrade"));
         headers.insert(UPGRADE, WEBSOCKET);
     }
@@ -59,10 +60,10 @@ impl Handshake {
     ///
     /// # Errors
     /// When it grants something else, or was not made for this request.
-    pub fn verify(&self, headers: &HeaderMap) -> Result<(), Fault> {
-        let protocol = single(headers, &UPGRADE).map(HeaderValue::as_bytes);
+    pub fn verify(&self, headers: &Fields) -> Result<(), Fault> {
+        let protocol = headers.only(UPGRADE).map(HeaderValue::as_bytes);
         let granted = protocol.is_some_and(|protocol| protocol.eq_ignore_ascii_case(WEBSOCKET.as_bytes()));
-        let proven = single(headers, &SEC_WEBSOCKET_ACCEPT).is_some_and(|accept| accept == self.accept.as_str());
+        let proven = headers.only(SEC_WEBSOCKET_ACCEPT).is_some_and(|accept| accept == self.accept.as_str());
         let spoken = match headers.get(SEC_WEBSOCKET_PROTOCOL) {
             None => true,
             Some(chosen) => self.protocols.as_ref().is_some_and(|offered| offers(offered, chosen)),
@@ -83,15 +84,8 @@ fn offers(offered: &HeaderValue, chosen: &HeaderValue) -> bool {
     all.any(|one| one == chosen.as_bytes())
 }
 
-/// The value of a field that stands there once.
-fn single<'h>(headers: &'h HeaderMap, name: &HeaderName) -> Option<&'h HeaderValue> {
-    let mut values = headers.get_all(name).iter();
-    let first = values.next();
-    first.filter(|_| values.next().is_none())
-}
-
-fn names_upgrade(headers: &HeaderMap) -> bool {
-    let mut options = headers.get_all(CONNECTION).iter().flat_map(|value| value.as_bytes().split(|byte| *byte == b','));
+fn names_upgrade(headers: &Fields) -> bool {
+    let mut options = headers.get_all(CONNECTION).flat_map(|value| value.as_bytes().split(|byte| *byte == b','));
     options.any(|option| option.trim_ascii().eq_ignore_ascii_case(b"upgrade"))
 }
 
@@ -104,18 +98,10 @@ mod tests {
     const KEY: &str = "dGhlIHNhbXBsZSBub25jZQ==";
     const ACCEPT: &str = "s3pPLMBiTxaQ9kYGzzhZRbK+xOo=";
 
-    fn fields(fields: &[(&'static str, &'static str)]) -> HeaderMap {
-        let mut headers = HeaderMap::new();
-        for (name, value) in fields {
-            headers.append(HeaderName::from_static(name), HeaderValue::from_static(value));
-        }
-        headers
-    }
-
     fn asked(more: &[(&'static str, &'static str)], method: Method) -> Result<Option<Handshake>, Refusal> {
         let usual = [("connection", "keep-alive, Upgrade"), ("upgrade", "WebSocket"), ("sec-websocket-version", "13")];
         let head = Head { method, uri: Uri::from_static("/"), version: Version::HTTP_11 };
-        Handshake::asked(&head, &fields(&[&usual[..], more].concat()))
+        Handshake::asked(&head, &Fields::of(&[&usual[..], more].concat()))
     }
 
     #[test]
@@ -136,7 +122,7 @@ mod tests {
         let answer = |accept, upgrade, connection, protocol| {
             let protocol = [("sec-websocket-protocol", protocol)];
             let own = [("sec-websocket-accept", accept), ("upgrade", upgrade), ("connection", connection)];
-            handshake.verify(&fields(&[&own[..], &protocol[..]].concat())).is_ok()
+            handshake.verify(&Fields::of(&[&own[..], &protocol[..]].concat())).is_ok()
         };
         assert!(answer(ACCEPT, "websocket", "Upgrade", "mqtt"));
         assert!(!answer("AAAA", "websocket", "Upgrade", "mqtt"));

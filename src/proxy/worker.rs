@@ -320,12 +320,12 @@ impl Desk {
     pub(super) fn refused_unread(&self, refusal: Refusal) -> Vec<u8> {
         let response = self.proxy.refuse_unread(refusal);
         let mut text =
-            format!("HTTP/1.1 {}\r\ncontent-length: {}\r\n", response.status(), response.body().len()).into_bytes();
-        for (name, value) in response.headers() {
+            format!("HTTP/1.1 {}\r\ncontent-length: {}\r\n", response.status, response.body.len()).into_bytes();
+        for (name, value) in response.fields.iter() {
             text.extend([name.as_str().as_bytes(), b": ", value.as_bytes(), b"\r\n"].concat());
         }
         text.extend_from_slice(b"\r\n");
-        text.extend_from_slice(response.body());
+        text.extend_from_slice(&response.body);
         text
     }
 

@@ -20,14 +20,18 @@ const KEPT: usize = 64;
 pub struct Buffers(Rc<RefCell<Vec<BytesMut>>>);
 
 impl Buffers {
-    fn take(&self) -> BytesMut {
-        self.0.borrow_mut().pop().unwrap_or_default()
+    /// An empty buffer.
+    pub fn take(&self) -> BytesMut {
+        let mut buffer = self.0.borrow_mut().pop().unwrap_or_default();
+        buffer.reserve(FIRST_READ);
+        buffer
     }
 
-    /// Takes back a buffer in which nothing is left.
-    fn give_back(&self, buffer: BytesMut) {
+    /// Takes back a buffer that is not needed any more. One that has grown goes back to the system.
+    pub fn give_back(&self, mut buffer: BytesMut) {
         let mut free = self.0.borrow_mut();
-        if free.len() < KEPT {
+        if free.len() < KEPT && buffer.capacity() <= FIRST_READ {
+            buffer.clear();
             free.push(buffer);
         }
     }
@@ -36,7 +40,7 @@ impl Buffers {
 /// What has been read of a connection and not yet been used.
 pub struct Incoming {
     pub bytes: BytesMut,
-    buffers: Buffers,
+    pub buffers: Buffers,
     /// How much is read at once, as long as nothing has told otherwise.
     at_once: usize,
     at_most: usize,
@@ -48,7 +52,7 @@ impl Incoming {
         Self { bytes: BytesMut::new(), buffers, at_once: FIRST_READ, at_most }
     }
 
-    /// Reads more. 0: the other side has ended. Where nothing comes and nothing is left to use, no buffer is held.
+    /// Reads more. 0: the other side has ended.
     pub fn poll_fill(
         &mut self,
         io: &mut (impl AsyncRead + Unpin + ?Sized),
@@ -57,12 +61,10 @@ impl Incoming {
         if self.bytes.capacity() == 0 {
             self.bytes = self.buffers.take();
         }
-        self.bytes.reserve(self.at_once);
-        let polled = pin!(io.read_buf(&mut self.bytes)).poll(context);
-        if polled.is_pending() && self.bytes.is_empty() {
-            self.rest();
+        if self.bytes.capacity() - self.bytes.len() < self.at_once / 4 {
+            self.bytes.reserve(self.at_once);
         }
-        let read = ready!(polled)?;
+        let read = ready!(pin!(io.read_buf(&mut self.bytes)).poll(context))?;
         if read >= self.at_once {
             // Large bodies are cheaper in large pieces.
             self.at_once = (self.at_once * 4).min(self.at_most);
@@ -70,8 +72,11 @@ impl Incoming {
         Poll::Ready(Ok(read))
     }
 
-    /// A message is over, and nothing of another has come.
-    fn rest(&mut self) {
+    /// Holds no buffer as long as nothing comes.
+    pub fn rest(&mut self) {
+        if !self.bytes.is_empty() || self.bytes.capacity() == 0 {
+            return;
+        }
         let buffer = std::mem::take(&mut self.bytes);
         // One that has grown goes back to the system.
         if std::mem::replace(&mut self.at_once, FIRST_READ) == FIRST_READ {

@@ -5,7 +5,7 @@ use std::mem::MaybeUninit;
 
 use bytes::Bytes;
 use http::header::{CONNECTION, CONTENT_LENGTH, EXPECT, TRANSFER_ENCODING};
-use http::{HeaderMap, HeaderName, HeaderValue, Method, Response, StatusCode, Uri, Version};
+use http::{HeaderMap, HeaderName, HeaderValue, Method, StatusCode, Uri, Version};
 use httparse::Header;
 
 use super::framing::Framing;
@@ -14,6 +14,7 @@ use crate::proxy::Limits;
 use crate::proxy::answer::{self, Fault};
 use crate::proxy::error::Refusal;
 use crate::proxy::head::Head;
+use crate::proxy::message::{Fields, Response};
 
 /// Fields that are parsed without allocating for them.
 const FIELDS: usize = 64;
@@ -30,7 +31,7 @@ const METHOD_BYTES: usize = 64;
 /// A request's head.
 pub struct Request {
     pub head: Head,
-    pub headers: HeaderMap,
+    pub fields: Fields,
     pub framing: Framing,
     /// Whether the client wants to use the connection again.
     pub keeps: bool,
@@ -59,9 +60,9 @@ pub fn refuse_lines(bad: BadLines, begun: &[u8], limits: &Limits) -> Refusal {
 pub fn request(bytes: &Bytes, limits: &Limits) -> Result<Request, Refusal> {
     let mut few = [MaybeUninit::uninit(); FIELDS];
     let mut many = Vec::new();
-    let fields = room(&mut few, &mut many, limits.header_count);
+    let room = room(&mut few, &mut many, limits.header_count);
     let mut parsed = httparse::Request::new(&mut []);
-    match parsed.parse_with_uninit_headers(bytes, fields) {
+    match parsed.parse_with_uninit_headers(bytes, room) {
         Ok(status) if status.is_complete() => {}
         Err(httparse::Error::TooManyHeaders) => return Err(Refusal::HeadersTooLarge),
         _ => return Err(Refusal::Framing),
@@ -82,11 +83,11 @@ pub fn request(bytes: &Bytes, limits: &Limits) -> Result<Request, Refusal> {
     let method = Method::from_bytes(method.as_bytes()).map_err(|_| Refusal::Framing)?;
     let uri = Uri::from_maybe_shared(bytes.slice_ref(target.as_bytes())).map_err(|_| Refusal::Framing)?;
     let version = version(minor);
-    let headers = headers(bytes, parsed.headers).ok_or(Refusal::Framing)?;
-    let framing = request_framing(&headers, version).ok_or(Refusal::Framing)?;
-    let keeps = keeps(&headers, version);
-    let waits = version == Version::HTTP_11 && !framing.is_over() && headers.contains_key(EXPECT);
-    Ok(Request { head: Head { method, uri, version }, headers, framing, keeps, waits })
+    let fields = fields(bytes, parsed.headers).ok_or(Refusal::Framing)?;
+    let framing = request_framing(&fields, version).ok_or(Refusal::Framing)?;
+    let keeps = keeps(&fields, version);
+    let waits = version == Version::HTTP_11 && !framing.is_over() && fields.contains(EXPECT);
+    Ok(Request { head: Head { method, uri, version }, fields, framing, keeps, waits })
 }
 
 /// Reads the head of an answer, and judges it. `is_head`: HEAD was asked, and no body follows.
@@ -96,21 +97,20 @@ pub fn request(bytes: &Bytes, limits: &Limits) -> Result<Request, Refusal> {
 pub fn response(bytes: &Bytes, is_head: bool) -> Result<(Response<Framing>, bool), Fault> {
     let mut few = [MaybeUninit::uninit(); FIELDS];
     let mut many = Vec::new();
-    let fields = room(&mut few, &mut many, answer::FIELDS);
+    let room = room(&mut few, &mut many, answer::FIELDS);
     let mut parsed = httparse::Response::new(&mut []);
-    let status = httparse::ParserConfig::default().parse_response_with_uninit_headers(&mut parsed, bytes, fields);
+    let status = httparse::ParserConfig::default().parse_response_with_uninit_headers(&mut parsed, bytes, room);
     match status {
         Ok(status) if status.is_complete() => {}
         Err(httparse::Error::TooManyHeaders) => return Err(Fault::Fields),
         _ => return Err(Fault::Head),
     }
     let (Some(code), Some(minor)) = (parsed.code, parsed.version) else { return Err(Fault::Head) };
-    let mut response = Response::new(Framing::NONE);
-    *response.status_mut() = StatusCode::from_u16(code).map_err(|_| Fault::Status)?;
-    *response.version_mut() = version(minor);
-    *response.headers_mut() = headers(bytes, parsed.headers).ok_or(Fault::Head)?;
-    let keeps = keeps(response.headers(), response.version());
-    if response.status() == StatusCode::SWITCHING_PROTOCOLS {
+    let status = StatusCode::from_u16(code).map_err(|_| Fault::Status)?;
+    let fields = fields(bytes, parsed.headers).ok_or(Fault::Head)?;
+    let mut response = Response { status, version: version(minor), fields, body: Framing::NONE };
+    let keeps = keeps(&response.fields, response.version);
+    if response.status == StatusCode::SWITCHING_PROTOCOLS {
         answer::bare(&mut response)?;
         return Ok((response, false));
     }
@@ -123,10 +123,10 @@ pub fn response(bytes: &Bytes, is_head: bool) -> Result<(Response<Framing>, bool
 
 /// The fields after the last chunk.
 pub fn trailers(bytes: &Bytes) -> Option<HeaderMap> {
-    let mut fields = [httparse::EMPTY_HEADER; TRAILERS];
-    let parsed = httparse::parse_headers(bytes, &mut fields).ok()?;
-    let httparse::Status::Complete((_, fields)) = parsed else { return None };
-    headers(bytes, fields)
+    let mut lines = [httparse::EMPTY_HEADER; TRAILERS];
+    let parsed = httparse::parse_headers(bytes, &mut lines).ok()?;
+    let httparse::Status::Complete((_, lines)) = parsed else { return None };
+    fields(bytes, lines).map(HeaderMap::from)
 }
 
 fn room<'r, 'b>(
@@ -146,23 +146,22 @@ fn version(minor: u8) -> Version {
 }
 
 /// The fields as parts of the bytes that they came in.
-fn headers(bytes: &Bytes, fields: &[Header<'_>]) -> Option<HeaderMap> {
+fn fields(bytes: &Bytes, lines: &[Header<'_>]) -> Option<Fields> {
     // Some are added on the way: room for them is made once.
-    let mut headers = HeaderMap::with_capacity(fields.len() + ADDED_FIELDS);
-    for field in fields {
-        let name = HeaderName::from_bytes(field.name.as_bytes()).ok()?;
-        headers.append(name, HeaderValue::from_maybe_shared(bytes.slice_ref(field.value)).ok()?);
+    let mut fields = Fields::with_capacity(lines.len() + ADDED_FIELDS);
+    for line in lines {
+        let name = HeaderName::from_bytes(line.name.as_bytes()).ok()?;
+        fields.append(name, HeaderValue::from_maybe_shared(bytes.slice_ref(line.value)).ok()?);
     }
-    Some(headers)
+    Some(fields)
 }
 
 /// Host, token, trace and Via of a request; of an answer, length and date.
 const ADDED_FIELDS: usize = 4;
 
 /// RFC 9112, section 6.3, without its leniences: one way to tell the end, told once.
-fn request_framing(headers: &HeaderMap, version: Version) -> Option<Framing> {
-    let (mut codings, mut lengths) =
-        (headers.get_all(TRANSFER_ENCODING).iter(), headers.get_all(CONTENT_LENGTH).iter());
+fn request_framing(headers: &Fields, version: Version) -> Option<Framing> {
+    let (mut codings, mut lengths) = (headers.get_all(TRANSFER_ENCODING), headers.get_all(CONTENT_LENGTH));
     match (codings.next(), lengths.next()) {
         (None, None) => Some(Framing::NONE),
         (None, Some(length)) if lengths.next().is_none() => {
@@ -180,11 +179,11 @@ fn request_framing(headers: &HeaderMap, version: Version) -> Option<Framing> {
 
 /// The same for an answer that has been judged.
 fn response_framing<B>(response: &Response<B>, is_head: bool) -> Framing {
-    let headers = response.headers();
-    if is_head || matches!(response.status(), StatusCode::NO_CONTENT | StatusCode::NOT_MODIFIED) {
+    let headers = &response.fields;
+    if is_head || matches!(response.status, StatusCode::NO_CONTENT | StatusCode::NOT_MODIFIED) {
         return Framing::NONE;
     }
-    if headers.contains_key(TRANSFER_ENCODING) {
+    if headers.contains(TRANSFER_ENCODING) {
         return Framing::chunked();
     }
     match headers.get(CONTENT_LENGTH).and_then(|length| length.to_str().ok()?.parse().ok()) {
@@ -193,8 +192,8 @@ fn response_framing<B>(response: &Response<B>, is_head: bool) -> Framing {
     }
 }
 
-fn keeps(headers: &HeaderMap, version: Version) -> bool {
-    let mut options = headers.get_all(CONNECTION).iter().flat_map(|value| value.as_bytes().split(|byte| *byte == b','));
+fn keeps(headers: &Fields, version: Version) -> bool {
+    let mut options = headers.get_all(CONNECTION).flat_map(|value| value.as_bytes().split(|byte| *byte == b','));
     let mut names = |option: &[u8]| options.any(|named| named.trim_ascii().eq_ignore_ascii_case(option));
     if version == Version::HTTP_10 { names(b"keep-alive") } else { !names(b"close") }
 }

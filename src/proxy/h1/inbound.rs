@@ -13,8 +13,9 @@ use std::pin::Pin;
 use std::rc::Rc;
 use std::task::{Context, Poll, ready};
 
-use bytes::{Bytes, BytesMut};
-use http::{Method, Response, Version};
+use bytes::Bytes;
+use http::header::CONNECTION;
+use http::{Method, Version};
 use http_body::{Body, Frame, SizeHint};
 
 use super::buffers::{Buffers, Incoming};
@@ -26,6 +27,7 @@ use super::write::{self, Date, Told};
 use crate::proxy::Limits;
 use crate::proxy::body::ResponseBody;
 use crate::proxy::error::Refusal;
+use crate::proxy::message::Response;
 use crate::proxy::stream::Socket;
 use crate::proxy::watch::Watch;
 
@@ -34,9 +36,6 @@ const READ: usize = 64 * 1024;
 
 /// So much is read of requests that were sent ahead of their turn.
 const AHEAD: usize = 16 * 1024;
-
-/// Most heads are no longer.
-const USUAL_HEAD: usize = 512;
 
 const CONTINUE: &[u8] = b"HTTP/1.1 100 Continue\r\n\r\n";
 
@@ -128,7 +127,10 @@ impl Inbound {
                 Poll::Pending if watch.is_told_to_end() && self.incoming.bytes.is_empty() => {
                     return Poll::Ready(Ok(None));
                 }
-                Poll::Pending => return Poll::Pending,
+                Poll::Pending => {
+                    self.incoming.rest();
+                    return Poll::Pending;
+                }
             }
         }
     }
@@ -245,9 +247,10 @@ impl Answering {
     /// `ends`: the connection is not to be used again, whatever the client wants.
     pub fn new(response: Response<ResponseBody>, asked: Asked, ends: bool, inbound: &mut Inbound, date: &Date) -> Self {
         let told = told(&response, asked);
-        let says_so = response.headers().get(http::header::CONNECTION).is_some_and(|value| value == "close");
+        let says_so = response.fields.get(CONNECTION).is_some_and(|value| value == "close");
         let keeps = asked.keeps && !ends && !says_so && told != Told::Close;
-        let mut out = BytesMut::with_capacity(USUAL_HEAD);
+        let buffers = inbound.incoming.buffers.clone();
+        let mut out = buffers.take();
         // What has been begun is ended first.
         if inbound.telling.len() < CONTINUE.len() {
             out.extend_from_slice(inbound.telling);
@@ -256,8 +259,8 @@ impl Answering {
         // A client that was never told to send its body may send it, or not: where the next request begins is not certain.
         let keeps = keeps && !inbound.waits;
         write::response(&response, told, asked.version, keeps, date, &mut out);
-        let body = Some(response.into_body()).filter(|_| told != Told::Not);
-        Self { pump: Pump::new(out, told), body, keeps }
+        let body = Some(response.body).filter(|_| told != Told::Not);
+        Self { pump: Pump::new(out, told, buffers), body, keeps }
     }
 
     /// Writes on. Resolves with whether the connection may be used again.
@@ -290,11 +293,11 @@ impl Answering {
 
 /// How the end of an answer's body is told.
 fn told(response: &Response<ResponseBody>, asked: Asked) -> Told {
-    let status = response.status();
+    let status = response.status;
     if asked.is_head || status.is_informational() || matches!(status.as_u16(), 204 | 304) {
         return Told::Not;
     }
-    match response.body().size_hint().exact() {
+    match response.body.size_hint().exact() {
         Some(length) => Told::Length(length),
         None if asked.version == Version::HTTP_10 => Told::Close,
         None => Told::Chunked,

@@ -16,7 +16,7 @@ use std::pin::Pin;
 use std::task::{Context, Poll, Waker, ready};
 
 use bytes::{Bytes, BytesMut};
-use http::{Method, Request, Response};
+use http::Method;
 use http_body::{Body as _, Frame, SizeHint};
 use tokio::io::AsyncWrite as _;
 
@@ -30,6 +30,7 @@ use crate::dial::Stream as Socket;
 use crate::proxy::answer::{Fault, HEAD_BYTES, INTERIM};
 use crate::proxy::body::{BodyError, RequestBody};
 use crate::proxy::cut::Line;
+use crate::proxy::message::{Request, Response};
 use crate::proxy::places::UpstreamPlace;
 
 /// So much is read of an answer at once, and several times as much is kept for a client that does not read. A few
@@ -37,14 +38,13 @@ use crate::proxy::places::UpstreamPlace;
 const READ_MUCH: usize = 256 * 1024;
 const READ_LITTLE: usize = 16 * 1024;
 
-/// Most heads are no longer.
-const USUAL_HEAD: usize = 512;
-
 pub struct Outbound {
     io: Line<Socket>,
     incoming: Incoming,
     /// No request is under way, and none was broken off.
     rests: bool,
+    /// It has been looked at since the last request.
+    checked: bool,
     place: UpstreamPlace,
 }
 
@@ -58,7 +58,7 @@ pub struct Upgraded {
 
 /// A request of which nothing was written, and why.
 pub struct Unsent {
-    pub request: Box<Request<RequestBody>>,
+    pub body: RequestBody,
     pub cause: Option<io::Error>,
 }
 
@@ -99,7 +99,7 @@ struct Sending {
 impl Outbound {
     pub fn new(io: Line<Socket>, place: UpstreamPlace, buffers: Buffers) -> Self {
         let at_most = if place.is_one_of_few() { READ_MUCH } else { READ_LITTLE };
-        Self { io, incoming: Incoming::new(buffers, at_most), rests: true, place }
+        Self { io, incoming: Incoming::new(buffers, at_most), rests: true, checked: false, place }
     }
 
     /// Whether no request is under way, and none was broken off.
@@ -109,7 +109,15 @@ impl Outbound {
 
     /// Whether it can take a request: it is open, and the upstream has not said anything.
     pub fn is_ready(&mut self) -> bool {
-        self.rests && self.disturbance(&mut Context::from_waker(Waker::noop())).is_none()
+        self.checked = self.rests && self.disturbance(&mut Context::from_waker(Waker::noop())).is_none();
+        self.checked
+    }
+
+    /// The same of one that has rested for a while: it holds no buffer.
+    pub fn rests_well(&mut self) -> bool {
+        let is_ready = self.is_ready();
+        self.incoming.rest();
+        is_ready
     }
 
     /// What has happened to a connection that rests, if anything has.
@@ -121,21 +129,24 @@ impl Outbound {
         }
     }
 
-    /// Sends the request, and resolves with the answer's head.
+    /// Sends the request, and resolves with the answer's head. What was sent of the request before its body stays with the
+    /// caller.
     ///
     /// # Errors
     /// When there is no answer, or none that may go on.
-    pub async fn send(&mut self, request: Request<RequestBody>) -> Result<Response<Inflow>, Failed> {
+    pub async fn send(&mut self, request: &Request, body: RequestBody) -> Result<Response<Inflow>, Failed> {
         self.rests = false;
-        if let Some(cause) = poll_fn(|context| Poll::Ready(self.disturbance(context))).await {
-            return Err(Failed::Unsent(Unsent { request: Box::new(request), cause }));
+        if !std::mem::take(&mut self.checked)
+            && let Some(cause) = poll_fn(|context| Poll::Ready(self.disturbance(context))).await
+        {
+            return Err(Failed::Unsent(Unsent { body, cause }));
         }
-        let is_head = *request.method() == Method::HEAD;
-        let told = told(request.body());
-        let mut head = BytesMut::with_capacity(USUAL_HEAD);
-        write::request(&request, told, &mut head);
-        let (parts, body) = request.into_parts();
-        let mut sending = Some(Sending { pump: Pump::new(head, told), body: Some(body) });
+        let is_head = request.method == Method::HEAD;
+        let told = told(&body);
+        let buffers = self.incoming.buffers.clone();
+        let mut head = buffers.take();
+        write::request(request, told, &mut head);
+        let mut sending = Some(Sending { pump: Pump::new(head, told, buffers), body: Some(body) });
         let mut answer = Answer { lines: Lines::default(), interim: 0, is_head };
         let answered = poll_fn(|context| self.poll_exchange(&mut sending, &mut answer, context)).await;
         match (answered, sending) {
@@ -146,7 +157,7 @@ impl Outbound {
             // Nobody has heard of it, and none of its body has been taken.
             (Err(lost), Some(Sending { pump, body: Some(body) })) if pump.written() == 0 && body.is_untouched() => {
                 let cause = if let Lost::Socket(error) = lost { Some(error) } else { None };
-                Err(Failed::Unsent(Unsent { request: Box::new(Request::from_parts(parts, body)), cause }))
+                Err(Failed::Unsent(Unsent { body, cause }))
             }
             (Err(lost), _) => Err(Failed::Lost(lost)),
         }

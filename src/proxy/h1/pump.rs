@@ -8,6 +8,7 @@ use bytes::{Buf as _, BufMut as _, Bytes, BytesMut};
 use http::HeaderMap;
 use http_body::Body;
 
+use super::buffers::Buffers;
 use super::write::{self, Told};
 use crate::proxy::body::BodyError;
 
@@ -16,7 +17,9 @@ const SMALL: usize = 4096;
 
 /// What is being written.
 pub struct Pump {
+    /// Borrowed from the worker.
     small: BytesMut,
+    buffers: Buffers,
     /// Follows what is small.
     large: Bytes,
     /// Follows what is large.
@@ -40,9 +43,18 @@ pub enum Broken {
 }
 
 impl Pump {
-    /// `head` goes first; the body's end is told as it says.
-    pub fn new(head: BytesMut, told: Told) -> Self {
-        Self { small: head, large: Bytes::new(), after: b"", told, done: told == Told::Not, written: 0, broken: None }
+    /// `head`, a buffer of the worker's, goes first; the body's end is told as it says.
+    pub fn new(head: BytesMut, told: Told, buffers: Buffers) -> Self {
+        Self {
+            small: head,
+            buffers,
+            large: Bytes::new(),
+            after: b"",
+            told,
+            done: told == Told::Not,
+            written: 0,
+            broken: None,
+        }
     }
 
     /// Bytes that have gone out.
@@ -172,6 +184,12 @@ impl Pump {
     }
 }
 
+impl Drop for Pump {
+    fn drop(&mut self) {
+        self.buffers.give_back(std::mem::take(&mut self.small));
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use std::collections::VecDeque;
@@ -206,7 +224,7 @@ mod tests {
     fn pumped(told: Told, frames: &[Option<&str>], at_once: usize) -> (Result<(), Broken>, String, usize) {
         let frames = frames.iter().map(|frame| frame.map(|text| Frame::data(Bytes::copy_from_slice(text.as_bytes()))));
         let (mut body, mut out, mut writes) = (Some(Frames(frames.collect())), Vec::new(), 0);
-        let mut pump = Pump::new(BytesMut::from("head|"), told);
+        let mut pump = Pump::new(BytesMut::from("head|"), told, Buffers::default());
         let mut context = Context::from_waker(Waker::noop());
         for _ in 0..10_000 {
             let write = |_: &mut Context<'_>, slices: &[IoSlice<'_>]| {
@@ -270,7 +288,7 @@ mod tests {
         fields.insert("a", HeaderValue::from_static("b"));
         let frames = [Frame::data(Bytes::from_static(b"x")), Frame::trailers(fields)];
         let mut body = Some(Frames(frames.into_iter().map(Some).collect()));
-        let mut pump = Pump::new(BytesMut::new(), Told::Chunked);
+        let mut pump = Pump::new(BytesMut::new(), Told::Chunked, Buffers::default());
         let mut out = Vec::new();
         let write = |_: &mut Context<'_>, slices: &[IoSlice<'_>]| {
             slices.iter().for_each(|slice| out.extend_from_slice(slice));

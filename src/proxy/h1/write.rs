@@ -6,9 +6,10 @@ use std::time::{Duration, SystemTime};
 
 use bytes::{BufMut, BytesMut};
 use http::header::{CONNECTION, CONTENT_LENGTH, DATE};
-use http::{HeaderMap, Method, Request, Response, StatusCode, Version};
+use http::{HeaderMap, HeaderName, HeaderValue, Method, StatusCode, Version};
 
 use crate::clock::Clock;
+use crate::proxy::message::{Request, Response};
 
 /// How the end of a body is told.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -22,15 +23,15 @@ pub enum Told {
 }
 
 /// A request's head. It goes to its target in origin form.
-pub fn request<B>(request: &Request<B>, body: Told, out: &mut BytesMut) {
-    let target = request.uri().path_and_query().map_or("/", |target| target.as_str());
-    line(out, &[request.method().as_str().as_bytes(), b" ", target.as_bytes(), b" HTTP/1.1\r\n"]);
-    fields(request.headers(), out);
+pub fn request(request: &Request, body: Told, out: &mut BytesMut) {
+    let target = request.uri.path_and_query().map_or("/", |target| target.as_str());
+    line(out, &[request.method.as_str().as_bytes(), b" ", target.as_bytes(), b" HTTP/1.1\r\n"]);
+    fields(request.fields.iter(), out);
     match body {
         Told::Length(length) => told_length(length, out),
         Told::Chunked => out.put_slice(b"transfer-encoding: chunked\r\n"),
         // RFC 9110, section 8.6: a method that usually has a body says that there is none.
-        Told::Not | Told::Close if matches!(*request.method(), Method::POST | Method::PUT | Method::PATCH) => {
+        Told::Not | Told::Close if matches!(request.method, Method::POST | Method::PUT | Method::PATCH) => {
             told_length(0, out);
         }
         Told::Not | Told::Close => {}
@@ -40,18 +41,17 @@ pub fn request<B>(request: &Request<B>, body: Told, out: &mut BytesMut) {
 
 /// An answer's head, for a client of this version. `keeps`: the connection may be used again.
 pub fn response<B>(response: &Response<B>, body: Told, version: Version, keeps: bool, date: &Date, out: &mut BytesMut) {
-    let status = response.status();
+    let status = response.status;
     line(
         out,
         &[b"HTTP/1.1 ", status.as_str().as_bytes(), b" ", status.canonical_reason().unwrap_or("").as_bytes(), b"\r\n"],
     );
-    let headers = response.headers();
+    let headers = &response.fields;
     match body {
         // What an answer to HEAD says of the length is said of another answer.
-        Told::Not => fields(headers, out),
+        Told::Not => fields(headers.iter(), out),
         Told::Length(_) | Told::Chunked | Told::Close => {
-            let others = headers.iter().filter(|(name, _)| **name != CONTENT_LENGTH);
-            others.for_each(|(name, value)| field(out, name.as_str(), value.as_bytes()));
+            fields(headers.iter().filter(|(name, _)| **name != CONTENT_LENGTH), out);
         }
     }
     match body {
@@ -59,14 +59,14 @@ pub fn response<B>(response: &Response<B>, body: Told, version: Version, keeps: 
         Told::Chunked => out.put_slice(b"transfer-encoding: chunked\r\n"),
         Told::Not | Told::Close => {}
     }
-    if !headers.contains_key(CONNECTION) {
+    if !headers.contains(CONNECTION) {
         match (keeps, version) {
             (true, Version::HTTP_10) => out.put_slice(b"connection: keep-alive\r\n"),
             (false, Version::HTTP_10) | (true, _) => {}
             (false, _) => out.put_slice(b"connection: close\r\n"),
         }
     }
-    if !headers.contains_key(DATE) && status != StatusCode::SWITCHING_PROTOCOLS {
+    if !headers.contains(DATE) && status != StatusCode::SWITCHING_PROTOCOLS {
         date.write(out);
     }
     out.put_slice(b"\r\n");
@@ -76,7 +76,7 @@ pub fn response<B>(response: &Response<B>, body: Told, version: Version, keeps: 
 pub fn trailers(trailers: Option<&HeaderMap>, out: &mut BytesMut) {
     out.put_slice(b"0\r\n");
     if let Some(trailers) = trailers {
-        fields(trailers, out);
+        fields(trailers.iter(), out);
     }
     out.put_slice(b"\r\n");
 }
@@ -94,8 +94,8 @@ pub fn chunk(length: usize, out: &mut BytesMut) {
     line(out, &[&digits[at..], b"\r\n"]);
 }
 
-fn fields(headers: &HeaderMap, out: &mut BytesMut) {
-    headers.iter().for_each(|(name, value)| field(out, name.as_str(), value.as_bytes()));
+fn fields<'f>(fields: impl Iterator<Item = (&'f HeaderName, &'f HeaderValue)>, out: &mut BytesMut) {
+    fields.for_each(|(name, value)| field(out, name.as_str(), value.as_bytes()));
 }
 
 fn field(out: &mut BytesMut, name: &str, value: &[u8]) {
@@ -142,10 +142,9 @@ impl Date {
 mod tests {
     use std::sync::Arc;
 
-    use http::HeaderValue;
-
     use super::*;
     use crate::clock::ManualClock;
+    use crate::proxy::message::Fields;
 
     fn written(write: impl FnOnce(&mut BytesMut)) -> String {
         let mut out = BytesMut::new();
@@ -155,11 +154,10 @@ mod tests {
 
     #[test]
     fn a_request_tells_its_end_once() {
-        let mut asked = Request::new(());
-        *asked.uri_mut() = "/x?y=1".parse().expect("a target");
-        asked.headers_mut().insert("a", HeaderValue::from_static("b"));
+        let uri = "/x?y=1".parse().expect("a target");
+        let mut asked = Request { method: Method::GET, uri, fields: Fields::of(&[("a", "b")]) };
         assert_eq!(written(|out| request(&asked, Told::Not, out)), "GET /x?y=1 HTTP/1.1\r\na: b\r\n\r\n");
-        *asked.method_mut() = Method::POST;
+        asked.method = Method::POST;
         let table = [
             (Told::Not, "content-length: 0\r\n"),
             (Told::Length(u64::MAX), "content-length: 18446744073709551615\r\n"),
@@ -174,9 +172,8 @@ mod tests {
     #[test]
     fn an_answer_says_what_becomes_of_the_connection() {
         let date = Date::new(Arc::new(ManualClock::default()));
-        let mut answer = Response::new(());
-        answer.headers_mut().insert(DATE, HeaderValue::from_static("now"));
-        answer.headers_mut().insert(CONTENT_LENGTH, HeaderValue::from_static("7"));
+        let fields = Fields::of(&[("date", "now"), ("content-length", "7")]);
+        let answer = Response { fields, ..Response::new(StatusCode::OK, ()) };
         let text = |told, version, keeps| written(|out| response(&answer, told, version, keeps, &date, out));
         let head = "HTTP/1.1 200 OK\r\ndate: now\r\n";
         let table = [
@@ -196,7 +193,9 @@ mod tests {
     fn an_answer_without_a_date_gets_one() {
         let clock = Arc::new(ManualClock::default());
         let date = Date::new(clock);
-        let text = written(|out| response(&Response::new(()), Told::Length(0), Version::HTTP_11, true, &date, out));
+        let text = written(|out| {
+            response(&Response::new(StatusCode::OK, ()), Told::Length(0), Version::HTTP_11, true, &date, out);
+        });
         assert!(text.contains("\r\ndate: ") && text.contains(" GMT\r\n"), "{text}");
     }
 
