@@ -1,6 +1,6 @@
 //! What a request's head may not have, whatever its route.
 
-use http::header::{CONTENT_LENGTH, CONTENT_TYPE, COOKIE, EXPECT, ORIGIN, TE, TRANSFER_ENCODING};
+use http::header::{CONTENT_LENGTH, CONTENT_TYPE, COOKIE, EXPECT, ORIGIN, TE};
 use http::{HeaderName, HeaderValue, Method, Uri, Version};
 
 use super::Limits;
@@ -45,17 +45,7 @@ pub fn judge(head: &Head, headers: &Fields, limits: &Limits) -> Result<(), Refus
     if expects.is_some_and(|expects| !expects.eq_ignore_ascii_case(b"100-continue")) {
         return Err(Refusal::ExpectRefused);
     }
-    if !is_plainly_coded(headers) || !is_of_a_length(headers) {
-        return Err(Refusal::Framing);
-    }
     if head.version == Version::HTTP_2 { judge_http2(head, headers) } else { Ok(()) }
-}
-
-/// Whether a transfer coding is one `chunked` and nothing else. hyper reads whatever ends in it, and takes no other coding
-/// off: the upstream would be sent compressed bytes that nothing says are compressed.
-fn is_plainly_coded(headers: &Fields) -> bool {
-    let mut codings = headers.get_all(TRANSFER_ENCODING);
-    codings.next().is_none_or(|coding| coding.as_bytes().eq_ignore_ascii_case(b"chunked")) && codings.next().is_none()
 }
 
 /// Whether a length is one that every server can count: many do it with a sign (RFC 9110, section 8.6).
@@ -66,6 +56,9 @@ fn is_of_a_length(headers: &Fields) -> bool {
 
 /// What h2 lets pass and HTTP/1.1 could not say.
 fn judge_http2(head: &Head, headers: &Fields) -> Result<(), Refusal> {
+    if !is_of_a_length(headers) {
+        return Err(Refusal::Framing);
+    }
     // `:authority` may be left out by those who translate from HTTP/1.1 (RFC 9113, section 8.3.1), and has to agree with
     // Host where both are there; here it has to be there.
     if head.uri.authority().is_none() {
