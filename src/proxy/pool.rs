@@ -182,7 +182,13 @@ pub enum Lost {
 impl Lost {
     /// Whether the connection ended before the answer's head was whole.
     pub fn was_closed(&self) -> bool {
-        const RESET: [ErrorKind; 3] = [ErrorKind::ConnectionReset, ErrorKind::BrokenPipe, ErrorKind::ConnectionAborted];
+        const RESET: [ErrorKind; 4] = [
+            ErrorKind::ConnectionReset,
+            ErrorKind::BrokenPipe,
+            ErrorKind::ConnectionAborted,
+            // Under TLS, without a goodbye.
+            ErrorKind::UnexpectedEof,
+        ];
         match self {
             Self::Http1(h1::Lost::Closed) => true,
             Self::Http1(h1::Lost::Socket(error)) => RESET.contains(&error.kind()),
