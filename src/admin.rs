@@ -134,6 +134,9 @@ pub enum NotDone {
     /// No request gets it any more; those that had it may still have it.
     #[error("the token is out of use, and {0}")]
     Stuck(#[from] Stuck),
+    /// It is so until a restart.
+    #[error("this is done, and could not be written down, so that a restart would undo it: {0}")]
+    Unkept(String),
     #[error("the audit trail cannot be written, and nothing is let in without it: {0}")]
     Trail(#[from] Unavailable),
 }

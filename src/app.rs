@@ -37,6 +37,7 @@ use crate::proxy::{self, Address, BindError, Listener, Places, Pulses, Worker, W
 use crate::readiness::Readiness;
 use crate::scrape::{self, Scrape};
 use crate::state::{self, StateError};
+use crate::store::{Store, StoreError};
 use crate::systemd::{InheritError, Inherited};
 use crate::tasks::{Failed, Task, Tasks};
 use crate::telemetry::Log;
@@ -59,6 +60,8 @@ pub enum StartError {
     Metrics(#[from] MetricsError),
     #[error(transparent)]
     State(#[from] StateError),
+    #[error(transparent)]
+    Store(#[from] StoreError),
     #[error("cannot open the audit trail: {0}")]
     Audit(#[from] audit::OpenError),
     #[error("cannot write the audit trail, and nothing starts without it: {0}")]
@@ -113,6 +116,7 @@ impl App {
         }
         state::open(&config.state_dir)?;
         let fingerprinter = Arc::new(state::fingerprinter(&config.state_dir)?);
+        let store = Arc::new(Store::open(&config.state_dir, None)?);
         let (recorder, trail) =
             audit::open(&config.audit, clock.clone(), audit::Metrics::register(metrics.registry())?)?;
         let bind = |address| Listener::bind(address, &mut inherited);
@@ -149,6 +153,7 @@ impl App {
                 readiness: readiness.clone(),
                 tasks: tasks.clone(),
                 barrier: barrier.clone(),
+                store,
                 own,
             },
             resolver,

@@ -135,6 +135,13 @@ impl Prepared {
         self
     }
 
+    /// Its grant was ended before its time.
+    #[must_use]
+    pub fn retired(mut self) -> Self {
+        self.supervisor.plan.grant_ends = Duration::ZERO;
+        self
+    }
+
     pub fn settings(&self) -> &Settings {
         &self.supervisor.settings
     }
@@ -179,6 +186,11 @@ impl Token {
     /// The kind of its source, as the config has it.
     pub fn source_kind(&self) -> &'static str {
         self.supervisor.source.kind()
+    }
+
+    /// Who gives its generations, and is told which are void.
+    pub fn source(&self) -> Arc<dyn Source> {
+        self.supervisor.source.clone()
     }
 
     /// The public halves of the keys that this token is signed with, as JSON Web Keys; none for most sources.

@@ -26,6 +26,7 @@ use crate::operator::Operators;
 use crate::readiness::{Condition, Readiness};
 use crate::route::{Ingredients, RouteToken, Table, TableError};
 use crate::secret::Fingerprinter;
+use crate::store::Store;
 use crate::tasks::{Task, Tasks};
 use crate::token::revocation::Revoker;
 use crate::token::source::{self, BuildError};
@@ -42,6 +43,7 @@ pub(super) struct Ground {
     pub readiness: Arc<Readiness>,
     pub tasks: Tasks,
     pub barrier: Arc<Barrier<TokenName>>,
+    pub store: Arc<Store>,
     /// Our own listeners, which are never dialled.
     pub own: Vec<SocketAddr>,
 }
@@ -152,9 +154,10 @@ impl House {
         let dialer = Dialer::new(config.destinations.clone(), ground.own.clone()).with_resolver(resolver);
         let dialer = Arc::new(dialer);
         let fetcher = Arc::new(Fetcher::new(dialer.clone()));
-        let (revoker, tellings) = Revoker::new(metrics, ground.clock.clone(), ground.recorder.clone())?;
+        let (revoker, tellings) =
+            Revoker::new(metrics, ground.clock.clone(), ground.recorder.clone(), ground.store.clone())?;
         let telling = ground.tasks.essential("revocations", revoker.clone().run(tellings));
-        let restraints = Restraints::new(ground.barrier.clone());
+        let restraints = Restraints::open(ground.store.clone(), ground.barrier.clone())?;
         let kitchen = Kitchen {
             ground: &ground,
             metrics: &token_metrics,
@@ -168,7 +171,8 @@ impl House {
         for prepared in &prepared {
             ground.recorder.record_patiently(requested(prepared.settings())).await?;
         }
-        let tokens = begin(prepared, &ground.tasks);
+        let tokens: Tokens = begin(prepared, &ground.tasks).collect();
+        revoker.resume(&ground.fingerprinter, |name| tokens.get(name).map(|token| token.source()))?;
         let house = Arc::new(Self {
             token_metrics,
             tables: Arc::new(ArcSwap::from_pointee(table)),
@@ -179,7 +183,7 @@ impl House {
                 destinations: config.destinations.clone(),
                 upstream_proxy: config.upstream_proxy.clone(),
             }),
-            tokens: Mutex::new(Arc::new(tokens.collect())),
+            tokens: Mutex::new(Arc::new(tokens)),
             leaving: Mutex::default(),
             fetcher,
             dialer,
@@ -447,7 +451,8 @@ impl Kitchen<'_> {
                 revoker: self.revoker.clone(),
             };
             let restraint = self.restraints.of(&settings.name);
-            prepared.push(Prepared::new(settings.clone(), source, parts, old.map(|old| &**old), restraint));
+            let new = Prepared::new(settings.clone(), source, parts, old.map(|old| &**old), restraint);
+            prepared.push(if self.restraints.is_retired(settings) { new.retired() } else { new });
         }
         let new: HashMap<&TokenName, &Prepared> = prepared.iter().map(|new| (&new.settings().name, new)).collect();
         let find = |name: &TokenName| {

@@ -1,38 +1,88 @@
 //! Taking tokens out of use, and letting them in again.
 //!
 //! ```text
-//! restrain   slot: no reader gets it any more ─▶ barrier: every worker has let go ─▶ acknowledged ··▶ issuer, until it confirms
-//! release    the trail has it ─▶ slot
+//! restrain   slot: no reader gets it any more ─▶ barrier: every worker has let go ─▶ disk ─▶ acknowledged
+//! release    the trail has it ─▶ disk ─▶ slot
 //! ```
 //!
 //! Invariants: what is acknowledged here has been let go of everywhere; nothing is let in that the trail has not; a
-//! restraint is its token's name's, and outlives the settings under which it was put.
+//! restraint is its token's name's, and outlives the settings under which it was put, and the process.
 
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use aws_lc_rs::digest;
+use serde::{Deserialize, Serialize};
 
 use super::house::House;
 use crate::admin::NotDone;
 use crate::audit::Event;
 use crate::barrier::Barrier;
 use crate::name::TokenName;
-use crate::token::{NotReleased, Order, Restraint, Token};
+use crate::seal::Label;
+use crate::store::{Store, StoreError};
+use crate::token::{NotReleased, Order, Restraint, Settings, Token};
+
+/// What the records of this are called in the store.
+const KIND: &str = "restraint";
 
 /// What is taken out of use, and the barrier behind which nobody has it.
 pub(super) struct Restraints {
-    list: Mutex<BTreeMap<TokenName, Restraint>>,
+    list: Mutex<BTreeMap<TokenName, Kept>>,
     pub barrier: Arc<Barrier<TokenName>>,
+    store: Arc<Store>,
     /// Two who act on tokens do so one after the other.
     acting: tokio::sync::Mutex<()>,
 }
 
+/// What is kept of a token that was taken out of use.
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+enum Kept {
+    Quarantined,
+    Revoked,
+    /// The grant that was ended, by what was asked for: another request is another grant.
+    Retired {
+        grant: String,
+    },
+}
+
 impl Restraints {
-    pub fn new(barrier: Arc<Barrier<TokenName>>) -> Self {
-        Self { list: Mutex::default(), barrier, acting: tokio::sync::Mutex::default() }
+    /// Reads what was taken out of use before. Of a record that cannot be trusted, its name can: that token is out of use.
+    /// Blocks.
+    ///
+    /// # Errors
+    /// When the folder of the records cannot be read.
+    pub fn open(store: Arc<Store>, barrier: Arc<Barrier<TokenName>>) -> Result<Self, StoreError> {
+        let (records, refused) = store.read(KIND)?;
+        let mut list = BTreeMap::new();
+        for record in records {
+            if let Ok(name) = record.name.parse::<TokenName>() {
+                list.insert(name, serde_json::from_slice(&record.content).unwrap_or(Kept::Quarantined));
+            }
+        }
+        for file in refused {
+            let stem = file.path.file_stem().and_then(|stem| stem.to_str()).unwrap_or_default();
+            let name = stem.strip_prefix(KIND).and_then(|name| name.strip_prefix('-')).map(str::parse::<TokenName>);
+            tracing::error!(file = %file.path.display(), why = %file.why, "what was taken out of use stays so: the record of it is not used");
+            if let Some(Ok(name)) = name {
+                list.insert(name, Kept::Quarantined);
+            }
+        }
+        Ok(Self { list: Mutex::new(list), barrier, store, acting: tokio::sync::Mutex::default() })
     }
 
     pub fn of(&self, token: &TokenName) -> Option<Restraint> {
-        self.list().get(token).copied()
+        match self.list().get(token)? {
+            Kept::Quarantined => Some(Restraint::Quarantined),
+            Kept::Revoked => Some(Restraint::Revoked),
+            Kept::Retired { .. } => None,
+        }
+    }
+
+    /// Whether the grant of a token with these settings was ended.
+    pub fn is_retired(&self, settings: &Settings) -> bool {
+        matches!(self.list().get(&settings.name), Some(Kept::Retired { grant }) if *grant == grant_of(settings))
     }
 
     /// Whoever acts on tokens, or puts others in their place, waits for its turn.
@@ -40,9 +90,32 @@ impl Restraints {
         self.acting.lock().await
     }
 
-    fn list(&self) -> MutexGuard<'_, BTreeMap<TokenName, Restraint>> {
+    fn list(&self) -> MutexGuard<'_, BTreeMap<TokenName, Kept>> {
         self.list.lock().unwrap_or_else(PoisonError::into_inner)
     }
+
+    /// Puts on the disk what is kept of a token, or that nothing is.
+    async fn keep(&self, name: &TokenName) -> Result<(), NotDone> {
+        let (store, name, kept) = (self.store.clone(), name.clone(), self.list().get(name).cloned());
+        let writing = tokio::task::spawn_blocking(move || {
+            let label = Label { kind: KIND, name: name.as_str() };
+            match kept.as_ref().map(serde_json::to_vec) {
+                Some(Ok(content)) => store.write(label, 1, &content),
+                Some(Err(_)) | None => store.remove(label),
+            }
+        });
+        let written = writing.await.map_err(|error| NotDone::Unkept(error.to_string()))?;
+        written.map_err(|error| NotDone::Unkept(error.to_string()))
+    }
+}
+
+/// What was asked for.
+fn grant_of(settings: &Settings) -> String {
+    let Settings { owner, reason, scopes, grant_ends, hosts, .. } = settings;
+    let hosts: Vec<String> = hosts.iter().map(ToString::to_string).collect();
+    let asked = serde_json::json!([owner, reason, scopes, grant_ends.as_millis().to_string(), hosts]).to_string();
+    let digest = digest::digest(&digest::SHA256, asked.as_bytes());
+    digest.as_ref().iter().map(|byte| format!("{byte:02x}")).collect()
 }
 
 impl House {
@@ -50,14 +123,14 @@ impl House {
     pub(super) async fn restrain(&self, name: &TokenName, restraint: Restraint, order: Order) -> Result<(), NotDone> {
         let _turn = self.restraints.turn().await;
         let token = self.token(name)?;
+        token.control.restrain(restraint, order).await?;
         // A quarantine takes nothing from a revocation.
-        let before = self.restraints.of(name);
-        if before != Some(Restraint::Revoked) {
-            self.restraints.list().insert(name.clone(), restraint);
-        }
-        if let Err(gone) = token.control.restrain(restraint, order).await {
-            self.restraints.list().remove(name);
-            return Err(gone.into());
+        if self.restraints.of(name) != Some(Restraint::Revoked) {
+            let kept = match restraint {
+                Restraint::Quarantined => Kept::Quarantined,
+                Restraint::Revoked => Kept::Revoked,
+            };
+            self.restraints.list().insert(name.clone(), kept);
         }
         self.let_go_of(name).await
     }
@@ -71,15 +144,20 @@ impl House {
         }
         let Order { by, reason } = order;
         self.ground.recorder.record(Event::TokenReleased { token: name.clone(), by, reason }).await?;
-        self.restraints.list().remove(name);
+        let before = self.restraints.list().remove(name);
+        if let (Err(error), Some(before)) = (self.restraints.keep(name).await, before) {
+            self.restraints.list().insert(name.clone(), before);
+            return Err(error);
+        }
         Ok(token.control.release().await?)
     }
 
     /// Ends a token's grant. Nobody has it any more when this succeeds.
     pub(super) async fn retire(&self, name: &TokenName) -> Result<(), NotDone> {
         let _turn = self.restraints.turn().await;
-        self.token(name)?.control.retire().await;
-        self.restraints.list().remove(name);
+        let token = self.token(name)?;
+        token.control.retire().await;
+        self.restraints.list().insert(name.clone(), Kept::Retired { grant: grant_of(&token.settings) });
         self.let_go_of(name).await
     }
 
@@ -91,15 +169,20 @@ impl House {
                 // One whose grant has ended needs none.
                 let _ = token.control.restrain(restraint, order).await;
             }
+            if self.restraints.is_retired(&token.settings) {
+                token.control.retire().await;
+            }
         }
     }
 
-    /// Has every worker let go, of those too whose successors are in force already.
+    /// Has every worker let go, of those too whose successors are in force already, and then writes it down.
     async fn let_go_of(&self, name: &TokenName) -> Result<(), NotDone> {
         for token in self.replaced(name) {
             token.control.step_down().await;
         }
-        Ok(self.restraints.barrier.pass(name.clone()).await?)
+        let passed = self.restraints.barrier.pass(name.clone()).await;
+        self.restraints.keep(name).await?;
+        Ok(passed?)
     }
 
     fn token(&self, name: &TokenName) -> Result<Arc<Token>, NotDone> {

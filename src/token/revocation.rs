@@ -5,7 +5,8 @@
 //!                                              └── no answer: again, with growing delays
 //! ```
 //!
-//! What is told here has been taken out of use already: nothing waits for it.
+//! What is told here has been taken out of use already: nothing waits for it. What is not confirmed yet is sealed on the
+//! disk, and told again after a restart.
 //!
 //! Invariant: a generation that may still be good at its issuer is let go of for four reasons only: the issuer confirms
 //! that it is void, refuses to hear of it, the generation runs out, or there are more of them than [`MOST`].
@@ -15,8 +16,10 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use prometheus::IntCounterVec;
+use serde::{Deserialize, Serialize};
 use tokio::sync::{Notify, mpsc};
 use tokio::task::JoinSet;
+use zeroize::{Zeroize as _, Zeroizing};
 
 use super::source::{Class, Source};
 use crate::audit::{Event, Recorder};
@@ -24,7 +27,12 @@ use crate::backoff::Backoff;
 use crate::clock::{Clock, Moment};
 use crate::metrics::{Error as MetricsError, Metrics as Registry};
 use crate::name::TokenName;
-use crate::secret::{Fingerprint, Secret};
+use crate::seal::Label;
+use crate::secret::{Fingerprint, Fingerprinter, Secret};
+use crate::store::{Store, StoreError};
+
+/// What the records of this are called in the store.
+const KIND: &str = "revocation";
 
 /// Generations that issuers are told of at a time, at most.
 const MOST: usize = 1024;
@@ -48,6 +56,8 @@ pub enum Cause {
 }
 
 impl Cause {
+    const ALL: [Self; 4] = [Self::Revoked, Self::Replaced, Self::Retired, Self::Discarded];
+
     fn as_str(self) -> &'static str {
         match self {
             Self::Revoked => "revoked",
@@ -97,6 +107,31 @@ pub struct Telling {
     pub not_before: Moment,
 }
 
+impl Telling {
+    /// By the fingerprint: generations are counted anew after a restart.
+    fn record(&self) -> String {
+        format!("{}-{}", self.token, self.fingerprint)
+    }
+}
+
+/// What lies on the disk of one.
+#[derive(Serialize, Deserialize)]
+struct Kept {
+    token: String,
+    generation: u64,
+    /// Wiped with this.
+    value: String,
+    /// Milliseconds since the Unix epoch.
+    expires: u64,
+    cause: String,
+}
+
+impl Drop for Kept {
+    fn drop(&mut self) {
+        self.value.zeroize();
+    }
+}
+
 /// Takes what is to be told.
 #[derive(Clone)]
 pub struct Revoker(Arc<Shared>);
@@ -107,6 +142,7 @@ struct Shared {
     told: IntCounterVec,
     clock: Arc<dyn Clock>,
     recorder: Recorder,
+    store: Arc<Store>,
 }
 
 /// What has been taken and is told by [`run`].
@@ -119,11 +155,12 @@ impl Revoker {
         registry: &Registry,
         clock: Arc<dyn Clock>,
         recorder: Recorder,
+        store: Arc<Store>,
     ) -> Result<(Self, Tellings), MetricsError> {
         let help = "Generations that issuers were told are void, by cause and outcome.";
         let told = registry.counters("revocations_total", help, &["token", "cause", "outcome"])?;
         let (sender, receiver) = mpsc::channel(MOST);
-        let shared = Shared { sender, hurries: Mutex::default(), told, clock, recorder };
+        let shared = Shared { sender, hurries: Mutex::default(), told, clock, recorder, store };
         Ok((Self(Arc::new(shared)), Tellings(receiver)))
     }
 
@@ -134,6 +171,44 @@ impl Revoker {
         {
             self.0.ended(&telling, Outcome::Dropped, 0);
         }
+    }
+
+    /// Goes on with what a former run has not had confirmed. `source` says who is to be told of a token. Blocks.
+    ///
+    /// # Errors
+    /// When the folder of the records cannot be read.
+    pub fn resume(
+        &self,
+        fingerprinter: &Fingerprinter,
+        source: impl Fn(&TokenName) -> Option<Arc<dyn Source>>,
+    ) -> Result<(), StoreError> {
+        let (records, refused) = self.0.store.read(KIND)?;
+        for file in refused {
+            tracing::error!(file = %file.path.display(), why = %file.why, "an issuer is not told that a generation is void: the record of it is not used");
+        }
+        let now = self.0.clock.now();
+        for record in records {
+            let Ok(kept) = serde_json::from_slice::<Kept>(&record.content) else { continue };
+            let (Ok(token), value) = (kept.token.parse::<TokenName>(), Secret::new(kept.value.as_bytes())) else {
+                continue;
+            };
+            let Some(source) = source(&token).filter(|source| source.revokes()) else {
+                tracing::warn!(%token, generation = kept.generation, "nobody can be told any more that a generation is void");
+                self.0.store.remove(Label { kind: KIND, name: &record.name })?;
+                continue;
+            };
+            self.tell(Telling {
+                fingerprint: fingerprinter.of(&value),
+                token,
+                generation: kept.generation,
+                value: Arc::new(value),
+                expires: now.after(Duration::from_millis(kept.expires).saturating_sub(now.wall)),
+                source,
+                cause: Cause::ALL.into_iter().find(|cause| cause.as_str() == kept.cause).unwrap_or(Cause::Revoked),
+                not_before: now,
+            });
+        }
+        Ok(())
     }
 
     /// What waits for its time, of this token, waits no more.
@@ -165,29 +240,68 @@ impl Shared {
 
     async fn pursue(self: Arc<Self>, telling: Telling) {
         let hurry = self.hurries().entry(telling.token.clone()).or_default().clone();
+        self.keep(&telling).await;
         tokio::select! {
             () = self.wait(telling.not_before) => {}
             () = hurry.notified() => {}
         }
+        let (outcome, attempts) = self.tell(&telling).await;
+        self.forget(&telling).await;
+        self.ended(&telling, outcome, attempts);
+    }
+
+    /// Tells the issuer until there is an outcome.
+    async fn tell(&self, telling: &Telling) -> (Outcome, u32) {
         let mut attempts = 0;
         loop {
             if telling.expires.reached(self.clock.now()) {
-                return self.ended(&telling, Outcome::Expired, attempts);
+                return (Outcome::Expired, attempts);
             }
             attempts += 1;
             let Err(failure) = telling.source.revoke(&telling.value).await else {
-                return self.ended(&telling, Outcome::Success, attempts);
+                return (Outcome::Success, attempts);
             };
             let delay = AGAIN.delay(attempts, fastrand::f64());
             let delay = match failure.class {
-                Class::Refused => return self.ended(&telling, Outcome::Refused, attempts),
+                Class::Refused => return (Outcome::Refused, attempts),
                 Class::Transient { retry_after } => retry_after.map_or(delay, |told| told.max(delay)),
                 Class::Reauthenticate => delay,
             };
-            self.count(&telling, Outcome::Failure);
+            self.count(telling, Outcome::Failure);
             let (token, reason, detail) = (&telling.token, failure.reason.as_str(), &failure.detail);
             tracing::warn!(%token, reason, detail, attempts, "the issuer did not confirm that a generation is void");
             self.wait(self.clock.now().after(delay)).await;
+        }
+    }
+
+    /// Seals what is to be told. Where that fails, it is told all the same, and not after a restart.
+    async fn keep(&self, telling: &Telling) {
+        let Ok(value) = telling.value.expose_to_issuer() else { return };
+        let kept = Kept {
+            token: telling.token.to_string(),
+            generation: telling.generation,
+            value: value.to_owned(),
+            expires: u64::try_from(telling.expires.wall.as_millis()).unwrap_or(u64::MAX),
+            cause: telling.cause.as_str().to_owned(),
+        };
+        // In one piece from the start: growing would leave copies behind.
+        let mut content = Zeroizing::new(Vec::with_capacity(2 * value.len() + 512));
+        if serde_json::to_writer(&mut *content, &kept).is_err() {
+            return;
+        }
+        let (store, name, generation) = (self.store.clone(), telling.record(), telling.generation);
+        let writing = move || store.write(Label { kind: KIND, name: &name }, generation, &content);
+        if let Ok(Err(error)) = tokio::task::spawn_blocking(writing).await {
+            let token = &telling.token;
+            tracing::error!(%token, %error, "cannot write down what an issuer is to be told: a restart would forget it");
+        }
+    }
+
+    async fn forget(&self, telling: &Telling) {
+        let (store, name) = (self.store.clone(), telling.record());
+        let removing = move || store.remove(Label { kind: KIND, name: &name });
+        if let Ok(Err(error)) = tokio::task::spawn_blocking(removing).await {
+            tracing::warn!(token = %telling.token, %error, "what an issuer was told is told again after a restart");
         }
     }
 

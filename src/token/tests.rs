@@ -59,7 +59,9 @@ impl Scene {
         let settings = audit::Settings { dir, key, on_failure: OnFailure::Continue };
         let metrics = audit::Metrics::register(registry.registry()).expect("a new registry");
         let (recorder, trail) = audit::open(&settings, clock.clone(), metrics).expect("a new trail");
-        let (revoker, tellings) = Revoker::new(&registry, clock.clone(), recorder.clone()).expect("a new registry");
+        let store = Arc::new(crate::store::Store::open(folder.path(), None).expect("a store"));
+        let (revoker, tellings) =
+            Revoker::new(&registry, clock.clone(), recorder.clone(), store).expect("a new registry");
         let tasks = Tasks::new();
         let telling = tasks.essential("revocations", revoker.clone().run(tellings));
         let parts = Parts {

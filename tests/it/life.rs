@@ -1,5 +1,6 @@
 //! What operators do to tokens: taken out of use, let in again, ended; and what apps, upstreams and issuers see of it.
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use serde_json::json;
@@ -191,7 +192,7 @@ async fn a_static_value_that_was_revoked_does_not_come_back() {
         .route("api", &place.upstream, "token = \"api\"")
         .operator("guard", &format!("uid = {own}\nroles = [\"admin\"]"))
         .operator("approver", &format!("{}\nroles = [\"approver\"]", key("the approver's key")));
-    let folder = std::sync::Arc::new(tempfile::TempDir::new().expect("a temporary folder"));
+    let folder = Arc::new(tempfile::TempDir::new().expect("a temporary folder"));
     std::fs::write(folder.path().join("token"), "one").expect("written");
     let scene = Scene::start_in(folder, &setup).await;
     scene.ready().await;
@@ -203,4 +204,81 @@ async fn a_static_value_that_was_revoked_does_not_come_back() {
     scene.clock.advance(Duration::from_secs(60));
     wait_until("another value is taken", SOON, async || scene.get("/api/x").await.status == 200).await;
     assert_eq!(place.upstream.last().header("authorization"), Some("Bearer two"));
+}
+
+#[tokio::test]
+async fn what_was_taken_out_of_use_stays_so_after_a_restart() {
+    let place = Place::new().await;
+    for (what, reason) in
+        [("quarantine", "token_quarantined"), ("revoke", "token_revoked"), ("retire", "approval_denied")]
+    {
+        let folder = Arc::new(tempfile::TempDir::new().expect("a temporary folder"));
+        std::fs::write(folder.path().join("client-secret"), "secret").expect("written");
+        let scene = Scene::start_in(folder.clone(), &place.setup("")).await;
+        scene.ready().await;
+        assert_eq!(act(&scene, "api", what, None).await.status, 200);
+        scene.finish().await;
+        let asked = place.issuer.count();
+        let scene = Scene::start_in(folder.clone(), &place.setup("")).await;
+        scene.ready().await;
+        assert_eq!(scene.get("/api/x").await.refusal(), (403, reason.to_owned()));
+        assert_eq!(place.issuer.count(), asked, "nothing is asked for that nobody may use");
+        if what == "retire" {
+            let renewed = place.setup("").without("token", "api").without("route", "api");
+            scene.reload(&renewed).await.expect("taken");
+            scene.reload(&place.setup("expires = \"2098-01-01\"")).await.expect("another grant");
+        } else {
+            assert_eq!(act(&scene, "api", "release", APPROVER).await.status, 200);
+        }
+        assert_eq!(scene.get("/api/x").await.status, 200, "{what}");
+        scene.finish().await;
+        let scene = Scene::start_in(folder, &place.setup("expires = \"2098-01-01\"")).await;
+        assert_eq!(scene.get("/api/x").await.status, 200, "{what} does not come back");
+    }
+}
+
+#[tokio::test]
+async fn a_record_that_was_tampered_with_lets_nothing_in() {
+    let place = Place::new().await;
+    let folder = Arc::new(tempfile::TempDir::new().expect("a temporary folder"));
+    std::fs::write(folder.path().join("client-secret"), "secret").expect("written");
+    let scene = Scene::start_in(folder.clone(), &place.setup("")).await;
+    scene.ready().await;
+    assert_eq!(act(&scene, "api", "revoke", None).await.status, 200);
+    scene.finish().await;
+    let record = folder.path().join("state/sealed/restraint-api.sealed");
+    let mut bytes = std::fs::read(&record).expect("it is kept");
+    *bytes.last_mut().expect("bytes") ^= 1;
+    std::fs::write(&record, bytes).expect("written");
+    let scene = Scene::start_in(folder, &place.setup("")).await;
+    assert_eq!(scene.get("/api/x").await.refusal(), (403, "token_quarantined".to_owned()));
+    assert_eq!(act(&scene, "api", "release", APPROVER).await.status, 200);
+    assert_eq!(scene.get("/api/x").await.status, 200);
+}
+
+#[tokio::test]
+async fn an_issuer_that_has_not_confirmed_is_told_after_a_restart() {
+    let place = Place::new().await;
+    place.told.answers(|_| Reply::json(503, "{}"));
+    let folder = Arc::new(tempfile::TempDir::new().expect("a temporary folder"));
+    std::fs::write(folder.path().join("client-secret"), "secret").expect("written");
+    let scene = Scene::start_in(folder.clone(), &place.setup("")).await;
+    scene.ready().await;
+    assert_eq!(act(&scene, "api", "revoke", None).await.status, 200);
+    wait_until("the issuer is told, in vain", SOON, async || place.told.count() > 0).await;
+    scene.finish().await;
+    let kept = || {
+        let entries = std::fs::read_dir(folder.path().join("state/sealed")).expect("a folder");
+        let names = entries.map(|entry| entry.expect("an entry").file_name().to_string_lossy().into_owned());
+        names.filter(|name| name.starts_with("revocation-")).collect::<Vec<_>>()
+    };
+    assert_eq!(kept().len(), 1);
+    let content = std::fs::read(folder.path().join("state/sealed").join(&kept()[0])).expect("readable");
+    assert!(!content.windows(5).any(|window| window == b"tok-1"), "sealed");
+    let before = place.told.count();
+    place.told.answers(|_| Reply::json(200, ""));
+    let scene = Scene::start_in(folder.clone(), &place.setup("")).await;
+    scene.recorded("generation_revoked", 1).await;
+    assert!(place.told.count() > before && place.void().iter().all(|token| token == "tok-1"));
+    wait_until("nothing is left to tell", SOON, async || kept().is_empty()).await;
 }
