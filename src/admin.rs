@@ -20,6 +20,7 @@ mod guard;
 mod listener;
 mod openapi;
 mod proof;
+pub mod requests;
 mod running;
 mod tokens;
 
@@ -49,6 +50,7 @@ use denials::Denials;
 use endpoint::{Call, Endpoint};
 use listener::Entrance;
 use proof::Caller;
+use requests::Requests;
 
 pub use listener::{BindError, Door};
 
@@ -72,7 +74,7 @@ pub struct Settings {
 }
 
 /// What the running app lets operators see and do.
-pub trait House: Send + Sync + 'static {
+pub trait House: Requests {
     fn operators(&self) -> Arc<Operators>;
 
     /// By name.

@@ -8,7 +8,9 @@
 //! Invariants: nothing is let in before the trail has it; a configuration takes effect whole, in one swap, or not at all.
 
 mod announce;
+mod desk;
 pub mod environment;
+mod force;
 mod house;
 mod reload;
 mod restraint;
@@ -21,6 +23,7 @@ use std::time::Duration;
 use rustix::process::{Resource, getrlimit};
 use tokio::net::TcpListener;
 use tokio::sync::watch;
+use tokio::time::MissedTickBehavior;
 
 pub use announce::{Vitals, announce};
 pub use house::{DraftError, Handle, ReloadError, RotateNamedError};
@@ -47,6 +50,9 @@ use house::House;
 /// How often sums of refusals go into the trail.
 const SUMS: Duration = Duration::from_secs(1);
 
+/// How often it is looked whether a grant ends.
+const GRANTS: Duration = Duration::from_millis(250);
+
 /// Connections that may be told that there is no room for them, even where descriptors are few.
 const DOOR: usize = 16;
 
@@ -62,6 +68,8 @@ pub enum StartError {
     State(#[from] StateError),
     #[error(transparent)]
     Store(#[from] StoreError),
+    #[error(transparent)]
+    Desk(#[from] desk::OpenError),
     #[error("cannot open the audit trail: {0}")]
     Audit(#[from] audit::OpenError),
     #[error("cannot write the audit trail, and nothing starts without it: {0}")]
@@ -116,7 +124,10 @@ impl App {
         }
         state::open(&config.state_dir)?;
         let fingerprinter = Arc::new(state::fingerprinter(&config.state_dir)?);
-        let store = Arc::new(Store::open(&config.state_dir, None)?);
+        let store = Arc::new(Store::open(&config.state_dir, config.state_key.as_ref())?);
+        if config.state_key.is_none() {
+            tracing::warn!("the key of the state lies beside what it seals: name another one with `key` in [state]");
+        }
         let (recorder, trail) =
             audit::open(&config.audit, clock.clone(), audit::Metrics::register(metrics.registry())?)?;
         let bind = |address| Listener::bind(address, &mut inherited);
@@ -266,6 +277,7 @@ impl Bound {
         let admin = Arc::new(Admin::new(house.clone(), recorder.clone(), clock));
         let serving = tasks.essential("admin", door.serve(admin.clone()));
         let _sums = sums(&tasks, house.clone());
+        let _grants = grants(&tasks, house.clone());
         house.ready();
         tracing::info!(
             listen = %self.listen.iter().map(ToString::to_string).collect::<Vec<_>>().join(", "),
@@ -320,6 +332,18 @@ fn places(limits: &proxy::Limits, clients: usize) -> Places {
     let most = limits.connections.min(room);
     let shared = if clients > 1 { most - most / 4 } else { most };
     Places::new(most, limits.connections_per_client.unwrap_or(shared), open, outside)
+}
+
+/// Lets grants end at their time, and brings in those that are signed meanwhile. What that takes may wait for issuers.
+fn grants(tasks: &Tasks, house: Arc<House>) -> Task {
+    tasks.essential("grants", async move {
+        let mut tick = tokio::time::interval(GRANTS);
+        tick.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        loop {
+            tick.tick().await;
+            house.look_after_grants().await;
+        }
+    })
 }
 
 /// Tells the trail, now and then, how many requests went without their token, and lets go of replaced tokens.

@@ -47,7 +47,7 @@ use crate::clock::Clock;
 use crate::state::{self, StateError};
 
 pub use self::archive::{Archive, ArchiveError, Proof, Records};
-pub use self::event::Event;
+pub use self::event::{Event, Requested};
 pub use self::folder::FolderError;
 pub use self::frame::{Damage, TooLong};
 pub use self::metrics::Metrics;

@@ -32,7 +32,7 @@ use crate::fetch::Fetcher;
 use crate::name::{ClientName, RouteName};
 use crate::route::Upstream;
 use crate::token::source;
-use crate::{REVISION, demo};
+use crate::{REVISION, demo, text};
 use child::Launch;
 use user::{User, UserError};
 
@@ -215,8 +215,8 @@ pub fn main(arguments: impl Iterator<Item = OsString>) -> ExitCode {
     }
 }
 
-fn duration(text: &str) -> Result<Duration, &'static str> {
-    config::duration(text).ok_or("write a whole number and a unit, as in 250ms, 30s or 5m")
+fn duration(written: &str) -> Result<Duration, &'static str> {
+    text::duration(written).ok_or("write a whole number and a unit, as in 250ms, 30s or 5m")
 }
 
 fn outcome(outcome: anyhow::Result<()>) -> ExitCode {

@@ -11,6 +11,7 @@
 //! Invariant: nothing in the file is ignored. A key that is unknown, or that only a later version has, is an error.
 
 mod admin;
+mod approval;
 mod client;
 mod cross;
 mod environment;
@@ -32,6 +33,7 @@ mod upstream_proxy;
 mod value;
 mod variables;
 
+use std::collections::BTreeMap;
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 
@@ -40,14 +42,14 @@ use toml::Spanned;
 use toml::de::DeTable;
 
 use crate::authority::{Endpoint, Host, Scheme};
-use crate::name::ClientName;
-use crate::{audit, dial, identity, telemetry};
+use crate::name::{ClientName, TokenName};
+use crate::secret::Reference;
+use crate::{access, audit, dial, identity, telemetry};
 
 pub use environment::{Environment, ProxyVariable};
 pub use load::{LoadError, NotFound, Text, find, place_of_rule};
 pub use problem::{Problem, Problems, Severity};
 pub use survey::{Remote, Survey, survey};
-pub use value::duration;
 
 use problem::Report;
 use reader::Section;
@@ -63,6 +65,8 @@ pub struct Config {
     /// Where metrics and health are served.
     pub scrape: SocketAddr,
     pub state_dir: PathBuf,
+    /// What seals the state; `None`: a key of our own beside it.
+    pub state_key: Option<Reference>,
     pub audit: audit::Settings,
     /// Whether the file takes effect when it changes, or only when it is asked for.
     pub watch: bool,
@@ -71,7 +75,10 @@ pub struct Config {
     pub admin: crate::admin::Settings,
     /// Empty: our own user is the one operator.
     pub operators: Vec<crate::operator::Settings>,
+    pub approval: access::Settings,
     pub tokens: Vec<crate::token::Settings>,
+    /// What each token's request says besides.
+    pub terms: BTreeMap<TokenName, access::Terms>,
     pub routes: Vec<crate::route::Settings>,
     /// The variables of our own environment that secrets are in, or that a program gets to obtain one.
     pub secret_variables: Vec<String>,
@@ -152,12 +159,13 @@ fn sections<'a>(
     record::keep_apart(&scrape, &proxy.listen, context);
     let state = root.table("state", "[state]");
     let state_is_written = state.has("dir");
-    let state_dir = record::state(state, context);
+    let (state_dir, state_key) = record::state(state, context);
     let audit = record::audit(root.table("audit", "[audit]"), &state_dir, context);
     let clients = root.tables("client", "[[client]]").and_then(|each| clients(each, &proxy.listen, context));
     let admin = admin::read(root.table("admin", "[admin]"), &state_dir, state_is_written, context);
     let operators = root.tables("operator", "[[operator]]");
     let operators = operators.and_then(|each| operators_of(each, &admin, clients.as_deref(), context));
+    let approval = approval::read(root.table("approval", "[approval]"), context);
     let tokens = root.tables("token", "[[token]]");
     let tokens: Vec<_> = tokens.into_iter().flatten().map(|each| token::read(each, context)).collect();
     let routes = root.tables("route", "[[route]]").map(|each| routes(each, context)).unwrap_or_default();
@@ -172,11 +180,17 @@ fn sections<'a>(
         telemetry,
         scrape: scrape.into_inner(),
         state_dir,
+        state_key,
         audit,
         watch: proxy.watch,
         clients: clients?,
         admin: admin.into_inner(),
         operators: operators?,
+        approval,
+        terms: tokens
+            .iter()
+            .filter_map(|token| Some((token.settings.as_ref()?.name.clone(), token.terms.clone())))
+            .collect(),
         tokens: tokens.into_iter().map(|token| token.settings).collect::<Option<_>>()?,
         routes: routes.into_iter().map(|route| route.settings).collect::<Option<_>>()?,
         secret_variables: report.secret_variables(),

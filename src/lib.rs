@@ -5,7 +5,8 @@
 //!
 //! ```text
 //!  request   listener → identity → target → route → policy → token slot → pool → inject → upstream → body → usage
-//!  token     config (request, grant) → source → lifecycle → supervisor → slot → retire        → audit
+//!  token     config, operators → access (request, risk, rule, approval) → grant → source → lifecycle → supervisor → slot
+//!            → retire                                                                        → audit
 //!  watching  usage → metrics → scrape
 //! ```
 //!
@@ -49,6 +50,7 @@
 //! |---|---|---|
 //! | the request path | [`token::SlotReader`] | read the live generation, and say what upstreams answer to it |
 //! | a token's supervisor | the slot's writing half | publish one |
+//! | app's desk | the gate of a token | let it be provisioned when its request is granted |
 //! | app, and operators through it | [`token::Control`] | have it rotated, taken out of use, let in, retired |
 //! | policy | the making of a [`policy::Permit`] | let a request through; attaching a token demands one |
 //! | every part that changes a state | [`audit::Recorder`] | append to the trail |

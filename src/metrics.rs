@@ -22,6 +22,10 @@ pub const OVERHEAD_SECONDS: &[f64] =
 pub const LIFE_SECONDS: &[f64] =
     &[5.0, 15.0, 60.0, 300.0, 900.0, 1800.0, 3600.0, 10_800.0, 43_200.0, 86_400.0, 604_800.0, 2_592_000.0];
 
+/// From a request to what it is for: 10 ms of a machine's work to a week of people's.
+pub const PROVISION_SECONDS: &[f64] =
+    &[0.01, 0.05, 0.1, 0.25, 0.5, 1.0, 2.0, 5.0, 30.0, 300.0, 3600.0, 28_800.0, 86_400.0, 604_800.0];
+
 /// The registry, and short ways to make metrics in it.
 #[derive(Clone)]
 pub struct Metrics(Registry);

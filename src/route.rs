@@ -216,7 +216,8 @@ pub struct Ingredients<'a> {
     pub refuse_without_trail: bool,
     pub metrics: &'a usage::Metrics,
     pub clock: &'a Arc<dyn Clock>,
-    pub token: &'a dyn Fn(&TokenName) -> Option<RouteToken>,
+    /// As the route with this name may have it.
+    pub token: &'a dyn Fn(&RouteName, &TokenName) -> Option<RouteToken>,
     /// The table that this one follows: sums not yet taken are taken over from it.
     pub before: Option<&'a Table>,
     /// Whether upstreams that did not change are taken over with their connections: not when other destinations are allowed.
@@ -308,7 +309,9 @@ fn build(settings: &Settings, ingredients: &Ingredients<'_>) -> Result<Route, Ta
         ),
     };
     let token = match &settings.token {
-        Some(token) => Some((ingredients.token)(token).ok_or_else(|| TableError::Token(name.clone(), token.clone()))?),
+        Some(token) => {
+            Some((ingredients.token)(&name, token).ok_or_else(|| TableError::Token(name.clone(), token.clone()))?)
+        }
         None => None,
     };
     let clients = match &settings.clients {

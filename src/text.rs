@@ -1,4 +1,7 @@
-//! Text that others wrote, made fit for a log line or an error: an issuer's `error_description`, a certificate's names.
+//! Text that others wrote, made fit for a log line or an error: an issuer's `error_description`, a certificate's names. And
+//! durations, as people write them.
+
+use std::time::Duration;
 
 /// `text` without what could forge a second line, move a terminal's cursor or turn the direction of writing, and at most
 /// `most` characters of it.
@@ -28,6 +31,24 @@ fn invisible(character: char) -> bool {
         || matches!(character, '\u{ad}' | '\u{61c}' | '\u{180e}' | '\u{feff}' | '\u{200b}'..='\u{200f}')
         || matches!(character, '\u{202a}'..='\u{202e}' | '\u{2060}'..='\u{206f}' | '\u{fff9}'..='\u{fffb}')
         || matches!(character, '\u{e0000}'..='\u{e007f}')
+}
+
+/// What the units of a duration are worth, in milliseconds; longest suffix first.
+const UNITS: [(&str, u64); 5] = [("ms", 1), ("s", 1000), ("m", 60_000), ("h", 3_600_000), ("d", 86_400_000)];
+
+/// `250ms`, `30s`, `5m`, `12h`, `90d`
+pub fn duration(text: &str) -> Option<Duration> {
+    let (digits, unit) = text.split_at(text.find(|c: char| !c.is_ascii_digit())?);
+    let (_, millis) = UNITS.iter().find(|(name, _)| *name == unit)?;
+    digits.parse::<u64>().ok()?.checked_mul(*millis).map(Duration::from_millis)
+}
+
+/// A duration as [`duration`] reads it, in the largest unit that divides it.
+pub fn show_duration(duration: Duration) -> String {
+    let millis = duration.as_millis();
+    let fits = |(_, worth): &&(&str, u64)| millis.is_multiple_of(u128::from(*worth)) && millis > 0;
+    let (unit, worth) = UNITS.iter().rev().find(fits).unwrap_or(&UNITS[1]);
+    format!("{}{unit}", millis / u128::from(*worth))
 }
 
 #[cfg(test)]

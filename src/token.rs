@@ -34,6 +34,7 @@ use tokio::sync::{Mutex, watch};
 
 pub use control::{Control, Gone, NotReleased, Order, RotateError};
 pub use gate::Gate;
+use gate::Turn;
 pub use lifecycle::Restraint;
 pub use look::{Look, State};
 pub use metrics::Metrics;
@@ -65,7 +66,7 @@ pub struct Parts {
 pub struct Prepared {
     pub reader: SlotReader,
     control: Control,
-    gate: watch::Sender<Gate>,
+    gate: watch::Sender<Turn>,
     supervisor: Supervisor,
 }
 
@@ -74,7 +75,7 @@ pub struct Token {
     pub settings: Arc<Settings>,
     pub reader: SlotReader,
     pub control: Control,
-    gate: watch::Sender<Gate>,
+    gate: watch::Sender<Turn>,
     supervisor: Arc<Supervisor>,
     _task: Task,
 }
@@ -93,7 +94,7 @@ impl Prepared {
         let source: Arc<dyn Source> = source.into();
         let (slot, reader) = slot::slot();
         let (control, commands) = control::channel();
-        let (gate, at_gate) = watch::channel(Gate::Open);
+        let (gate, at_gate) = watch::channel(Turn::first(Gate::Open));
         let pace = source.pace();
         let mut rotation = settings.rotation;
         if !source.mints() {
@@ -131,7 +132,7 @@ impl Prepared {
         if let Some(standing) = gate.standing() {
             self.supervisor.slot.stand(standing);
         }
-        self.gate.send_replace(gate);
+        self.gate.send_replace(Turn::first(gate));
         self
     }
 
@@ -159,13 +160,22 @@ impl Prepared {
 }
 
 impl Token {
-    /// Opens or closes the gate: an opened one lets the token be provisioned, a closed one takes it out of use.
+    /// Opens or closes the gate: an opened one lets the token be provisioned, a closed one takes it out of use. When this
+    /// returns, requests are told so.
     pub fn stand_behind(&self, gate: Gate) {
-        self.gate.send_if_modified(|current| {
-            let changes = *current != gate;
-            *current = gate;
+        let changes = self.gate.send_if_modified(|current| {
+            let changes = current.gate != gate;
+            if changes {
+                *current = current.next(gate);
+            }
             changes
         });
+        if changes {
+            match gate {
+                Gate::Open => self.supervisor.slot.stand(slot::Standing::Asking),
+                Gate::Pending(_) | Gate::Denied(_) => self.supervisor.bar(gate),
+            }
+        }
     }
 
     /// Another token of the same name has taken this one's place.

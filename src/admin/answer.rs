@@ -10,7 +10,9 @@ use http::{HeaderName, HeaderValue, Response, StatusCode};
 use http_body_util::Full;
 use serde_json::{Value, json};
 
+use super::requests::{NotDecided, NotSubmitted};
 use super::{NotDone, NotReloaded};
+use crate::access::approval::NotAllowed;
 use crate::operator::Role;
 use crate::token::RotateError;
 
@@ -62,6 +64,12 @@ pub enum Refusal {
     Invalid(String),
     #[error("there is no token of this name")]
     NoToken,
+    #[error("there is no request of this id")]
+    NoRequest,
+    #[error("{0}")]
+    NotSubmitted(NotSubmitted),
+    #[error("{0}")]
+    NotDecided(NotDecided),
     #[error("the token was not rotated: {0}")]
     NotRotated(RotateError),
     #[error("{0}")]
@@ -98,6 +106,25 @@ impl Refusal {
             Self::RequestTimeout => (S::REQUEST_TIMEOUT, "request_timeout", "Request timeout"),
             Self::Invalid(_) => (S::UNPROCESSABLE_ENTITY, "invalid", "Invalid call"),
             Self::NoToken => (S::NOT_FOUND, "no_token", "No such token"),
+            Self::NoRequest => (S::NOT_FOUND, "no_request", "No such request"),
+            Self::NotSubmitted(NotSubmitted::NoToken(_)) => (S::NOT_FOUND, "no_token", "No such token"),
+            Self::NotSubmitted(NotSubmitted::Problems(_)) => (S::UNPROCESSABLE_ENTITY, "invalid", "Invalid request"),
+            Self::NotSubmitted(NotSubmitted::NotTaken(_)) => (S::TOO_MANY_REQUESTS, "too_many_requests", "Too many"),
+            Self::NotSubmitted(NotSubmitted::NotNow(_)) | Self::NotDecided(NotDecided::NotNow(_)) => {
+                (S::SERVICE_UNAVAILABLE, "not_kept", "Not kept")
+            }
+            Self::NotDecided(NotDecided::Unknown(_)) => (S::NOT_FOUND, "no_request", "No such request"),
+            Self::NotDecided(NotDecided::NotAllowed(error)) => match error {
+                NotAllowed::Decided(_) | NotAllowed::Edited(..) | NotAllowed::Past(_) => {
+                    (S::CONFLICT, "not_pending", "Nothing to decide")
+                }
+                NotAllowed::NoReason => (S::UNPROCESSABLE_ENTITY, "invalid", "Invalid call"),
+                NotAllowed::Role(..)
+                | NotAllowed::NotToldApart(_)
+                | NotAllowed::Own(_)
+                | NotAllowed::Group(..)
+                | NotAllowed::Twice(_) => (S::FORBIDDEN, "not_allowed", "Not allowed"),
+            },
             Self::NotRotated(RotateError::Issuer(_)) => (S::BAD_GATEWAY, "not_rotated", "The issuer gave nothing"),
             Self::NotRotated(_) => (S::CONFLICT, "not_rotated", "Not rotated"),
             Self::NotReloaded(NotReloaded::Problems(_)) => (S::UNPROCESSABLE_ENTITY, "config_refused", "Not reloaded"),
@@ -142,6 +169,9 @@ impl Refusal {
             | Self::RequestTimeout
             | Self::Invalid(_)
             | Self::NoToken
+            | Self::NoRequest
+            | Self::NotSubmitted(_)
+            | Self::NotDecided(_)
             | Self::NotRotated(_)
             | Self::NotReloaded(_)
             | Self::NotDone(_)

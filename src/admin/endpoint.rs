@@ -7,11 +7,14 @@ use http::{Method, StatusCode};
 use serde_json::{Map, Value};
 
 use super::answer::{Answer, Refusal};
-use super::{Admin, Pending, openapi, running, tokens};
+use super::{Admin, Pending, openapi, requests, running, tokens};
 use crate::operator::{Operator, Role};
 
 /// The longest text of a field, in characters.
 pub const LONGEST_TEXT: usize = 500;
+
+/// The most texts of a list.
+const MOST_TEXTS: usize = 100;
 
 /// Stands in a path for a name or an id.
 const PARAMETERS: [&str; 2] = ["{name}", "{id}"];
@@ -47,6 +50,8 @@ pub struct Field {
 pub enum Shape {
     /// One line for people.
     Text,
+    /// Several of them.
+    Texts,
 }
 
 /// Why something is taken away, or let in.
@@ -69,11 +74,17 @@ impl Call<'_> {
     pub fn text(&self, field: &Field) -> &str {
         self.fields.get(field.name).and_then(Value::as_str).unwrap_or_default()
     }
+
+    /// A list of texts; `None` where it was not given.
+    pub fn texts(&self, field: &Field) -> Option<Vec<&str>> {
+        let list = self.fields.get(field.name).and_then(Value::as_array)?;
+        Some(list.iter().filter_map(Value::as_str).collect())
+    }
 }
 
 /// All of them.
 pub fn endpoints() -> impl Iterator<Item = &'static Endpoint> {
-    [tokens::ENDPOINTS, running::ENDPOINTS, openapi::ENDPOINTS].into_iter().flatten()
+    [tokens::ENDPOINTS, requests::ENDPOINTS, running::ENDPOINTS, openapi::ENDPOINTS].into_iter().flatten()
 }
 
 /// The endpoint for a method and a path, and the name or id in that path.
@@ -154,17 +165,26 @@ impl Shape {
     fn fits(self, value: &Value) -> bool {
         match self {
             Self::Text => value.as_str().is_some_and(is_line),
+            Self::Texts => value.as_array().is_some_and(|list| {
+                list.len() <= MOST_TEXTS && list.iter().all(|text| text.as_str().is_some_and(is_line))
+            }),
         }
     }
 
     fn words(self) -> String {
         match self {
             Self::Text => format!("one line of text, of 1 to {LONGEST_TEXT} characters"),
+            Self::Texts => {
+                format!("a list of at most {MOST_TEXTS} lines of text, each of 1 to {LONGEST_TEXT} characters")
+            }
         }
     }
 
     pub fn schema(self) -> Value {
         match self {
+            Self::Texts => {
+                serde_json::json!({ "type": "array", "maxItems": MOST_TEXTS, "items": Self::Text.schema() })
+            }
             Self::Text => serde_json::json!({
                 "type": "string", "minLength": 1, "maxLength": LONGEST_TEXT,
                 // At least one character that is no space, and none that controls.

@@ -1,7 +1,11 @@
 //! What a configuration turns into, and how another takes its place: tokens that did not change live on, what is new is
 //! recorded and started, the table is swapped in at once, and what is gone is retired.
 
-use std::collections::{BTreeMap, HashMap};
+mod draft;
+mod fixed;
+mod requests;
+
+use std::collections::{BTreeMap, BTreeSet};
 use std::net::SocketAddr;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 use std::time::Duration;
@@ -10,28 +14,34 @@ use arc_swap::ArcSwap;
 use prometheus::IntGauge;
 
 use super::StartError;
+use super::desk::{Desk, Proposal};
+use super::force;
 use super::reload::Asks;
 use super::restraint::Restraints;
+use crate::access::request::RequestId;
 use crate::admin;
-use crate::audit::{Event, OnFailure, Recorder};
+use crate::audit::{Event, Recorder};
 use crate::barrier::Barrier;
 use crate::clock::{Clock, Moment};
 use crate::config::Config;
-use crate::dial::{Destinations, Dialer, Resolver, Tunnel, tunnel};
+use crate::dial::{Dialer, Resolver};
 use crate::fetch::Fetcher;
 use crate::identity::Clients;
 use crate::metrics::Metrics;
 use crate::name::TokenName;
 use crate::operator::Operators;
 use crate::readiness::{Condition, Readiness};
-use crate::route::{Ingredients, RouteToken, Table, TableError};
+use crate::route::Table;
 use crate::secret::Fingerprinter;
-use crate::store::Store;
+use crate::store::{Store, StoreError};
 use crate::tasks::{Task, Tasks};
 use crate::token::revocation::Revoker;
-use crate::token::source::{self, BuildError};
-use crate::token::{self, Order, Parts, Prepared, Restraint, RotateError, Token};
+use crate::token::{self, Order, Restraint, RotateError, Token};
 use crate::usage;
+pub use draft::DraftError;
+use draft::{Draft, Kitchen, begin};
+use fixed::Fixed;
+use requests::Aside;
 
 /// What stays over reloads.
 pub(super) struct Ground {
@@ -57,6 +67,8 @@ pub(super) struct House {
     /// What the running configuration was made of. One reload at a time.
     running: tokio::sync::Mutex<Running>,
     tokens: Mutex<Arc<Tokens>>,
+    desk: Desk,
+    aside: Mutex<Aside>,
     leaving: Mutex<Vec<Leaving>>,
     fetcher: Arc<Fetcher>,
     dialer: Arc<Dialer>,
@@ -76,8 +88,10 @@ type Tokens = BTreeMap<TokenName, Arc<Token>>;
 
 struct Running {
     fixed: Fixed,
-    destinations: Destinations,
-    upstream_proxy: Option<tunnel::Settings>,
+    /// As the file has it: how much of it is in force is decided by what is granted.
+    config: Config,
+    /// The grants that are in force on top of it.
+    on_top: BTreeSet<RequestId>,
 }
 
 /// Tokens whose successors are in force, and the table whose last requests may still carry them.
@@ -85,20 +99,6 @@ struct Leaving {
     table: Weak<Table>,
     tokens: Vec<Arc<Token>>,
     until: Moment,
-}
-
-/// What a reload cannot change.
-#[derive(Clone, PartialEq)]
-struct Fixed {
-    listen: Vec<crate::proxy::Address>,
-    workers: usize,
-    drain: Duration,
-    limits: crate::proxy::Limits,
-    telemetry: crate::telemetry::Settings,
-    scrape: SocketAddr,
-    state_dir: std::path::PathBuf,
-    audit_dir: std::path::PathBuf,
-    admin: crate::admin::Settings,
 }
 
 /// Why a new configuration was not taken; the old one goes on.
@@ -112,17 +112,8 @@ pub enum ReloadError {
     NotReady(TokenName),
     #[error("the audit trail cannot be written, and no new configuration is let in without it: {0}")]
     Trail(#[from] crate::audit::Unavailable),
-}
-
-/// Why a configuration that is well-formed cannot be built.
-#[derive(Debug, thiserror::Error)]
-pub enum DraftError {
-    #[error("token {0}: {1}")]
-    Source(TokenName, BuildError),
-    #[error(transparent)]
-    Table(#[from] TableError),
-    #[error("upstream_proxy: {0}")]
-    UpstreamProxy(#[from] tunnel::SetUpError),
+    #[error("what is granted cannot be kept, and nothing is let in that a restart would not know: {0}")]
+    Store(#[from] StoreError),
 }
 
 /// Why a token was not rotated.
@@ -132,14 +123,6 @@ pub enum RotateNamedError {
     NoToken(TokenName),
     #[error("token {0}: {1}")]
     Rotate(TokenName, RotateError),
-}
-
-/// A configuration built: whatever can fail has been done, and nothing has been asked of anybody.
-struct Draft {
-    table: Table,
-    kept: Tokens,
-    prepared: Vec<Prepared>,
-    tunnel: Option<Arc<Tunnel>>,
 }
 
 impl House {
@@ -166,11 +149,15 @@ impl House {
             revoker: &revoker,
             restraints: &restraints,
         };
-        let Draft { table, prepared, tunnel, .. } = kitchen.draft(config, &Tokens::new(), None, false)?;
+        let (store, recorder, clock) = (ground.store.clone(), ground.recorder.clone(), ground.clock.clone());
+        let desk = Desk::open(store, recorder, clock, metrics, token_metrics.clone())?;
+        let mut proposal = desk.ask(config).await;
+        let on_top = force::on_top(&proposal.register, ground.clock.now().wall, &BTreeSet::new());
+        let force = force::in_force(config, &proposal.register, &desk.sources(), &on_top);
+        let Draft { table, prepared, tunnel, .. } = kitchen.draft(&force, &Tokens::new(), None, false)?;
         dialer.through(tunnel);
-        for prepared in &prepared {
-            ground.recorder.record_patiently(requested(prepared.settings())).await?;
-        }
+        desk.record(&mut proposal).await?;
+        desk.keep(proposal).await?;
         let tokens: Tokens = begin(prepared, &ground.tasks).collect();
         revoker.resume(&ground.fingerprinter, |name| tokens.get(name).map(|token| token.source()))?;
         let house = Arc::new(Self {
@@ -178,12 +165,10 @@ impl House {
             tables: Arc::new(ArcSwap::from_pointee(table)),
             reload_success,
             reload_time,
-            running: tokio::sync::Mutex::new(Running {
-                fixed: Fixed::of(config),
-                destinations: config.destinations.clone(),
-                upstream_proxy: config.upstream_proxy.clone(),
-            }),
+            running: tokio::sync::Mutex::new(Running { fixed: Fixed::of(config), config: config.clone(), on_top }),
             tokens: Mutex::new(Arc::new(tokens)),
+            desk,
+            aside: Mutex::default(),
             leaving: Mutex::default(),
             fetcher,
             dialer,
@@ -210,7 +195,7 @@ impl House {
     /// From now on readiness waits for the required tokens.
     pub(super) fn ready(&self) {
         let tokens = self.tokens();
-        let required = tokens.values().filter(|token| token.settings.required);
+        let required = tokens.values().filter(|token| token.settings.required && !token.reader.is_barred());
         let conditions = required.map(|token| {
             let (reader, clock) = (token.reader.clone(), self.ground.clock.clone());
             Condition {
@@ -249,7 +234,30 @@ impl House {
         if let Some(key) = running.fixed.differs(&Fixed::of(config)) {
             return Err(ReloadError::NeedsRestart(key));
         }
-        let same_way = running.destinations == config.destinations && running.upstream_proxy == config.upstream_proxy;
+        self.put_in_force(&mut running, config, true).await?;
+        tracing::info!("a new configuration is in force");
+        Ok(())
+    }
+
+    /// Puts in force what is granted of a config. A grant on top that cannot be had does not keep the rest back.
+    async fn put_in_force(&self, running: &mut Running, config: &Config, is_new: bool) -> Result<(), ReloadError> {
+        match self.try_to_put_in_force(running, config, is_new).await {
+            Err(ReloadError::NotReady(token)) if self.set_aside(&token) => {
+                tracing::warn!(%token, "the issuer gives no generation for a grant on top: it is tried again later");
+                self.try_to_put_in_force(running, config, is_new).await
+            }
+            outcome => outcome,
+        }
+    }
+
+    async fn try_to_put_in_force(
+        &self,
+        running: &mut Running,
+        config: &Config,
+        is_new: bool,
+    ) -> Result<(), ReloadError> {
+        let (old, now) = (&running.config, self.ground.clock.now().wall);
+        let same_way = old.destinations == config.destinations && old.upstream_proxy == config.upstream_proxy;
         let (before, table) = (self.tokens(), self.tables.load_full());
         let kitchen = Kitchen {
             ground: &self.ground,
@@ -259,16 +267,17 @@ impl House {
             revoker: &self.revoker,
             restraints: &self.restraints,
         };
-        let draft = kitchen.draft(config, &before, Some(&table), same_way)?;
-        for prepared in &draft.prepared {
-            self.ground.recorder.record_patiently(requested(prepared.settings())).await?;
-        }
+        let mut proposal = self.desk.ask(config).await;
+        let on_top = force::on_top(&proposal.register, now, &self.aside().ids);
+        let force = force::in_force(config, &proposal.register, &self.desk.sources(), &on_top);
+        let draft = kitchen.draft(&force, &before, Some(&table), same_way)?;
+        self.desk.record(&mut proposal).await?;
         self.dialer.allow(config.destinations.clone());
         let way_before = self.dialer.through(draft.tunnel);
         let started: Tokens = begin(draft.prepared, &self.ground.tasks).collect();
-        if let Err(error) = self.admit(config, &before, &started).await {
+        if let Err(error) = self.admit(config, &before, &started, is_new, proposal).await {
             // None of it: what has begun ends here, and what goes on says again how it stands.
-            self.dialer.allow(running.destinations.clone());
+            self.dialer.allow(old.destinations.clone());
             self.dialer.through(way_before);
             for (name, token) in &started {
                 token.control.step_down().await;
@@ -283,36 +292,54 @@ impl House {
             return Err(error);
         }
         let names: Vec<&str> = started.keys().map(TokenName::as_str).collect();
-        tracing::info!(started = ?names, "a new configuration is in force");
+        tracing::debug!(started = ?names, "what is granted is in force");
         self.record_refusals();
         // Who takes a token out of use meanwhile finds either what was or what comes, whole.
         let turn = self.restraints.turn().await;
         self.hold_back(&started).await;
         let tokens: Tokens = draft.kept.into_iter().chain(started).collect();
         self.tables.store(Arc::new(draft.table));
+        for (name, gate) in &force.gates {
+            if let Some(token) = tokens.get(name) {
+                token.stand_behind(*gate);
+            }
+        }
         *self.lock() = Arc::new(tokens.clone());
         self.part_with(&before, &tokens, &table).await;
         drop(turn);
         self.operators.store(Arc::new(operators(config)));
         self.shown.store(Arc::new(config.shown.clone()));
-        running.destinations = config.destinations.clone();
-        running.upstream_proxy = config.upstream_proxy.clone();
-        self.ready();
-        self.taken();
+        running.config = config.clone();
+        running.on_top = on_top;
+        if is_new {
+            self.ready();
+            self.taken();
+        }
         Ok(())
     }
 
     /// A configuration is let in when what takes a usable token's place is usable too, and the trail has it.
-    async fn admit(&self, config: &Config, before: &Tokens, started: &Tokens) -> Result<(), ReloadError> {
+    async fn admit(
+        &self,
+        config: &Config,
+        before: &Tokens,
+        started: &Tokens,
+        is_new: bool,
+        proposal: Proposal,
+    ) -> Result<(), ReloadError> {
         let clock = &*self.ground.clock;
         for (name, token) in started {
             let replaces_usable = before.get(name).is_some_and(|old| old.reader.is_usable(clock.now()));
             let ready = token.reader.ready(clock, config.proxy.acquire_timeout);
-            if replaces_usable && ready.await.is_err() {
+            if replaces_usable && !token.reader.is_barred() && ready.await.is_err() {
                 return Err(ReloadError::NotReady(name.clone()));
             }
         }
-        Ok(self.ground.recorder.record_patiently(Event::Reload { config_digest: config.digest.clone() }).await?)
+        if is_new {
+            let reload = Event::Reload { config_digest: config.digest.clone() };
+            self.ground.recorder.record_patiently(reload).await?;
+        }
+        Ok(self.desk.keep(proposal).await?)
     }
 
     /// Retires at once what the config does not hold any more; what was replaced leaves with the last request that may
@@ -413,121 +440,6 @@ impl admin::House for House {
 fn operators(config: &Config) -> Operators {
     let own_uid = rustix::process::geteuid().as_raw();
     Operators::new(config.operators.clone(), &Clients::new(config.clients.clone(), own_uid), own_uid)
-}
-
-/// What a draft is made with.
-struct Kitchen<'a> {
-    ground: &'a Ground,
-    metrics: &'a token::Metrics,
-    fetcher: &'a Arc<Fetcher>,
-    dialer: &'a Arc<Dialer>,
-    revoker: &'a Revoker,
-    restraints: &'a Restraints,
-}
-
-impl Kitchen<'_> {
-    /// Everything that can fail without asking anybody: sources, upstreams, the table.
-    fn draft(
-        &self,
-        config: &Config,
-        before: &Tokens,
-        table: Option<&Table>,
-        keep_upstreams: bool,
-    ) -> Result<Draft, DraftError> {
-        let (mut kept, mut prepared) = (Tokens::new(), Vec::new());
-        for settings in &config.tokens {
-            let old = before.get(&settings.name);
-            if let Some(token) = old.filter(|token| *token.settings == *settings) {
-                kept.insert(settings.name.clone(), token.clone());
-                continue;
-            }
-            let source = source::build(&settings.source, self.fetcher, self.ground.clock.clone())
-                .map_err(|error| DraftError::Source(settings.name.clone(), error))?;
-            let parts = Parts {
-                clock: self.ground.clock.clone(),
-                recorder: self.ground.recorder.clone(),
-                fingerprinter: self.ground.fingerprinter.clone(),
-                metrics: self.metrics.clone(),
-                revoker: self.revoker.clone(),
-            };
-            let restraint = self.restraints.of(&settings.name);
-            let new = Prepared::new(settings.clone(), source, parts, old.map(|old| &**old), restraint);
-            prepared.push(if self.restraints.is_retired(settings) { new.retired() } else { new });
-        }
-        let new: HashMap<&TokenName, &Prepared> = prepared.iter().map(|new| (&new.settings().name, new)).collect();
-        let find = |name: &TokenName| {
-            let kept = kept.get(name).map(|token| (&*token.settings, &token.reader));
-            let (settings, reader) = kept.or_else(|| new.get(name).map(|new| (new.settings(), &new.reader)))?;
-            Some(RouteToken { name: name.clone(), placement: settings.placement.clone(), reader: reader.clone() })
-        };
-        let table = Table::new(
-            &config.routes,
-            Ingredients {
-                clients: Clients::new(config.clients.clone(), rustix::process::geteuid().as_raw()),
-                dialer: self.dialer.clone(),
-                acquire_timeout: config.proxy.acquire_timeout,
-                refuse_without_trail: config.audit.on_failure == OnFailure::Refuse,
-                metrics: &self.ground.usage,
-                clock: &self.ground.clock,
-                token: &find,
-                before: table,
-                keep_upstreams,
-            },
-        )?;
-        let tunnel = config.upstream_proxy.as_ref().map(Tunnel::new).transpose()?;
-        Ok(Draft { table, kept, prepared, tunnel: tunnel.map(Arc::new) })
-    }
-}
-
-fn begin(prepared: Vec<Prepared>, tasks: &Tasks) -> impl Iterator<Item = (TokenName, Arc<Token>)> {
-    prepared.into_iter().map(|prepared| {
-        let token = prepared.begin(tasks);
-        (token.settings.name.clone(), Arc::new(token))
-    })
-}
-
-/// Every token is an access request: who, why, what for, until when.
-fn requested(settings: &token::Settings) -> Event {
-    Event::TokenRequested {
-        token: settings.name.clone(),
-        owner: settings.owner.clone(),
-        reason: settings.reason.clone(),
-        scopes: settings.scopes.clone(),
-        hosts: settings.hosts.iter().map(ToString::to_string).collect(),
-        grant_ends: settings.grant_ends,
-    }
-}
-
-impl Fixed {
-    fn of(config: &Config) -> Self {
-        Self {
-            listen: config.proxy.listen.clone(),
-            workers: config.proxy.workers,
-            drain: config.proxy.drain,
-            limits: config.proxy.limits.clone(),
-            telemetry: config.telemetry.clone(),
-            scrape: config.scrape,
-            state_dir: config.state_dir.clone(),
-            audit_dir: config.audit.dir.clone(),
-            admin: config.admin.clone(),
-        }
-    }
-
-    /// The first key that would need a restart, if one changes.
-    fn differs(&self, new: &Self) -> Option<&'static str> {
-        let table = [
-            ("proxy.listen", self.listen != new.listen),
-            ("proxy.workers", self.workers != new.workers),
-            ("proxy.drain", self.drain != new.drain),
-            ("proxy.limits", self.limits != new.limits),
-            ("telemetry.log", self.telemetry != new.telemetry),
-            ("telemetry.listen", self.scrape != new.scrape),
-            ("state.dir", self.state_dir != new.state_dir),
-            ("audit.dir", self.audit_dir != new.audit_dir),
-            ("admin", self.admin != new.admin),
-        ];
-        table.into_iter().find(|(_, changed)| *changed).map(|(key, _)| key)
-    }
 }
 
 /// What may be done to the running app.

@@ -221,9 +221,12 @@ impl Refused {
             Self::Load(error) => NotReloaded::Problems(error.to_json()),
             Self::Empty(_) => NotReloaded::NotNow(self.to_string()),
             Self::Reload(error @ ReloadError::NeedsRestart(_)) => NotReloaded::NeedsRestart(error.to_string()),
-            Self::Reload(error @ (ReloadError::Draft(_) | ReloadError::NotReady(_) | ReloadError::Trail(_))) => {
-                NotReloaded::NotNow(error.to_string())
-            }
+            Self::Reload(
+                error @ (ReloadError::Draft(_)
+                | ReloadError::NotReady(_)
+                | ReloadError::Trail(_)
+                | ReloadError::Store(_)),
+            ) => NotReloaded::NotNow(error.to_string()),
         }
     }
 
@@ -232,7 +235,9 @@ impl Refused {
         match self {
             // A file that comes back or is made readable is seen as a new text.
             Self::Load(_) | Self::Empty(_) | Self::Reload(ReloadError::NeedsRestart(_)) => false,
-            Self::Reload(ReloadError::Draft(_) | ReloadError::NotReady(_) | ReloadError::Trail(_)) => true,
+            Self::Reload(
+                ReloadError::Draft(_) | ReloadError::NotReady(_) | ReloadError::Trail(_) | ReloadError::Store(_),
+            ) => true,
         }
     }
 }

@@ -23,15 +23,7 @@ pub enum Event {
     /// A new configuration had problems: the old one stays.
     ReloadRefused { problems: u32 },
     /// Somebody asked for a token, with the four things that each token needs.
-    TokenRequested {
-        token: TokenName,
-        owner: String,
-        reason: String,
-        scopes: Vec<String>,
-        hosts: Vec<String>,
-        #[serde(serialize_with = "time")]
-        grant_ends: Duration,
-    },
+    TokenRequested(Box<Requested>),
     /// The first generation of a token is live.
     TokenIssued {
         token: TokenName,
@@ -126,6 +118,53 @@ pub enum Event {
     },
     /// Calls of the admin API that were denied, of one kind, within a second.
     AdminDenied { operator: Option<OperatorName>, source: String, reason: &'static str, count: u64 },
+    /// Somebody approved a request; so many more approvals are missing.
+    AccessApproved { request: String, token: TokenName, by: String, reason: String, missing: u32 },
+    /// A request was granted: by a rule, or by everybody who has to approve.
+    AccessGranted {
+        request: String,
+        digest: String,
+        token: TokenName,
+        by: String,
+        /// Absent: for ever.
+        #[serde(serialize_with = "time_or_none", skip_serializing_if = "Option::is_none")]
+        until: Option<Duration>,
+    },
+    /// A request was denied, or what it was granted was taken away.
+    AccessDenied { request: String, token: TokenName, by: String, reason: String },
+    /// Nothing more comes of a request: it `expired`, was `superseded` or `withdrawn`, or is `unanswered`.
+    AccessEnded { request: String, token: TokenName, cause: &'static str },
+    /// A signed grant does not count.
+    GrantRefused { file: String, reason: String },
+    /// A record of the state folder is not used.
+    StateRejected { file: String, reason: String },
+}
+
+/// An access request, and what the rules make of it.
+#[derive(Clone, PartialEq, Debug, Serialize)]
+pub struct Requested {
+    pub token: TokenName,
+    pub owner: String,
+    pub reason: String,
+    pub scopes: Vec<String>,
+    pub hosts: Vec<String>,
+    /// Each with what it allows.
+    pub routes: Vec<String>,
+    /// Neither this nor `for_seconds`: it is permanent.
+    #[serde(serialize_with = "time_or_none", skip_serializing_if = "Option::is_none")]
+    pub grant_ends: Option<Duration>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub for_seconds: Option<u64>,
+    pub source: String,
+    pub request: String,
+    pub digest: String,
+    pub requester: String,
+    /// Its level, and what it is made of.
+    #[serde(serialize_with = "capped")]
+    pub risk: String,
+    /// What the rules make of it: `approve`, `ask` or `deny`.
+    pub decision: &'static str,
+    pub decided_by: String,
 }
 
 impl Event {
@@ -136,7 +175,7 @@ impl Event {
             Self::Stop { .. } => "stop",
             Self::Reload { .. } => "reload",
             Self::ReloadRefused { .. } => "reload_refused",
-            Self::TokenRequested { .. } => "token_requested",
+            Self::TokenRequested(_) => "token_requested",
             Self::TokenIssued { .. } => "token_issued",
             Self::TokenRotated { .. } => "token_rotated",
             Self::TokenFailed { .. } => "token_failed",
@@ -153,6 +192,12 @@ impl Event {
             Self::GenerationRevoked { .. } => "generation_revoked",
             Self::AdminCall { .. } => "admin_call",
             Self::AdminDenied { .. } => "admin_denied",
+            Self::AccessApproved { .. } => "access_approved",
+            Self::AccessGranted { .. } => "access_granted",
+            Self::AccessDenied { .. } => "access_denied",
+            Self::AccessEnded { .. } => "access_ended",
+            Self::GrantRefused { .. } => "grant_refused",
+            Self::StateRejected { .. } => "state_rejected",
         }
     }
 }
@@ -171,6 +216,13 @@ pub(super) struct Record<'a> {
 
 fn time<S: Serializer>(since_epoch: &Duration, serializer: S) -> Result<S::Ok, S::Error> {
     serializer.serialize_str(&Moment { boot: Duration::ZERO, wall: *since_epoch }.to_rfc3339())
+}
+
+fn time_or_none<S: Serializer>(since_epoch: &Option<Duration>, serializer: S) -> Result<S::Ok, S::Error> {
+    match since_epoch {
+        Some(since_epoch) => time(since_epoch, serializer),
+        None => serializer.serialize_none(),
+    }
 }
 
 /// Details come from outside (an issuer's error text): a long one is cut, so that it cannot crowd out the trail.
@@ -206,14 +258,23 @@ pub(super) mod tests {
             Event::Stop { cause: "SIGTERM".into() },
             Event::Reload { config_digest: "abc".into() },
             Event::ReloadRefused { problems: 2 },
-            Event::TokenRequested {
+            Event::TokenRequested(Box::new(Requested {
                 token: token.clone(),
                 owner: "team".into(),
                 reason: "reads issues".into(),
                 scopes: vec!["repo".into()],
                 hosts: vec!["api.github.com".into()],
-                grant_ends: expires,
-            },
+                routes: vec!["github: GET /repos/**".into()],
+                grant_ends: Some(expires),
+                for_seconds: None,
+                source: "client_credentials".into(),
+                request: "00112233aabbccdd".into(),
+                digest: "00112233aabbccdd".repeat(4),
+                requester: "the owner of the config file".into(),
+                risk: "low".into(),
+                decision: "approve",
+                decided_by: "rule read-only".into(),
+            })),
             Event::TokenIssued { token: token.clone(), generation: 1, fingerprint, expires, source: "env" },
             Event::TokenRotated {
                 token: token.clone(),
@@ -239,7 +300,7 @@ pub(super) mod tests {
             Event::TokenRevoked { token: token.clone(), generation: 1, by: "alice".into(), reason: "leaked".into() },
             Event::TokenReleased { token: token.clone(), by: "bob".into(), reason: "it was us".into() },
             Event::GenerationRevoked {
-                token,
+                token: token.clone(),
                 generation: 1,
                 fingerprint,
                 cause: "revoked",
@@ -256,6 +317,29 @@ pub(super) mod tests {
                 reason: Some("an incident".into()),
             },
             Event::AdminDenied { operator: None, source: "uid 1000".into(), reason: "unauthenticated", count: 2 },
+            Event::AccessApproved {
+                request: "00112233aabbccdd".into(),
+                token: token.clone(),
+                by: "alice".into(),
+                reason: "looked at it".into(),
+                missing: 1,
+            },
+            Event::AccessGranted {
+                request: "00112233aabbccdd".into(),
+                digest: "00112233aabbccdd".repeat(4),
+                token: token.clone(),
+                by: "alice, bob".into(),
+                until: Some(expires),
+            },
+            Event::AccessDenied {
+                request: "00112233aabbccdd".into(),
+                token: token.clone(),
+                by: "alice".into(),
+                reason: "too wide".into(),
+            },
+            Event::AccessEnded { request: "00112233aabbccdd".into(), token, cause: "expired" },
+            Event::GrantRefused { file: "/etc/countersign/grants/a.json".into(), reason: "it held until then".into() },
+            Event::StateRejected { file: "sealed/request-00.sealed".into(), reason: "it was edited".into() },
         ]
     }
 

@@ -172,7 +172,7 @@ fn without_secrets(route: &route::Settings) -> route::Settings {
 
 /// The table that `run` would have, but for its tokens' generations.
 fn table(config: &Config) -> anyhow::Result<Table> {
-    let find = |name: &TokenName| {
+    let find = |_: &RouteName, name: &TokenName| {
         let token = config.tokens.iter().find(|token| token.name == *name)?;
         Some(RouteToken { name: name.clone(), placement: token.placement.clone(), reader: SlotReader::of_nothing() })
     };

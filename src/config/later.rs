@@ -9,10 +9,9 @@ pub const HELP: &str = "remove it: what it asks for would not be done";
 
 /// Keys by the title of their section.
 const KEYS: &[(&str, &[&str])] = &[
-    (ROOT, &["approval", "review", "vault", "detect", "alert"]),
-    ("[state]", &["key"]),
+    (ROOT, &["review", "vault", "detect", "alert"]),
     ("[[client]]", &["key", "jwt", "cgroup", "version"]),
-    ("[[token]]", &["next_source", "permanent", "retire_unused", "version"]),
+    ("[[token]]", &["next_source", "retire_unused", "version"]),
     ("`rotation`", &["shorten", "mode", "probe"]),
     ("`source`", &["cert", "login"]),
     ("[[route]]", &["version"]),

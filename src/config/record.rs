@@ -9,6 +9,7 @@ use super::Context;
 use super::reader::Section;
 use crate::audit::{self, OnFailure};
 use crate::proxy::Address;
+use crate::secret::Reference;
 use crate::telemetry::{Format, Level, Settings};
 
 /// `[telemetry]`: the listener of metrics and health, and logs.
@@ -75,15 +76,16 @@ fn share(one: &Address, other: &Address) -> bool {
     }
 }
 
-/// `[state]`: the folder of what outlives a restart.
-pub fn state(mut section: Section<'_>, context: &Context<'_>) -> PathBuf {
+/// `[state]`: the folder of what outlives a restart, and what seals it.
+pub fn state(mut section: Section<'_>, context: &Context<'_>) -> (PathBuf, Option<Reference>) {
     let written = section.path("dir", context.base);
     if written.is_none() && !section.has("dir") && context.environment.state_dir().is_none() {
         let message = "there is no folder for state: neither $STATE_DIRECTORY nor $XDG_STATE_HOME nor $HOME is set";
         context.report.error(section.at(), message, "add `dir = \"/var/lib/countersign\"` to [state]");
     }
+    let key = section.reference("key", context.base);
     section.finish();
-    written.or_else(|| context.environment.state_dir()).unwrap_or_default()
+    (written.or_else(|| context.environment.state_dir()).unwrap_or_default(), key)
 }
 
 /// `[audit]`: the trail.

@@ -1,5 +1,6 @@
 //! `[[token]]`: who asks for it, why, for which scopes and until when; where it comes from and where it may go.
 
+use std::collections::BTreeSet;
 use std::time::Duration;
 
 use toml::Spanned;
@@ -7,10 +8,11 @@ use toml::de::DeValue;
 
 use super::Context;
 use super::reader::Section;
-use super::{placement, source, value};
+use super::{placement, sha256, source, value};
+use crate::access::Terms;
 use crate::authority::Host;
 use crate::name::TokenName;
-use crate::token::{Rotation, Settings};
+use crate::token::{NEVER, Rotation, Settings};
 
 const DAY: Duration = Duration::from_secs(86_400);
 const SECOND: Duration = Duration::from_secs(1);
@@ -22,6 +24,7 @@ const LONG_GRANT: Duration = DAY.saturating_mul(366);
 pub struct Token {
     pub name: Option<Spanned<TokenName>>,
     pub hosts: Option<Vec<Host>>,
+    pub terms: Terms,
     pub settings: Option<Settings>,
 }
 
@@ -32,12 +35,16 @@ pub fn read(mut section: Section<'_>, context: &Context<'_>) -> Token {
     let owner = section.text("owner");
     let reason = section.text("reason");
     let scopes = scopes(&mut section);
-    let grant_ends = expires(&mut section, &label, context);
+    let further_scopes = further_scopes(&mut section);
+    let permanent = permanent(&mut section, &label);
+    let grant_ends = if permanent { Some(NEVER) } else { expires(&mut section, &label, context) };
     let hosts = hosts(&mut section);
     let required = section.boolean("required").unwrap_or(true);
     let placement = placement::read(&mut section);
     let rotation = rotation(section.table("rotation", "`rotation`"));
-    let source = source::read(section.table("source", "`source`"), scopes.as_deref(), context);
+    let source = section.table("source", "`source`");
+    let terms = Terms { permanent, further_scopes, source: reference_of(&source) };
+    let source = source::read(source, scopes.as_deref(), context);
     section.finish();
     let settings = || {
         Some(Settings {
@@ -54,7 +61,7 @@ pub fn read(mut section: Section<'_>, context: &Context<'_>) -> Token {
         })
     };
     let settings = settings();
-    Token { name, hosts, settings }
+    Token { name, hosts, terms, settings }
 }
 
 /// Nothing is provisioned without the first four answers.
@@ -77,16 +84,70 @@ fn say_what_is_missing(section: &Section<'_>, label: &str) {
 }
 
 fn scopes(section: &mut Section<'_>) -> Option<Vec<String>> {
-    let texts = section.strings("scopes")?;
-    if texts.is_empty() {
+    let scopes = list_of_scopes(section, "scopes")?;
+    if scopes.is_empty() {
         section.refuse("scopes", "`scopes` must name at least one scope", "as in [\"contents:read\"]");
         return None;
     }
+    Some(scopes)
+}
+
+/// What can be asked for while the proxy runs, besides `scopes`.
+fn further_scopes(section: &mut Section<'_>) -> BTreeSet<String> {
+    list_of_scopes(section, "scopes_on_request").unwrap_or_default().into_iter().collect()
+}
+
+/// A grant without an end, which people decide about.
+fn permanent(section: &mut Section<'_>, label: &str) -> bool {
+    let permanent = section.boolean("permanent").unwrap_or(false);
+    if permanent && section.has("expires") {
+        let message = format!("{label} cannot both end and be permanent");
+        section.refuse("permanent", message, "remove `permanent`, or `expires`");
+        section.take("expires");
+    }
+    if !permanent && section.has("permanent") {
+        section.require(
+            "expires",
+            format!("{label} does not say until when it is granted"),
+            "expires = \"2027-06-30\"",
+        );
+    }
+    permanent
+}
+
+/// SHA-256 over what the section says, in hex: another source is another request. References to secrets are in it, and no
+/// secret.
+fn reference_of(source: &Section<'_>) -> String {
+    let entries = source.entries().map(|(key, value)| ((*key.get_ref()).to_owned(), to_json(value.get_ref())));
+    sha256(&serde_json::Value::Object(entries.collect()).to_string())
+}
+
+fn to_json(value: &DeValue<'_>) -> serde_json::Value {
+    match value {
+        DeValue::String(text) => text.as_ref().into(),
+        DeValue::Integer(number) => number.to_string().into(),
+        DeValue::Float(number) => number.to_string().into(),
+        DeValue::Boolean(value) => (*value).into(),
+        DeValue::Datetime(time) => time.to_string().into(),
+        DeValue::Array(items) => items.iter().map(|item| to_json(item.get_ref())).collect(),
+        DeValue::Table(table) => {
+            let entry = |(key, value): (&Spanned<_>, &Spanned<DeValue<'_>>)| (text_of(key), to_json(value.get_ref()));
+            serde_json::Value::Object(table.iter().map(entry).collect())
+        }
+    }
+}
+
+fn text_of(key: &Spanned<impl AsRef<str>>) -> String {
+    key.get_ref().as_ref().to_owned()
+}
+
+fn list_of_scopes(section: &mut Section<'_>, key: &'static str) -> Option<Vec<String>> {
+    let texts = section.strings(key)?;
     let scope = |text: &Spanned<&str>| {
         if value::is_scope(text.get_ref()) {
             return Some((*text.get_ref()).to_owned());
         }
-        let message = "`scopes`: a scope is visible ASCII without spaces, quotation marks and backslashes";
+        let message = format!("`{key}`: a scope is visible ASCII without spaces, quotation marks and backslashes");
         section.report.error(text.span(), message, "write one scope an item");
         None
     };

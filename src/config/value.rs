@@ -13,6 +13,7 @@ use super::problem::did_you_mean;
 use super::reader::Section;
 use crate::authority::Endpoint;
 use crate::secret::{Reference, ReferenceError};
+use crate::text::{duration, show_duration};
 
 impl<'a> Section<'a> {
     /// A text for people: not empty, of at most 200 characters, on one line.
@@ -55,7 +56,7 @@ impl<'a> Section<'a> {
             return None;
         };
         if !allowed.contains(&duration) {
-            let [least, most] = [allowed.start(), allowed.end()].map(|bound| show(*bound));
+            let [least, most] = [allowed.start(), allowed.end()].map(|bound| show_duration(*bound));
             self.report.error(value.span(), format!("`{key}` must be from {least} to {most}"), None);
             return None;
         }
@@ -195,24 +196,6 @@ pub fn path(text: &str) -> Result<PathBuf, ValueError> {
     }
 }
 
-/// What the units of a duration are worth, in milliseconds; longest suffix first.
-const UNITS: [(&str, u64); 5] = [("ms", 1), ("s", 1000), ("m", 60_000), ("h", 3_600_000), ("d", 86_400_000)];
-
-/// `250ms`, `30s`, `5m`, `12h`, `90d`
-pub fn duration(text: &str) -> Option<Duration> {
-    let (digits, unit) = text.split_at(text.find(|c: char| !c.is_ascii_digit())?);
-    let (_, millis) = UNITS.iter().find(|(name, _)| *name == unit)?;
-    digits.parse::<u64>().ok()?.checked_mul(*millis).map(Duration::from_millis)
-}
-
-/// A duration as [`duration`] reads it, in the largest unit that divides it.
-pub fn show(duration: Duration) -> String {
-    let millis = duration.as_millis();
-    let fits = |(_, worth): &&(&str, u64)| millis.is_multiple_of(u128::from(*worth)) && millis > 0;
-    let (unit, worth) = UNITS.iter().rev().find(fits).unwrap_or(&UNITS[1]);
-    format!("{}{unit}", millis / u128::from(*worth))
-}
-
 /// What the units of a size are worth.
 const SIZES: [(&str, u64); 4] = [("B", 1), ("KiB", 1 << 10), ("MiB", 1 << 20), ("GiB", 1 << 30)];
 
@@ -262,7 +245,7 @@ mod tests {
     fn durations_are_a_number_and_a_unit() {
         for (text, millis) in [("250ms", 250), ("30s", 30_000), ("5m", 300_000), ("12h", 43_200_000), ("0s", 0)] {
             assert_eq!(duration(text), Some(Duration::from_millis(millis)));
-            assert_eq!(show(Duration::from_millis(millis)), text);
+            assert_eq!(show_duration(Duration::from_millis(millis)), text);
         }
         assert_eq!(duration("90d"), Some(Duration::from_secs(90 * 86_400)));
         for bad in ["", "5", "s", "-5s", "1.5h", "5 s", "5S", "1h30m", "99999999999999999999s", "5µs", "٣s"] {

@@ -22,6 +22,24 @@ pub enum Gate {
     Denied(RequestId),
 }
 
+/// How a gate stands, as the supervisor sees it: one that was closed and opened again is not one that stayed open.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Turn {
+    pub gate: Gate,
+    /// How often it was closed.
+    pub closings: u64,
+}
+
+impl Turn {
+    pub(super) fn first(gate: Gate) -> Self {
+        Self { gate, closings: 0 }
+    }
+
+    pub(super) fn next(self, gate: Gate) -> Self {
+        Self { gate, closings: self.closings + u64::from(gate != Gate::Open) }
+    }
+}
+
 impl Gate {
     /// What requests are told; `None` of an open gate.
     pub(super) fn standing(self) -> Option<Standing> {
@@ -37,11 +55,11 @@ impl Supervisor {
     /// Waits until the gate is open. Breaks when the token's life ends before that.
     pub(super) async fn let_in(
         &self,
-        gate: &mut watch::Receiver<Gate>,
+        gate: &mut watch::Receiver<Turn>,
         commands: &mut mpsc::Receiver<Command>,
     ) -> ControlFlow<()> {
         loop {
-            let now = *gate.borrow_and_update();
+            let now = gate.borrow_and_update().gate;
             let Some(closed) = now.standing() else { break };
             self.slot.withdraw(Some(closed));
             self.metrics.barred(now);
@@ -110,15 +128,10 @@ impl Supervisor {
     }
 }
 
-/// Resolves when the gate is closed. One that nobody can move any more stays as it is.
-pub(super) async fn closed(gate: &mut watch::Receiver<Gate>) -> Gate {
-    loop {
-        let now = *gate.borrow_and_update();
-        if now != Gate::Open {
-            return now;
-        }
-        if gate.changed().await.is_err() {
-            std::future::pending::<()>().await;
-        }
+/// Resolves when the gate has been closed more than so often. One that nobody can move any more stays as it is.
+pub(super) async fn closed(gate: &mut watch::Receiver<Turn>, closings: u64) -> Gate {
+    match gate.wait_for(|turn| turn.closings != closings).await.map(|turn| turn.gate) {
+        Ok(gate) => gate,
+        Err(_) => std::future::pending().await,
     }
 }

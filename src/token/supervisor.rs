@@ -13,7 +13,7 @@ use std::time::Duration;
 use tokio::sync::{Mutex, mpsc, oneshot, watch};
 
 use super::control::{Command, NotReleased, Order, RotateError};
-use super::gate::{self, Gate};
+use super::gate::{self, Gate, Turn};
 use super::lifecycle::{Cause, Effect, Fault, Input, Lifecycle, Live, Offer, Plan, Restraint};
 use super::metrics::TokenMetrics;
 use super::revocation::{self, Telling};
@@ -39,7 +39,7 @@ pub(super) struct Supervisor {
     pub(super) metrics: TokenMetrics,
     /// Locked by the one run that is under way: a restarted run goes on with the same commands.
     pub(super) commands: Mutex<mpsc::Receiver<Command>>,
-    pub(super) gate: watch::Receiver<Gate>,
+    pub(super) gate: watch::Receiver<Turn>,
     /// The number of the last generation: a restarted run goes on from it.
     pub(super) last_number: AtomicU64,
     /// Its value, to be recognised when the source gives it again.
@@ -59,6 +59,8 @@ type Asking<'a> = Pin<Box<dyn Future<Output = Answer> + Send + 'a>>;
 
 /// What one run carries from step to step.
 struct Run<'a> {
+    /// When the token was let in; taken with its first generation.
+    begun: Option<Moment>,
     life: Lifecycle,
     asking: Option<Asking<'a>>,
     asked_at: Moment,
@@ -85,7 +87,7 @@ impl Supervisor {
     }
 
     /// Lives until the gate is closed, or for good.
-    async fn live(&self, gate: &mut watch::Receiver<Gate>, commands: &mut mpsc::Receiver<Command>) -> Option<Gate> {
+    async fn live(&self, gate: &mut watch::Receiver<Turn>, commands: &mut mpsc::Receiver<Command>) -> Option<Gate> {
         let now = self.parts.clock.now();
         let last_number = self.last_number.load(Ordering::Relaxed);
         let restraint = *lock(&self.restraint);
@@ -97,9 +99,16 @@ impl Supervisor {
             None => Lifecycle::new(self.plan, last_number, now),
         };
         self.metrics.state(life.phase());
-        let mut run = Run { life, asking: None, asked_at: now, answer: None, rotating: Vec::new(), order: None };
+        let begun = Some(now);
+        let mut run = Run { begun, life, asking: None, asked_at: now, answer: None, rotating: Vec::new(), order: None };
         let mut input = Input::Timer;
+        let closings = gate.borrow().closings;
         loop {
+            let turn = *gate.borrow();
+            if turn.closings != closings || turn.gate != Gate::Open {
+                // Whatever has come meanwhile is let go.
+                return Some(turn.gate);
+            }
             let now = self.parts.clock.now();
             self.step(input, &mut run, now);
             let wake = run.life.wake_at()?;
@@ -113,7 +122,7 @@ impl Supervisor {
                     ControlFlow::Continue(input) => input,
                     ControlFlow::Break(()) => return None,
                 },
-                closed = gate::closed(gate) => return Some(closed),
+                closed = gate::closed(gate, closings) => return Some(closed),
                 () = self.slot.rejected() => self.rejected(),
                 () = self.slot.demanded(), if heeds_demand => Input::Demand,
                 () = changed, if !asking => Input::Changed,
@@ -342,8 +351,10 @@ impl Supervisor {
             }
         });
         self.metrics.published(&live, now.boot.saturating_sub(run.asked_at.boot));
-        if replaces.is_some() {
-            self.metrics.rotated("success");
+        match (replaces, run.begun.take()) {
+            (Some(_), _) => self.metrics.rotated("success"),
+            (None, Some(begun)) => self.metrics.provisioned(now.boot.saturating_sub(begun.boot)),
+            (None, None) => {}
         }
         let expires = live.expires.to_rfc3339();
         tracing::info!(token = %name, generation = number, %fingerprint, expires, "a new generation is live");

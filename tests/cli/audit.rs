@@ -54,7 +54,7 @@ fn segment(folder: &Path) -> PathBuf {
 fn a_copied_trail_is_verified_against_what_was_kept_elsewhere() {
     let place = written();
     let said = place.run(&["audit", "verify"]).ok();
-    assert!(said.contains("state/audit: ok, 4 records, 4 of them signed by countersign/"), "{said}");
+    assert!(said.contains("state/audit: ok, 5 records, 5 of them signed by countersign/"), "{said}");
     assert!(said.contains("give --key and --trusted"), "{said}");
 
     let kept = place.run(&["audit", "checkpoint"]);
@@ -63,7 +63,7 @@ fn a_copied_trail_is_verified_against_what_was_kept_elsewhere() {
     copy(&place.path("state/audit"), &place.path("copy"));
     let verify = ["audit", "verify", "--dir", "copy", "--trusted", "kept", "--key", "key"];
     let said = place.run(&verify).ok();
-    assert!(said.starts_with("copy: ok, 4 records") && !said.contains("note:"), "{said}");
+    assert!(said.starts_with("copy: ok, 5 records") && !said.contains("note:"), "{said}");
 
     let path = segment(&place.path("copy"));
     let text = std::fs::read_to_string(&path).expect("there");
@@ -88,13 +88,13 @@ fn records_are_shown_as_they_are_asked_for() {
     let place = written();
     let all = place.run(&["audit", "show"]).ok();
     let events: Vec<&str> = all.lines().map(|line| line.split_whitespace().nth(2).expect("an event")).collect();
-    assert_eq!(events, ["start", "token_requested", "token_issued", "stop"]);
+    assert_eq!(events, ["start", "token_requested", "access_granted", "token_issued", "stop"]);
     let issued = &shown(&place, "token_issued")[0];
-    assert_eq!((&issued["seq"], &issued["token"]), (&2.into(), &"api".into()));
+    assert_eq!((&issued["seq"], &issued["token"]), (&3.into(), &"api".into()));
     let of = |arguments: &[&str]| place.run(&[&["audit", "show"], arguments].concat()).ok().lines().count();
-    assert_eq!(of(&["--token", "api"]), 2);
-    assert_eq!(of(&["--from", "3"]), 1);
-    assert_eq!(of(&["--since", "2000-01-01"]), 4);
+    assert_eq!(of(&["--token", "api"]), 3);
+    assert_eq!(of(&["--from", "4"]), 1);
+    assert_eq!(of(&["--since", "2000-01-01"]), 5);
     assert_eq!(of(&["--until", "2000-01-01"]), 0);
     place.run(&["audit", "show", "--since", "yesterday"]).failed(64);
     place.run(&["audit", "verify", "--dir", "nowhere"]).failed(1);

@@ -3,6 +3,7 @@
 
 mod admin;
 mod answers;
+mod approval;
 mod barrier;
 mod bodies;
 mod canary;

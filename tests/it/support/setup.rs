@@ -23,6 +23,7 @@ pub struct Setup {
     allow: String,
     audit: String,
     admin: String,
+    approval: String,
     blocks: Vec<Block>,
     pub(super) resolve: Option<Arc<Answers>>,
 }
@@ -72,6 +73,7 @@ impl Setup {
             allow: r#"["127.0.0.0/8"]"#.to_owned(),
             audit: String::new(),
             admin: String::new(),
+            approval: String::new(),
             blocks: Vec::new(),
             resolve: None,
         }
@@ -121,6 +123,12 @@ impl Setup {
     /// Lines of `[admin]`.
     pub fn admin(mut self, lines: &str) -> Self {
         self.admin.push_str(&format!("{lines}\n"));
+        self
+    }
+
+    /// `[approval]`, as TOML says it.
+    pub fn approval(mut self, lines: &str) -> Self {
+        self.approval.push_str(&format!("{lines}\n"));
         self
     }
 
@@ -178,7 +186,7 @@ impl Setup {
 
     /// The whole file.
     pub fn text(&self) -> String {
-        let Self { listen, workers, drain, proxy, limits, allow, audit, admin, blocks, resolve: _ } = self;
+        let Self { listen, workers, drain, proxy, limits, allow, audit, admin, approval, blocks, resolve: _ } = self;
         let mut text = format!(
             r#"[proxy]
 listen = {listen}
@@ -199,6 +207,9 @@ dir = "state"
 {admin}
 "#
         );
+        if !approval.is_empty() {
+            text.push_str(&format!("[approval]\n{approval}"));
+        }
         for Block { kind, text: block, .. } in blocks {
             text.push_str(&format!("[[{kind}]]\n{block}\n"));
         }
@@ -229,8 +240,11 @@ pub fn environment() -> Environment {
 /// The usual lines, but for those that are written otherwise.
 fn lines(usual: &[(&str, &str)], more: &str) -> String {
     let written = |key: &str| {
-        more.lines()
-            .any(|line| line.trim_start().strip_prefix(key).is_some_and(|rest| rest.trim_start().starts_with('=')))
+        let replaced = key == "expires" && more.contains("permanent = true");
+        replaced
+            || more
+                .lines()
+                .any(|line| line.trim_start().strip_prefix(key).is_some_and(|rest| rest.trim_start().starts_with('=')))
     };
     usual.iter().filter(|(key, _)| !written(key)).map(|(key, value)| format!("{key} = {value}\n")).collect()
 }

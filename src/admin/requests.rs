@@ -1,0 +1,287 @@
+//! Access requests: looked at, submitted and decided.
+
+use std::sync::Arc;
+
+use http::{Method, StatusCode};
+use serde_json::{Value, json};
+
+use super::Pending;
+use super::answer::{Answer, Refusal};
+use super::endpoint::{Call, Endpoint, Field, REASON, Shape};
+use crate::access::approval::{Case, NotAllowed};
+use crate::access::register::{NotTaken, Register};
+use crate::access::request::{Digest, RequestId, Requester, rfc3339};
+use crate::access::submission::{Problem, Wish};
+use crate::name::TokenName;
+use crate::operator::{Operator, Role};
+use crate::text;
+
+const TOKEN: Field = Field { name: "token", shape: Shape::Text, required: true, about: "A token of the config" };
+
+const LASTS: Field =
+    Field { name: "for", shape: Shape::Text, required: true, about: "How long, from its approval on, as in 30m" };
+
+const SCOPES: Field = Field {
+    name: "scopes",
+    shape: Shape::Texts,
+    required: false,
+    about: "Exactly the scopes that it shall have; without them those that the config grants",
+};
+
+const ALLOW: Field = Field {
+    name: "allow",
+    shape: Shape::Texts,
+    required: false,
+    about: "What its routes shall allow in addition: METHOD /path, or ROUTE:METHOD /path",
+};
+
+const DIGEST: Field = Field {
+    name: "digest",
+    shape: Shape::Text,
+    required: false,
+    about: "Of what was looked at: another one is refused",
+};
+
+pub const ENDPOINTS: &[Endpoint] = &[
+    Endpoint {
+        method: Method::GET,
+        path: "/v1/requests",
+        role: Role::Viewer,
+        summary: "All access requests that wait or are granted, and the last that are over.",
+        fields: &[],
+        answer: (StatusCode::OK, || {
+            json!({
+                "type": "object",
+                "required": ["requests"],
+                "properties": { "requests": { "type": "array", "items": schema() } },
+                "additionalProperties": false,
+            })
+        }),
+        refusals: &[],
+        work: list_all,
+    },
+    Endpoint {
+        method: Method::POST,
+        path: "/v1/requests",
+        role: Role::Requester,
+        summary: "Ask for a token of the config for a while: with other scopes, or with more that its routes allow.",
+        fields: &[TOKEN, LASTS, REASON, SCOPES, ALLOW],
+        answer: (StatusCode::CREATED, schema),
+        refusals: &[StatusCode::NOT_FOUND, StatusCode::SERVICE_UNAVAILABLE],
+        work: submit,
+    },
+    Endpoint {
+        method: Method::GET,
+        path: "/v1/requests/{id}",
+        role: Role::Viewer,
+        summary: "One access request.",
+        fields: &[],
+        answer: (StatusCode::OK, schema),
+        refusals: &[StatusCode::NOT_FOUND],
+        work: show,
+    },
+    Endpoint {
+        method: Method::POST,
+        path: "/v1/requests/{id}/approve",
+        role: Role::Approver,
+        summary: "Approve what others ask for. The token works when this is answered, if no other approval is missing.",
+        fields: &[REASON, DIGEST],
+        answer: (StatusCode::OK, schema),
+        refusals: &[StatusCode::NOT_FOUND, StatusCode::CONFLICT, StatusCode::SERVICE_UNAVAILABLE],
+        work: approve,
+    },
+    Endpoint {
+        method: Method::POST,
+        path: "/v1/requests/{id}/deny",
+        role: Role::Viewer,
+        summary: "Deny a request, or take away what it was granted: as approver or responder, or as who asked.",
+        fields: &[REASON],
+        answer: (StatusCode::OK, schema),
+        refusals: &[StatusCode::NOT_FOUND, StatusCode::CONFLICT, StatusCode::SERVICE_UNAVAILABLE],
+        work: deny,
+    },
+];
+
+/// What the running app lets operators do about access requests.
+pub trait Requests: Send + Sync + 'static {
+    fn register(&self) -> Arc<Register>;
+
+    fn submit<'a>(&'a self, wish: Wish, operator: &'a Operator) -> Pending<'a, Result<Case, NotSubmitted>>;
+
+    fn decide<'a>(
+        &'a self,
+        id: RequestId,
+        decision: Decision,
+        operator: &'a Operator,
+        reason: &'a str,
+    ) -> Pending<'a, Result<Case, NotDecided>>;
+}
+
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Decision {
+    /// Of what has this digest.
+    Approve(Digest),
+    Deny,
+}
+
+/// Why nothing was submitted.
+#[derive(Debug, thiserror::Error)]
+pub enum NotSubmitted {
+    #[error("there is no token {0} in the config")]
+    NoToken(TokenName),
+    #[error("{}", list(.0))]
+    Problems(Vec<Problem>),
+    #[error(transparent)]
+    NotTaken(#[from] NotTaken),
+    #[error("{0}")]
+    NotNow(String),
+}
+
+fn list(problems: &[Problem]) -> String {
+    problems.iter().map(ToString::to_string).collect::<Vec<_>>().join("; ")
+}
+
+/// Why nothing was decided.
+#[derive(Debug, thiserror::Error)]
+pub enum NotDecided {
+    #[error("there is no request {0}")]
+    Unknown(RequestId),
+    #[error(transparent)]
+    NotAllowed(#[from] NotAllowed),
+    #[error("{0}")]
+    NotNow(String),
+}
+
+fn list_all<'a>(call: &'a Call<'a>) -> Pending<'a, Result<Answer, Refusal>> {
+    Box::pin(async {
+        let register = call.admin.house.register();
+        let mut cases: Vec<&Case> = register.cases().map(|(_, case)| case).collect();
+        cases.sort_by_key(|case| (std::cmp::Reverse(case.asked), case.digest));
+        Ok(Answer::ok(json!({ "requests": cases.into_iter().map(view).collect::<Vec<_>>() })))
+    })
+}
+
+fn show<'a>(call: &'a Call<'a>) -> Pending<'a, Result<Answer, Refusal>> {
+    Box::pin(async {
+        let register = call.admin.house.register();
+        Ok(Answer::ok(view(register.case(id(call)?).ok_or(Refusal::NoRequest)?)))
+    })
+}
+
+fn submit<'a>(call: &'a Call<'a>) -> Pending<'a, Result<Answer, Refusal>> {
+    Box::pin(async {
+        let wish = wish(call)?;
+        let case = call.admin.house.submit(wish, call.operator).await.map_err(Refusal::NotSubmitted)?;
+        Ok(Answer { status: StatusCode::CREATED, body: view(&case) })
+    })
+}
+
+fn wish(call: &Call<'_>) -> Result<Wish, Refusal> {
+    let invalid = |text: &str| Refusal::Invalid(text.to_owned());
+    let allow = call.texts(&ALLOW).unwrap_or_default().into_iter().map(|written| match written.split_once(':') {
+        Some((route, rule)) if !route.contains([' ', '/']) => {
+            let route = route.parse().map_err(|_| invalid("a rule is METHOD /path, or ROUTE:METHOD /path"))?;
+            Ok((Some(route), rule.to_owned()))
+        }
+        _ => Ok((None, written.to_owned())),
+    });
+    Ok(Wish {
+        token: call.text(&TOKEN).parse().map_err(|_| Refusal::NoToken)?,
+        scopes: call.texts(&SCOPES).map(|scopes| scopes.into_iter().map(str::to_owned).collect()),
+        allow: allow.collect::<Result<_, Refusal>>()?,
+        lasts: text::duration(call.text(&LASTS)).ok_or_else(|| invalid("`for` is a duration, as in 30m"))?,
+        reason: call.text(&REASON).to_owned(),
+    })
+}
+
+fn approve<'a>(call: &'a Call<'a>) -> Pending<'a, Result<Answer, Refusal>> {
+    Box::pin(async {
+        let id = id(call)?;
+        let digest = match call.text(&DIGEST) {
+            // The id is the beginning of it.
+            "" => call.admin.house.register().case(id).ok_or(Refusal::NoRequest)?.digest,
+            text => text.parse().map_err(|error| Refusal::Invalid(format!("`digest`: {error}")))?,
+        };
+        decide(call, id, Decision::Approve(digest)).await
+    })
+}
+
+fn deny<'a>(call: &'a Call<'a>) -> Pending<'a, Result<Answer, Refusal>> {
+    Box::pin(async { decide(call, id(call)?, Decision::Deny).await })
+}
+
+async fn decide(call: &Call<'_>, id: RequestId, decision: Decision) -> Result<Answer, Refusal> {
+    let decided = call.admin.house.decide(id, decision, call.operator, call.text(&REASON)).await;
+    Ok(Answer::ok(view(&decided.map_err(Refusal::NotDecided)?)))
+}
+
+fn id(call: &Call<'_>) -> Result<RequestId, Refusal> {
+    call.parameter.parse().map_err(|_| Refusal::NoRequest)
+}
+
+/// A request as operators see it.
+fn view(case: &Case) -> Value {
+    let request = &case.request;
+    let approvals = case.approvals.iter().map(|approval| {
+        json!({ "by": approval.by, "reason": approval.reason, "at": rfc3339(approval.at),
+                "signed_until": approval.signed_until.map(rfc3339) })
+    });
+    let quorum = case.quorum();
+    json!({
+        "id": case.digest.id(),
+        "digest": case.digest,
+        "state": case.state.to_string(),
+        "summary": case.summary(),
+        "token": request.token,
+        "requester": match &request.requester {
+            Requester::ConfigFile => "the owner of the config file",
+            Requester::Operator { name, .. } => name,
+        },
+        "owner": request.owner,
+        "reason": request.reason,
+        "scopes": request.scopes,
+        "hosts": request.hosts,
+        "routes": request.routes,
+        "until": request.until,
+        "source": request.source.kind,
+        "risk": case.risk,
+        "decided_by": case.judgement.by,
+        "required": quorum.required,
+        "role": quorum.role.to_string(),
+        "approvals": approvals.collect::<Vec<_>>(),
+        "asked": rfc3339(case.asked),
+        "grant_ends": case.ends_at().map(rfc3339),
+    })
+}
+
+/// What [`view`] looks like.
+fn schema() -> Value {
+    let text = || json!({ "type": "string" });
+    let texts = || json!({ "type": "array", "items": { "type": "string" } });
+    let time = || json!({ "type": "string", "format": "date-time" });
+    let or_null = |schema: Value| json!({ "anyOf": [schema, { "type": "null" }] });
+    let properties = json!({
+        "id": { "type": "string", "pattern": "^[0-9a-f]{16}$" },
+        "digest": { "type": "string", "pattern": "^[0-9a-f]{64}$" },
+        "state": { "enum": ["pending", "granted", "denied", "expired", "superseded", "withdrawn", "unanswered"] },
+        "summary": text(),
+        "token": text(),
+        "requester": text(),
+        "owner": text(),
+        "reason": text(),
+        "scopes": texts(),
+        "hosts": texts(),
+        "routes": { "type": "object" },
+        "until": text(),
+        "source": text(),
+        "risk": { "type": "object", "required": ["level", "factors"] },
+        "decided_by": text(),
+        "required": { "type": "integer", "minimum": 1 },
+        "role": { "enum": ["approver", "admin"] },
+        "approvals": { "type": "array", "items": { "type": "object", "required": ["by", "reason", "at"] } },
+        "asked": time(),
+        "grant_ends": or_null(time()),
+    });
+    let required: Vec<&String> = properties.as_object().into_iter().flat_map(serde_json::Map::keys).collect();
+    json!({ "type": "object", "required": required, "properties": properties, "additionalProperties": false })
+}

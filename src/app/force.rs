@@ -1,0 +1,305 @@
+//! What of a configuration is in force: as much as its requests are granted.
+//!
+//! ```text
+//!  Config ─► Request of each token ─► Register ─► Entitlement ─┐
+//!     └────────────────────────────────────────────────────────┴─► tokens and routes as they run
+//! ```
+//!
+//! - Granted as it stands: as it stands.
+//! - Edited since, and not decided: as it was granted before. What the edit takes away is taken away at once.
+//! - Never granted: its gate is closed, and its routes say which request waits.
+//! - Grants on top: the newest says which scopes; what they allow is added.
+//!
+//! Invariant: nothing is in force that no granted request holds.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::time::Duration;
+
+use crate::access::approval::{Case, State};
+use crate::access::register::{Entitlement, Register};
+use crate::access::request::{Allow, Reach, Request, RequestId, Requester, Source, Until};
+use crate::access::submission::Definition;
+use crate::authority::Host;
+use crate::config::Config;
+use crate::name::{ClientName, RouteName, TokenName};
+use crate::path::Form;
+use crate::policy::Mode;
+use crate::policy::rule::{self, Rule, Rules};
+use crate::route;
+use crate::token::{self, Gate, NEVER, source};
+
+/// A configuration as it runs.
+pub struct InForce {
+    pub config: Config,
+    pub gates: BTreeMap<TokenName, Gate>,
+    /// Routes that the token's grant does not cover.
+    pub barred: BTreeMap<RouteName, Gate>,
+}
+
+/// Settings of sources by the hash that requests know them by: an old grant may need its old source.
+pub type Sources = BTreeMap<String, source::Settings>;
+
+/// The requests that a configuration makes, one for each token.
+pub fn requests(config: &Config) -> impl Iterator<Item = Request> + '_ {
+    config.tokens.iter().map(|token| request(config, token))
+}
+
+fn request(config: &Config, token: &token::Settings) -> Request {
+    let terms = config.terms.get(&token.name).cloned().unwrap_or_default();
+    let (kind, is_static) = match &token.source {
+        source::Settings::ClientCredentials(_) => ("client_credentials", false),
+        source::Settings::SignedJwt(_) => ("signed_jwt", false),
+        source::Settings::Exec(_) => ("exec", false),
+        source::Settings::Env { .. } => ("env", true),
+        source::Settings::File { .. } => ("file", true),
+    };
+    let routes = config.routes.iter().filter(|route| route.token.as_ref() == Some(&token.name));
+    Request {
+        hosts: token.hosts.iter().map(ToString::to_string).collect(),
+        nonce: None,
+        owner: token.owner.clone(),
+        reason: token.reason.clone(),
+        requester: Requester::ConfigFile,
+        routes: routes.map(|route| (route.name.clone(), reach(route))).collect(),
+        scopes: token.scopes.iter().cloned().collect(),
+        source: Source { kind: kind.to_owned(), settings: terms.source, is_static },
+        token: token.name.clone(),
+        until: if token.grant_ends == NEVER { Until::Permanent } else { Until::At(token.grant_ends) },
+    }
+}
+
+fn reach(route: &route::Settings) -> Reach {
+    let texts = |rules: &[Rule]| rules.iter().map(ToString::to_string).collect();
+    Reach {
+        allow: match &route.rules.allow {
+            rule::Allow::Any => Allow::Any,
+            rule::Allow::These(rules) => Allow::These(texts(rules)),
+        },
+        clients: route.clients.as_ref().map(|clients| clients.iter().map(ToString::to_string).collect()),
+        deny: texts(&route.rules.deny),
+        observe: route.mode == Mode::Observe,
+        opaque: route.rules.form == Form::Opaque,
+        upstream: route.upstream.to_string(),
+    }
+}
+
+/// What can be submitted for a token; `None` if the config has no such token.
+pub fn definition(config: &Config, name: &TokenName) -> Option<Definition> {
+    let token = config.tokens.iter().find(|token| token.name == *name)?;
+    let scopes_can_differ = match &token.source {
+        source::Settings::ClientCredentials(settings) => settings.scope == token.scopes,
+        source::Settings::SignedJwt(_)
+        | source::Settings::Exec(_)
+        | source::Settings::Env { .. }
+        | source::Settings::File { .. } => false,
+    };
+    let further_scopes = config.terms.get(name).map(|terms| terms.further_scopes.clone()).unwrap_or_default();
+    Some(Definition { standing: request(config, token), further_scopes, scopes_can_differ })
+}
+
+/// What is wrong with a rule that is to be added to a route.
+///
+/// # Errors
+/// When it is no rule, or one that the route denies whatever is allowed.
+pub fn judge_rule(config: &Config, route: &RouteName, text: &str) -> Result<(), String> {
+    let Some(route) = config.routes.iter().find(|settings| settings.name == *route) else {
+        return Err("there is no such route".to_owned());
+    };
+    Rule::parse(text, route.rules.form).map_err(|error| error.to_string())?;
+    match route.rules.deny.iter().find(|deny| deny.to_string() == text) {
+        Some(deny) => Err(format!("`deny` of the route has {deny}, which always wins")),
+        None => Ok(()),
+    }
+}
+
+/// What is in force of `config`, by what is granted.
+pub fn in_force(config: &Config, register: &Register, sources: &Sources, on_top: &BTreeSet<RequestId>) -> InForce {
+    let mut force = InForce { config: config.clone(), gates: BTreeMap::new(), barred: BTreeMap::new() };
+    for (at, token) in config.tokens.iter().enumerate() {
+        let mut entitlement = register.entitlement(&token.name);
+        entitlement.submitted.retain(|case| on_top.contains(&case.digest.id()));
+        let basis = Basis::of(&entitlement, config, token, sources);
+        let settings = &mut force.config.tokens[at];
+        basis.shape(settings, sources);
+        let shut = barrier(&entitlement, || request(config, token).digest().id());
+        let has_ended = basis.has_ended();
+        // What has ended is retired by its date.
+        let gate = if basis.granted.is_some() || has_ended { Gate::Open } else { shut };
+        let gate = match entitlement.submitted.last() {
+            Some(newest) => {
+                put_on_top(settings, newest, basis.granted);
+                Gate::Open
+            }
+            None => gate,
+        };
+        force.gates.insert(token.name.clone(), gate);
+        let as_it_stands = has_ended || (basis.granted.is_some() && basis.edited().is_none());
+        if as_it_stands && entitlement.submitted.is_empty() {
+            continue;
+        }
+        for route in force.config.routes.iter_mut().filter(|route| route.token.as_ref() == Some(&token.name)) {
+            let granted = basis.granted.and_then(|granted| covered(granted.request.routes.get(&route.name), route));
+            let more = entitlement.submitted.iter().filter_map(|case| case.request.routes.get(&route.name));
+            let more: Vec<&Reach> = more.filter(|reach| fits(reach, route)).collect();
+            match allow(granted.as_ref(), &more, route.rules.form) {
+                Some(rules) => restrict(route, rules, basis.edited(), config),
+                None => {
+                    force.barred.insert(route.name.clone(), shut);
+                }
+            }
+        }
+    }
+    force
+}
+
+/// The standing grant that a token runs on.
+struct Basis<'r> {
+    granted: Option<&'r Case>,
+    asked: Option<&'r Case>,
+}
+
+impl<'r> Basis<'r> {
+    /// An old grant counts as long as its source is known.
+    fn of(entitlement: &Entitlement<'r>, config: &Config, token: &token::Settings, sources: &Sources) -> Self {
+        let own = config.terms.get(&token.name).map(|terms| &terms.source);
+        let is_known = |case: &&Case| {
+            let source = &case.request.source.settings;
+            own == Some(source) || sources.contains_key(source)
+        };
+        Self { granted: entitlement.standing.filter(is_known), asked: entitlement.asked }
+    }
+
+    /// The grant, where it is of another request than the config makes now.
+    fn edited(&self) -> Option<&'r Request> {
+        let granted = self.granted?;
+        let same = self.asked.is_some_and(|asked| asked.digest == granted.digest);
+        (!same).then_some(&granted.request)
+    }
+
+    /// Nothing is granted any more of what the config asks for.
+    fn has_ended(&self) -> bool {
+        self.granted.is_none() && self.asked.is_some_and(|asked| matches!(asked.state, State::Ended { .. }))
+    }
+
+    /// The token as it was granted.
+    fn shape(&self, settings: &mut token::Settings, sources: &Sources) {
+        if let Some(old) = self.edited() {
+            settings.owner.clone_from(&old.owner);
+            settings.reason.clone_from(&old.reason);
+            let hosts = settings.hosts.iter().filter(|host| old.hosts.contains(&host.to_string())).cloned();
+            let kept: Vec<Host> = hosts.collect();
+            settings.hosts = kept;
+            if let Some(source) = sources.get(&old.source.settings) {
+                settings.source = source.clone();
+            }
+            set_scopes(settings, &old.scopes);
+        }
+        if let Some(granted) = self.granted {
+            settings.grant_ends = granted.ends_at().unwrap_or(NEVER);
+        } else if let Some(State::Ended { at, .. }) = self.asked.map(|asked| &asked.state) {
+            // What has ended does not begin again because the config says a later date than its grant.
+            settings.grant_ends = settings.grant_ends.min(*at);
+        }
+    }
+}
+
+/// How requests are told that something is not granted. `id` is of what the config asks for.
+fn barrier(entitlement: &Entitlement<'_>, id: impl FnOnce() -> RequestId) -> Gate {
+    match entitlement.asked.map(|asked| &asked.state) {
+        Some(State::Denied { .. } | State::Ended { .. }) => Gate::Denied(id()),
+        Some(State::Pending | State::Granted { .. }) | None => Gate::Pending(id()),
+    }
+}
+
+/// The token with the newest grant on top of it.
+fn put_on_top(settings: &mut token::Settings, newest: &Case, standing: Option<&Case>) {
+    let wanted = &newest.request.scopes;
+    let own: BTreeSet<String> = settings.scopes.iter().cloned().collect();
+    if standing.is_some() && own == *wanted {
+        return;
+    }
+    set_scopes(settings, wanted);
+    settings.grant_ends = newest.ends_at().unwrap_or(Duration::ZERO);
+}
+
+fn set_scopes(settings: &mut token::Settings, scopes: &BTreeSet<String>) {
+    let own: BTreeSet<String> = settings.scopes.iter().cloned().collect();
+    if own == *scopes {
+        return;
+    }
+    let scopes: Vec<String> = scopes.iter().cloned().collect();
+    if let source::Settings::ClientCredentials(source) = &mut settings.source
+        && source.scope == settings.scopes
+    {
+        source.scope.clone_from(&scopes);
+    }
+    settings.scopes = scopes;
+}
+
+/// What a grant says of a route, if it is about the route as it is now; no more than the config lets pass, where that is
+/// less.
+fn covered(granted: Option<&Reach>, route: &route::Settings) -> Option<Reach> {
+    let granted = granted.filter(|reach| fits(reach, route))?;
+    let written = reach(route);
+    let is_less = match &written.allow {
+        Allow::Any => false,
+        Allow::These(rules) => !rules.iter().any(|rule| granted.adds(rule)),
+    };
+    Some(if is_less { Reach { allow: written.allow, ..granted.clone() } } else { granted.clone() })
+}
+
+/// A route that leads elsewhere, or reads its paths otherwise, is another one.
+fn fits(reach: &Reach, route: &route::Settings) -> bool {
+    reach.upstream == route.upstream.to_string() && reach.opaque == (route.rules.form == Form::Opaque)
+}
+
+/// All that is allowed; `None` if nothing is granted.
+fn allow(granted: Option<&Reach>, more: &[&Reach], form: Form) -> Option<rule::Allow> {
+    let mut all = granted.into_iter().chain(more.iter().copied());
+    let first = all.next()?.clone();
+    let whole = all.fold(first, |whole, reach| whole.with(Some(reach)));
+    match &whole.allow {
+        Allow::Any => Some(rule::Allow::Any),
+        Allow::These(texts) => {
+            // A text that was a rule when it was asked for is one still.
+            Some(rule::Allow::These(texts.iter().filter_map(|text| Rule::parse(text, form).ok()).collect()))
+        }
+    }
+}
+
+/// The route with what is allowed, and no wider than its old grant in anything else.
+fn restrict(route: &mut route::Settings, allow: rule::Allow, edited: Option<&Request>, config: &Config) {
+    let form = route.rules.form;
+    let written = std::mem::replace(&mut route.rules, Rules { form, allow, deny: Vec::new() });
+    route.rules.deny = written.deny;
+    let Some(old) = edited.and_then(|old| old.routes.get(&route.name)) else { return };
+    let missing = old.deny.iter().filter_map(|text| Rule::parse(text, form).ok());
+    let missing: Vec<Rule> = missing.filter(|rule| !route.rules.deny.contains(rule)).collect();
+    route.rules.deny.extend(missing);
+    if !old.observe {
+        route.mode = Mode::Enforce;
+    }
+    if let Some(old) = &old.clients {
+        let all = config.clients.iter().map(|client| client.name.clone());
+        let all: Vec<ClientName> = if config.clients.is_empty() { vec![ClientName::implicit()] } else { all.collect() };
+        let written = route.clients.take().unwrap_or(all);
+        route.clients = Some(written.into_iter().filter(|client| old.contains(client.as_str())).collect());
+    }
+}
+
+/// The grants on top that count at this moment. Shortly before its end a grant is left in good time: what follows it is
+/// fetched while it is still good.
+pub fn on_top(register: &Register, now: Duration, aside: &BTreeSet<RequestId>) -> BTreeSet<RequestId> {
+    let counts = |case: &Case| match case.state {
+        State::Granted { at, until: Some(end), .. } => {
+            now < end.saturating_sub((end.saturating_sub(at) / 10).min(LEAVE))
+        }
+        State::Granted { until: None, .. } => true,
+        State::Pending | State::Denied { .. } | State::Ended { .. } => false,
+    };
+    let submitted = register.cases().filter(|(id, case)| case.request.is_submitted() && !aside.contains(id));
+    submitted.filter(|(_, case)| counts(case)).map(|(id, _)| id).collect()
+}
+
+/// The most that a grant on top is left before its end.
+const LEAVE: Duration = Duration::from_secs(10);

@@ -1,0 +1,111 @@
+//! A configuration built, as far as it is in force: whatever can fail is done, and nothing is asked of anybody.
+
+use std::collections::HashMap;
+use std::sync::Arc;
+
+use super::{Ground, Tokens};
+use crate::app::force::InForce;
+use crate::app::restraint::Restraints;
+use crate::audit::OnFailure;
+use crate::dial::{Dialer, Tunnel, tunnel};
+use crate::fetch::Fetcher;
+use crate::identity::Clients;
+use crate::name::{RouteName, TokenName};
+use crate::route::{Ingredients, RouteToken, Table, TableError};
+use crate::tasks::Tasks;
+use crate::token::revocation::Revoker;
+use crate::token::source::{self, BuildError};
+use crate::token::{self, Gate, Parts, Prepared, SlotReader, Token};
+
+pub(super) struct Draft {
+    pub table: Table,
+    pub kept: Tokens,
+    pub prepared: Vec<Prepared>,
+    pub tunnel: Option<Arc<Tunnel>>,
+}
+
+/// Why a configuration that is well-formed cannot be built.
+#[derive(Debug, thiserror::Error)]
+pub enum DraftError {
+    #[error("token {0}: {1}")]
+    Source(TokenName, BuildError),
+    #[error(transparent)]
+    Table(#[from] TableError),
+    #[error("upstream_proxy: {0}")]
+    UpstreamProxy(#[from] tunnel::SetUpError),
+}
+
+/// What a draft is made with.
+pub(super) struct Kitchen<'a> {
+    pub ground: &'a Ground,
+    pub metrics: &'a token::Metrics,
+    pub fetcher: &'a Arc<Fetcher>,
+    pub dialer: &'a Arc<Dialer>,
+    pub revoker: &'a Revoker,
+    pub restraints: &'a Restraints,
+}
+
+impl Kitchen<'_> {
+    /// Everything that can fail without asking anybody: sources, upstreams, the table.
+    pub(super) fn draft(
+        &self,
+        force: &InForce,
+        before: &Tokens,
+        table: Option<&Table>,
+        keep_upstreams: bool,
+    ) -> Result<Draft, DraftError> {
+        let InForce { config, gates, barred } = force;
+        let (mut kept, mut prepared) = (Tokens::new(), Vec::new());
+        for settings in &config.tokens {
+            let old = before.get(&settings.name);
+            if let Some(token) = old.filter(|token| *token.settings == *settings) {
+                kept.insert(settings.name.clone(), token.clone());
+                continue;
+            }
+            let source = source::build(&settings.source, self.fetcher, self.ground.clock.clone())
+                .map_err(|error| DraftError::Source(settings.name.clone(), error))?;
+            let parts = Parts {
+                clock: self.ground.clock.clone(),
+                recorder: self.ground.recorder.clone(),
+                fingerprinter: self.ground.fingerprinter.clone(),
+                metrics: self.metrics.clone(),
+                revoker: self.revoker.clone(),
+            };
+            let gate = gates.get(&settings.name).copied().unwrap_or(Gate::Open);
+            let restraint = self.restraints.of(&settings.name);
+            let new = Prepared::new(settings.clone(), source, parts, old.map(|old| &**old), restraint);
+            let new = new.behind(gate);
+            prepared.push(if self.restraints.is_retired(settings) { new.retired() } else { new });
+        }
+        let new: HashMap<&TokenName, &Prepared> = prepared.iter().map(|new| (&new.settings().name, new)).collect();
+        let find = |route: &RouteName, name: &TokenName| {
+            let kept = kept.get(name).map(|token| (&*token.settings, &token.reader));
+            let (settings, reader) = kept.or_else(|| new.get(name).map(|new| (new.settings(), &new.reader)))?;
+            let reader = barred.get(route).map_or_else(|| reader.clone(), |gate| SlotReader::barred(*gate));
+            Some(RouteToken { name: name.clone(), placement: settings.placement.clone(), reader })
+        };
+        let table = Table::new(
+            &config.routes,
+            Ingredients {
+                clients: Clients::new(config.clients.clone(), rustix::process::geteuid().as_raw()),
+                dialer: self.dialer.clone(),
+                acquire_timeout: config.proxy.acquire_timeout,
+                refuse_without_trail: config.audit.on_failure == OnFailure::Refuse,
+                metrics: &self.ground.usage,
+                clock: &self.ground.clock,
+                token: &find,
+                before: table,
+                keep_upstreams,
+            },
+        )?;
+        let tunnel = config.upstream_proxy.as_ref().map(Tunnel::new).transpose()?;
+        Ok(Draft { table, kept, prepared, tunnel: tunnel.map(Arc::new) })
+    }
+}
+
+pub(super) fn begin(prepared: Vec<Prepared>, tasks: &Tasks) -> impl Iterator<Item = (TokenName, Arc<Token>)> {
+    prepared.into_iter().map(|prepared| {
+        let token = prepared.begin(tasks);
+        (token.settings.name.clone(), Arc::new(token))
+    })
+}

@@ -1,0 +1,56 @@
+//! What a reload cannot change.
+
+use std::net::SocketAddr;
+use std::path::PathBuf;
+use std::time::Duration;
+
+use crate::config::Config;
+use crate::secret::Reference;
+
+#[derive(Clone, PartialEq)]
+pub(super) struct Fixed {
+    listen: Vec<crate::proxy::Address>,
+    workers: usize,
+    drain: Duration,
+    limits: crate::proxy::Limits,
+    telemetry: crate::telemetry::Settings,
+    scrape: SocketAddr,
+    state_dir: PathBuf,
+    state_key: Option<Reference>,
+    audit_dir: PathBuf,
+    admin: crate::admin::Settings,
+}
+
+impl Fixed {
+    pub(super) fn of(config: &Config) -> Self {
+        Self {
+            listen: config.proxy.listen.clone(),
+            workers: config.proxy.workers,
+            drain: config.proxy.drain,
+            limits: config.proxy.limits.clone(),
+            telemetry: config.telemetry.clone(),
+            scrape: config.scrape,
+            state_dir: config.state_dir.clone(),
+            state_key: config.state_key.clone(),
+            audit_dir: config.audit.dir.clone(),
+            admin: config.admin.clone(),
+        }
+    }
+
+    /// The first key that would need a restart, if one changes.
+    pub(super) fn differs(&self, new: &Self) -> Option<&'static str> {
+        let table = [
+            ("proxy.listen", self.listen != new.listen),
+            ("proxy.workers", self.workers != new.workers),
+            ("proxy.drain", self.drain != new.drain),
+            ("proxy.limits", self.limits != new.limits),
+            ("telemetry.log", self.telemetry != new.telemetry),
+            ("telemetry.listen", self.scrape != new.scrape),
+            ("state.dir", self.state_dir != new.state_dir),
+            ("state.key", self.state_key != new.state_key),
+            ("audit.dir", self.audit_dir != new.audit_dir),
+            ("admin", self.admin != new.admin),
+        ];
+        table.into_iter().find(|(_, changed)| *changed).map(|(key, _)| key)
+    }
+}

@@ -1,0 +1,220 @@
+//! Access requests in the running whole: submitted, decided, and put in force; ended when their time comes.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::{Arc, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use super::{House, Running};
+use crate::access::approval::{Case, State, Voter};
+use crate::access::register::{self, Register};
+use crate::access::request::{RequestId, Requester, rfc3339};
+use crate::access::rule::Role as Quorum;
+use crate::access::submission::Wish;
+use crate::admin::Pending;
+use crate::admin::requests::{Decision, NotDecided, NotSubmitted, Requests};
+use crate::app::force;
+use crate::clock::Moment;
+use crate::name::TokenName;
+use crate::operator::{Operator, Role};
+use crate::secret::Fingerprinter;
+
+/// How long a grant on top is left out whose generation could not be had, and a change that could not be put in force.
+const AGAIN: Duration = Duration::from_secs(5);
+
+/// How often the folder of signed grants is looked at while a request waits.
+const LOOK: Duration = Duration::from_secs(2);
+
+/// How long before its end a grant is announced in the log.
+const AHEAD: [Duration; 3] = [Duration::from_secs(7 * 86_400), Duration::from_secs(86_400), Duration::from_secs(3600)];
+
+/// What has to be remembered to look after grants.
+#[derive(Default)]
+pub(super) struct Aside {
+    /// Grants on top that could not be had.
+    pub ids: BTreeSet<RequestId>,
+    until: Option<Moment>,
+    /// Something is decided and not in force yet.
+    stale: bool,
+    not_before: Option<Moment>,
+    looked: Option<Moment>,
+    /// How often the end of each grant was announced.
+    announced: BTreeMap<RequestId, usize>,
+}
+
+impl House {
+    pub(super) fn aside(&self) -> MutexGuard<'_, Aside> {
+        self.aside.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Leaves out for a while what is granted on top of this token. False if there is nothing to leave out.
+    pub(super) fn set_aside(&self, token: &TokenName) -> bool {
+        let (register, now) = (self.desk.register(), self.ground.clock.now());
+        let mut aside = self.aside();
+        let before = aside.ids.len();
+        let entitlement = register.entitlement(token);
+        aside.ids.extend(entitlement.submitted.iter().map(|case| case.digest.id()));
+        aside.until = Some(now.after(AGAIN));
+        aside.ids.len() > before
+    }
+
+    /// Lets grants end at their time, takes signed ones, and tries again what could not be put in force. Called often.
+    pub(in crate::app) async fn look_after_grants(&self) {
+        let now = self.ground.clock.now();
+        let register = self.desk.register();
+        self.announce_ends(&register, now.wall);
+        let mut running = self.running.lock().await;
+        if !self.is_due(&register, &running, now) {
+            return;
+        }
+        let config = running.config.clone();
+        let outcome = self.put_in_force(&mut running, &config, false).await;
+        let mut aside = self.aside();
+        aside.stale = outcome.is_err();
+        aside.not_before = None;
+        if let Err(error) = outcome {
+            aside.not_before = Some(self.ground.clock.now().after(AGAIN));
+            tracing::warn!(%error, "what is granted cannot be put in force: it is tried again");
+        }
+    }
+
+    fn is_due(&self, register: &Register, running: &Running, now: Moment) -> bool {
+        let mut aside = self.aside();
+        if aside.not_before.is_some_and(|not_before| !not_before.reached(now)) {
+            return false;
+        }
+        if aside.until.is_some_and(|until| until.reached(now)) {
+            aside.until = None;
+            aside.ids.clear();
+        }
+        let ends = register.cases().any(|(_, case)| case.ends_at().is_some_and(|end| end <= now.wall));
+        let differs = force::on_top(register, now.wall, &aside.ids) != running.on_top;
+        let waits = running.config.approval.grants.is_some() && register.pending() > 0;
+        let looks = waits && aside.looked.is_none_or(|looked| looked.after(LOOK).reached(now));
+        if looks {
+            aside.looked = Some(now);
+        }
+        ends || differs || looks || aside.stale
+    }
+
+    /// Says ahead of time that a grant ends: renewing it takes people.
+    fn announce_ends(&self, register: &Register, now: Duration) {
+        let mut aside = self.aside();
+        for (id, case) in register.cases().filter(|(_, case)| !case.request.is_submitted()) {
+            let Some(end) = case.ends_at().filter(|end| *end > now) else { continue };
+            let passed = AHEAD.iter().filter(|ahead| end.saturating_sub(now) <= **ahead).count();
+            if passed > aside.announced.get(&id).copied().unwrap_or_default() {
+                aside.announced.insert(id, passed);
+                let (token, owner) = (&case.request.token, &case.request.owner);
+                tracing::warn!(%token, owner, ends = rfc3339(end), "the token's grant ends soon: renew it, or let it go");
+            }
+        }
+    }
+
+    async fn take_wish(&self, wish: Wish, operator: &Operator) -> Result<Case, NotSubmitted> {
+        let mut running = self.running.lock().await;
+        let config = running.config.clone();
+        let definition = force::definition(&config, &wish.token);
+        let definition = definition.ok_or_else(|| NotSubmitted::NoToken(wish.token.clone()))?;
+        let mut proposal = self.desk.propose().await;
+        let now = self.ground.clock.now().wall;
+        proposal.register.pass(now);
+        let is_granted = proposal.register.entitlement(&wish.token).standing.is_some();
+        let requester =
+            Requester::Operator { groups: operator.groups.iter().cloned().collect(), name: operator.name.to_string() };
+        let request = wish
+            .request(requester, nonce(), &definition, is_granted, |route, rule| force::judge_rule(&config, route, rule))
+            .map_err(NotSubmitted::Problems)?;
+        let beyond = definition.beyond(&request, is_granted);
+        let id = proposal.register.submit(request, &config.approval.policy, beyond, now)?;
+        let not_now = |error: &dyn std::fmt::Display| NotSubmitted::NotNow(error.to_string());
+        self.desk.record(&mut proposal).await.map_err(|error| not_now(&error))?;
+        let case = proposal.register.case(id).cloned();
+        self.desk.keep(proposal).await.map_err(|error| not_now(&error))?;
+        let case = case.ok_or_else(|| NotSubmitted::NotNow("the request is over already".to_owned()))?;
+        if case.is_granted() {
+            self.put_decision_in_force(&mut running).await;
+        }
+        Ok(case)
+    }
+
+    async fn take_decision(
+        &self,
+        id: RequestId,
+        decision: Decision,
+        operator: &Operator,
+        reason: &str,
+    ) -> Result<Case, NotDecided> {
+        let mut running = self.running.lock().await;
+        let mut proposal = self.desk.propose().await;
+        let now = self.ground.clock.now().wall;
+        proposal.register.pass(now);
+        let name = operator.name.to_string();
+        let voter = voter(&name, operator);
+        let decided = match decision {
+            Decision::Approve(digest) => proposal.register.approve(id, &voter, digest, reason, now).map(drop),
+            Decision::Deny => proposal.register.deny(id, &voter, reason, now),
+        };
+        decided.map_err(|error| match error {
+            register::NotDecided::Unknown(id) => NotDecided::Unknown(id),
+            register::NotDecided::NotAllowed(error) => NotDecided::NotAllowed(error),
+        })?;
+        let not_now = |error: &dyn std::fmt::Display| NotDecided::NotNow(error.to_string());
+        self.desk.record(&mut proposal).await.map_err(|error| not_now(&error))?;
+        let case = proposal.register.case(id).cloned().ok_or(NotDecided::Unknown(id))?;
+        self.desk.keep(proposal).await.map_err(|error| not_now(&error))?;
+        if case.state != State::Pending {
+            self.put_decision_in_force(&mut running).await;
+        }
+        Ok(case)
+    }
+
+    /// A decision stands, whether it can be put in force at this moment or not.
+    async fn put_decision_in_force(&self, running: &mut Running) {
+        let config = running.config.clone();
+        if let Err(error) = self.put_in_force(running, &config, false).await {
+            self.aside().stale = true;
+            tracing::warn!(%error, "what was decided cannot be put in force yet: it is tried again");
+        }
+    }
+}
+
+impl Requests for House {
+    fn register(&self) -> Arc<Register> {
+        self.desk.register()
+    }
+
+    fn submit<'a>(&'a self, wish: Wish, operator: &'a Operator) -> Pending<'a, Result<Case, NotSubmitted>> {
+        Box::pin(self.take_wish(wish, operator))
+    }
+
+    fn decide<'a>(
+        &'a self,
+        id: RequestId,
+        decision: Decision,
+        operator: &'a Operator,
+        reason: &'a str,
+    ) -> Pending<'a, Result<Case, NotDecided>> {
+        Box::pin(self.take_decision(id, decision, operator, reason))
+    }
+}
+
+/// An operator, as far as decisions are concerned.
+fn voter<'a>(name: &'a str, operator: &'a Operator) -> Voter<'a> {
+    let role = match (operator.may(Role::Approver), operator.may(Role::Admin)) {
+        (true, true) => Some(Quorum::Admin),
+        (true, false) => Some(Quorum::Approver),
+        (false, _) => None,
+    };
+    Voter {
+        name,
+        groups: &operator.groups,
+        role,
+        may_deny: operator.may(Role::Approver) || operator.may(Role::Responder),
+        is_told_apart: operator.is_told_apart(),
+    }
+}
+
+/// What no other request has.
+fn nonce() -> String {
+    Fingerprinter::random_key()[..8].iter().map(|byte| format!("{byte:02x}")).collect()
+}
