@@ -15,6 +15,7 @@ mod calls;
 mod clients;
 mod keepalive;
 mod leaks;
+mod life;
 mod load;
 mod outage;
 mod proofs;

@@ -1,6 +1,7 @@
 // The issuer: oidc-provider, with clients of the client credentials grant that differ in how they prove themselves.
 // Access tokens are JWTs, signed with RS256, that live LIFE seconds. The signing key is kept in KEYS, so that the issuer is
-// the same one after it was stopped and started.
+// the same one after it was stopped and started. For the resource https://opaque.example they are opaque, live five minutes, and can be
+// introspected and revoked.
 //
 // On TLS_PORT it asks for client certificates, and takes those that CA has signed. CLIENT_KEY is the public key of `jwt`.
 //
@@ -15,6 +16,7 @@ import { Provider } from 'oidc-provider';
 
 const { PORT, LIFE, KEYS, SECRET, TLS_PORT, CA, CERTIFICATE, KEY, CLIENT_KEY } = process.env;
 const SCOPES = 'api:read api:write';
+const OPAQUE = 'https://opaque.example';
 
 if (!fs.existsSync(KEYS)) {
   const { privateKey } = await generateKeyPair('RS256', { extractable: true });
@@ -56,6 +58,8 @@ const provider = new Provider(`http://127.0.0.1:${PORT}`, {
   features: {
     clientCredentials: { enabled: true },
     devInteractions: { enabled: false },
+    introspection: { enabled: true },
+    revocation: { enabled: true },
     mTLS: {
       enabled: true,
       tlsClientAuth: true,
@@ -68,15 +72,13 @@ const provider = new Provider(`http://127.0.0.1:${PORT}`, {
       enabled: true,
       defaultResource: () => 'https://api.example',
       useGrantedResource: () => true,
-      getResourceServerInfo: () => ({
-        scope: SCOPES,
-        accessTokenFormat: 'jwt',
-        accessTokenTTL: Number(LIFE),
-        jwt: { sign: { alg: 'RS256' } },
-      }),
+      getResourceServerInfo: (_, resource) =>
+        resource === OPAQUE
+          ? { scope: SCOPES, accessTokenFormat: 'opaque', accessTokenTTL: 300 }
+          : { scope: SCOPES, accessTokenFormat: 'jwt', accessTokenTTL: Number(LIFE), jwt: { sign: { alg: 'RS256' } } },
     },
   },
-  ttl: { ClientCredentials: Number(LIFE) },
+  ttl: { ClientCredentials: (_, token) => token.resourceServer?.accessTokenTTL ?? Number(LIFE) },
 });
 
 provider.on('server_error', (_, error) => console.error('server error:', error));

@@ -88,6 +88,27 @@ impl Issuer {
         )
     }
 
+    /// A source of tokens that the issuer knows by heart, and can be told to forget.
+    pub fn opaque_source(&self) -> String {
+        let address = self.address;
+        format!(
+            "{}, resource = [\"https://opaque.example\"], revocation_url = \"http://{address}/token/revocation\"",
+            self.source()
+        )
+    }
+
+    /// Whether the issuer says that a token is good.
+    pub fn is_active(&self, token: &str) -> bool {
+        let secret = format!("client_secret={CLIENT_SECRET}");
+        let mut command = Command::new(tool("curl"));
+        command.args(["--silent", "--show-error", "--fail", "--data-urlencode", "client_id=post"]);
+        command.args(["--data-urlencode", &secret, "--data-urlencode", &format!("token={token}")]);
+        let ran = command.arg(format!("http://{}/token/introspection", self.address)).output().expect("curl runs");
+        assert!(ran.status.success(), "{}", String::from_utf8_lossy(&ran.stderr));
+        let answer: serde_json::Value = serde_json::from_slice(&ran.stdout).expect("JSON");
+        answer["active"].as_bool().expect("`active`")
+    }
+
     /// Down: nobody listens on its port.
     pub async fn stop(&mut self) {
         self.process.take().expect("the issuer runs").terminate().await;

@@ -92,6 +92,15 @@ impl Proxy {
         http::get(self.address, &format!("/{ROUTE}{path}")).await
     }
 
+    /// Runs a command against it, as its own user: exit code, and what it printed.
+    pub fn run(&self, arguments: &[&str]) -> (Option<i32>, String) {
+        let mut command = Command::new(binary());
+        command.args(arguments).arg("--config").arg(self.folder.path().join("countersign.toml"));
+        let ran = command.output().expect("the program runs");
+        let printed = [ran.stdout, ran.stderr].concat();
+        (ran.status.code(), String::from_utf8_lossy(&printed).into_owned())
+    }
+
     /// All that it has printed until now.
     pub fn output(&self) -> String {
         self.process.output()
