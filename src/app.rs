@@ -26,6 +26,7 @@ use tokio::sync::watch;
 use tokio::time::MissedTickBehavior;
 
 pub use announce::{Vitals, announce};
+pub use desk::judge;
 pub use house::{DraftError, Handle, ReloadError, RotateNamedError};
 pub use reload::{Reloads, warn_of};
 

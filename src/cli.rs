@@ -7,7 +7,9 @@ mod doctor;
 mod env;
 mod explain;
 mod paper;
+mod policy;
 mod process;
+mod requests;
 mod run;
 mod telemetry;
 mod tokens;
@@ -34,6 +36,7 @@ use crate::route::Upstream;
 use crate::token::source;
 use crate::{REVISION, demo, text};
 use child::Launch;
+use policy::Verdict;
 use user::{User, UserError};
 
 /// Exit codes beyond 0 and 1 (sysexits.h).
@@ -80,6 +83,9 @@ enum Command {
         /// Print the problems as JSON
         #[arg(long)]
         json: bool,
+        /// Judge its access requests by its rules too: 1 if one of them is not approved
+        #[arg(long)]
+        policy: bool,
     },
     /// Return when the running proxy is ready: 69 when it cannot be reached in time, 1 when it is not ready by then
     Wait {
@@ -132,6 +138,11 @@ enum Command {
     Audit {
         #[command(subcommand)]
         command: audit::Command,
+    },
+    /// Ask for access, and decide what others ask for, at the running proxy
+    Requests {
+        #[command(subcommand)]
+        command: requests::Requests,
     },
     /// Look after the tokens of the running proxy
     Tokens {
@@ -191,7 +202,7 @@ pub fn main(arguments: impl Iterator<Item = OsString>) -> ExitCode {
             }
         }
         Command::Demo { once } => outcome(demo::main(once)),
-        Command::Check { config, json } => check(&config, json),
+        Command::Check { config, json, policy } => check(&config, json, policy),
         Command::Wait { timeout, telemetry: Some(address), .. } => wait::wait(address, timeout),
         Command::Wait { config, timeout, telemetry: None } => {
             with_config(&config, |_, config| wait::wait(telemetry::address(&config), timeout))
@@ -204,6 +215,7 @@ pub fn main(arguments: impl Iterator<Item = OsString>) -> ExitCode {
         }),
         Command::Doctor { config, json } => with_config(&config, |path, config| doctor::doctor(path, &config, json)),
         Command::Audit { command } => audit::audit(command),
+        Command::Requests { command } => requests::requests(&command),
         Command::Tokens { command } => tokens::tokens(&command),
         Command::Schema => {
             print(config::SCHEMA.as_bytes());
@@ -263,7 +275,7 @@ fn with_config(option: &ConfigOption, go_on: impl FnOnce(&Path, Config) -> ExitC
     }
 }
 
-fn check(option: &ConfigOption, json: bool) -> ExitCode {
+fn check(option: &ConfigOption, json: bool, policy: bool) -> ExitCode {
     let environment = Environment::of_this_process(SystemClock.now());
     let path = match config::find(option.config.as_deref(), &environment) {
         Ok(path) => path,
@@ -279,32 +291,38 @@ fn check(option: &ConfigOption, json: bool) -> ExitCode {
             eprintln!("{error}");
             ExitCode::from(CONFIG)
         }
-        Ok(config) => check_built(&path, &config, json),
+        Ok(config) => check_built(&path, &config, json, policy),
     }
 }
 
 /// What a file alone cannot tell: whether what it names can be built.
-fn check_built(path: &Path, config: &Config, json: bool) -> ExitCode {
+fn check_built(path: &Path, config: &Config, json: bool, policy: bool) -> ExitCode {
     let file = path.display().to_string();
     let unbuilt = build(config);
+    let verdict = policy.then(|| Verdict::of(config));
+    let undecided = verdict.as_ref().map(Verdict::problems).unwrap_or_default();
     if json {
         let mut all = config.warnings.to_json();
         if let Some(all) = all.as_array_mut() {
-            all.extend(unbuilt.iter().map(|message| unplaced(&file, message)));
+            all.extend(unbuilt.iter().chain(&undecided).map(|message| unplaced(&file, message)));
         }
         say(&format!("{all:#}"));
     } else {
         if !config.warnings.is_empty() {
             eprintln!("{}", config.warnings);
         }
-        for message in &unbuilt {
+        for message in unbuilt.iter().chain(&undecided) {
             eprintln!("{file}: error: {message}");
         }
     }
     if !unbuilt.is_empty() {
         return ExitCode::from(CONFIG);
     }
+    if !undecided.is_empty() {
+        return ExitCode::FAILURE;
+    }
     if !json {
+        verdict.iter().flat_map(Verdict::lines).for_each(|line| say(&line));
         say(&format!("{file}: ok, {} tokens, {} routes", config.tokens.len(), config.routes.len()));
     }
     ExitCode::SUCCESS

@@ -301,6 +301,22 @@ fn read_grants(folder: &Path) -> Vec<(PathBuf, Result<String, String>)> {
     paths.into_iter().map(read).collect()
 }
 
+/// What a configuration asks for, judged by its rules as on a new installation, with the signed grants that lie beside it;
+/// and why those of them that do not count do not. Blocks.
+pub fn judge(config: &Config, now: Duration) -> (Register, BTreeMap<PathBuf, String>) {
+    let mut register = Register::default();
+    for request in force::requests(config) {
+        register.ask(request, &config.approval.policy, now);
+    }
+    let files = config.approval.grants.as_deref().map(read_grants).unwrap_or_default();
+    let refused = files.into_iter().filter_map(|(path, text)| {
+        let taken = text.and_then(|text| take_grant(&text, config, &mut register, now));
+        taken.err().map(|why| (path, why))
+    });
+    let refused = refused.collect();
+    (register, refused)
+}
+
 /// Takes one grant, or says why not.
 fn take_grant(text: &str, config: &Config, register: &mut Register, now: Duration) -> Result<(), String> {
     let grant = SignedGrant::parse(text).map_err(|refused| refused.to_string())?;

@@ -8,6 +8,7 @@ mod doctor;
 mod env;
 mod explain;
 mod paper;
+mod requests;
 mod schema;
 mod service;
 mod support;

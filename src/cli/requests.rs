@@ -1,0 +1,237 @@
+//! `requests`: what is asked for, and what is decided about it, by the admin API of the running proxy; and grants that an
+//! approver signs.
+
+use std::path::{Path, PathBuf};
+use std::process::ExitCode;
+
+use anyhow::Context as _;
+use clap::{Args, Subcommand};
+use http::Method;
+use serde_json::{Value, json};
+
+use super::admin::{AdminOption, Failed};
+use super::{ended, say};
+use crate::access::grants::Signer;
+use crate::access::request::{RequestId, since_epoch};
+use crate::name::TokenName;
+use crate::secret::Reference;
+
+#[derive(Subcommand)]
+pub enum Requests {
+    /// What waits, is granted, or was decided last
+    List {
+        #[command(flatten)]
+        admin: AdminOption,
+    },
+    /// One request, with its risk explained
+    Show {
+        id: RequestId,
+        #[command(flatten)]
+        admin: AdminOption,
+    },
+    /// Ask for a token of the config for a while: as it is, with other scopes, or with more that its routes allow. A
+    /// requester's
+    Submit(Submission),
+    /// Approve what others ask for. An approver's
+    Approve {
+        id: RequestId,
+        /// Why, for the trail
+        #[arg(long, value_name = "TEXT", required_unless_present = "sign")]
+        reason: Option<String>,
+        /// Write a signed grant instead, with this Ed25519 key in PEM: it holds on every replica that has it
+        #[arg(long, value_name = "KEYFILE")]
+        sign: Option<PathBuf>,
+        /// Until when the signed grant holds [default: as long as the request asks for]
+        #[arg(long, value_name = "TIME", requires = "sign")]
+        until: Option<String>,
+        /// Where to write the signed grant [default: ID.json]
+        #[arg(long, value_name = "FILE", requires = "sign")]
+        out: Option<PathBuf>,
+        #[command(flatten)]
+        admin: AdminOption,
+    },
+    /// Deny a request, or take away what it was granted. An approver's, a responder's, or of who asked
+    Deny {
+        id: RequestId,
+        /// Why, for the trail
+        #[arg(long, value_name = "TEXT")]
+        reason: String,
+        #[command(flatten)]
+        admin: AdminOption,
+    },
+    /// Print what `signers` of [approval] holds for a key
+    Signer {
+        /// An Ed25519 key in PEM, as `openssl genpkey -algorithm ed25519` makes it
+        key: PathBuf,
+    },
+}
+
+#[derive(Args)]
+pub struct Submission {
+    token: TokenName,
+    /// How long, from the approval on, as in 30m
+    #[arg(long = "for", value_name = "DURATION")]
+    lasts: String,
+    /// Why, for whoever decides and for the trail
+    #[arg(long, value_name = "TEXT")]
+    reason: String,
+    /// Exactly the scopes that it shall have [default: those of the config]
+    #[arg(long, value_name = "SCOPE", value_delimiter = ',')]
+    scopes: Vec<String>,
+    /// What a route shall allow in addition, as 'POST /repos/**' or 'ROUTE:POST /repos/**'
+    #[arg(long, value_name = "RULE")]
+    allow: Vec<String>,
+    #[command(flatten)]
+    admin: AdminOption,
+}
+
+pub fn requests(command: &Requests) -> ExitCode {
+    let (admin, method, path, body) = match command {
+        Requests::List { admin } => (admin, Method::GET, "/v1/requests".to_owned(), Value::Null),
+        Requests::Show { id, admin } => (admin, Method::GET, format!("/v1/requests/{id}"), Value::Null),
+        Requests::Submit(submission) => (&submission.admin, Method::POST, "/v1/requests".to_owned(), submission.body()),
+        Requests::Approve { id, sign: Some(key), until, out, admin, .. } => {
+            return sign(*id, key, until.as_deref(), out.as_deref(), admin);
+        }
+        Requests::Approve { id, reason, admin, .. } => {
+            (admin, Method::POST, format!("/v1/requests/{id}/approve"), json!({ "reason": reason }))
+        }
+        Requests::Deny { id, reason, admin } => {
+            (admin, Method::POST, format!("/v1/requests/{id}/deny"), json!({ "reason": reason }))
+        }
+        Requests::Signer { key } => {
+            return ended(signer(key).map(|signer| {
+                say(&signer.public_key().to_string());
+                ExitCode::SUCCESS
+            }));
+        }
+    };
+    match admin.call(method, &path, &body) {
+        Err(failed) => failed.tell(admin.json),
+        Ok(answer) => {
+            say(&match (admin.json, &answer["requests"]) {
+                (true, _) => format!("{answer:#}"),
+                (false, Value::Array(requests)) => table(requests),
+                (false, _) => page(&answer),
+            });
+            ExitCode::SUCCESS
+        }
+    }
+}
+
+impl Submission {
+    fn body(&self) -> Value {
+        let Self { token, lasts, reason, scopes, allow, admin: _ } = self;
+        let mut body = json!({ "token": token, "for": lasts, "reason": reason, "allow": allow });
+        if !scopes.is_empty() {
+            body["scopes"] = json!(scopes);
+        }
+        body
+    }
+}
+
+/// Signs exactly what the proxy shows, in the name that it knows the caller by.
+fn sign(id: RequestId, key: &Path, until: Option<&str>, out: Option<&Path>, admin: &AdminOption) -> ExitCode {
+    let asked = || -> Result<(Value, Value), Failed> {
+        let request = admin.call(Method::GET, &format!("/v1/requests/{id}"), &Value::Null)?;
+        Ok((request, admin.call(Method::GET, "/v1/operator", &Value::Null)?))
+    };
+    match asked() {
+        Err(failed) => failed.tell(admin.json),
+        Ok((request, operator)) => ended(write(id, &request, &operator, key, until, out).map(|file| {
+            say(&page(&request));
+            say(&format!("signed:        {}", file.display()));
+            ExitCode::SUCCESS
+        })),
+    }
+}
+
+fn write(
+    id: RequestId,
+    request: &Value,
+    operator: &Value,
+    key: &Path,
+    until: Option<&str>,
+    out: Option<&Path>,
+) -> anyhow::Result<PathBuf> {
+    let text = |value: &Value| value.as_str().map(str::to_owned).context("the proxy's answer is not understood");
+    let asked = text(&request["until"])?;
+    let until = since_epoch(until.unwrap_or(&asked)).with_context(|| {
+        format!("say until when, as in --until 2027-06-30T00:00:00Z: the request asks for \"{asked}\"")
+    })?;
+    anyhow::ensure!(
+        !asked.starts_with("for "),
+        "a request that was submitted is decided where it was made: approve it without --sign"
+    );
+    let (digest, token, approver) = (text(&request["digest"])?, text(&request["token"])?, text(&operator["name"])?);
+    let grant = signer(key)?.grant(digest.parse()?, &token.parse()?, &approver, until);
+    let file = out.map_or_else(|| PathBuf::from(format!("{id}.json")), Path::to_owned);
+    std::fs::write(&file, format!("{}\n", serde_json::to_string(&grant)?))
+        .with_context(|| format!("cannot write {}", file.display()))?;
+    Ok(file)
+}
+
+fn signer(key: &Path) -> anyhow::Result<Signer> {
+    let pem = Reference::File(std::path::absolute(key)?).resolve()?;
+    Signer::from_pem(&pem).with_context(|| key.display().to_string())
+}
+
+/// A line a request.
+fn table(requests: &[Value]) -> String {
+    let head = ["ID", "STATE", "TOKEN", "RISK", "REQUESTER", "REASON"].map(str::to_owned);
+    let row = |request: &Value| {
+        [
+            &request["id"],
+            &request["state"],
+            &request["token"],
+            &request["risk"]["level"],
+            &request["requester"],
+            &request["reason"],
+        ]
+        .map(text)
+    };
+    let rows: Vec<[String; 6]> = std::iter::once(head).chain(requests.iter().map(row)).collect();
+    let width = |column: usize| rows.iter().map(|row| row[column].chars().count()).max().unwrap_or_default();
+    let widths: Vec<usize> = (0..6).map(width).collect();
+    let line = |row: &[String; 6]| {
+        let cells = row.iter().zip(&widths).map(|(cell, width)| format!("{cell:width$}"));
+        cells.collect::<Vec<_>>().join("  ").trim_end().to_owned()
+    };
+    rows.iter().map(line).collect::<Vec<_>>().join("\n")
+}
+
+/// A line for each thing that there is to say of one request.
+fn page(request: &Value) -> String {
+    let mut lines = Vec::new();
+    let mut say = |name: &str, value: String| lines.push(format!("{:<15}{value}", format!("{name}:")));
+    for name in
+        ["id", "summary", "token", "requester", "owner", "reason", "scopes", "hosts", "until", "source", "asked"]
+    {
+        say(name, text(&request[name]));
+    }
+    for (route, reach) in request["routes"].as_object().into_iter().flatten() {
+        let allow = if reach["allow"] == "any" { "any".to_owned() } else { text(&reach["allow"]["these"]) };
+        say("route", format!("{route}: {allow}, to {}", text(&reach["upstream"])));
+    }
+    say("risk", text(&request["risk"]["level"]));
+    for factor in request["risk"]["factors"].as_array().into_iter().flatten() {
+        say("", format!("{} for {}", text(&factor["points"]), text(&factor["why"])));
+    }
+    for approval in request["approvals"].as_array().into_iter().flatten() {
+        say(
+            "approved",
+            format!("by {} at {}: {}", text(&approval["by"]), text(&approval["at"]), text(&approval["reason"])),
+        );
+    }
+    say("digest", text(&request["digest"]));
+    lines.join("\n")
+}
+
+fn text(value: &Value) -> String {
+    match value {
+        Value::Null => "-".to_owned(),
+        Value::String(text) => text.clone(),
+        Value::Array(list) => list.iter().map(text).collect::<Vec<_>>().join(", "),
+        Value::Bool(_) | Value::Number(_) | Value::Object(_) => value.to_string(),
+    }
+}
