@@ -1,7 +1,7 @@
 //! Taking tokens out of use, and letting them in again.
 //!
 //! ```text
-//! restrain   slot: no reader gets it any more ─▶ barrier: every worker has let go ─▶ disk ─▶ acknowledged
+//! restrain   slot: no reader gets it any more ─▶ barrier: every worker has let go, and disk ─▶ acknowledged
 //! release    the trail has it ─▶ disk ─▶ slot
 //! ```
 //!
@@ -175,13 +175,13 @@ impl House {
         }
     }
 
-    /// Has every worker let go, of those too whose successors are in force already, and then writes it down.
+    /// Has every worker let go, of those too whose successors are in force already, and writes it down meanwhile.
     async fn let_go_of(&self, name: &TokenName) -> Result<(), NotDone> {
         for token in self.replaced(name) {
             token.control.step_down().await;
         }
-        let passed = self.restraints.barrier.pass(name.clone()).await;
-        self.restraints.keep(name).await?;
+        let (passed, kept) = tokio::join!(self.restraints.barrier.pass(name.clone()), self.restraints.keep(name));
+        kept?;
         Ok(passed?)
     }
 
