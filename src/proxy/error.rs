@@ -299,11 +299,23 @@ impl Refusal {
         )
     }
 
+    /// The command that gets what is missing, where people have to grant it. It holds names and ids of ours alone.
+    fn request(&self, context: &Context<'_>) -> Option<String> {
+        match self {
+            Self::ApprovalPending(request) => Some(format!("countersign requests approve {request} --reason TEXT")),
+            Self::ApprovalDenied(_) | Self::GrantEnded => {
+                let token = context.token?;
+                Some(format!("countersign requests submit {token} --for 1h --reason TEXT"))
+            }
+            _ => None,
+        }
+    }
+
     /// The answer: `application/problem+json` (RFC 9457) with `Proxy-Status` (RFC 9209).
     pub fn into_response(self, context: &Context<'_>) -> Response<Bytes> {
         let words = self.words();
         let detail = self.to_string();
-        let problem = serde_json::json!({
+        let mut problem = serde_json::json!({
             "type": format!("urn:countersign:{}", words.reason),
             "title": words.title,
             "status": words.status.as_u16(),
@@ -313,6 +325,9 @@ impl Refusal {
             "token": context.token.map(TokenName::as_str),
             "request_id": context.request_id,
         });
+        if let Some(command) = self.request(context) {
+            problem["request"] = command.into();
+        }
         let mut response = Response::new(words.status, Bytes::from(format!("{problem}\n")));
         let headers = &mut response.fields;
         headers.insert(CONTENT_TYPE, HeaderValue::from_static("application/problem+json"));

@@ -127,6 +127,7 @@ async fn a_token_works_the_moment_it_is_approved_and_not_before() {
     let problem = is_refused(&scene, "/api/x/1", "approval_pending").await;
     let id = pending(&scene).await;
     assert!(problem["detail"].as_str().is_some_and(|detail| detail.contains(&id)), "{problem}");
+    assert_eq!(problem["request"], format!("countersign requests approve {id} --reason TEXT"));
     assert_eq!(scene.get("/api/x/1").await.header("retry-after"), None);
     is_in_state(&scene, "pending").await;
     assert_eq!((place.issuer.count(), place.upstream.connections()), (0, 0), "nothing is provisioned");
@@ -216,6 +217,7 @@ async fn a_denied_token_says_so_until_it_is_asked_for_otherwise() {
     assert_eq!(decide(&scene, "alice", &id, "deny").await.status, 200);
     let problem = is_refused(&scene, "/api/x/1", "approval_denied").await;
     assert!(problem["detail"].as_str().is_some_and(|detail| detail.contains(&id)), "{problem}");
+    assert_eq!(problem["request"], "countersign requests submit api --for 1h --reason TEXT");
     is_in_state(&scene, "denied").await;
     assert_eq!(scene.ask("/readyz").await.status, 200);
     scene.reload(&place.setup()).await.expect("a good config");
