@@ -13,6 +13,7 @@
 //! address as its own.
 
 mod answer;
+mod audit;
 mod crowd;
 mod denials;
 mod endpoint;
@@ -36,7 +37,7 @@ use http_body_util::{BodyExt as _, Full, LengthLimitError, Limited};
 use hyper::body::Incoming;
 use serde_json::{Map, Value};
 
-use crate::audit::{Event, Recorder, Unavailable};
+use crate::audit::{Archive, Event, Recorder, Unavailable};
 use crate::barrier::Stuck;
 use crate::clock::Clock;
 use crate::name::{OperatorName, TokenName};
@@ -147,14 +148,16 @@ pub enum NotDone {
 pub struct Admin {
     house: Arc<dyn House>,
     recorder: Recorder,
+    /// The trail as it lies on the disk.
+    archive: Archive,
     clock: Arc<dyn Clock>,
     rates: Rates,
     denials: Denials,
 }
 
 impl Admin {
-    pub fn new(house: Arc<dyn House>, recorder: Recorder, clock: Arc<dyn Clock>) -> Self {
-        Self { house, recorder, rates: Rates::new(clock.clone()), denials: Denials::default(), clock }
+    pub fn new(house: Arc<dyn House>, recorder: Recorder, archive: Archive, clock: Arc<dyn Clock>) -> Self {
+        Self { house, recorder, archive, rates: Rates::new(clock.clone()), denials: Denials::default(), clock }
     }
 
     /// Puts the sums of denied calls into the trail.

@@ -14,6 +14,7 @@ mod force;
 mod house;
 mod reload;
 mod restraint;
+mod used;
 
 use std::future::Future;
 use std::net::SocketAddr;
@@ -31,11 +32,12 @@ pub use house::{DraftError, Handle, ReloadError, RotateNamedError};
 pub use reload::{Reloads, warn_of};
 
 use crate::admin::{self, Admin, Door};
-use crate::audit::{self, Event};
+use crate::audit::{self, Archive, Event, Exports};
 use crate::barrier::Barrier;
 use crate::clock::Clock;
 use crate::config::Config;
 use crate::dial::Resolver;
+use crate::fetch::RemoteError;
 use crate::metrics::{Error as MetricsError, Metrics};
 use crate::proxy::{self, Address, BindError, Listener, Places, Pulses, Worker, WorkerSettings};
 use crate::readiness::Readiness;
@@ -47,6 +49,7 @@ use crate::tasks::{Failed, Task, Tasks};
 use crate::telemetry::Log;
 use crate::usage;
 use house::House;
+use used::Used;
 
 /// How often sums of refusals go into the trail.
 const SUMS: Duration = Duration::from_secs(1);
@@ -86,6 +89,8 @@ pub enum StartError {
     /// The config is well-formed, and what it names cannot be built.
     #[error(transparent)]
     Draft(#[from] DraftError),
+    #[error("cannot export checkpoints of the audit trail: {0}")]
+    Export(#[from] RemoteError),
     #[error("cannot start a worker: {0}")]
     Worker(std::io::Error),
 }
@@ -154,7 +159,8 @@ impl App {
         let readiness = Arc::new(Readiness::default());
         let barrier = Arc::new(Barrier::default());
         let tasks = Tasks::new();
-        let usage = usage::Metrics::register(&metrics)?;
+        let mut usage = usage::Metrics::register(&metrics)?;
+        let used = Arc::new(Used::new(&config.audit, recorder.clone(), clock.clone(), &mut usage));
         let house = House::build(
             house::Ground {
                 clock: clock.clone(),
@@ -172,6 +178,7 @@ impl App {
             &config,
         )
         .await?;
+        let exports = Exports::start(&recorder, &tasks, house.fetcher(), &clock)?;
         let shared = proxy::Shared {
             tables: house.tables(),
             clock,
@@ -199,6 +206,8 @@ impl App {
                 metrics,
                 tasks,
                 recorder,
+                used,
+                exports,
                 trail,
             },
         })
@@ -217,6 +226,8 @@ struct Parts {
     metrics: Metrics,
     tasks: Tasks,
     recorder: audit::Recorder,
+    used: Arc<Used>,
+    exports: Exports,
     trail: audit::Thread,
 }
 
@@ -253,8 +264,21 @@ impl Bound {
     /// # Errors
     /// When an essential part ended by itself; the rest has been drained then too.
     pub async fn run(self, shutdown: impl Future<Output = &'static str>) -> Result<(), RunError> {
-        let Parts { config, listeners, door, telemetry, house, shared, readiness, metrics, tasks, recorder, trail } =
-            self.parts;
+        let Parts {
+            config,
+            listeners,
+            door,
+            telemetry,
+            house,
+            shared,
+            readiness,
+            metrics,
+            tasks,
+            recorder,
+            used,
+            exports,
+            trail,
+        } = self.parts;
         let clock = shared.clock.clone();
         let (drain, draining) = watch::channel(false);
         let listeners = Arc::new(listeners);
@@ -275,8 +299,9 @@ impl Bound {
         let keys = house.clone();
         let scrape = Scrape { metrics, readiness: readiness.clone(), keys: Box::new(move || keys.public_keys()) };
         let _telemetry = tasks.essential("telemetry", scrape::serve(telemetry, Arc::new(scrape)));
-        let admin = Arc::new(Admin::new(house.clone(), recorder.clone(), clock));
+        let admin = Arc::new(Admin::new(house.clone(), recorder.clone(), Archive::new(&config.audit.dir), clock));
         let serving = tasks.essential("admin", door.serve(admin.clone()));
+        let _used = used.look_after(&tasks);
         let _sums = sums(&tasks, house.clone());
         let _grants = grants(&tasks, house.clone());
         house.ready();
@@ -304,9 +329,11 @@ impl Bound {
         drop(serving);
         admin.record_denials();
         house.record_refusals();
+        used.finish();
         house.close();
         recorder.note(Event::Stop { cause: cause.to_owned() });
         let finished = tokio::task::spawn_blocking(move || trail.finish()).await;
+        exports.drain().await;
         tracing::info!("stopped");
         outcome?;
         match finished {

@@ -16,6 +16,7 @@ mod archive;
 mod batch;
 mod book;
 mod event;
+mod export;
 mod folder;
 mod frame;
 mod metrics;
@@ -29,6 +30,7 @@ mod scan;
 #[cfg(test)]
 mod tests;
 mod tree;
+mod used;
 mod verify;
 mod writer;
 
@@ -39,6 +41,7 @@ use std::sync::mpsc::{Receiver, RecvTimeoutError, sync_channel};
 use std::thread::JoinHandle;
 use std::time::Duration;
 
+use self::export::Outbox;
 use self::folder::{Disk, Folder};
 use self::queue::{Job, Queue, Ticket, Waiter};
 use self::resume::Resumed;
@@ -48,12 +51,14 @@ use crate::state::{self, StateError};
 
 pub use self::archive::{Archive, ArchiveError, Proof, Records};
 pub use self::event::{Event, Requested};
+pub use self::export::{Exports, Target};
 pub use self::folder::FolderError;
 pub use self::frame::{Damage, TooLong};
 pub use self::metrics::Metrics;
 pub use self::note::{Checkpoint, NotNote, NotSigned, NotVerifier, Note, Verifier};
 pub use self::resume::ResumeError;
 pub use self::tree::Hash;
+pub use self::used::{Request, Used, text as time_text};
 pub use self::verify::{Finding, Report, Tampering, Trusted, VerifyError, verify};
 
 /// `[audit]`
@@ -63,6 +68,18 @@ pub struct Settings {
     /// What checkpoints are signed with; made where it is missing.
     pub key: PathBuf,
     pub on_failure: OnFailure,
+    pub usage: Usage,
+    /// Where checkpoints go besides.
+    pub export: Vec<Target>,
+}
+
+/// How the use of tokens is told.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Usage {
+    /// In sums of a minute.
+    RollUp,
+    /// Request by request.
+    Each,
 }
 
 /// What happens to live tokens when the trail cannot be written.
@@ -80,7 +97,8 @@ pub fn open(settings: &Settings, clock: Arc<dyn Clock>, metrics: Metrics) -> Res
     let folder = Folder::open(&settings.dir)?;
     let seed = state::key(&settings.key)?;
     let resumed = resume::resume(&folder, &seed)?;
-    start(folder, resumed, clock, metrics, Pace::default())
+    let outboxes = settings.export.iter().map(|target| Outbox::new(target.clone(), &metrics)).collect();
+    start(folder, resumed, clock, metrics, outboxes, Pace::default())
 }
 
 fn start(
@@ -88,11 +106,17 @@ fn start(
     resumed: Resumed,
     clock: Arc<dyn Clock>,
     metrics: Metrics,
+    outboxes: Arc<[Outbox]>,
     pace: Pace,
 ) -> Result<(Recorder, Thread), OpenError> {
     let queue = Arc::new(Queue::new(&metrics));
-    let recorder = Recorder { queue: queue.clone(), clock: clock.clone(), answer_within: ANSWER_WITHIN };
-    let writer = Writer::new(disk, resumed, clock, metrics, queue.clone(), pace);
+    let recorder = Recorder {
+        queue: queue.clone(),
+        clock: clock.clone(),
+        answer_within: ANSWER_WITHIN,
+        outboxes: outboxes.clone(),
+    };
+    let writer = Writer::new(disk, resumed, clock, metrics, (queue.clone(), outboxes), pace);
     let (done, finished) = sync_channel(1);
     let run = move || {
         let unwritten = writer.run();
@@ -109,6 +133,7 @@ pub struct Recorder {
     queue: Arc<Queue>,
     clock: Arc<dyn Clock>,
     answer_within: Duration,
+    outboxes: Arc<[Outbox]>,
 }
 
 impl Recorder {
@@ -146,6 +171,40 @@ impl Recorder {
     pub fn note(&self, event: Event) {
         // What is lost was counted where it was lost.
         let _ = self.push(event, None);
+    }
+
+    /// Records of requests, soon and without waiting. Those that find no room are counted, and the trail tells how many they were.
+    pub fn hand_over(&self, events: Vec<(Duration, Event)>) {
+        let count = events.len() as u64;
+        if self
+            .queue
+            .hand_over(events.into_iter().map(|(time, event)| Job { time, event, waiter: None }).collect())
+            .is_err()
+        {
+            self.queue.lose(count);
+        }
+    }
+
+    /// Whether so many records of requests would find room now.
+    pub fn has_room_for(&self, records: usize) -> bool {
+        self.queue.has_room_for(records)
+    }
+
+    /// Records sums of use, soon and without waiting.
+    ///
+    /// # Errors
+    /// When there is no room for them now; then they come back.
+    pub fn roll_up(&self, sums: Vec<Used>, time: Duration) -> Result<(), Vec<Used>> {
+        let job = |used| Job { time, event: Event::Usage(used), waiter: None };
+        let back = self.queue.hand_over(sums.into_iter().map(job).collect()).err();
+        let sum = |job: Job| if let Event::Usage(used) = job.event { Some(used) } else { None };
+        back.map_or(Ok(()), |jobs| Err(jobs.into_iter().filter_map(sum).collect()))
+    }
+
+    /// Keeps sums of use that are not to be records yet, in place of those before: if this process ends without a word, the next
+    /// start records them.
+    pub fn keep(&self, sums: Vec<Used>) {
+        self.queue.keep(sums);
     }
 
     /// Whether the trail can be written, as far as is known: the last write succeeded, and nobody waits for one in vain.

@@ -7,6 +7,10 @@
 //! A cell belongs to one route and one client of the config; its counters are looked up once and kept, so that a request
 //! touches atomics only.
 
+mod each;
+mod ledger;
+mod rollup;
+
 use std::cell::Cell as StdCell;
 use std::num::NonZeroU32;
 use std::rc::Rc;
@@ -19,9 +23,14 @@ use http::{Method, StatusCode};
 use prometheus::{Histogram, HistogramVec, IntCounter, IntCounterVec, IntGauge, IntGaugeVec};
 use tokio::time::Instant;
 
+use crate::audit;
 use crate::clock::Moment;
 use crate::metrics::{Error, Metrics as Registry, OVERHEAD_SECONDS, REQUEST_SECONDS};
 use crate::name::{ClientName, RouteName, TokenName};
+
+pub use each::Each;
+pub use ledger::{Account, Key, Ledger};
+pub use rollup::RollUps;
 
 const METHODS: [&str; 8] = ["GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS", "other"];
 const CLASSES: [&str; 6] = ["1xx", "2xx", "3xx", "4xx", "5xx", "aborted"];
@@ -45,6 +54,8 @@ pub struct Metrics {
     last_used: IntGaugeVec,
     token_bytes: IntCounterVec,
     token_duration: HistogramVec,
+    ledger: Ledger,
+    each: Option<Arc<Each>>,
 }
 
 impl Metrics {
@@ -113,7 +124,19 @@ impl Metrics {
                 REQUEST_SECONDS,
                 &["token"],
             )?,
+            ledger: Ledger::default(),
+            each: None,
         })
+    }
+
+    /// What all cells count together.
+    pub fn ledger(&self) -> &Ledger {
+        &self.ledger
+    }
+
+    /// From now on, clones of this one tell each request.
+    pub fn tell_each(&mut self, each: Arc<Each>) {
+        self.each = Some(each);
     }
 
     /// The cell of one route and one client.
@@ -129,18 +152,25 @@ impl Metrics {
             requests: std::array::from_fn(|_| OnceLock::new()),
             observed: std::array::from_fn(|_| OnceLock::new()),
             running: AtomicU32::new(0),
-            token: token.map(|token| TokenCell {
-                uses: OUTCOMES
-                    .map(|outcome| self.uses.with_label_values(&[token.as_str(), client.as_str(), name, outcome])),
-                last_used: self.last_used.with_label_values(&[token.as_str()]),
-                bytes: ["request", "response"].map(|way| self.token_bytes.with_label_values(&[token.as_str(), way])),
-                duration: self.token_duration.with_label_values(&[token.as_str()]),
-                name: token.clone(),
-            }),
+            token: token.map(|token| self.token_cell(route, client, token)),
             families: self.clone(),
             route: route.clone(),
             client: client.clone(),
             refused: std::array::from_fn(|_| AtomicU64::new(0)),
+        }
+    }
+
+    fn token_cell(&self, route: &RouteName, client: &ClientName, token: &TokenName) -> TokenCell {
+        let labels = |outcome| [token.as_str(), client.as_str(), route.as_str(), outcome];
+        let uses = OUTCOMES.map(|outcome| self.uses.with_label_values(&labels(outcome)));
+        let key = Key { token: token.clone(), client: client.clone(), route: route.clone() };
+        TokenCell {
+            account: self.ledger.account(key, &uses),
+            uses,
+            last_used: self.last_used.with_label_values(&[token.as_str()]),
+            bytes: ["request", "response"].map(|way| self.token_bytes.with_label_values(&[token.as_str(), way])),
+            duration: self.token_duration.with_label_values(&[token.as_str()]),
+            name: token.clone(),
         }
     }
 
@@ -170,6 +200,7 @@ pub struct Cell {
 
 struct TokenCell {
     name: TokenName,
+    account: Arc<Account>,
     uses: [IntCounter; OUTCOMES.len()],
     last_used: IntGauge,
     bytes: [IntCounter; 2],
@@ -360,9 +391,9 @@ impl UsageGuard {
         self.runs = false;
     }
 
-    /// The judged path, kept for the access log only.
+    /// The judged path, kept for the access log and for the trail of each request.
     pub fn judged(&mut self, path: &str) {
-        if self.observer.access_log {
+        if self.observer.access_log || self.observer.metrics.each.is_some() {
             self.path = Some(path.to_owned());
         }
     }
@@ -450,6 +481,23 @@ impl UsageGuard {
         self.leaves();
     }
 
+    fn record(&self, cell: &Cell, elapsed: Duration) -> audit::Request {
+        audit::Request {
+            token: cell.token.as_ref().filter(|_| self.attached.is_some()).map(|token| token.name.to_string()),
+            client: cell.client.to_string(),
+            route: cell.route.to_string(),
+            method: METHODS[self.method],
+            path: self.path.clone().unwrap_or_default(),
+            status: self.status.map_or(0, |status| status.as_u16()),
+            reason: self.reason,
+            generation: self.generation(),
+            request_bytes: self.upload.bytes.get(),
+            response_bytes: self.downloaded,
+            duration_ms: u64::try_from(elapsed.as_millis()).unwrap_or(u64::MAX),
+            complete: self.complete,
+        }
+    }
+
     fn log(&self, elapsed: Duration) {
         let (route, client) = match &self.cell {
             Some(cell) => (cell.route.as_str(), cell.client.as_str()),
@@ -497,11 +545,15 @@ impl Drop for UsageGuard {
                     token.duration.observe(elapsed.as_secs_f64());
                     token.last_used.set(i64::try_from(attached.wall.as_secs()).unwrap_or(i64::MAX));
                     add(&token.bytes, bytes);
+                    token.account.add_bytes(bytes);
                 }
             }
         }
         if self.observer.access_log {
             self.log(elapsed);
+        }
+        if let (Some(each), Some(cell)) = (&self.observer.metrics.each, &self.cell) {
+            each.tell(self.record(cell, elapsed));
         }
     }
 }

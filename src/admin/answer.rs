@@ -78,6 +78,8 @@ pub enum Refusal {
     NotDone(#[from] NotDone),
     #[error("nobody lets in again what is its own, or its group's")]
     OwnToken,
+    #[error("the audit trail cannot be read")]
+    TrailUnreadable,
     #[error("this took too long, and may still happen")]
     Slow,
 }
@@ -138,6 +140,7 @@ impl Refusal {
             Self::NotDone(NotDone::Stuck(_)) => (S::SERVICE_UNAVAILABLE, "not_confirmed", "Not confirmed"),
             Self::NotDone(NotDone::Trail(_)) => (S::SERVICE_UNAVAILABLE, "audit_unavailable", "No audit trail"),
             Self::OwnToken => (S::FORBIDDEN, "not_allowed", "Not allowed"),
+            Self::TrailUnreadable => (S::SERVICE_UNAVAILABLE, "audit_unavailable", "No audit trail"),
             Self::Slow => (S::GATEWAY_TIMEOUT, "slow", "Too slow"),
         };
         Words { status, reason, title }
@@ -175,6 +178,7 @@ impl Refusal {
             | Self::NotRotated(_)
             | Self::NotReloaded(_)
             | Self::NotDone(_)
+            | Self::TrailUnreadable
             | Self::Slow => false,
         }
     }

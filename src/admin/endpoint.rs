@@ -7,7 +7,7 @@ use http::{Method, StatusCode};
 use serde_json::{Map, Value};
 
 use super::answer::{Answer, Refusal};
-use super::{Admin, Pending, openapi, requests, running, tokens};
+use super::{Admin, Pending, audit, openapi, requests, running, tokens};
 use crate::operator::{Operator, Role};
 
 /// The longest text of a field, in characters.
@@ -84,7 +84,9 @@ impl Call<'_> {
 
 /// All of them.
 pub fn endpoints() -> impl Iterator<Item = &'static Endpoint> {
-    [tokens::ENDPOINTS, requests::ENDPOINTS, running::ENDPOINTS, openapi::ENDPOINTS].into_iter().flatten()
+    [tokens::ENDPOINTS, requests::ENDPOINTS, audit::ENDPOINTS, running::ENDPOINTS, openapi::ENDPOINTS]
+        .into_iter()
+        .flatten()
 }
 
 /// The endpoint for a method and a path, and the name or id in that path.

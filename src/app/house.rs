@@ -188,6 +188,11 @@ impl House {
         self.tables.clone()
     }
 
+    /// Who makes our own calls.
+    pub(super) fn fetcher(&self) -> &Arc<Fetcher> {
+        &self.fetcher
+    }
+
     pub(super) fn public_keys(&self) -> Vec<serde_json::Value> {
         self.tokens().values().flat_map(|token| token.public_keys()).collect()
     }

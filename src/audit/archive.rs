@@ -119,7 +119,11 @@ impl Archive {
     }
 
     fn tree(&self, size: u64) -> Result<TreeFile, ArchiveError> {
-        let tree = TreeFile::open(&self.file(Growing::Tree.name())).map_err(|error| self.unreadable_tree(error))?;
+        let tree = TreeFile::open(&self.file(Growing::Tree.name())).map_err(|error| match error.kind() {
+            // The first checkpoint brings it.
+            io::ErrorKind::NotFound => ArchiveError::OutOfRange { asked: size, size: 0 },
+            _ => self.unreadable_tree(error),
+        })?;
         let length = tree.0.metadata().map_err(|error| self.unreadable_tree(error))?.len();
         if tree::stored_hashes(size) * Hash::LENGTH as u64 > length {
             return Err(ArchiveError::OutOfRange { asked: size, size: tree::size_of(length / Hash::LENGTH as u64) });

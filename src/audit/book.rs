@@ -104,7 +104,8 @@ pub fn parse_last(bytes: &[u8]) -> Result<Note, NotNote> {
     if note.to_string() == text { Ok(note) } else { Err(NotNote { line: 1 }) }
 }
 
-fn bytes(folder: &Folder, name: &'static str) -> Result<Option<Vec<u8>>, BookError> {
+/// All of a file beside the records, if it is there.
+pub fn bytes(folder: &Folder, name: &'static str) -> Result<Option<Vec<u8>>, BookError> {
     let Some(file) = folder.read_beside(name)? else { return Ok(None) };
     let mut bytes = Vec::new();
     match file.take(MOST).read_to_end(&mut bytes) {

@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use serde::{Serialize, Serializer};
 
+use super::used::{Request, Used};
 use crate::clock::Moment;
 use crate::name::{ClientName, OperatorName, RouteName, TokenName};
 use crate::secret::Fingerprint;
@@ -138,6 +139,12 @@ pub enum Event {
     GrantRefused { file: String, reason: String },
     /// A record of the state folder is not used.
     StateRejected { file: String, reason: String },
+    /// What a client has used a token for, in sum.
+    Usage(Used),
+    /// What a client has used a token for, or a route without one: one request.
+    Request(Request),
+    /// The process before ended without a stop: use after that moment is not told, which is a second's at most.
+    UsageGap { from: String },
 }
 
 /// An access request, and what the rules make of it.
@@ -198,6 +205,9 @@ impl Event {
             Self::AccessEnded { .. } => "access_ended",
             Self::GrantRefused { .. } => "grant_refused",
             Self::StateRejected { .. } => "state_rejected",
+            Self::Usage(_) => "usage",
+            Self::Request(_) => "request",
+            Self::UsageGap { .. } => "usage_gap",
         }
     }
 }
@@ -226,7 +236,7 @@ fn time_or_none<S: Serializer>(since_epoch: &Option<Duration>, serializer: S) ->
 }
 
 /// Details come from outside (an issuer's error text): a long one is cut, so that it cannot crowd out the trail.
-fn capped<S: Serializer>(text: &str, serializer: S) -> Result<S::Ok, S::Error> {
+pub(super) fn capped<S: Serializer>(text: &str, serializer: S) -> Result<S::Ok, S::Error> {
     if text.len() <= MAX_DETAIL_BYTES {
         return serializer.serialize_str(text);
     }
@@ -340,6 +350,22 @@ pub(super) mod tests {
             Event::AccessEnded { request: "00112233aabbccdd".into(), token, cause: "expired" },
             Event::GrantRefused { file: "/etc/countersign/grants/a.json".into(), reason: "it held until then".into() },
             Event::StateRejected { file: "sealed/request-00.sealed".into(), reason: "it was edited".into() },
+            Event::Usage(Used { token: "github".into(), client: "local".into(), requests: 3, ..Used::default() }),
+            Event::Request(Request {
+                token: Some("github".into()),
+                client: "local".into(),
+                route: "github".into(),
+                method: "GET",
+                path: "/repos/a".into(),
+                status: 200,
+                reason: None,
+                generation: Some(1),
+                request_bytes: 0,
+                response_bytes: 512,
+                duration_ms: 41,
+                complete: true,
+            }),
+            Event::UsageGap { from: "2026-11-22T10:00:00.000Z".into() },
         ]
     }
 

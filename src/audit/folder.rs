@@ -47,6 +47,8 @@ pub enum Whole {
     Verifier,
     /// The last checkpoint.
     Checkpoint,
+    /// What was used and is not a record yet.
+    Journal,
 }
 
 impl Growing {
@@ -63,6 +65,7 @@ impl Whole {
         match self {
             Self::Verifier => "checkpoint.vkey",
             Self::Checkpoint => "checkpoint",
+            Self::Journal => "usage.journal",
         }
     }
 }

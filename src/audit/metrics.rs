@@ -1,6 +1,6 @@
 //! What the trail says of itself to Prometheus.
 
-use prometheus::{IntCounter, IntCounterVec, IntGauge, Opts, Registry};
+use prometheus::{IntCounter, IntCounterVec, IntGauge, IntGaugeVec, Opts, Registry};
 
 /// The audit trail's metrics; clones share their values.
 #[derive(Clone)]
@@ -11,6 +11,9 @@ pub struct Metrics {
     pub(super) healthy: IntGauge,
     pub(super) checkpoint_size: IntGauge,
     pub(super) checkpoint_time: IntGauge,
+    pub(super) exports: IntCounterVec,
+    pub(super) exported_size: IntGaugeVec,
+    pub(super) exported_time: IntGaugeVec,
 }
 
 impl Metrics {
@@ -39,6 +42,28 @@ impl Metrics {
                 "countersign_audit_checkpoint_timestamp_seconds",
                 "When a checkpoint of the audit trail was last signed, as Unix time.",
             )?,
+            exports: IntCounterVec::new(
+                Opts::new(
+                    "countersign_audit_exports_total",
+                    "Checkpoints of the audit trail on their way off the machine: sent, failed and tried again, or superseded \
+                     by newer ones.",
+                ),
+                &["sink", "outcome"],
+            )?,
+            exported_size: IntGaugeVec::new(
+                Opts::new(
+                    "countersign_audit_exported_size",
+                    "How many records the last checkpoint covers that a sink has taken.",
+                ),
+                &["sink"],
+            )?,
+            exported_time: IntGaugeVec::new(
+                Opts::new(
+                    "countersign_audit_exported_timestamp_seconds",
+                    "When a sink has last taken a checkpoint, as Unix time.",
+                ),
+                &["sink"],
+            )?,
         };
         registry.register(Box::new(metrics.records.clone()))?;
         registry.register(Box::new(metrics.lost.clone()))?;
@@ -46,6 +71,9 @@ impl Metrics {
         registry.register(Box::new(metrics.healthy.clone()))?;
         registry.register(Box::new(metrics.checkpoint_size.clone()))?;
         registry.register(Box::new(metrics.checkpoint_time.clone()))?;
+        registry.register(Box::new(metrics.exports.clone()))?;
+        registry.register(Box::new(metrics.exported_size.clone()))?;
+        registry.register(Box::new(metrics.exported_time.clone()))?;
         for operation in Operation::ALL {
             metrics.failures.with_label_values(&[operation.name()]);
         }
@@ -62,10 +90,12 @@ pub enum Operation {
     Cut,
     Reserve,
     Checkpoint,
+    Journal,
 }
 
 impl Operation {
-    pub const ALL: [Self; 6] = [Self::Open, Self::Write, Self::Sync, Self::Cut, Self::Reserve, Self::Checkpoint];
+    pub const ALL: [Self; 7] =
+        [Self::Open, Self::Write, Self::Sync, Self::Cut, Self::Reserve, Self::Checkpoint, Self::Journal];
 
     pub fn name(self) -> &'static str {
         match self {
@@ -75,6 +105,7 @@ impl Operation {
             Self::Cut => "cut",
             Self::Reserve => "reserve",
             Self::Checkpoint => "checkpoint",
+            Self::Journal => "journal",
         }
     }
 }

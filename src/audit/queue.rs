@@ -10,6 +10,7 @@ use std::sync::{Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use super::metrics::Metrics;
+use super::used::Used;
 use super::{Event, Unavailable};
 use prometheus::{IntCounter, IntGauge};
 use tokio::sync::oneshot;
@@ -52,6 +53,8 @@ pub struct Work {
     pub jobs: Vec<Job>,
     /// How many records were lost since it was last asked.
     pub lost: u64,
+    /// What was used and is not a record yet, once all records before it were taken.
+    pub journal: Option<Vec<Used>>,
     /// To be handed to [`Queue::written`].
     pub ticket: Ticket,
 }
@@ -72,6 +75,9 @@ pub struct Queue {
 #[derive(Default)]
 struct State {
     jobs: VecDeque<Job>,
+    /// What nobody waits for, and what must not keep the others waiting.
+    bulk: VecDeque<Job>,
+    journal: Option<Vec<Used>>,
     lost: u64,
     pushed: Ticket,
     taken: Ticket,
@@ -110,9 +116,42 @@ impl Queue {
         Ok(state.pushed)
     }
 
+    /// Adds what nobody waits for: all of it or nothing.
+    ///
+    /// # Errors
+    /// When there is no room; then it comes back.
+    pub fn hand_over(&self, bulk: Vec<Job>) -> Result<(), Vec<Job>> {
+        let mut state = self.lock();
+        if state.closed || !state.has_room_for(bulk.len()) {
+            return Err(bulk);
+        }
+        state.bulk.extend(bulk);
+        self.changed.notify_one();
+        Ok(())
+    }
+
+    pub fn has_room_for(&self, bulk: usize) -> bool {
+        self.lock().has_room_for(bulk)
+    }
+
+    /// So many records found no room. As nobody waited for them, the health is what it was.
+    pub fn lose(&self, count: u64) {
+        self.lock().lost += count;
+        self.lost_total.inc_by(count);
+    }
+
+    /// What was used and is not a record yet, in place of what was given before.
+    pub fn keep(&self, journal: Vec<Used>) {
+        let mut state = self.lock();
+        if !state.closed {
+            state.journal = Some(journal);
+            self.changed.notify_one();
+        }
+    }
+
     /// Waits for jobs, not longer than `most` where there is one, and takes some of them.
     pub fn take(&self, most: Option<Duration>) -> Taken {
-        let idle = |state: &mut State| state.jobs.is_empty() && !state.closed;
+        let idle = |state: &mut State| state.is_empty() && !state.closed;
         let mut state = match most {
             None => self.changed.wait_while(self.lock(), idle).unwrap_or_else(PoisonError::into_inner),
             Some(most) => {
@@ -120,7 +159,7 @@ impl Queue {
                 waited.unwrap_or_else(PoisonError::into_inner).0
             }
         };
-        match state.jobs.is_empty() {
+        match state.is_empty() {
             false => Taken::Work(state.take(MOST_AT_ONCE)),
             true if state.closed => Taken::Closed,
             true => Taken::Nothing,
@@ -177,6 +216,7 @@ impl Queue {
         let mut state = self.lock();
         state.closed = true;
         state.jobs.clear();
+        state.bulk.clear();
         self.set_healthy(false);
     }
 
@@ -197,14 +237,34 @@ impl Queue {
 
 impl State {
     fn take(&mut self, most: usize) -> Work {
-        let count = self.jobs.len().min(most);
-        self.taken.0 += count as u64;
-        Work { jobs: self.jobs.drain(..count).collect(), lost: std::mem::take(&mut self.lost), ticket: self.taken }
+        // The stop comes last, also after what nobody waits for.
+        let is_stop = |job: &Job| matches!(job.event, Event::Stop { .. });
+        let before_stop = self.jobs.iter().position(is_stop).unwrap_or(self.jobs.len()).min(most);
+        let more = self.bulk.len().min(most - before_stop);
+        let after =
+            if more == self.bulk.len() { (self.jobs.len() - before_stop).min(most - before_stop - more) } else { 0 };
+        self.taken.0 += (before_stop + after) as u64;
+        let mut jobs: Vec<Job> = self.jobs.drain(..before_stop).collect();
+        jobs.extend(self.bulk.drain(..more));
+        jobs.extend(self.jobs.drain(..after));
+        let journal = if self.jobs.is_empty() && self.bulk.is_empty() { self.journal.take() } else { None };
+        Work { jobs, lost: std::mem::take(&mut self.lost), journal, ticket: self.taken }
+    }
+
+    fn has_room_for(&self, bulk: usize) -> bool {
+        self.bulk.len() + bulk <= BULK_CAPACITY
+    }
+
+    fn is_empty(&self) -> bool {
+        self.jobs.is_empty() && self.bulk.is_empty() && self.journal.is_none()
     }
 }
 
 /// How many records may wait.
 pub const CAPACITY: usize = 1024;
+
+/// How many may that nobody waits for: a second and a half of them at ten thousand a second.
+pub const BULK_CAPACITY: usize = 16 * 1024;
 
 /// How many records are written at once: fewer than the reserve on the disk can hold.
 const MOST_AT_ONCE: usize = 256;
@@ -228,6 +288,10 @@ mod tests {
 
     fn job() -> Job {
         Job { time: Duration::ZERO, event: Event::ReloadRefused { problems: 1 }, waiter: None }
+    }
+
+    fn jobs(count: usize) -> Vec<Job> {
+        (0..count).map(|_| job()).collect()
     }
 
     #[test]
@@ -261,6 +325,27 @@ mod tests {
         let lost: Vec<u64> = (0..CAPACITY / MOST_AT_ONCE).map(|_| take(&queue).expect("jobs").lost).collect();
         assert_eq!(lost, [2, 0, 0, 0]);
         assert_eq!(queue.lost_total.get(), 2);
+    }
+
+    #[test]
+    fn what_nobody_waits_for_waits_for_the_others_and_comes_back_whole() {
+        let queue = queue();
+        assert!(queue.hand_over(jobs(MOST_AT_ONCE)).is_ok());
+        queue.push(Job { event: Event::UsageGap { from: String::new() }, ..job() }).expect("room");
+        queue.keep(Vec::new());
+        let first = take(&queue).expect("jobs");
+        assert_eq!(first.jobs[0].event.name(), "usage_gap");
+        assert_eq!((first.jobs.len(), first.journal), (MOST_AT_ONCE, None));
+        queue.push(Job { event: Event::Stop { cause: String::new() }, ..job() }).expect("room");
+        let last = take(&queue).expect("the rest");
+        assert_eq!((last.jobs.len(), last.journal), (2, Some(Vec::new())));
+        assert_eq!(last.jobs[1].event.name(), "stop");
+        let Err(back) = queue.hand_over(jobs(BULK_CAPACITY + 1)) else { panic!("there is no room") };
+        assert_eq!(back.len(), BULK_CAPACITY + 1);
+        queue.lose(7);
+        assert!(queue.is_healthy());
+        assert!(queue.hand_over(jobs(1)).is_ok());
+        assert_eq!(take(&queue).expect("a job").lost, 7);
     }
 
     #[test]

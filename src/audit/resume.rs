@@ -5,19 +5,24 @@
 
 use std::path::PathBuf;
 
-use super::book::{Book, BookError};
-use super::folder::{Disk as _, Folder, FolderError, Growing};
+use super::book::{self, Book, BookError};
+use super::folder::{Disk as _, Folder, FolderError, Growing, Whole};
 use super::notary::{Mark, Notary, Rhythm};
 use super::note::SigningKey;
 use super::recovery::{RecoveryError, Trail, recover};
 use super::review::Review;
 use super::scan::{Scanner, Step};
 use super::tree::{Frontier, Hash, stored_hashes};
+use super::used::{Left, Used, unfinished_since};
 
 /// A trail that can be written on, and who signs it.
 pub struct Resumed {
     pub trail: Trail,
     pub notary: Notary,
+    /// What was used before, and is not a record.
+    pub used: Vec<Used>,
+    /// When the last record was written, if its process did not tell its end.
+    pub unfinished_since: Option<String>,
 }
 
 /// # Errors
@@ -37,7 +42,8 @@ pub fn resume(folder: &Folder, seed: &[u8; 32]) -> Result<Resumed, ResumeError> 
     }
     let checkpoints = book.checkpoints()?;
     let last = checkpoints.last().copied();
-    let mut review = Review::new(checkpoints, folder.read_beside(Growing::Tree.name())?);
+    let left = Left::new(&book::bytes(folder, Whole::Journal.name())?.unwrap_or_default());
+    let mut review = Review::new(checkpoints, folder.read_beside(Growing::Tree.name())?, left);
     let trail = recover(folder, &mut review)?;
     let (stored, hashes) = if review.knows_all_hashes() {
         (review.stored_right, std::mem::take(&mut review.missing))
@@ -50,7 +56,7 @@ pub fn resume(folder: &Folder, seed: &[u8; 32]) -> Result<Resumed, ResumeError> 
     if last.is_none() {
         notary.publish(folder, &Rhythm::default()).map_err(ResumeError::Sign)?;
     }
-    Ok(Resumed { trail, notary })
+    Ok(Resumed { trail, notary, used: review.left.into_used(), unfinished_since: unfinished_since(&review.last) })
 }
 
 fn is_written(folder: &Folder, first: u64) -> bool {
@@ -67,7 +73,7 @@ fn begin(folder: &Folder, seed: &[u8; 32]) -> Result<Resumed, ResumeError> {
     notary.introduce(folder).map_err(ResumeError::Sign)?;
     notary.publish(folder, &Rhythm::default()).map_err(ResumeError::Sign)?;
     let trail = recover(folder, &mut Review::default())?;
-    Ok(Resumed { trail, notary })
+    Ok(Resumed { trail, notary, used: Vec::new(), unfinished_since: None })
 }
 
 /// Stores the hashes of the whole tree anew, from records that are what was signed. Returns how many those are.

@@ -10,6 +10,7 @@ use std::io::{self, BufReader, Read as _};
 
 use super::note::Checkpoint;
 use super::tree::{Frontier, Hash, stored_hashes};
+use super::used::Left;
 
 /// See the module.
 #[derive(Default)]
@@ -25,13 +26,15 @@ pub struct Review {
     pub overflowed: bool,
     /// The last record.
     pub last: Vec<u8>,
+    /// What was used before, and is not a record.
+    pub left: Left,
 }
 
 impl Review {
     /// `checkpoints` from the smallest to the largest.
-    pub fn new(checkpoints: Vec<Checkpoint>, stored: Option<File>) -> Self {
+    pub fn new(checkpoints: Vec<Checkpoint>, stored: Option<File>, left: Left) -> Self {
         let stored = stored.map(|file| BufReader::with_capacity(BUFFER, file));
-        Self { expected: checkpoints.into(), stored, ..Self::default() }
+        Self { expected: checkpoints.into(), stored, left, ..Self::default() }
     }
 
     /// The next record.
@@ -40,6 +43,7 @@ impl Review {
     /// When a checkpoint was signed for other records.
     pub fn see(&mut self, json: &[u8]) -> Result<(), Forged> {
         self.judge()?;
+        self.left.see(self.frontier.size(), json);
         let Self { frontier, stored, stored_right, missing, overflowed, .. } = self;
         frontier.append(Hash::of_leaf(json), |hash| {
             if is_stored(stored, hash) {

@@ -3,6 +3,7 @@
 mod failing;
 mod faulty;
 mod signed;
+mod used;
 
 use std::collections::BTreeMap;
 use std::path::Path;
@@ -45,7 +46,13 @@ impl Fixture {
     }
 
     fn try_open(&self) -> Result<(Recorder, Thread), OpenError> {
-        let settings = Settings { dir: self.path().to_owned(), key: self.key(), on_failure: OnFailure::Refuse };
+        let settings = Settings {
+            dir: self.path().to_owned(),
+            key: self.key(),
+            on_failure: OnFailure::Refuse,
+            usage: Usage::RollUp,
+            export: Vec::new(),
+        };
         open(&settings, Arc::new(SystemClock), self.metrics.clone())
     }
 
@@ -62,7 +69,9 @@ impl Fixture {
         let folder = Folder::open(self.path()).expect("free");
         let resumed = resume::resume(&folder, &state::key(&self.key()).expect("a key")).expect("a good trail");
         let disk = Faulty { folder, faults: self.faults.clone() };
-        patient(start(disk, resumed, Arc::new(SystemClock), self.metrics.clone(), pace).expect("a thread"))
+        patient(
+            start(disk, resumed, Arc::new(SystemClock), self.metrics.clone(), Arc::default(), pace).expect("a thread"),
+        )
     }
 
     /// What the trail tells, which must be a good one. A record that stands there twice is the same both times.

@@ -21,12 +21,14 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use super::batch::Batch;
-use super::folder::{Disk, is_full};
+use super::export::Outbox;
+use super::folder::{Disk, Whole, is_full};
 use super::metrics::{Metrics, Operation};
 use super::notary::{Notary, Rhythm};
 use super::queue::{Queue, Taken, Work};
 use super::recovery::Segment;
 use super::resume::Resumed;
+use super::used::{Journal, Used};
 use super::{Event, Unavailable};
 use crate::clock::Clock;
 
@@ -52,12 +54,16 @@ pub struct Writer<D: Disk> {
     clock: Arc<dyn Clock>,
     metrics: Metrics,
     queue: Arc<Queue>,
+    /// Who is told of new checkpoints.
+    outboxes: Arc<[Outbox]>,
     pace: Pace,
     /// Where the next batch goes; a new one where there is none.
     segment: Option<Segment>,
     /// What is to be written, and is not acknowledged.
     batch: Batch,
     notary: Notary,
+    /// What was used and is not a record yet, where that is not on the disk.
+    journal: Option<Vec<Used>>,
     /// When the last attempt at a checkpoint failed, by the boot clock.
     unsigned: Option<Duration>,
     /// Whether the last attempt failed.
@@ -74,10 +80,10 @@ impl<D: Disk> Writer<D> {
         resumed: Resumed,
         clock: Arc<dyn Clock>,
         metrics: Metrics,
-        queue: Arc<Queue>,
+        (queue, outboxes): (Arc<Queue>, Arc<[Outbox]>),
         pace: Pace,
     ) -> Self {
-        let Resumed { trail, mut notary } = resumed;
+        let Resumed { trail, mut notary, used, unfinished_since } = resumed;
         // A crash may have left records that no checkpoint covers.
         notary.notice(clock.now().boot);
         let batch = Batch::new(trail.next_seq);
@@ -87,10 +93,12 @@ impl<D: Disk> Writer<D> {
             clock,
             metrics,
             queue,
+            outboxes,
             pace,
             segment,
             batch,
             notary,
+            journal: None,
             unsigned: None,
             failing: false,
             reserved: false,
@@ -99,6 +107,15 @@ impl<D: Disk> Writer<D> {
         if trail.repaired_bytes > 0 {
             writer.add_own(&Event::AuditTailRepaired { bytes: trail.repaired_bytes });
         }
+        if let Some(from) = unfinished_since {
+            writer.add_own(&Event::UsageGap { from });
+        }
+        if !used.is_empty() {
+            writer.journal = Some(Vec::new());
+        }
+        for used in used {
+            writer.add_own(&Event::Usage(used));
+        }
         writer
     }
 
@@ -106,6 +123,7 @@ impl<D: Disk> Writer<D> {
     pub fn run(mut self) -> u64 {
         self.set_reserve_aside();
         while self.catch_up() {
+            self.keep_journal();
             self.sign_if_due();
             match self.queue.take(self.until_checkpoint()) {
                 Taken::Work(work) => self.add(work),
@@ -124,6 +142,16 @@ impl<D: Disk> Writer<D> {
         Some(again.unwrap_or(due))
     }
 
+    /// What is written of it is on the disk by now: the journal takes its place.
+    fn keep_journal(&mut self) {
+        let Some(used) = self.journal.take() else { return };
+        let journal = Journal { after: self.batch.next_seq(), used };
+        let json = serde_json::to_vec(&journal).expect("sums are plain data");
+        if let Err(error) = self.disk.replace(Whole::Journal, &json) {
+            self.report(&Failure { operation: Operation::Journal, error });
+        }
+    }
+
     fn sign_if_due(&mut self) {
         if self.until_checkpoint() == Some(Duration::ZERO) {
             self.sign();
@@ -138,6 +166,8 @@ impl<D: Disk> Writer<D> {
                     self.metrics.checkpoint_size.set(i64::try_from(note.unverified().size).unwrap_or(i64::MAX));
                     let now = self.clock.now().wall.as_secs();
                     self.metrics.checkpoint_time.set(i64::try_from(now).unwrap_or(i64::MAX));
+                    let note = Arc::new(note);
+                    self.outboxes.iter().for_each(|outbox| outbox.push(&note));
                 }
                 if self.unsigned.take().is_some() {
                     self.report_recovery();
@@ -178,7 +208,11 @@ impl<D: Disk> Writer<D> {
         }
         rest.lost += given_up;
         self.add(rest);
-        let unwritten = if self.commit() { given_up } else { given_up + self.give_up(self.batch.len()) };
+        let written = self.commit();
+        let unwritten = if written { given_up } else { given_up + self.give_up(self.batch.len()) };
+        if written && given_up == 0 {
+            self.keep_journal();
+        }
         self.sign();
         unwritten
     }
@@ -190,6 +224,7 @@ impl<D: Disk> Writer<D> {
 
     fn add(&mut self, work: Work) {
         let mut lost = work.lost;
+        self.journal = work.journal.or(self.journal.take());
         for job in work.jobs {
             if let Err((waiter, error)) = self.batch.add(job) {
                 lost += self.give_up(1);

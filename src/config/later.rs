@@ -15,7 +15,6 @@ const KEYS: &[(&str, &[&str])] = &[
     ("`rotation`", &["shorten", "mode", "probe"]),
     ("`source`", &["cert", "login"]),
     ("[[route]]", &["version"]),
-    ("[audit]", &["usage", "export"]),
 ];
 
 /// Kinds of sources.

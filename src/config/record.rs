@@ -5,9 +5,10 @@ use std::path::{Path, PathBuf};
 
 use toml::Spanned;
 
-use super::Context;
 use super::reader::Section;
-use crate::audit::{self, OnFailure};
+use super::{Context, value};
+use crate::audit::{self, OnFailure, Target, Usage};
+use crate::authority::Endpoint;
 use crate::proxy::Address;
 use crate::secret::Reference;
 use crate::telemetry::{Format, Level, Settings};
@@ -88,6 +89,47 @@ pub fn state(mut section: Section<'_>, context: &Context<'_>) -> (PathBuf, Optio
     (written.or_else(|| context.environment.state_dir()).unwrap_or_default(), key)
 }
 
+/// Where checkpoints go besides.
+fn export(section: &mut Section<'_>, context: &Context<'_>) -> Vec<Target> {
+    let mut targets: Vec<Target> = Vec::new();
+    for text in section.strings("export").into_iter().flatten() {
+        match target(&text, context) {
+            Ok(target) if targets.iter().any(|other| other.name() == target.name()) => {
+                let help = "one of each is enough: metrics could not tell them apart";
+                context.report.error(text.span(), format!("`export` names {} twice", target.name()), help);
+            }
+            Ok(target) => targets.push(target),
+            Err(message) => {
+                let help = "write \"https://host/path\", \"syslog:\", \"syslog:192.0.2.1:514\" or \"file:/mnt/elsewhere/checkpoints\"";
+                context.report.error(text.span(), format!("`export`: {message}"), help);
+            }
+        }
+    }
+    targets
+}
+
+/// One of them.
+fn target(text: &Spanned<&str>, context: &Context<'_>) -> Result<Target, String> {
+    if let Some(path) = text.get_ref().strip_prefix("file:") {
+        let path = value::path(path).map_err(|error| format!("the file {error}"))?;
+        return Ok(Target::File(context.base.join(path)));
+    }
+    if let Some(rest) = text.get_ref().strip_prefix("syslog:") {
+        return match rest {
+            "" => Ok(Target::SyslogSocket("/dev/log".into())),
+            path if path.starts_with('/') => Ok(Target::SyslogSocket(path.into())),
+            address => address
+                .parse()
+                .map(Target::SyslogUdp)
+                .map_err(|_| "syslog is a socket's path, or an IP address and a port".to_owned()),
+        };
+    }
+    let endpoint = Endpoint::parse(text.get_ref()).map_err(|error| error.to_string())?;
+    let endpoint = Spanned::new(text.span(), endpoint);
+    context.judge_endpoint("export", &endpoint);
+    Ok(Target::Https(endpoint.into_inner()))
+}
+
 /// `[audit]`: the trail.
 pub fn audit(mut section: Section<'_>, state_dir: &Path, context: &Context<'_>) -> audit::Settings {
     let answers = [("continue", OnFailure::Continue), ("refuse", OnFailure::Refuse)];
@@ -95,6 +137,10 @@ pub fn audit(mut section: Section<'_>, state_dir: &Path, context: &Context<'_>) 
         dir: section.path("dir", context.base).unwrap_or_else(|| state_dir.join("audit")),
         key: state_dir.join("audit.key"),
         on_failure: section.choice("on_failure", &answers, &[]).unwrap_or(OnFailure::Continue),
+        usage: section
+            .choice("usage", &[("roll-up", Usage::RollUp), ("each", Usage::Each)], &[])
+            .unwrap_or(Usage::RollUp),
+        export: export(&mut section, context),
     };
     section.finish();
     settings

@@ -56,7 +56,13 @@ impl Scene {
         let folder = tempfile::tempdir().expect("a temporary folder");
         let registry = crate::metrics::Metrics::new().expect("metrics");
         let (dir, key) = (folder.path().to_owned(), folder.path().join("audit.key"));
-        let settings = audit::Settings { dir, key, on_failure: OnFailure::Continue };
+        let settings = audit::Settings {
+            dir,
+            key,
+            on_failure: OnFailure::Continue,
+            usage: audit::Usage::RollUp,
+            export: Vec::new(),
+        };
         let metrics = audit::Metrics::register(registry.registry()).expect("a new registry");
         let (recorder, trail) = audit::open(&settings, clock.clone(), metrics).expect("a new trail");
         let store = Arc::new(crate::store::Store::open(folder.path(), None).expect("a store"));

@@ -4,6 +4,7 @@ use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::time::Duration;
 
+use crate::audit::{Target, Usage};
 use crate::config::Config;
 use crate::secret::Reference;
 
@@ -18,6 +19,8 @@ pub(super) struct Fixed {
     state_dir: PathBuf,
     state_key: Option<Reference>,
     audit_dir: PathBuf,
+    audit_usage: Usage,
+    audit_export: Vec<Target>,
     admin: crate::admin::Settings,
 }
 
@@ -33,6 +36,8 @@ impl Fixed {
             state_dir: config.state_dir.clone(),
             state_key: config.state_key.clone(),
             audit_dir: config.audit.dir.clone(),
+            audit_usage: config.audit.usage,
+            audit_export: config.audit.export.clone(),
             admin: config.admin.clone(),
         }
     }
@@ -49,6 +54,8 @@ impl Fixed {
             ("state.dir", self.state_dir != new.state_dir),
             ("state.key", self.state_key != new.state_key),
             ("audit.dir", self.audit_dir != new.audit_dir),
+            ("audit.usage", self.audit_usage != new.audit_usage),
+            ("audit.export", self.audit_export != new.audit_export),
             ("admin", self.admin != new.admin),
         ];
         table.into_iter().find(|(_, changed)| *changed).map(|(key, _)| key)

@@ -186,7 +186,8 @@ async fn nobody_waits_for_a_thread_that_died() {
     let folder = Folder::open(fixture.path()).expect("free");
     let resumed = resume::resume(&folder, &[7; 32]).expect("a new trail");
     let (recorder, thread) =
-        start(Panicking, resumed, Arc::new(SystemClock), fixture.metrics.clone(), Pace::default()).expect("a thread");
+        start(Panicking, resumed, Arc::new(SystemClock), fixture.metrics.clone(), Arc::default(), Pace::default())
+            .expect("a thread");
     assert_eq!(recorder.record(event("one")).await, Err(Unavailable::Stopped));
     assert!(!recorder.is_healthy());
     assert_eq!(recorder.record(event("two")).await, Err(Unavailable::Stopped));

@@ -51,6 +51,24 @@ fn metrics(config: &Config, scrape: &Scrape, found: &mut Findings) {
         let fix = "its log says why; `countersign check` finds what is wrong with the file alone";
         found.warning("the last reload was refused: the proxy runs on an older config", fix);
     }
+    for target in &config.audit.export {
+        let (sink, sample) = (target.name(), format!("sink=\"{}\"", target.name()));
+        let signed = plain("countersign_audit_checkpoint_size");
+        match (scrape.value("countersign_audit_exported_size", &sample), signed) {
+            (Some(taken), Some(signed)) if taken == signed => {
+                found.ok(format!("checkpoints of the trail reach {sink}"));
+            }
+            (Some(taken), Some(signed)) => found.warning(
+                format!("{sink} has taken the checkpoint of {taken} records, and that of {signed} is signed"),
+                format!("countersign_audit_exports_total{{{sample}}} and the log say why, if that lasts"),
+            ),
+            _ => {}
+        }
+    }
+    if config.audit.export.is_empty() {
+        let fix = "add `export` to [audit]: whoever can write to this machine's disk can put an older trail back";
+        found.note("checkpoints of the trail stay on this machine", fix);
+    }
     // A request has a connection at each side.
     let needed = 2 * config.proxy.limits.connections + OTHER_FILES;
     match plain("process_max_fds") {

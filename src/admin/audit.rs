@@ -1,0 +1,186 @@
+//! The trail, for operators: its records, what was signed last, and what proves that a record or an earlier trail is in it.
+
+use http::{Method, StatusCode};
+use serde_json::{Map, Value, json};
+
+use super::Pending;
+use super::answer::{Answer, Refusal};
+use super::endpoint::{Call, Endpoint, Field, Shape};
+use crate::audit::{Archive, ArchiveError};
+use crate::operator::Role;
+
+/// As many records an answer holds at most.
+const MOST_RECORDS: u64 = 1000;
+
+/// How many records an answer is looked for in: a call ends soon, whatever it asks for.
+const MOST_READ: u64 = 100_000;
+
+const FROM: Field = field("from", "The first record that is wanted, by its number; 0 if it is not given");
+const LIMIT: Field = field("limit", "How many are wanted; 100 if it is not given, 1000 at most");
+const EVENT: Field = field("event", "Only records of this event");
+const TOKEN: Field = field("token", "Only records of this token");
+const SEQ: Field = field("seq", "The number of the record that is to be proved; or `old`");
+const OLD: Field = field("old", "The size of the earlier trail that is to be proved; or `seq`");
+const SIZE: Field = field("size", "The size of the tree; that of the last checkpoint if it is not given");
+
+const fn field(name: &'static str, about: &'static str) -> Field {
+    Field { name, shape: Shape::Text, required: false, about }
+}
+
+pub const ENDPOINTS: &[Endpoint] = &[
+    Endpoint {
+        method: Method::GET,
+        path: "/v1/audit/records",
+        role: Role::Viewer,
+        summary: "Records of the trail, in their order. Where `next` is there, more may follow from that one on.",
+        fields: &[FROM, LIMIT, EVENT, TOKEN],
+        answer: (StatusCode::OK, records_schema),
+        refusals: &[StatusCode::SERVICE_UNAVAILABLE],
+        work: records,
+    },
+    Endpoint {
+        method: Method::GET,
+        path: "/v1/audit/checkpoint",
+        role: Role::Viewer,
+        summary: "The last checkpoint of the trail, as it was signed, and the key that verifies it.",
+        fields: &[],
+        answer: (StatusCode::OK, checkpoint_schema),
+        refusals: &[StatusCode::SERVICE_UNAVAILABLE],
+        work: checkpoint,
+    },
+    Endpoint {
+        method: Method::GET,
+        path: "/v1/audit/proof",
+        role: Role::Viewer,
+        summary: "What proves (RFC 6962) that a record, or the trail as it was, is in the trail as it is.",
+        fields: &[SEQ, OLD, SIZE],
+        answer: (StatusCode::OK, proof_schema),
+        refusals: &[StatusCode::SERVICE_UNAVAILABLE],
+        work: proof,
+    },
+];
+
+fn records_schema() -> Value {
+    json!({
+        "type": "object",
+        "required": ["records"],
+        "properties": {
+            "records": { "type": "array", "items": { "type": "object" } },
+            "next": { "type": "integer", "description": "From which record on to go on" },
+        },
+        "additionalProperties": false,
+    })
+}
+
+fn checkpoint_schema() -> Value {
+    json!({
+        "type": "object",
+        "required": ["size", "root", "checkpoint", "key"],
+        "properties": {
+            "size": { "type": "integer" },
+            "root": { "type": "string", "description": "In base64" },
+            "checkpoint": { "type": "string", "description": "A signed note (C2SP tlog-checkpoint)" },
+            "key": { "type": "string", "description": "A verifier key (C2SP signed-note)" },
+        },
+        "additionalProperties": false,
+    })
+}
+
+fn proof_schema() -> Value {
+    json!({
+        "type": "object",
+        "required": ["of", "size", "hashes"],
+        "properties": {
+            "of": { "type": "integer", "description": "The number of the record, or the size of the earlier trail" },
+            "size": { "type": "integer" },
+            "hashes": { "type": "array", "items": { "type": "string" }, "description": "In base64" },
+        },
+        "additionalProperties": false,
+    })
+}
+
+fn records<'a>(call: &'a Call<'a>) -> Pending<'a, Result<Answer, Refusal>> {
+    Box::pin(async {
+        let from = number(call, &FROM)?.unwrap_or(0);
+        let limit = number(call, &LIMIT)?.unwrap_or(100).clamp(1, MOST_RECORDS);
+        let wanted = [&EVENT, &TOKEN].map(|field| (field.name, call.text(field).to_owned()));
+        read(call, move |archive| {
+            let mut records = archive.records(from)?;
+            let (mut found, mut next) = (Vec::new(), None);
+            while let Some((seq, json)) = records.take_next()? {
+                if found.len() as u64 == limit || seq - from >= MOST_READ {
+                    next = Some(seq);
+                    break;
+                }
+                let record: Map<String, Value> = serde_json::from_slice(json).unwrap_or_default();
+                let fits = |(key, value): &(&str, String)| {
+                    value.is_empty() || record.get(*key).and_then(Value::as_str) == Some(value)
+                };
+                if wanted.iter().all(fits) {
+                    found.push(Value::Object(record));
+                }
+            }
+            let mut answer = json!({ "records": found });
+            if let Some(next) = next {
+                answer["next"] = next.into();
+            }
+            Ok(answer)
+        })
+        .await
+    })
+}
+
+fn checkpoint<'a>(call: &'a Call<'a>) -> Pending<'a, Result<Answer, Refusal>> {
+    Box::pin(read(call, |archive| {
+        let (note, key) = (archive.checkpoint()?, archive.verifier()?);
+        let checkpoint = note.unverified();
+        Ok(json!({
+            "size": checkpoint.size,
+            "root": checkpoint.root.to_string(),
+            "checkpoint": note.to_string(),
+            "key": key.to_string(),
+        }))
+    }))
+}
+
+fn proof<'a>(call: &'a Call<'a>) -> Pending<'a, Result<Answer, Refusal>> {
+    Box::pin(async {
+        let (seq, old, size) = (number(call, &SEQ)?, number(call, &OLD)?, number(call, &SIZE)?);
+        if seq.is_some() == old.is_some() {
+            return Err(Refusal::Invalid("give either `seq` or `old`".into()));
+        }
+        read(call, move |archive| {
+            let size = size.map_or_else(|| Ok(archive.checkpoint()?.unverified().size), Ok::<_, ArchiveError>)?;
+            let proof = match (seq, old) {
+                (Some(seq), _) => archive.inclusion(seq, size)?,
+                (None, old) => archive.consistency(old.unwrap_or_default(), size)?,
+            };
+            Ok(json!({ "of": proof.of, "size": proof.size, "hashes": proof.hashes }))
+        })
+        .await
+    })
+}
+
+fn number(call: &Call<'_>, field: &Field) -> Result<Option<u64>, Refusal> {
+    match call.text(field) {
+        "" => Ok(None),
+        text => text.parse().map(Some).map_err(|_| Refusal::Invalid(format!("`{}` is not a whole number", field.name))),
+    }
+}
+
+/// Reads the trail on a thread that may wait for the disk.
+async fn read(
+    call: &Call<'_>,
+    read: impl FnOnce(&Archive) -> Result<Value, ArchiveError> + Send + 'static,
+) -> Result<Answer, Refusal> {
+    let archive = call.admin.archive.clone();
+    match tokio::task::spawn_blocking(move || read(&archive)).await {
+        Ok(Ok(value)) => Ok(Answer::ok(value)),
+        Ok(Err(error @ ArchiveError::OutOfRange { .. })) => Err(Refusal::Invalid(error.to_string())),
+        Ok(Err(error)) => {
+            tracing::warn!(%error, "the audit trail cannot be read");
+            Err(Refusal::TrailUnreadable)
+        }
+        Err(_) => Err(Refusal::TrailUnreadable),
+    }
+}
