@@ -7,9 +7,10 @@
 //! Invariant: a body that fails half-way never looks complete at the other side: the error is passed on, and the connection is
 //! cut.
 
+mod idle;
+
 use std::cell::RefCell;
 use std::collections::VecDeque;
-use std::future::Future;
 use std::pin::Pin;
 use std::rc::Rc;
 use std::sync::Arc;
@@ -21,8 +22,8 @@ use http::HeaderName;
 use http_body::{Body, Frame, SizeHint};
 use http_body_util::BodyExt as _;
 use hyper::body::Incoming;
-use tokio::time::{Instant, Sleep};
 
+use self::idle::IdleTimer;
 use super::echo::{self, Scrubber};
 use super::executor::run;
 use super::h1::{BrokenOff, InboundBody, Inflow, Lost};
@@ -52,51 +53,9 @@ pub enum BodyError {
     Answered,
 }
 
-/// An upload of known length has so long before it has to come at [`BYTES_A_SECOND`] in the mean.
-const GRACE: Duration = Duration::from_secs(10);
-
-const BYTES_A_SECOND: u64 = 1024;
-
 /// The longest that the rest of an upload is read that nobody wants. A body that may not rest for as long is not read for as
 /// long, either.
 pub const LINGER: Duration = Duration::from_secs(30);
-
-/// A clock that runs only while a body is waited for. It costs nothing where the bytes are there already.
-struct IdleTimer {
-    limit: Duration,
-    since: Option<Instant>,
-    /// In all, so far.
-    waited: Duration,
-    sleep: Option<Pin<Box<Sleep>>>,
-}
-
-impl IdleTimer {
-    fn new(limit: Duration) -> Self {
-        Self { limit, since: None, waited: Duration::ZERO, sleep: None }
-    }
-
-    fn progress(&mut self) {
-        if let Some(since) = self.since.take() {
-            self.waited += since.elapsed();
-        }
-    }
-
-    /// Whether so many bytes are less than the slowest of clients sends in the time that they were waited for.
-    fn is_too_slow(&self, bytes: u64) -> bool {
-        let beyond = self.waited.saturating_sub(self.limit.min(GRACE));
-        bytes < beyond.as_secs() * BYTES_A_SECOND
-    }
-
-    /// Ready when there has been no progress for as long as the limit allows.
-    fn poll(&mut self, context: &mut Context<'_>) -> Poll<()> {
-        let deadline = *self.since.get_or_insert_with(Instant::now) + self.limit;
-        let sleep = self.sleep.get_or_insert_with(|| Box::pin(tokio::time::sleep_until(deadline)));
-        if sleep.deadline() != deadline {
-            sleep.as_mut().reset(deadline);
-        }
-        sleep.as_mut().poll(context)
-    }
-}
 
 /// A client's body on its way to the upstream.
 pub struct RequestBody {

@@ -10,44 +10,39 @@
 //! [`DIALS`] handshakes of a route and client are under way, and the others wait for those or for a connection that comes
 //! free.
 
+mod lease;
+mod lost;
 mod streams;
 
 use std::cell::{Cell as StdCell, RefCell};
 use std::collections::HashMap;
-use std::error::Error as _;
 use std::future::{Future, poll_fn};
-use std::io::{self, ErrorKind};
 use std::pin::Pin;
 use std::rc::Rc;
 use std::sync::Arc;
-use std::task::{Context, Poll};
 use std::time::Duration;
 
-use bytes::Bytes;
-use http::Version;
-use http_body::Frame;
 use hyper::client::conn::http2;
 use hyper_util::rt::{TokioIo, TokioTimer};
 use prometheus::{IntGauge, IntGaugeVec};
-use rustls::AlertDescription;
 use tokio::sync::{Notify, Semaphore};
 use tokio::time::timeout;
 
+pub use self::lease::{Lease, SendError};
+pub use self::lost::Lost;
 use self::streams::{Stream, Streams};
-use super::answer::{self, HEAD_BYTES};
-use super::body::{BodyError, RequestBody, UpstreamBody};
+use super::answer::HEAD_BYTES;
+use super::body::RequestBody;
 use super::cut::{Line, Lines};
-use super::error::Refusal;
 use super::executor::{LocalExecutor, run};
-use super::h1::{self, Buffers, Failed, Inflow, Outbound, Unsent, Upgraded};
-use super::message::{Request, Response};
+use super::h1::{Buffers, Outbound};
 use super::places::{Places, UpstreamPlace};
 use crate::authority::Authority;
 use crate::dial::{Connection as Dialled, DialError, Dialer, Protocol, Stage, Stream as Socket, Target, TlsKind};
 use crate::metrics::{Error as MetricsError, Metrics as Registry};
 use crate::name::{RouteName, TokenName};
 use crate::route::{Route, Upstream};
-use crate::tls::{self, Security};
+use crate::tls::Security;
 use crate::usage::Cell;
 
 /// Handshakes at a time, of one route and client in one worker.
@@ -134,12 +129,6 @@ struct Idle {
     sweeps: u32,
 }
 
-/// A connection in use by one request.
-pub struct Lease {
-    way: Option<Way>,
-    entry: Rc<Entry>,
-}
-
 enum Sender {
     Http1(Box<Outbound>),
     Http2 { sender: http2::SendRequest<RequestBody>, _stream: Stream },
@@ -160,66 +149,6 @@ pub enum NoConnection {
     Dial(#[from] DialError),
     #[error("as many connections are open as the process has file descriptors for")]
     NoRoom,
-}
-
-/// Why there is no answer.
-pub enum SendError {
-    /// The connection was closed, maybe with an alert of TLS, before a byte of the request was written: it may be sent on
-    /// another.
-    NotSent(RequestBody, Option<AlertDescription>),
-    Failed(Lost),
-}
-
-/// Why a request that was sent has no answer.
-#[derive(Debug, thiserror::Error)]
-pub enum Lost {
-    #[error(transparent)]
-    Http1(#[from] h1::Lost),
-    #[error(transparent)]
-    Http2(#[from] hyper::Error),
-}
-
-impl Lost {
-    /// Whether the connection ended before the answer's head was whole.
-    pub fn was_closed(&self) -> bool {
-        const RESET: [ErrorKind; 4] = [
-            ErrorKind::ConnectionReset,
-            ErrorKind::BrokenPipe,
-            ErrorKind::ConnectionAborted,
-            // Under TLS, without a goodbye.
-            ErrorKind::UnexpectedEof,
-        ];
-        match self {
-            Self::Http1(h1::Lost::Closed) => true,
-            Self::Http1(h1::Lost::Socket(error)) => RESET.contains(&error.kind()),
-            Self::Http1(h1::Lost::Fault(_) | h1::Lost::Body(_)) => false,
-            Self::Http2(error) => {
-                let io = error.source().and_then(|source| source.downcast_ref::<io::Error>()).map(io::Error::kind);
-                error.is_incomplete_message() || io.is_some_and(|kind| RESET.contains(&kind))
-            }
-        }
-    }
-
-    /// Whether the upstream says itself that it did not process the request (RFC 9113, section 8.7).
-    pub fn was_not_processed(&self) -> bool {
-        let Self::Http2(error) = self else { return false };
-        let Some(error) = error.source().and_then(|source| source.downcast_ref::<h2::Error>()) else { return false };
-        match error.reason() {
-            Some(h2::Reason::REFUSED_STREAM) => error.is_reset() && error.is_remote(),
-            // Streams that it did process are not ended by this.
-            Some(h2::Reason::NO_ERROR) => error.is_go_away() && error.is_remote(),
-            _ => false,
-        }
-    }
-}
-
-impl From<Lost> for Refusal {
-    fn from(lost: Lost) -> Self {
-        match &lost {
-            Lost::Http1(h1::Lost::Fault(fault)) => Self::UpstreamAnswer(*fault),
-            other => tls::alert(other).map_or(Self::UpstreamProtocol, Self::from),
-        }
-    }
 }
 
 impl Pool {
@@ -476,16 +405,6 @@ struct Reached {
     authority: Authority,
 }
 
-/// The request as hyper takes it.
-fn in_http2(request: &Request, body: RequestBody) -> http::Request<RequestBody> {
-    let mut converted = http::Request::new(body);
-    *converted.method_mut() = request.method.clone();
-    *converted.uri_mut() = request.uri.clone();
-    *converted.version_mut() = Version::HTTP_2;
-    *converted.headers_mut() = request.fields.clone().into();
-    converted
-}
-
 fn failed(authority: &Authority, error: &hyper::Error) -> DialError {
     DialError::Tls { kind: TlsKind::Protocol, authority: authority.clone(), detail: error.to_string() }
 }
@@ -500,127 +419,5 @@ impl Shared {
     fn way(&self, stream: Stream) -> Way {
         let sender = Sender::Http2 { sender: self.sender.clone(), _stream: stream };
         Way { sender, authority: self.authority.clone(), used: false }
-    }
-}
-
-impl Lease {
-    fn new(way: Way, entry: Rc<Entry>) -> Self {
-        entry.gauges.active.inc();
-        Self { way: Some(way), entry }
-    }
-
-    /// Whether this connection was dialled to `authority` and, over TLS, its certificate verified for it.
-    pub fn reaches(&self, authority: &Authority) -> bool {
-        self.way.as_ref().is_some_and(|way| *way.authority == *authority)
-    }
-
-    /// Closes every idle connection that has rested: the upstream has closed one of them.
-    pub fn drop_rested(&self) {
-        self.entry.keep_idle(|idle| idle.sweeps == 0);
-    }
-
-    /// Whether the upstream may have closed the connection without our knowing yet.
-    pub fn was_used(&self) -> bool {
-        self.way.as_ref().is_some_and(|way| way.used)
-    }
-
-    pub fn is_http2(&self) -> bool {
-        matches!(self.way, Some(Way { sender: Sender::Http2 { .. }, .. }))
-    }
-
-    /// Sends the request; resolves with the answer's head, which has been judged.
-    ///
-    /// # Errors
-    /// When there is no answer, or none that may go on.
-    pub async fn send(&mut self, request: &Request, body: RequestBody) -> Result<Response<UpstreamBody>, SendError> {
-        match self.way.as_mut().map(|way| &mut way.sender) {
-            Some(Sender::Http1(connection)) => match connection.send(request, body).await {
-                Ok(response) => Ok(response.map(UpstreamBody::Http1)),
-                Err(Failed::Unsent(Unsent { body, cause })) => {
-                    let alert = cause.as_ref().and_then(|cause| tls::alert(cause));
-                    Err(SendError::NotSent(body, alert))
-                }
-                Err(Failed::Lost(lost)) => Err(SendError::Failed(lost.into())),
-            },
-            Some(Sender::Http2 { sender, .. }) => {
-                let request = in_http2(request, body);
-                match sender.try_send_request(request).await.map(Response::from) {
-                    Ok(mut response) => match answer::judge(&mut response, true) {
-                        Ok(()) => Ok(response.map(UpstreamBody::Http2)),
-                        Err(fault) => Err(SendError::Failed(h1::Lost::from(fault).into())),
-                    },
-                    Err(mut error) => Err(match error.take_message() {
-                        Some(request) => SendError::NotSent(request.into_body(), tls::alert(error.error())),
-                        None => SendError::Failed(error.into_error().into()),
-                    }),
-                }
-            }
-            None => Err(SendError::NotSent(body, None)),
-        }
-    }
-
-    /// The next piece of an answer of HTTP/1.1.
-    pub fn poll_frame(
-        &mut self,
-        inflow: &mut Inflow,
-        context: &mut Context<'_>,
-    ) -> Poll<Option<Result<Frame<Bytes>, BodyError>>> {
-        match self.http1() {
-            Some(connection) => inflow.poll_frame(connection, context),
-            None => Poll::Ready(None),
-        }
-    }
-
-    /// An answer of HTTP/1.1 is over.
-    pub fn settle(&mut self, inflow: &Inflow) {
-        if let Some(connection) = self.http1() {
-            inflow.settle(connection);
-        }
-    }
-
-    /// Sends on what is left of a request of HTTP/1.1.
-    ///
-    /// # Errors
-    /// When its body fails.
-    pub fn poll_upload(&mut self, inflow: &mut Inflow, context: &mut Context<'_>) -> Result<(), BodyError> {
-        self.http1().map_or(Ok(()), |connection| inflow.poll_upload(connection, context))
-    }
-
-    /// What the connection turns into, after an answer that changes its protocol; `None` of one that does not.
-    pub fn upgrade(&mut self) -> Option<Upgraded> {
-        match self.way.take()?.sender {
-            Sender::Http1(connection) => Some(connection.upgraded()),
-            Sender::Http2 { .. } => None,
-        }
-    }
-
-    fn http1(&mut self) -> Option<&mut Outbound> {
-        match self.way.as_mut().map(|way| &mut way.sender) {
-            Some(Sender::Http1(connection)) => Some(connection),
-            Some(Sender::Http2 { .. }) | None => None,
-        }
-    }
-
-    /// The request and its answer are over. The connection is used again if it is whole.
-    pub fn give_back(mut self) {
-        if let Some(Way { sender: Sender::Http1(connection), authority, .. }) = self.way.take()
-            && connection.rests()
-            && !self.entry.retired.get()
-        {
-            let mut idle = self.entry.idle.borrow_mut();
-            if idle.len() < IDLE_MOST {
-                idle.push(Idle { connection, authority, sweeps: 0 });
-                self.entry.gauges.idle.inc();
-            }
-        }
-    }
-}
-
-impl Drop for Lease {
-    fn drop(&mut self) {
-        self.entry.gauges.active.dec();
-        // Its stream first, so that whoever is woken finds it free.
-        self.way = None;
-        self.entry.freed.notify_one();
     }
 }

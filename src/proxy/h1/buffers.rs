@@ -1,4 +1,5 @@
-//! Where a worker's connections read into: a buffer is taken when bytes may come, and given back when none have.
+//! What a worker's connections read into and write from: a buffer is taken when there may be something for it, and given back
+//! when there is not.
 
 use std::cell::RefCell;
 use std::io;
@@ -12,26 +13,51 @@ use tokio::io::{AsyncRead, AsyncReadExt as _};
 /// What a connection that has said little reads at once.
 pub const FIRST_READ: usize = 4 * 1024;
 
-/// So many buffers are kept; what is more goes back to the system.
+/// Most heads are no longer.
+const USUAL_HEAD: usize = 1024;
+
+/// A head and the pieces of a body that are put together with it are seldom longer.
+const LARGEST_DRAFT: usize = 16 * 1024;
+
+/// So many buffers of each kind are kept; what is more goes back to the system.
 const KEPT: usize = 64;
 
 /// A worker's free buffers.
 #[derive(Clone, Default)]
-pub struct Buffers(Rc<RefCell<Vec<BytesMut>>>);
+pub struct Buffers(Rc<Free>);
+
+#[derive(Default)]
+struct Free {
+    /// To read into.
+    reading: RefCell<Vec<BytesMut>>,
+    /// To write from.
+    writing: RefCell<Vec<Vec<u8>>>,
+}
 
 impl Buffers {
-    /// An empty buffer.
-    pub fn take(&self) -> BytesMut {
-        let mut buffer = self.0.borrow_mut().pop().unwrap_or_default();
-        buffer.reserve(FIRST_READ);
-        buffer
+    /// Where a message is put together.
+    pub fn draft(&self) -> Vec<u8> {
+        self.0.writing.borrow_mut().pop().unwrap_or_else(|| Vec::with_capacity(USUAL_HEAD))
     }
 
-    /// Takes back a buffer that is not needed any more. One that has grown goes back to the system.
-    pub fn give_back(&self, mut buffer: BytesMut) {
-        let mut free = self.0.borrow_mut();
-        if free.len() < KEPT && buffer.capacity() <= FIRST_READ {
-            buffer.clear();
+    /// Takes back what a message was put together in, and wipes it: it may hold a token. One that has grown goes back to the
+    /// system.
+    pub fn give_back(&self, mut draft: Vec<u8>) {
+        draft.fill(0);
+        let mut free = self.0.writing.borrow_mut();
+        if free.len() < KEPT && draft.capacity() <= LARGEST_DRAFT {
+            draft.clear();
+            free.push(draft);
+        }
+    }
+
+    fn take(&self) -> BytesMut {
+        self.0.reading.borrow_mut().pop().unwrap_or_default()
+    }
+
+    fn put_back(&self, buffer: BytesMut) {
+        let mut free = self.0.reading.borrow_mut();
+        if free.len() < KEPT {
             free.push(buffer);
         }
     }
@@ -80,7 +106,7 @@ impl Incoming {
         let buffer = std::mem::take(&mut self.bytes);
         // One that has grown goes back to the system.
         if std::mem::replace(&mut self.at_once, FIRST_READ) == FIRST_READ {
-            self.buffers.give_back(buffer);
+            self.buffers.put_back(buffer);
         }
     }
 }

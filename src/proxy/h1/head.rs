@@ -17,7 +17,7 @@ use crate::proxy::head::Head;
 use crate::proxy::message::{Fields, Response};
 
 /// Fields that are parsed without allocating for them.
-const FIELDS: usize = 64;
+const FIELDS: usize = 128;
 
 /// Fields of trailers.
 const TRAILERS: usize = 64;

@@ -250,7 +250,7 @@ impl Answering {
         let says_so = response.fields.get(CONNECTION).is_some_and(|value| value == "close");
         let keeps = asked.keeps && !ends && !says_so && told != Told::Close;
         let buffers = inbound.incoming.buffers.clone();
-        let mut out = buffers.take();
+        let mut out = buffers.draft();
         // What has been begun is ended first.
         if inbound.telling.len() < CONTINUE.len() {
             out.extend_from_slice(inbound.telling);

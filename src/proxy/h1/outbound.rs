@@ -144,7 +144,7 @@ impl Outbound {
         let is_head = request.method == Method::HEAD;
         let told = told(&body);
         let buffers = self.incoming.buffers.clone();
-        let mut head = buffers.take();
+        let mut head = buffers.draft();
         write::request(request, told, &mut head);
         let mut sending = Some(Sending { pump: Pump::new(head, told, buffers), body: Some(body) });
         let mut answer = Answer { lines: Lines::default(), interim: 0, is_head };

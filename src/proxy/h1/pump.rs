@@ -4,7 +4,7 @@ use std::io::{self, IoSlice};
 use std::pin::Pin;
 use std::task::{Context, Poll};
 
-use bytes::{Buf as _, BufMut as _, Bytes, BytesMut};
+use bytes::{Buf as _, Bytes};
 use http::HeaderMap;
 use http_body::Body;
 
@@ -18,7 +18,9 @@ const SMALL: usize = 4096;
 /// What is being written.
 pub struct Pump {
     /// Borrowed from the worker.
-    small: BytesMut,
+    small: Vec<u8>,
+    /// How much of it has gone out.
+    gone: usize,
     buffers: Buffers,
     /// Follows what is small.
     large: Bytes,
@@ -44,9 +46,10 @@ pub enum Broken {
 
 impl Pump {
     /// `head`, a buffer of the worker's, goes first; the body's end is told as it says.
-    pub fn new(head: BytesMut, told: Told, buffers: Buffers) -> Self {
+    pub fn new(head: Vec<u8>, told: Told, buffers: Buffers) -> Self {
         Self {
             small: head,
+            gone: 0,
             buffers,
             large: Bytes::new(),
             after: b"",
@@ -89,7 +92,7 @@ impl Pump {
             if self.is_empty() {
                 return if self.done { Poll::Ready(Ok(())) } else { gathered.map(Ok) };
             }
-            let slices = [&self.small[..], &self.large[..], self.after].map(IoSlice::new);
+            let slices = [&self.small[self.gone..], &self.large[..], self.after].map(IoSlice::new);
             let written = match write(context, &slices) {
                 Poll::Ready(written) => written,
                 // What there is goes out as far as it does at once.
@@ -141,9 +144,8 @@ impl Pump {
             }
             let line_end: &[u8] = if chunked { b"\r\n" } else { b"" };
             if data.len() <= SMALL {
-                self.small.reserve(data.len() + line_end.len());
-                self.small.put_slice(&data);
-                self.small.put_slice(line_end);
+                self.small.extend_from_slice(&data);
+                self.small.extend_from_slice(line_end);
             } else {
                 self.large = data;
                 self.after = line_end;
@@ -174,9 +176,15 @@ impl Pump {
 
     fn went_out(&mut self, mut bytes: usize) {
         self.written += bytes as u64;
-        let small = bytes.min(self.small.len());
-        self.small.advance(small);
+        let small = bytes.min(self.small.len() - self.gone);
+        self.gone += small;
         bytes -= small;
+        if self.gone == self.small.len() {
+            self.gone = 0;
+            // It may have held a token.
+            self.small.fill(0);
+            self.small.clear();
+        }
         let large = bytes.min(self.large.len());
         self.large.advance(large);
         bytes -= large;
@@ -224,7 +232,7 @@ mod tests {
     fn pumped(told: Told, frames: &[Option<&str>], at_once: usize) -> (Result<(), Broken>, String, usize) {
         let frames = frames.iter().map(|frame| frame.map(|text| Frame::data(Bytes::copy_from_slice(text.as_bytes()))));
         let (mut body, mut out, mut writes) = (Some(Frames(frames.collect())), Vec::new(), 0);
-        let mut pump = Pump::new(BytesMut::from("head|"), told, Buffers::default());
+        let mut pump = Pump::new(b"head|".to_vec(), told, Buffers::default());
         let mut context = Context::from_waker(Waker::noop());
         for _ in 0..10_000 {
             let write = |_: &mut Context<'_>, slices: &[IoSlice<'_>]| {
@@ -288,7 +296,7 @@ mod tests {
         fields.insert("a", HeaderValue::from_static("b"));
         let frames = [Frame::data(Bytes::from_static(b"x")), Frame::trailers(fields)];
         let mut body = Some(Frames(frames.into_iter().map(Some).collect()));
-        let mut pump = Pump::new(BytesMut::new(), Told::Chunked, Buffers::default());
+        let mut pump = Pump::new(Vec::new(), Told::Chunked, Buffers::default());
         let mut out = Vec::new();
         let write = |_: &mut Context<'_>, slices: &[IoSlice<'_>]| {
             slices.iter().for_each(|slice| out.extend_from_slice(slice));
