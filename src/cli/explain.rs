@@ -14,6 +14,7 @@ use serde_json::{Value, json};
 
 use super::telemetry::Scrape;
 use super::{CONFIG, USAGE, runtime, say, telemetry, with_causes};
+use crate::app;
 use crate::app::environment::Entrance;
 use crate::authority::Authority;
 use crate::clock::{Clock, SystemClock};
@@ -100,7 +101,7 @@ fn judge(path: &Path, config: &Config, table: &Table, question: &Question) -> an
         };
         (route.name.to_string(), url)
     });
-    let refusal = outcome.err().or_else(|| refusal_of(token?, live.as_ref()?));
+    let refusal = outcome.err().or_else(|| refusal_of(token?, live.as_ref()?, config));
     let rule = route.zip(ruling).map(|(route, ruling)| Rule::of(ruling, path, &route.name));
     Ok(Verdict { client: table.clients.name(client).clone(), way, route: upstream, rule, token: live, refusal })
 }
@@ -248,12 +249,20 @@ impl Live {
 }
 
 /// What a token that has no live generation makes of a request that policy lets pass.
-fn refusal_of(token: &token::Settings, live: &Live) -> Option<Refusal> {
-    if token.grant_ends <= SystemClock.now().wall {
+fn refusal_of(token: &token::Settings, live: &Live, config: &Config) -> Option<Refusal> {
+    let now = SystemClock.now().wall;
+    if token.grant_ends <= now {
         return Some(Absent::Retired.into());
     }
+    // The same config asks for the same, under the same id.
+    let request = || {
+        let (register, _) = app::judge(config, now);
+        register.cases().find(|(_, case)| case.request.token == token.name).map(|(id, _)| id)
+    };
     let (_, state) = live.running.as_ref().ok()?;
     match state.as_str() {
+        "pending" => request().map(|id| Absent::Unapproved(id).into()),
+        "denied" => request().map(|id| Absent::Denied(id).into()),
         "provisioning" => Some(Absent::Pending.into()),
         "expired" => Some(Absent::Expired { retry_after: None }.into()),
         "retired" => Some(Absent::Retired.into()),

@@ -83,6 +83,18 @@ fn a_refusal_has_the_words_that_the_proxy_has() {
 }
 
 #[test]
+fn a_token_that_waits_for_people_is_refused_with_the_id_of_its_request() {
+    let place = Place::new("[approval]\ndefault = \"ask\"\n");
+    let _proxy = place.start();
+    let told = place.run(&["explain", "--json", "GET", "/api/things"]).json()["refusal"].clone();
+    let answer = ask(&place, "GET /api/things HTTP/1.1\r\nhost: localhost\r\nconnection: close\r\n\r\n");
+    for word in ["reason", "status", "detail"] {
+        assert_eq!(told[word], answer[word], "{told} {answer}");
+    }
+    assert_eq!(told["reason"], "approval_pending");
+}
+
+#[test]
 fn a_route_is_not_for_every_client() {
     let other = place().run(&["explain", "GET", "/hub/x", "--client", "batch", "--json"]);
     assert_eq!(other.code, 1);
