@@ -527,6 +527,10 @@ impl UsageGuard {
 impl Drop for UsageGuard {
     fn drop(&mut self) {
         self.leaves();
+        if !self.upload.finished.get() {
+            // Whoever still sends the request on does so for nobody.
+            self.upload.answered();
+        }
         let elapsed = self.started.elapsed();
         let method = self.method;
         let class = class_index(self.status, self.complete);

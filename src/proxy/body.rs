@@ -221,7 +221,13 @@ impl Body for ClientBody {
     fn poll_frame(self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, BodyError>>> {
         match self.get_mut() {
             Self::Http1(body) => Pin::new(body).poll_frame(context).map_err(BodyError::Client),
-            Self::Http2(body) => Pin::new(body).poll_frame(context).map_err(BodyError::Http2),
+            Self::Http2(body) => match Pin::new(&mut *body).poll_frame(context) {
+                // A reset without an error ends no body.
+                Poll::Ready(None) if !body.is_end_stream() => {
+                    Poll::Ready(Some(Err(BodyError::Client(BrokenOff::Closed))))
+                }
+                polled => polled.map_err(BodyError::Http2),
+            },
         }
     }
 

@@ -115,22 +115,12 @@ impl Desk {
             watch.drain();
         }
         let link = Rc::new(RefCell::new(Inbound::new(Box::new(stream), self.buffers.clone())));
-        let tunnel = {
-            let mut served = pin!(self.converse(&link, &caller, &watch));
-            poll_fn(|context| {
-                watch.attend(context);
-                match served.as_mut().poll(context) {
-                    Poll::Pending if watch.is_cut_off() => Poll::Ready(None),
-                    served => served,
-                }
-            })
-            .await
-        };
-        let Some(tunnel) = tunnel else { return };
+        let served = until_cut_off(&watch, self.converse(&link, &caller, &watch)).await;
+        let Some(Some(tunnel)) = served else { return };
         let Some(link) = Rc::into_inner(link) else { return };
         let _busy = watch.busy();
         let (io, early) = link.into_inner().into_parts();
-        tunnel.run(io, early).await;
+        until_cut_off(&watch, tunnel.run(io, early)).await;
     }
 
     /// One request after the other. Returns the tunnel that the connection turns into, if it does.
@@ -154,9 +144,11 @@ impl Desk {
             let (response, tunnel) = self.answer(link, caller, request).await?;
             // A refusal comes at once, and nobody reads what is still on its way to it.
             let ends = watch.is_told_to_end() || (response.body.is_own() && !link.borrow().is_told());
+            let unfinished = watch.answers();
             let mut answering = Answering::new(response, asked, ends, &mut link.borrow_mut(), &self.server.date);
             match poll_fn(|context| answering.poll(link, context)).await {
                 Ok(keeps) => {
+                    unfinished.finish();
                     if tunnel.is_some() {
                         return tunnel;
                     }
@@ -169,7 +161,6 @@ impl Desk {
                 }
                 Err(broken) => {
                     tracing::debug!(?broken, "an answer broke off");
-                    watch.breaks_off();
                     return None;
                 }
             }
@@ -272,6 +263,20 @@ where
     fn graceful_shutdown(self: Pin<&mut Self>) {
         http2::Connection::graceful_shutdown(self);
     }
+}
+
+/// What comes of it; `None` when the connection is to end without another word.
+async fn until_cut_off<T>(watch: &Watch, serving: impl Future<Output = T>) -> Option<T> {
+    let mut serving = pin!(serving);
+    poll_fn(|context| {
+        watch.attend(context);
+        match serving.as_mut().poll(context) {
+            Poll::Ready(served) => Poll::Ready(Some(served)),
+            Poll::Pending if watch.is_cut_off() => Poll::Ready(None),
+            Poll::Pending => Poll::Pending,
+        }
+    })
+    .await
 }
 
 async fn until_then(until: Option<Instant>) {

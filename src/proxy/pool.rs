@@ -26,6 +26,7 @@ use hyper::client::conn::http2;
 use hyper_util::rt::{TokioIo, TokioTimer};
 use prometheus::{IntGauge, IntGaugeVec};
 use tokio::sync::{Notify, Semaphore};
+use tokio::task::coop::has_budget_remaining;
 use tokio::time::timeout;
 
 pub use self::lease::{Lease, SendError};
@@ -259,7 +260,8 @@ impl Entry {
             }
             let Idle { mut connection, authority, sweeps } = self.idle.borrow_mut().pop()?;
             self.gauges.idle.dec();
-            if sweeps > 0 {
+            // Who has used up its turn would be told that nothing has come, whatever has.
+            if sweeps > 0 || !has_budget_remaining() {
                 // If the upstream's end has come in with the request, the runtime gets to see it first.
                 tokio::task::yield_now().await;
             }

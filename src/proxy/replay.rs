@@ -18,6 +18,9 @@ pub struct Spare(
     Option<Rc<RefCell<Kept>>>,
 );
 
+/// What a piece costs beside its bytes.
+const PIECE: usize = 64;
+
 /// A body as it goes by. Its pieces are shared with those that are sent, not copied.
 #[derive(Default)]
 pub struct Kept {
@@ -28,7 +31,10 @@ pub struct Kept {
 
 impl Kept {
     pub fn piece(&mut self, piece: &Bytes) {
-        self.bytes += piece.len();
+        if piece.is_empty() {
+            return;
+        }
+        self.bytes += piece.len() + PIECE;
         if self.bytes <= MOST {
             self.pieces.push(piece.clone());
         } else {

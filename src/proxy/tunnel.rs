@@ -40,7 +40,9 @@ impl Tunnel {
         let mut upstream = Counted { inner: upstream, read: received.clone() };
         let carried = async {
             upstream.write_all(&early).await?;
+            upstream.flush().await?;
             client.write_all(&ahead).await?;
+            client.flush().await?;
             copy_bidirectional(&mut client, &mut upstream).await.map(drop)
         };
         let ended = while_there_is_progress(carried, idle, || sent.get() + received.get()).await;

@@ -6,6 +6,7 @@ use std::cell::Cell;
 use std::pin::Pin;
 use std::rc::Rc;
 use std::task::{Context, Poll, Waker};
+use std::time::Duration;
 
 use bytes::Bytes;
 use http_body::{Body, Frame, SizeHint};
@@ -122,7 +123,12 @@ impl Watch {
             self.found.set((self.turns.get(), now));
             return None;
         }
-        let rested = now.saturating_duration_since(since);
+        let late = self.lateness(now.saturating_duration_since(since), limits);
+        // It has been told so.
+        late.filter(|late| self.late.get() != Some(*late))
+    }
+
+    fn lateness(&self, rested: Duration, limits: &Limits) -> Option<Late> {
         let none_is_taken = self.http2.get() && self.requests.get() > 0 && self.untaken.get() == self.requests.get();
         match self.phase.get() {
             _ if self.stalled.get() || none_is_taken => (rested > limits.body_timeout).then_some(Late::Stalled),
@@ -185,9 +191,9 @@ impl Watch {
         }
     }
 
-    /// An answer broke off.
-    pub fn breaks_off(&self) {
-        self.broken.set(true);
+    /// An answer is on its way. It counts as broken off unless it is said to be whole.
+    pub fn answers(self: &Rc<Self>) -> Unfinished {
+        Unfinished(Some(self.clone()))
     }
 
     /// Resolves when the connection is to end, and says why.
@@ -205,6 +211,10 @@ impl Watch {
     pub fn busy(self: &Rc<Self>) -> Busy {
         self.requests.set(self.requests.get() + 1);
         self.served.set(true);
+        // Its head was late, and is whole all the same.
+        if self.late.get() == Some(Late::Head) {
+            self.late.set(None);
+        }
         self.turn(Phase::Busy);
         Busy { watch: self.clone(), untaken: false }
     }
@@ -250,6 +260,23 @@ impl Watch {
     fn turn(&self, phase: Phase) {
         self.phase.set(phase);
         self.turns.set(self.turns.get() + 1);
+    }
+}
+
+/// An answer that is not whole, if it is dropped.
+pub struct Unfinished(Option<Rc<Watch>>);
+
+impl Unfinished {
+    pub fn finish(mut self) {
+        self.0 = None;
+    }
+}
+
+impl Drop for Unfinished {
+    fn drop(&mut self) {
+        if let Some(watch) = &self.0 {
+            watch.broken.set(true);
+        }
     }
 }
 

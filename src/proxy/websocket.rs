@@ -7,7 +7,8 @@ use aws_lc_rs::digest;
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD as BASE64;
 use http::header::{
-    CONNECTION, SEC_WEBSOCKET_ACCEPT, SEC_WEBSOCKET_KEY, SEC_WEBSOCKET_PROTOCOL, SEC_WEBSOCKET_VERSION, UPGRADE,
+    CONNECTION, CONTENT_LENGTH, SEC_WEBSOCKET_ACCEPT, SEC_WEBSOCKET_KEY, SEC_WEBSOCKET_PROTOCOL, SEC_WEBSOCKET_VERSION,
+    TRANSFER_ENCODING, UPGRADE,
 };
 use http::{HeaderValue, Method, Version};
 
@@ -41,6 +42,9 @@ impl Handshake {
         }
         if head.version != Version::HTTP_11 || head.method != Method::GET {
             return Err(Refusal::HeaderInvalid("WebSocket is asked for with GET, in HTTP/1.1"));
+        }
+        if headers.contains(TRANSFER_ENCODING) || headers.get(CONTENT_LENGTH).is_some_and(|length| length != "0") {
+            return Err(Refusal::HeaderInvalid("WebSocket is asked for without a body"));
         }
         if headers.only(SEC_WEBSOCKET_VERSION).is_none_or(|version| version != "13") {
             return Err(Refusal::HeaderInvalid("WebSocket has version 13"));
@@ -111,6 +115,7 @@ mod tests {
         assert!(asked(&[], Method::GET).is_err());
         assert!(asked(&[("sec-websocket-key", "c2hvcnQ=")], Method::GET).is_err());
         assert!(asked(&[("sec-websocket-key", KEY), ("sec-websocket-version", "8")], Method::GET).is_err());
+        assert!(asked(&[("sec-websocket-key", KEY), ("content-length", "5")], Method::GET).is_err());
         let none = asked(&[("sec-websocket-key", KEY), ("upgrade", "h2c")], Method::GET);
         assert!(none.is_ok_and(|asked| asked.is_none()), "two protocols are none");
     }

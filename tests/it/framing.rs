@@ -4,7 +4,7 @@ use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::TcpStream;
 
 use crate::support::upstream::Seen;
-use crate::support::{Issuer, Scene, Setup, Upstream, soon};
+use crate::support::{Issuer, SOON, Scene, Setup, Upstream, soon, wait_until};
 
 /// To whom the length counts this is a body; to whom the chunks count, an empty one and another request.
 const CHUNKS_FIRST: &str = "0\r\n\r\nGET /api/smuggled HTTP/1.1\r\nHost: localhost\r\n\r\n";
@@ -163,6 +163,7 @@ fn and(more: &[(&'static str, &'static str)]) -> Fields {
 
 const DATA: u8 = 0;
 const HEADERS: u8 = 1;
+const RST_STREAM: u8 = 3;
 const END_STREAM: u8 = 1;
 const END_HEADERS: u8 = 4;
 
@@ -178,15 +179,19 @@ fn head(fields: &[(&str, &str)]) -> Vec<u8> {
     fields.iter().flat_map(|(name, value)| [vec![0], text(name), text(value)].concat()).collect()
 }
 
+/// A connection on which these frames have been sent.
+async fn spoken(scene: &Scene, frames: &[u8]) -> TcpStream {
+    const BEGINNING: &[u8] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n\0\0\0\x04\0\0\0\0\0";
+    let mut stream = TcpStream::connect(scene.proxy).await.expect("connects");
+    stream.write_all(&[BEGINNING, frames].concat()).await.expect("writes");
+    stream
+}
+
 /// What becomes of these frames on a connection of their own: the kind of the first frame that is no small talk, as that of
 /// an answer, a reset or a goodbye.
 async fn told(scene: &Scene, frames: &[u8]) -> u8 {
     const SMALL_TALK: [u8; 3] = [4, 6, 8];
-    let mut stream = TcpStream::connect(scene.proxy).await.expect("connects");
-    stream
-        .write_all(&[b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n\0\0\0\x04\0\0\0\0\0", frames].concat())
-        .await
-        .expect("writes");
+    let mut stream = spoken(scene, frames).await;
     let telling = async {
         loop {
             let mut head = [0; 9];
@@ -297,4 +302,21 @@ async fn an_upload_of_http2_with_malformed_trailers_never_looks_complete() {
     let seen = upstream.seen();
     assert_eq!(seen.iter().filter(|seen| seen.body.complete.is_some()).count(), whole, "{seen:?}");
     assert!(seen.iter().all(|seen| seen.headers.iter().all(|(name, _)| !name.starts_with("x-"))), "{seen:?}");
+}
+
+#[tokio::test]
+async fn an_upload_of_http2_that_is_reset_never_looks_complete() {
+    let (issuer, upstream) = (Issuer::start().await, Upstream::http1().await);
+    let scene = Setup::api(&issuer, &upstream).start().await;
+    // Without an error (RFC 9113, section 7), and because the client has thought better of it.
+    for (number, code) in [0, 8].into_iter().enumerate() {
+        let begun = [frame(HEADERS, END_HEADERS, &head(&PLAIN)), frame(DATA, 0, b"half")].concat();
+        let mut stream = spoken(&scene, &begun).await;
+        let arrived = async || upstream.seen().get(number).is_some_and(|seen| seen.body.bytes == 4);
+        wait_until("half of it is at the upstream", SOON, arrived).await;
+        stream.write_all(&frame(RST_STREAM, 0, &[0, 0, 0, code])).await.expect("writes");
+        wait_until("the upstream sees it break", SOON, async || upstream.last().body.failed).await;
+        assert!(upstream.last().body.complete.is_none(), "{code}");
+    }
+    scene.finish().await;
 }

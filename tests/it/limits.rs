@@ -192,6 +192,24 @@ async fn an_upstream_that_says_nothing_is_given_up_and_one_that_is_being_sent_to
 }
 
 #[tokio::test]
+async fn an_answer_that_is_not_taken_is_cut_off_and_never_looks_whole() {
+    let (issuer, upstream) = (Issuer::start().await, RawUpstream::start().await);
+    let setup = Setup::new().token("api", &issuer, "").route("api", &upstream, "token = \"api\"");
+    let scene = setup.limits("body_timeout = \"500ms\"").start().await;
+    // An old client knows the end by that of the connection.
+    let mut client = scene.client().await;
+    client.send("GET /api/x HTTP/1.0\r\nHost: localhost\r\n\r\n").await;
+    let mut connection = upstream.accept().await;
+    connection.head().await;
+    connection.write("HTTP/1.1 200 OK\r\n\r\n").await;
+    connection.flood("aaaaaaaaaaaaaaaa").await;
+    scene.reaches("countersign_connections_closed_total", &[("why", "stalled")], 1.0).await;
+    let (_, end) = client.rest().await;
+    assert!(end.is_err(), "it ended in order");
+    scene.finish().await;
+}
+
+#[tokio::test]
 async fn an_answer_that_rests_half_way_is_cut_off() {
     let (issuer, upstream) = (Issuer::start().await, RawUpstream::start().await);
     let route = "token = \"api\"\ntimeouts = { idle = \"500ms\" }";

@@ -3,12 +3,14 @@
 
 use std::cell::RefCell;
 use std::io;
+use std::ops::Deref;
 use std::pin::pin;
 use std::rc::Rc;
 use std::task::{Context, Poll, ready};
 
 use bytes::BytesMut;
 use tokio::io::{AsyncRead, AsyncReadExt as _};
+use zeroize::Zeroize as _;
 
 /// What a connection that has said little reads at once.
 pub const FIRST_READ: usize = 4 * 1024;
@@ -31,22 +33,20 @@ struct Free {
     /// To read into.
     reading: RefCell<Vec<BytesMut>>,
     /// To write from.
-    writing: RefCell<Vec<Vec<u8>>>,
+    writing: RefCell<Vec<Draft>>,
 }
 
 impl Buffers {
     /// Where a message is put together.
-    pub fn draft(&self) -> Vec<u8> {
-        self.0.writing.borrow_mut().pop().unwrap_or_else(|| Vec::with_capacity(USUAL_HEAD))
+    pub fn draft(&self) -> Draft {
+        self.0.writing.borrow_mut().pop().unwrap_or_default()
     }
 
-    /// Takes back what a message was put together in, and wipes it: it may hold a token. One that has grown goes back to the
-    /// system.
-    pub fn give_back(&self, mut draft: Vec<u8>) {
-        draft.fill(0);
+    /// Takes back what a message was put together in. One that has grown goes back to the system.
+    pub fn give_back(&self, mut draft: Draft) {
+        draft.clear();
         let mut free = self.0.writing.borrow_mut();
-        if free.len() < KEPT && draft.capacity() <= LARGEST_DRAFT {
-            draft.clear();
+        if free.len() < KEPT && draft.0.capacity() <= LARGEST_DRAFT {
             free.push(draft);
         }
     }
@@ -60,6 +60,46 @@ impl Buffers {
         if free.len() < KEPT {
             free.push(buffer);
         }
+    }
+}
+
+/// Where a message is put together. It may hold a token, and is wiped wherever it leaves one behind.
+#[derive(Default)]
+pub struct Draft(Vec<u8>);
+
+impl Draft {
+    pub fn put(&mut self, bytes: &[u8]) {
+        if self.0.capacity() - self.0.len() < bytes.len() {
+            self.grow(bytes.len());
+        }
+        self.0.extend_from_slice(bytes);
+    }
+
+    /// Moves into a larger place.
+    #[cold]
+    fn grow(&mut self, by: usize) {
+        let mut larger = Vec::with_capacity((self.0.len() + by).next_power_of_two().max(USUAL_HEAD));
+        larger.extend_from_slice(&self.0);
+        std::mem::replace(&mut self.0, larger).zeroize();
+    }
+
+    pub fn clear(&mut self) {
+        self.0.fill(0);
+        self.0.clear();
+    }
+}
+
+impl Drop for Draft {
+    fn drop(&mut self) {
+        self.0.zeroize();
+    }
+}
+
+impl Deref for Draft {
+    type Target = [u8];
+
+    fn deref(&self) -> &[u8] {
+        &self.0
     }
 }
 

@@ -121,6 +121,24 @@ pub fn response(bytes: &Bytes, is_head: bool) -> Result<(Response<Framing>, bool
     Ok((response.map(|_| framing), keeps))
 }
 
+/// Whether a head stands before the answer proper. 101 is the last that comes of HTTP on its connection.
+///
+/// # Errors
+/// When it looks like one, and is none.
+pub fn is_interim(bytes: &[u8]) -> Result<bool, Fault> {
+    // `HTTP/1.1 100`
+    if bytes.get(9) != Some(&b'1') {
+        return Ok(false);
+    }
+    let mut fields = [MaybeUninit::uninit(); FIELDS];
+    let mut parsed = httparse::Response::new(&mut []);
+    let status = httparse::ParserConfig::default().parse_response_with_uninit_headers(&mut parsed, bytes, &mut fields);
+    match (status, parsed.code) {
+        (Ok(status), Some(code @ 100..=199)) if status.is_complete() => Ok(code != 101),
+        _ => Err(Fault::Head),
+    }
+}
+
 /// The fields after the last chunk.
 pub fn trailers(bytes: &Bytes) -> Option<HeaderMap> {
     let mut lines = [httparse::EMPTY_HEADER; TRAILERS];

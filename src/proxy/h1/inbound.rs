@@ -5,13 +5,14 @@
 //!                                                                └─▶ linger, close
 //! ```
 //!
-//! Connection and body share the [`Inbound`], on one thread and in one task: each holds it only while it is polled.
+//! Connection and body share the [`Inbound`], on one thread: each holds it only while it is polled. Towards an upstream of HTTP/2
+//! the body is read by another task.
 
 use std::cell::RefCell;
 use std::io;
 use std::pin::Pin;
-use std::rc::Rc;
-use std::task::{Context, Poll, ready};
+use std::rc::{Rc, Weak};
+use std::task::{Context, Poll, Waker, ready};
 
 use bytes::Bytes;
 use http::header::CONNECTION;
@@ -52,6 +53,8 @@ pub struct Inbound {
     waits: bool,
     /// What is still to be written of having told it.
     telling: &'static [u8],
+    /// Who wants to know when the body is over.
+    watching: Option<Waker>,
 }
 
 /// Why a request's body does not come to its end.
@@ -91,6 +94,7 @@ impl Inbound {
             turn: 0,
             waits: false,
             telling: b"",
+            watching: None,
         }
     }
 
@@ -141,7 +145,7 @@ impl Inbound {
         inbound.turn += 1;
         inbound.framing = framing;
         inbound.waits = waits;
-        InboundBody { link: link.clone(), turn: inbound.turn }
+        InboundBody { link: Rc::downgrade(link), turn: inbound.turn }
     }
 
     /// The request is over: whoever still holds its body gets nothing more of it. Whether all of it had come.
@@ -159,6 +163,10 @@ impl Inbound {
                 Poll::Ready(Ok(_)) => {}
                 Poll::Pending => return false,
             }
+        }
+        if !self.framing.is_over() {
+            // Another task may be the one that reads it: only then it is known what comes of the connection.
+            self.watching = Some(context.waker().clone());
         }
         false
     }
@@ -221,16 +229,30 @@ impl Inbound {
             match self.framing.take(&mut self.incoming.bytes)? {
                 Piece::Data(data) => {
                     self.framing.look_ahead(&mut self.incoming.bytes)?;
+                    self.note_end();
                     return Poll::Ready(Some(Ok(Frame::data(data))));
                 }
                 // A request's trailers end here.
-                Piece::Trailers(_) | Piece::End => return Poll::Ready(None),
+                Piece::Trailers(_) | Piece::End => {
+                    self.note_end();
+                    return Poll::Ready(None);
+                }
                 Piece::Nothing => {
                     if ready!(self.incoming.poll_fill(&mut *self.io, context))? == 0 {
                         return Poll::Ready(Some(Err(BrokenOff::Closed)));
                     }
                 }
             }
+        }
+    }
+}
+
+impl Inbound {
+    fn note_end(&mut self) {
+        if self.framing.is_over()
+            && let Some(watching) = self.watching.take()
+        {
+            watching.wake();
         }
     }
 }
@@ -253,11 +275,12 @@ impl Answering {
         let mut out = buffers.draft();
         // What has been begun is ended first.
         if inbound.telling.len() < CONTINUE.len() {
-            out.extend_from_slice(inbound.telling);
+            out.put(inbound.telling);
         }
         inbound.telling = b"";
         // A client that was never told to send its body may send it, or not: where the next request begins is not certain.
-        let keeps = keeps && !inbound.waits;
+        let waits = std::mem::take(&mut inbound.waits);
+        let keeps = keeps && !waits;
         write::response(&response, told, asked.version, keeps, date, &mut out);
         let body = Some(response.body).filter(|_| told != Told::Not);
         Self { pump: Pump::new(out, told, buffers), body, keeps }
@@ -278,6 +301,7 @@ impl Answering {
             }
             Poll::Ready(Err(broken)) => Poll::Ready(Err(broken)),
             Poll::Pending => {
+                let _ = Pin::new(&mut *link.borrow_mut().io).poll_flush(context).map_err(Broken::Socket)?;
                 // The client may take its time with the answer while the upstream still takes the request.
                 if let Some(Err(error)) = self.body.as_mut().map(|body| body.poll_upload(context)) {
                     return Poll::Ready(Err(Broken::Body(error)));
@@ -304,15 +328,16 @@ fn told(response: &Response<ResponseBody>, asked: Asked) -> Told {
     }
 }
 
-/// The body of a request.
+/// The body of a request. Whoever holds it does not hold the connection.
 pub struct InboundBody {
-    link: Rc<RefCell<Inbound>>,
+    link: Weak<RefCell<Inbound>>,
     turn: u64,
 }
 
 impl InboundBody {
-    fn is_mine(&self, inbound: &Inbound) -> bool {
-        self.turn == inbound.turn
+    /// The connection, as long as this request is under way on it.
+    fn link(&self) -> Option<Rc<RefCell<Inbound>>> {
+        self.link.upgrade().filter(|link| link.borrow().turn == self.turn)
     }
 }
 
@@ -321,21 +346,18 @@ impl Body for InboundBody {
     type Error = BrokenOff;
 
     fn poll_frame(self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, BrokenOff>>> {
-        let mut inbound = self.link.borrow_mut();
-        match self.is_mine(&inbound) {
-            true => inbound.poll_body(context),
-            false => Poll::Ready(Some(Err(BrokenOff::Over))),
+        match self.link() {
+            Some(link) => link.borrow_mut().poll_body(context),
+            None => Poll::Ready(Some(Err(BrokenOff::Over))),
         }
     }
 
     fn is_end_stream(&self) -> bool {
-        let inbound = self.link.borrow();
-        self.is_mine(&inbound) && inbound.framing.is_over()
+        self.link().is_some_and(|link| link.borrow().framing.is_over())
     }
 
     fn size_hint(&self) -> SizeHint {
-        let inbound = self.link.borrow();
-        let left = inbound.framing.left().filter(|_| self.is_mine(&inbound));
+        let left = self.link().and_then(|link| link.borrow().framing.left());
         left.map_or_else(SizeHint::default, SizeHint::with_exact)
     }
 }

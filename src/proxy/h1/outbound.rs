@@ -184,6 +184,10 @@ impl Outbound {
                 Poll::Pending => {}
             }
         }
+        // Nothing can be an answer to what has not been said.
+        if sending.as_ref().is_some_and(|sending| sending.pump.written() == 0) {
+            return Poll::Pending;
+        }
         loop {
             if let Some(whole) = answer.take(&mut self.incoming.bytes)? {
                 return Poll::Ready(Ok(whole));
@@ -208,8 +212,11 @@ impl Outbound {
         context: &mut Context<'_>,
     ) -> Poll<Result<(), Broken>> {
         let io = &mut self.io;
-        ready!(pump.poll(body, context, |context, slices| Pin::new(&mut *io).poll_write_vectored(context, slices)))?;
-        Pin::new(&mut self.io).poll_flush(context).map_err(Broken::Socket)
+        let pumped =
+            pump.poll(body, context, |context, slices| Pin::new(&mut *io).poll_write_vectored(context, slices))?;
+        // TLS takes more than the socket does: what it holds goes out while the body is waited for, too.
+        let flushed = Pin::new(&mut self.io).poll_flush(context).map_err(Broken::Socket)?;
+        if pumped.is_ready() { flushed.map(Ok) } else { Poll::Pending }
     }
 
     /// The bytes of the connection, after an answer that changes its protocol.
@@ -244,7 +251,7 @@ impl Answer {
             })?;
             let Some(end) = end else { return Ok(None) };
             let head = bytes.split_to(end).freeze();
-            if !is_interim(&head) {
+            if !head::is_interim(&head)? {
                 return head::response(&head, self.is_head).map(Some);
             }
             self.lines = Lines::default();
@@ -254,12 +261,6 @@ impl Answer {
             }
         }
     }
-}
-
-/// Whether a head stands before the answer proper. 101 is the last that comes of HTTP on its connection.
-fn is_interim(head: &[u8]) -> bool {
-    // `HTTP/1.1 100`
-    matches!(head.get(9..12), Some([b'1', _, _])) && head.get(9..12) != Some(b"101")
 }
 
 impl Inflow {

@@ -8,7 +8,7 @@ use bytes::{Buf as _, Bytes};
 use http::HeaderMap;
 use http_body::Body;
 
-use super::buffers::Buffers;
+use super::buffers::{Buffers, Draft};
 use super::write::{self, Told};
 use crate::proxy::body::BodyError;
 
@@ -18,7 +18,7 @@ const SMALL: usize = 4096;
 /// What is being written.
 pub struct Pump {
     /// Borrowed from the worker.
-    small: Vec<u8>,
+    small: Draft,
     /// How much of it has gone out.
     gone: usize,
     buffers: Buffers,
@@ -46,7 +46,7 @@ pub enum Broken {
 
 impl Pump {
     /// `head`, a buffer of the worker's, goes first; the body's end is told as it says.
-    pub fn new(head: Vec<u8>, told: Told, buffers: Buffers) -> Self {
+    pub fn new(head: Draft, told: Told, buffers: Buffers) -> Self {
         Self {
             small: head,
             gone: 0,
@@ -144,8 +144,8 @@ impl Pump {
             }
             let line_end: &[u8] = if chunked { b"\r\n" } else { b"" };
             if data.len() <= SMALL {
-                self.small.extend_from_slice(&data);
-                self.small.extend_from_slice(line_end);
+                self.small.put(&data);
+                self.small.put(line_end);
             } else {
                 self.large = data;
                 self.after = line_end;
@@ -181,8 +181,6 @@ impl Pump {
         bytes -= small;
         if self.gone == self.small.len() {
             self.gone = 0;
-            // It may have held a token.
-            self.small.fill(0);
             self.small.clear();
         }
         let large = bytes.min(self.large.len());
@@ -228,11 +226,17 @@ mod tests {
         }
     }
 
+    fn draft(text: &str) -> Draft {
+        let mut draft = Draft::default();
+        draft.put(text.as_bytes());
+        draft
+    }
+
     /// What goes out through a socket that takes so many bytes at once, and in how many writes.
     fn pumped(told: Told, frames: &[Option<&str>], at_once: usize) -> (Result<(), Broken>, String, usize) {
         let frames = frames.iter().map(|frame| frame.map(|text| Frame::data(Bytes::copy_from_slice(text.as_bytes()))));
         let (mut body, mut out, mut writes) = (Some(Frames(frames.collect())), Vec::new(), 0);
-        let mut pump = Pump::new(b"head|".to_vec(), told, Buffers::default());
+        let mut pump = Pump::new(draft("head|"), told, Buffers::default());
         let mut context = Context::from_waker(Waker::noop());
         for _ in 0..10_000 {
             let write = |_: &mut Context<'_>, slices: &[IoSlice<'_>]| {
@@ -296,7 +300,7 @@ mod tests {
         fields.insert("a", HeaderValue::from_static("b"));
         let frames = [Frame::data(Bytes::from_static(b"x")), Frame::trailers(fields)];
         let mut body = Some(Frames(frames.into_iter().map(Some).collect()));
-        let mut pump = Pump::new(Vec::new(), Told::Chunked, Buffers::default());
+        let mut pump = Pump::new(Draft::default(), Told::Chunked, Buffers::default());
         let mut out = Vec::new();
         let write = |_: &mut Context<'_>, slices: &[IoSlice<'_>]| {
             slices.iter().for_each(|slice| out.extend_from_slice(slice));

@@ -7,6 +7,7 @@ use std::time::{Duration, SystemTime};
 use http::header::{CONNECTION, CONTENT_LENGTH, DATE};
 use http::{HeaderMap, HeaderName, HeaderValue, Method, StatusCode, Version};
 
+use super::buffers::Draft;
 use crate::clock::Clock;
 use crate::proxy::message::{Request, Response};
 
@@ -22,24 +23,24 @@ pub enum Told {
 }
 
 /// A request's head. It goes to its target in origin form.
-pub fn request(request: &Request, body: Told, out: &mut Vec<u8>) {
+pub fn request(request: &Request, body: Told, out: &mut Draft) {
     let target = request.uri.path_and_query().map_or("/", |target| target.as_str());
     line(out, &[request.method.as_str().as_bytes(), b" ", target.as_bytes(), b" HTTP/1.1\r\n"]);
     fields(request.fields.iter(), out);
     match body {
         Told::Length(length) => told_length(length, out),
-        Told::Chunked => out.extend_from_slice(b"transfer-encoding: chunked\r\n"),
+        Told::Chunked => out.put(b"transfer-encoding: chunked\r\n"),
         // RFC 9110, section 8.6: a method that usually has a body says that there is none.
         Told::Not | Told::Close if matches!(request.method, Method::POST | Method::PUT | Method::PATCH) => {
             told_length(0, out);
         }
         Told::Not | Told::Close => {}
     }
-    out.extend_from_slice(b"\r\n");
+    out.put(b"\r\n");
 }
 
 /// An answer's head, for a client of this version. `keeps`: the connection may be used again.
-pub fn response<B>(response: &Response<B>, body: Told, version: Version, keeps: bool, date: &Date, out: &mut Vec<u8>) {
+pub fn response<B>(response: &Response<B>, body: Told, version: Version, keeps: bool, date: &Date, out: &mut Draft) {
     let status = response.status;
     line(
         out,
@@ -55,33 +56,33 @@ pub fn response<B>(response: &Response<B>, body: Told, version: Version, keeps: 
     }
     match body {
         Told::Length(length) => told_length(length, out),
-        Told::Chunked => out.extend_from_slice(b"transfer-encoding: chunked\r\n"),
+        Told::Chunked => out.put(b"transfer-encoding: chunked\r\n"),
         Told::Not | Told::Close => {}
     }
     if !headers.contains(CONNECTION) {
         match (keeps, version) {
-            (true, Version::HTTP_10) => out.extend_from_slice(b"connection: keep-alive\r\n"),
+            (true, Version::HTTP_10) => out.put(b"connection: keep-alive\r\n"),
             (false, Version::HTTP_10) | (true, _) => {}
-            (false, _) => out.extend_from_slice(b"connection: close\r\n"),
+            (false, _) => out.put(b"connection: close\r\n"),
         }
     }
     if !headers.contains(DATE) && status != StatusCode::SWITCHING_PROTOCOLS {
         date.write(out);
     }
-    out.extend_from_slice(b"\r\n");
+    out.put(b"\r\n");
 }
 
 /// The fields after the last chunk, and the end.
-pub fn trailers(trailers: Option<&HeaderMap>, out: &mut Vec<u8>) {
-    out.extend_from_slice(b"0\r\n");
+pub fn trailers(trailers: Option<&HeaderMap>, out: &mut Draft) {
+    out.put(b"0\r\n");
     if let Some(trailers) = trailers {
         fields(trailers.iter(), out);
     }
-    out.extend_from_slice(b"\r\n");
+    out.put(b"\r\n");
 }
 
 /// The line before a chunk.
-pub fn chunk(length: usize, out: &mut Vec<u8>) {
+pub fn chunk(length: usize, out: &mut Draft) {
     let mut digits = [0; 16];
     let mut at = digits.len();
     let mut left = length;
@@ -93,15 +94,15 @@ pub fn chunk(length: usize, out: &mut Vec<u8>) {
     line(out, &[&digits[at..], b"\r\n"]);
 }
 
-fn fields<'f>(fields: impl Iterator<Item = (&'f HeaderName, &'f HeaderValue)>, out: &mut Vec<u8>) {
+fn fields<'f>(fields: impl Iterator<Item = (&'f HeaderName, &'f HeaderValue)>, out: &mut Draft) {
     fields.for_each(|(name, value)| field(out, name.as_str(), value.as_bytes()));
 }
 
-fn field(out: &mut Vec<u8>, name: &str, value: &[u8]) {
+fn field(out: &mut Draft, name: &str, value: &[u8]) {
     line(out, &[name.as_bytes(), b": ", value, b"\r\n"]);
 }
 
-fn told_length(length: u64, out: &mut Vec<u8>) {
+fn told_length(length: u64, out: &mut Draft) {
     let mut digits = [0; 20];
     let mut at = digits.len();
     let mut left = length;
@@ -113,8 +114,8 @@ fn told_length(length: u64, out: &mut Vec<u8>) {
     line(out, &[b"content-length: ", &digits[at..], b"\r\n"]);
 }
 
-fn line(out: &mut Vec<u8>, parts: &[&[u8]]) {
-    parts.iter().for_each(|part| out.extend_from_slice(part));
+fn line(out: &mut Draft, parts: &[&[u8]]) {
+    parts.iter().for_each(|part| out.put(part));
 }
 
 /// The time of day as answers tell it, put into words once a second.
@@ -126,7 +127,7 @@ impl Date {
         Self(Rc::new(RefCell::new((u64::MAX, String::new()))), clock)
     }
 
-    fn write(&self, out: &mut Vec<u8>) {
+    fn write(&self, out: &mut Draft) {
         let now = self.1.now().wall.as_secs();
         let mut said = self.0.borrow_mut();
         if said.0 != now {
@@ -144,10 +145,10 @@ mod tests {
     use crate::clock::ManualClock;
     use crate::proxy::message::Fields;
 
-    fn written(write: impl FnOnce(&mut Vec<u8>)) -> String {
-        let mut out = Vec::new();
+    fn written(write: impl FnOnce(&mut Draft)) -> String {
+        let mut out = Draft::default();
         write(&mut out);
-        String::from_utf8(out).expect("text")
+        String::from_utf8(out.to_vec()).expect("text")
     }
 
     #[test]
