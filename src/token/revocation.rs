@@ -9,7 +9,7 @@
 //! disk, and told again after a restart.
 //!
 //! Invariant: a generation that may still be good at its issuer is let go of for four reasons only: the issuer confirms
-//! that it is void, refuses to hear of it, the generation runs out, or there are more of them than [`MOST`].
+//! that it is void, refuses to hear of it, the generation runs out, or there are more of them than are kept.
 
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -145,7 +145,7 @@ struct Shared {
     store: Arc<Store>,
 }
 
-/// What has been taken and is told by [`run`].
+/// What has been taken and is told by the task.
 pub struct Tellings(mpsc::Receiver<Telling>);
 
 impl Revoker {
