@@ -11,6 +11,7 @@ mod policy;
 mod process;
 mod requests;
 mod run;
+mod shown;
 mod telemetry;
 mod tokens;
 mod user;

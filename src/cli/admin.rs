@@ -23,6 +23,7 @@ use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::{TcpStream, UnixStream};
 use tokio_rustls::TlsConnector;
 
+use super::shown::Shown;
 use super::{CONFIG, ConfigOption, NOT_ALLOWED, UNREACHABLE, USAGE, runtime, say};
 use crate::authority::{Endpoint, Scheme};
 use crate::clock::{Clock, SystemClock};
@@ -119,6 +120,17 @@ impl Failed {
 }
 
 impl AdminOption {
+    /// Calls, and shows what comes of it.
+    pub fn show(&self, method: Method, path: &str, body: &Value, shown: &Shown) -> ExitCode {
+        match self.call(method, path, body) {
+            Err(failed) => failed.tell(self.json),
+            Ok(answer) => {
+                say(&if self.json { format!("{answer:#}") } else { shown.of(&answer) });
+                ExitCode::SUCCESS
+            }
+        }
+    }
+
     /// Calls the running proxy.
     ///
     /// # Errors

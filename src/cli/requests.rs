@@ -10,6 +10,7 @@ use http::Method;
 use serde_json::{Value, json};
 
 use super::admin::{AdminOption, Failed};
+use super::shown::{Shown, columns, text};
 use super::{ended, say};
 use crate::access::grants::Signer;
 use crate::access::request::{RequestId, since_epoch};
@@ -106,17 +107,7 @@ pub fn requests(command: &Requests) -> ExitCode {
             }));
         }
     };
-    match admin.call(method, &path, &body) {
-        Err(failed) => failed.tell(admin.json),
-        Ok(answer) => {
-            say(&match (admin.json, &answer["requests"]) {
-                (true, _) => format!("{answer:#}"),
-                (false, Value::Array(requests)) => table(requests),
-                (false, _) => page(&answer),
-            });
-            ExitCode::SUCCESS
-        }
-    }
+    admin.show(method, &path, &body, &Shown { list: "requests", table, page })
 }
 
 impl Submission {
@@ -178,7 +169,7 @@ fn signer(key: &Path) -> anyhow::Result<Signer> {
 
 /// A line a request.
 fn table(requests: &[Value]) -> String {
-    let head = ["ID", "STATE", "TOKEN", "RISK", "REQUESTER", "REASON"].map(str::to_owned);
+    let head = ["ID", "STATE", "TOKEN", "RISK", "REQUESTER", "REASON"];
     let row = |request: &Value| {
         [
             &request["id"],
@@ -190,14 +181,7 @@ fn table(requests: &[Value]) -> String {
         ]
         .map(text)
     };
-    let rows: Vec<[String; 6]> = std::iter::once(head).chain(requests.iter().map(row)).collect();
-    let width = |column: usize| rows.iter().map(|row| row[column].chars().count()).max().unwrap_or_default();
-    let widths: Vec<usize> = (0..6).map(width).collect();
-    let line = |row: &[String; 6]| {
-        let cells = row.iter().zip(&widths).map(|(cell, width)| format!("{cell:width$}"));
-        cells.collect::<Vec<_>>().join("  ").trim_end().to_owned()
-    };
-    rows.iter().map(line).collect::<Vec<_>>().join("\n")
+    columns(head, requests.iter().map(row))
 }
 
 /// A line for each thing that there is to say of one request.
@@ -225,13 +209,4 @@ fn page(request: &Value) -> String {
     }
     say("digest", text(&request["digest"]));
     lines.join("\n")
-}
-
-fn text(value: &Value) -> String {
-    match value {
-        Value::Null => "-".to_owned(),
-        Value::String(text) => text.clone(),
-        Value::Array(list) => list.iter().map(text).collect::<Vec<_>>().join(", "),
-        Value::Bool(_) | Value::Number(_) | Value::Object(_) => value.to_string(),
-    }
 }

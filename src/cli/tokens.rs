@@ -7,7 +7,7 @@ use http::Method;
 use serde_json::{Value, json};
 
 use super::admin::AdminOption;
-use super::say;
+use super::shown::{Shown, columns, text};
 use crate::name::TokenName;
 
 #[derive(Subcommand)]
@@ -65,17 +65,7 @@ pub fn tokens(command: &Tokens) -> ExitCode {
         Tokens::Release(change) => change.call("release"),
         Tokens::Retire(change) => change.call("retire"),
     };
-    match admin.call(method, &path, &body) {
-        Err(failed) => failed.tell(admin.json),
-        Ok(answer) => {
-            say(&match (admin.json, &answer["tokens"]) {
-                (true, _) => format!("{answer:#}"),
-                (false, Value::Array(tokens)) => table(tokens),
-                (false, _) => page(&answer),
-            });
-            ExitCode::SUCCESS
-        }
-    }
+    admin.show(method, &path, &body, &Shown { list: "tokens", table, page })
 }
 
 impl Change {
@@ -87,7 +77,7 @@ impl Change {
 
 /// A line a token, in columns.
 fn table(tokens: &[Value]) -> String {
-    let head = ["NAME", "STATE", "GENERATION", "FINGERPRINT", "EXPIRES", "GRANT ENDS", "OWNER"].map(str::to_owned);
+    let head = ["NAME", "STATE", "GENERATION", "FINGERPRINT", "EXPIRES", "GRANT ENDS", "OWNER"];
     let row = |token: &Value| {
         let generation = &token["generation"];
         [
@@ -100,14 +90,7 @@ fn table(tokens: &[Value]) -> String {
             text(&token["owner"]),
         ]
     };
-    let rows: Vec<[String; 7]> = std::iter::once(head).chain(tokens.iter().map(row)).collect();
-    let width = |column: usize| rows.iter().map(|row| row[column].chars().count()).max().unwrap_or_default();
-    let widths: Vec<usize> = (0..7).map(width).collect();
-    let line = |row: &[String; 7]| {
-        let cells = row.iter().zip(&widths).map(|(cell, width)| format!("{cell:width$}"));
-        cells.collect::<Vec<_>>().join("  ").trim_end().to_owned()
-    };
-    rows.iter().map(line).collect::<Vec<_>>().join("\n")
+    columns(head, tokens.iter().map(row))
 }
 
 /// A line for each thing that there is to say of one token.
@@ -130,15 +113,6 @@ fn page(token: &Value) -> String {
         say("asked again", &token["retry_at"]);
     }
     lines.join("\n")
-}
-
-fn text(value: &Value) -> String {
-    match value {
-        Value::Null => "-".to_owned(),
-        Value::String(text) => text.clone(),
-        Value::Array(list) => list.iter().map(text).collect::<Vec<_>>().join(", "),
-        Value::Bool(_) | Value::Number(_) | Value::Object(_) => value.to_string(),
-    }
 }
 
 #[cfg(test)]
