@@ -67,6 +67,8 @@ pub enum Refusal {
     #[error("there is no request of this id")]
     NoRequest,
     #[error("{0}")]
+    NotInTrail(String),
+    #[error("{0}")]
     NotSubmitted(NotSubmitted),
     #[error("{0}")]
     NotDecided(NotDecided),
@@ -109,6 +111,7 @@ impl Refusal {
             Self::Invalid(_) => (S::UNPROCESSABLE_ENTITY, "invalid", "Invalid call"),
             Self::NoToken => (S::NOT_FOUND, "no_token", "No such token"),
             Self::NoRequest => (S::NOT_FOUND, "no_request", "No such request"),
+            Self::NotInTrail(_) => (S::NOT_FOUND, "not_in_trail", "Not in the trail"),
             Self::NotSubmitted(NotSubmitted::NoToken(_)) => (S::NOT_FOUND, "no_token", "No such token"),
             Self::NotSubmitted(NotSubmitted::Problems(_)) => (S::UNPROCESSABLE_ENTITY, "invalid", "Invalid request"),
             Self::NotSubmitted(NotSubmitted::NotTaken(_)) => (S::TOO_MANY_REQUESTS, "too_many_requests", "Too many"),
@@ -173,6 +176,7 @@ impl Refusal {
             | Self::Invalid(_)
             | Self::NoToken
             | Self::NoRequest
+            | Self::NotInTrail(_)
             | Self::NotSubmitted(_)
             | Self::NotDecided(_)
             | Self::NotRotated(_)

@@ -15,16 +15,18 @@ const MOST_RECORDS: u64 = 1000;
 /// How many records an answer is looked for in: a call ends soon, whatever it asks for.
 const MOST_READ: u64 = 100_000;
 
-const FROM: Field = field("from", "The first record that is wanted, by its number; 0 if it is not given");
-const LIMIT: Field = field("limit", "How many are wanted; 100 if it is not given, 1000 at most");
-const EVENT: Field = field("event", "Only records of this event");
-const TOKEN: Field = field("token", "Only records of this token");
-const SEQ: Field = field("seq", "The number of the record that is to be proved; or `old`");
-const OLD: Field = field("old", "The size of the earlier trail that is to be proved; or `seq`");
-const SIZE: Field = field("size", "The size of the tree; that of the last checkpoint if it is not given");
+const FROM: Field =
+    field("from", Shape::Number, "The first record that is wanted, by its number; 0 if it is not given");
+const LIMIT: Field = field("limit", Shape::Number, "How many are wanted; 100 if it is not given, 1000 at most");
+const EVENT: Field = field("event", Shape::Text, "Only records of this event");
+const TOKEN: Field = field("token", Shape::Text, "Only records of this token");
+const SEQ: Field = field("seq", Shape::Number, "The number of the record that is to be proved; or `old`");
+const OLD: Field = field("old", Shape::Number, "The size of the earlier trail that is to be proved; or `seq`");
+const SIZE: Field =
+    field("size", Shape::Number, "The size of the tree; that of the last checkpoint if it is not given");
 
-const fn field(name: &'static str, about: &'static str) -> Field {
-    Field { name, shape: Shape::Text, required: false, about }
+const fn field(name: &'static str, shape: Shape, about: &'static str) -> Field {
+    Field { name, shape, required: false, about }
 }
 
 pub const ENDPOINTS: &[Endpoint] = &[
@@ -35,7 +37,7 @@ pub const ENDPOINTS: &[Endpoint] = &[
         summary: "Records of the trail, in their order. Where `next` is there, more may follow from that one on.",
         fields: &[FROM, LIMIT, EVENT, TOKEN],
         answer: (StatusCode::OK, records_schema),
-        refusals: &[StatusCode::SERVICE_UNAVAILABLE],
+        refusals: &[StatusCode::NOT_FOUND, StatusCode::SERVICE_UNAVAILABLE],
         work: records,
     },
     Endpoint {
@@ -55,7 +57,7 @@ pub const ENDPOINTS: &[Endpoint] = &[
         summary: "What proves (RFC 6962) that a record, or the trail as it was, is in the trail as it is.",
         fields: &[SEQ, OLD, SIZE],
         answer: (StatusCode::OK, proof_schema),
-        refusals: &[StatusCode::SERVICE_UNAVAILABLE],
+        refusals: &[StatusCode::NOT_FOUND, StatusCode::SERVICE_UNAVAILABLE],
         work: proof,
     },
 ];
@@ -101,8 +103,8 @@ fn proof_schema() -> Value {
 
 fn records<'a>(call: &'a Call<'a>) -> Pending<'a, Result<Answer, Refusal>> {
     Box::pin(async {
-        let from = number(call, &FROM)?.unwrap_or(0);
-        let limit = number(call, &LIMIT)?.unwrap_or(100).clamp(1, MOST_RECORDS);
+        let from = call.number(&FROM).unwrap_or(0);
+        let limit = call.number(&LIMIT).unwrap_or(100).clamp(1, MOST_RECORDS);
         let wanted = [&EVENT, &TOKEN].map(|field| (field.name, call.text(field).to_owned()));
         read(call, move |archive| {
             let mut records = archive.records(from)?;
@@ -145,7 +147,7 @@ fn checkpoint<'a>(call: &'a Call<'a>) -> Pending<'a, Result<Answer, Refusal>> {
 
 fn proof<'a>(call: &'a Call<'a>) -> Pending<'a, Result<Answer, Refusal>> {
     Box::pin(async {
-        let (seq, old, size) = (number(call, &SEQ)?, number(call, &OLD)?, number(call, &SIZE)?);
+        let (seq, old, size) = (call.number(&SEQ), call.number(&OLD), call.number(&SIZE));
         if seq.is_some() == old.is_some() {
             return Err(Refusal::Invalid("give either `seq` or `old`".into()));
         }
@@ -161,13 +163,6 @@ fn proof<'a>(call: &'a Call<'a>) -> Pending<'a, Result<Answer, Refusal>> {
     })
 }
 
-fn number(call: &Call<'_>, field: &Field) -> Result<Option<u64>, Refusal> {
-    match call.text(field) {
-        "" => Ok(None),
-        text => text.parse().map(Some).map_err(|_| Refusal::Invalid(format!("`{}` is not a whole number", field.name))),
-    }
-}
-
 /// Reads the trail on a thread that may wait for the disk.
 async fn read(
     call: &Call<'_>,
@@ -176,7 +171,7 @@ async fn read(
     let archive = call.admin.archive.clone();
     match tokio::task::spawn_blocking(move || read(&archive)).await {
         Ok(Ok(value)) => Ok(Answer::ok(value)),
-        Ok(Err(error @ ArchiveError::OutOfRange { .. })) => Err(Refusal::Invalid(error.to_string())),
+        Ok(Err(error @ ArchiveError::OutOfRange { .. })) => Err(Refusal::NotInTrail(error.to_string())),
         Ok(Err(error)) => {
             tracing::warn!(%error, "the audit trail cannot be read");
             Err(Refusal::TrailUnreadable)

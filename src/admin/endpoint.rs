@@ -8,7 +8,12 @@ use serde_json::{Map, Value};
 
 use super::answer::{Answer, Refusal};
 use super::{Admin, Pending, audit, openapi, requests, running, tokens};
+use crate::access::request::Digest;
 use crate::operator::{Operator, Role};
+use crate::text;
+
+/// The largest number of a field: larger ones are not the same to every reader of JSON.
+const MOST: u64 = (1 << 53) - 1;
 
 /// The longest text of a field, in characters.
 pub const LONGEST_TEXT: usize = 500;
@@ -52,6 +57,12 @@ pub enum Shape {
     Text,
     /// Several of them.
     Texts,
+    /// A whole number, as a query writes it.
+    Number,
+    /// As `30m`.
+    Duration,
+    /// The digest of an access request.
+    Digest,
 }
 
 /// Why something is taken away, or let in.
@@ -73,6 +84,11 @@ impl Call<'_> {
     /// A field of this shape: empty where it was not given.
     pub fn text(&self, field: &Field) -> &str {
         self.fields.get(field.name).and_then(Value::as_str).unwrap_or_default()
+    }
+
+    /// A number; `None` where it was not given.
+    pub fn number(&self, field: &Field) -> Option<u64> {
+        number(self.text(field))
     }
 
     /// A list of texts; `None` where it was not given.
@@ -167,6 +183,9 @@ impl Shape {
     fn fits(self, value: &Value) -> bool {
         match self {
             Self::Text => value.as_str().is_some_and(is_line),
+            Self::Number => value.as_str().is_some_and(|text| number(text).is_some()),
+            Self::Duration => value.as_str().is_some_and(|text| text::duration(text).is_some()),
+            Self::Digest => value.as_str().is_some_and(|text| text.parse::<Digest>().is_ok()),
             Self::Texts => value.as_array().is_some_and(|list| {
                 list.len() <= MOST_TEXTS && list.iter().all(|text| text.as_str().is_some_and(is_line))
             }),
@@ -176,6 +195,9 @@ impl Shape {
     fn words(self) -> String {
         match self {
             Self::Text => format!("one line of text, of 1 to {LONGEST_TEXT} characters"),
+            Self::Number => format!("a whole number, up to {MOST}"),
+            Self::Duration => "a duration, as in 30m".to_owned(),
+            Self::Digest => "64 hex digits, in lower case".to_owned(),
             Self::Texts => {
                 format!("a list of at most {MOST_TEXTS} lines of text, each of 1 to {LONGEST_TEXT} characters")
             }
@@ -187,6 +209,9 @@ impl Shape {
             Self::Texts => {
                 serde_json::json!({ "type": "array", "maxItems": MOST_TEXTS, "items": Self::Text.schema() })
             }
+            Self::Number => serde_json::json!({ "type": "integer", "minimum": 0, "maximum": MOST }),
+            Self::Duration => serde_json::json!({ "type": "string", "pattern": "^[0-9]{1,9}(ms|s|m|h|d)$" }),
+            Self::Digest => serde_json::json!({ "type": "string", "pattern": "^[0-9a-f]{64}$" }),
             Self::Text => serde_json::json!({
                 "type": "string", "minLength": 1, "maxLength": LONGEST_TEXT,
                 // At least one character that is no space, and none that controls.
@@ -194,6 +219,11 @@ impl Shape {
             }),
         }
     }
+}
+
+fn number(text: &str) -> Option<u64> {
+    let is_plain = !text.is_empty() && text.bytes().all(|byte| byte.is_ascii_digit());
+    text.parse().ok().filter(|number| is_plain && *number <= MOST)
 }
 
 fn is_line(text: &str) -> bool {

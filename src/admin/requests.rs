@@ -19,7 +19,7 @@ use crate::text;
 const TOKEN: Field = Field { name: "token", shape: Shape::Text, required: true, about: "A token of the config" };
 
 const LASTS: Field =
-    Field { name: "for", shape: Shape::Text, required: true, about: "How long, from its approval on, as in 30m" };
+    Field { name: "for", shape: Shape::Duration, required: true, about: "How long, from its approval on, as in 30m" };
 
 const SCOPES: Field = Field {
     name: "scopes",
@@ -37,7 +37,7 @@ const ALLOW: Field = Field {
 
 const DIGEST: Field = Field {
     name: "digest",
-    shape: Shape::Text,
+    shape: Shape::Digest,
     required: false,
     about: "Of what was looked at: another one is refused",
 };

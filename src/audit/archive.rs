@@ -245,7 +245,7 @@ pub enum ArchiveError {
     Note { path: PathBuf, error: NotNote },
     #[error("{}:{line}: {damage}. `countersign audit verify` tells more", .path.display())]
     Damaged { path: PathBuf, line: u64, damage: Damage },
-    #[error("there is no {asked} among {size}")]
+    #[error("the trail reaches to {size}, not to {asked}")]
     OutOfRange { asked: u64, size: u64 },
 }
 

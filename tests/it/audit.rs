@@ -78,8 +78,17 @@ async fn records_are_given_in_pieces_and_by_what_they_tell() {
     let rest = asked(&scene, "records?from=2&event=token_issued").await;
     assert_eq!(rest["records"].as_array().map(Vec::len), Some(1));
     assert_eq!((&rest["records"][0]["event"], &rest["next"]), (&"token_issued".into(), &Value::Null));
-    for wrong in ["proof", "proof?seq=1&old=1", "proof?seq=x", "proof?seq=0&size=100000", "records?from=-1"] {
-        let answer = own(&scene, &format!("GET /v1/audit/{wrong}"), "").await;
-        assert_eq!(answer.refusal(), (422, "invalid".to_owned()), "{wrong}");
+    let invalid = (422, "invalid");
+    for (wrong, expected) in [
+        ("proof", invalid),
+        ("proof?seq=1&old=1", invalid),
+        ("proof?seq=x", invalid),
+        ("proof?seq=%2B1", invalid),
+        ("records?from=-1", invalid),
+        ("records?from=9007199254740992", invalid),
+        ("proof?seq=0&size=100000", (404, "not_in_trail")),
+    ] {
+        let (status, reason) = own(&scene, &format!("GET /v1/audit/{wrong}"), "").await.refusal();
+        assert_eq!((status, &*reason), expected, "{wrong}");
     }
 }

@@ -15,9 +15,10 @@ const KEY: &str = "the-key-of-an-operator-who-may-do-everything";
 /// So that the rate of an operator's calls is not what is tested.
 const RATE: &str = "40/s";
 
-/// 422 is described as the answer to what is well-formed, and still says nothing that can be done.
-const JUDGED: &str = "[checks.positive_data_acceptance]\n\
-                      expected-statuses = [\"2xx\", \"401\", \"403\", \"404\", \"409\", \"422\", \"429\", \"503\"]\n";
+/// That exactly one of two parameters has to be there, OpenAPI cannot say.
+const ONE_OF_TWO: &str = "[[operations]]\n\
+                          include-name = \"GET /v1/audit/proof\"\n\
+                          checks.positive_data_acceptance.expected-statuses = [200, 404, 422, 429]\n";
 
 #[test]
 fn every_answer_is_as_the_description_says() {
@@ -38,9 +39,9 @@ fn every_answer_is_as_the_description_says() {
         let folder = tempfile::tempdir().expect("temporary folder");
         // Of names that are made up there is no token: half of the calls are for the one that is there.
         let named = folder.path().join("named.toml");
-        std::fs::write(&named, format!("[parameters]\nname = \"{ROUTE}\"\n{JUDGED}")).expect("written");
+        std::fs::write(&named, format!("[parameters]\nname = \"{ROUTE}\"\n{ONE_OF_TWO}")).expect("written");
         let any = folder.path().join("any.toml");
-        std::fs::write(&any, JUDGED).expect("written");
+        std::fs::write(&any, ONE_OF_TWO).expect("written");
         for config in [any, named] {
             let mut command = Command::new(tool("schemathesis"));
             command.arg("--config-file").arg(config).args(["run", "--checks", "all", "--seed", "1"]);
