@@ -175,9 +175,9 @@ impl Register {
     }
 
     fn judge(&mut self, request: Request, policy: &Policy, beyond: Option<String>, now: Duration) -> RequestId {
-        let known_hosts = self.known_hosts();
+        let (known_hosts, is_beyond) = (self.known_hosts(), beyond.is_some());
         let risk = Risk::of(&request, Background { now, known_hosts: &known_hosts, beyond });
-        let judgement = policy.judge(&request, &risk, now);
+        let judgement = policy.judge(&request, &risk, is_beyond, now);
         let case = Case::new(request, risk, judgement, now);
         let id = case.digest.id();
         self.tell(id, What::Asked);

@@ -5,7 +5,8 @@
 //!                   └─ none ─► `default`; without the section by risk: low and medium pass, high is asked about
 //! ```
 //!
-//! Invariant: nothing permanent is approved by a rule; it asks, whatever the rule says, unless it is denied.
+//! Invariant: nothing permanent is approved by a rule; it asks, whatever the rule says, unless it is denied. So does what is
+//! more than the config grants, unless the rule says in so many words that it is for high risk.
 
 use std::fmt;
 use std::num::NonZeroU32;
@@ -22,6 +23,8 @@ pub struct Policy {
     pub rules: Vec<Rule>,
     /// Where no rule matches; `None` without the section.
     pub default: Option<Decision>,
+    /// Who is asked about what no rule may approve.
+    pub quorum: Quorum,
 }
 
 /// `[[approval.rule]]`: it matches a request that meets all that it names.
@@ -89,20 +92,27 @@ pub struct Judgement {
 }
 
 impl Policy {
-    pub fn judge(&self, request: &Request, risk: &Risk, now: Duration) -> Judgement {
+    /// `is_beyond`: it asks for more than the config grants.
+    pub fn judge(&self, request: &Request, risk: &Risk, is_beyond: bool, now: Duration) -> Judgement {
         let matching = self.rules.iter().find(|rule| rule.matches(request, risk, now));
         let (decision, by) = match (matching, self.default) {
             (Some(rule), _) => (rule.decide, format!("rule {}", rule.name)),
             (None, Some(default)) => (default, "the default of [approval]".to_owned()),
             (None, None) if risk.level == Level::High => {
-                (Decision::Ask(Quorum::default()), "its high risk, without [approval] in the config".to_owned())
+                (Decision::Ask(self.quorum), "its high risk, without [approval] in the config".to_owned())
             }
             (None, None) => (Decision::Approve, format!("its {} risk, without [approval] in the config", risk.level)),
         };
-        if request.until == Until::Permanent && decision == Decision::Approve {
-            return Judgement { decision: Decision::Ask(Quorum::default()), by: "it is permanent".to_owned() };
+        let is_meant = matching.is_some_and(|rule| rule.max_risk == Some(Level::High));
+        let why_ask = match decision {
+            Decision::Approve if request.until == Until::Permanent => Some("it is permanent"),
+            Decision::Approve if is_beyond && !is_meant => Some("it is more than the config grants"),
+            Decision::Approve | Decision::Ask(_) | Decision::Deny => None,
+        };
+        match why_ask {
+            Some(why) => Judgement { decision: Decision::Ask(self.quorum), by: why.to_owned() },
+            None => Judgement { decision, by },
         }
-        Judgement { decision, by }
     }
 }
 
@@ -259,12 +269,13 @@ mod tests {
                 Rule { scopes: patterns("*:read"), ..rule("second", Decision::Approve) },
             ],
             default: Some(Decision::Deny),
+            quorum: Quorum::default(),
         };
-        let judged = policy.judge(&standing(), &risk(Level::Low), NOW);
+        let judged = policy.judge(&standing(), &risk(Level::Low), false, NOW);
         assert_eq!(judged, Judgement { decision: Decision::Ask(two), by: "rule first".into() });
         let mut other = standing();
         other.scopes = ["issues:read".to_owned(), "other".to_owned()].into();
-        let judged = policy.judge(&other, &risk(Level::Low), NOW);
+        let judged = policy.judge(&other, &risk(Level::Low), false, NOW);
         assert_eq!(judged, Judgement { decision: Decision::Deny, by: "the default of [approval]".into() });
     }
 
@@ -274,24 +285,42 @@ mod tests {
         for (level, expected) in
             [(Level::Low, Decision::Approve), (Level::Medium, Decision::Approve), (Level::High, ask)]
         {
-            assert_eq!(Policy::default().judge(&standing(), &risk(level), NOW).decision, expected, "{level}");
+            assert_eq!(Policy::default().judge(&standing(), &risk(level), false, NOW).decision, expected, "{level}");
         }
     }
 
     #[test]
     fn what_is_permanent_always_asks_unless_it_is_denied() {
         let permanent = Request { until: Until::Permanent, ..standing() };
+        let two = Quorum { required: NonZeroU32::new(2).expect("two"), role: Role::Admin };
         let judge = |decision| {
-            let policy = Policy { rules: vec![rule("all", decision)], default: Some(decision) };
-            policy.judge(&permanent, &risk(Level::Low), NOW).decision
+            let policy = Policy { rules: vec![rule("all", decision)], default: Some(decision), quorum: two };
+            policy.judge(&permanent, &risk(Level::Low), false, NOW).decision
         };
-        assert_eq!(judge(Decision::Approve), Decision::Ask(Quorum::default()));
+        assert_eq!(judge(Decision::Approve), Decision::Ask(two), "as many as [approval] wants");
         assert_eq!(judge(Decision::Deny), Decision::Deny);
-        let two = Decision::Ask(Quorum { required: NonZeroU32::new(2).expect("two"), role: Role::Admin });
-        assert_eq!(judge(two), two);
+        assert_eq!(judge(Decision::Ask(two)), Decision::Ask(two));
         assert_eq!(
-            Policy::default().judge(&permanent, &risk(Level::Low), NOW).decision,
+            Policy::default().judge(&permanent, &risk(Level::Low), false, NOW).decision,
             Decision::Ask(Quorum::default())
         );
+    }
+
+    #[test]
+    fn a_rule_approves_more_than_the_config_grants_only_where_it_says_so() {
+        let two = Quorum { required: NonZeroU32::new(2).expect("two"), role: Role::Admin };
+        // The first one of the documentation: it says nothing of what a route may come to allow.
+        let usual =
+            Rule { scopes: patterns("*:read"), max_ttl: Some(90 * DAY), ..rule("read-only", Decision::Approve) };
+        let soon = Request { until: Until::For(DAY), ..standing() };
+        let judge = |rules: Vec<Rule>, is_beyond| {
+            let policy = Policy { rules, default: Some(Decision::Approve), quorum: two };
+            policy.judge(&soon, &risk(Level::High), is_beyond, NOW).decision
+        };
+        assert_eq!(judge(vec![usual.clone()], false), Decision::Approve);
+        assert_eq!(judge(vec![usual.clone()], true), Decision::Ask(two));
+        assert_eq!(judge(Vec::new(), true), Decision::Ask(two), "nor does the default");
+        let meant = Rule { max_risk: Some(Level::High), ..usual };
+        assert_eq!(judge(vec![meant], true), Decision::Approve);
     }
 }

@@ -51,7 +51,7 @@ pub fn read(mut section: Section<'_>, context: &Context<'_>) -> Settings {
     // The section itself says that somebody wants to be asked.
     let default = section.is_present().then(|| default.unwrap_or(Word::Ask).with(quorum));
     section.finish();
-    Settings { policy: Policy { rules, default }, signers, grants }
+    Settings { policy: Policy { rules, default, quorum }, signers, grants }
 }
 
 /// How many people are asked, and of which role, where a key does not say otherwise.
@@ -80,7 +80,16 @@ fn signers(section: Section<'_>) -> BTreeMap<String, PublicKey> {
         });
         Some(((*name.get_ref()).to_owned(), key.ok()?))
     };
-    section.entries().filter_map(signer).collect()
+    let mut signers: BTreeMap<String, PublicKey> = BTreeMap::new();
+    let entries = section.entries().map(|(name, value)| (value.span(), signer((name, value))));
+    for (span, (name, key)) in entries.filter_map(|(span, signer)| Some((span, signer?))) {
+        match signers.iter().find(|(_, known)| **known == key) {
+            // Whoever has it would be as many people as it has names.
+            Some((other, _)) => report.error(span, format!("`signers`: {name} and {other} have the same key"), None),
+            None => drop(signers.insert(name, key)),
+        }
+    }
+    signers
 }
 
 fn grants(section: &mut Section<'_>, signers: &BTreeMap<String, PublicKey>, context: &Context<'_>) -> Option<PathBuf> {

@@ -8,7 +8,7 @@ use super::*;
 const NOW: Duration = Duration::from_secs(1_799_000_000);
 
 fn policy(decision: Decision) -> Policy {
-    Policy { rules: Vec::new(), default: Some(decision) }
+    Policy { rules: Vec::new(), default: Some(decision), quorum: Quorum::default() }
 }
 
 fn asking() -> Policy {
