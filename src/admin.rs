@@ -61,9 +61,6 @@ const BODY_BYTES: usize = 64 * 1024;
 /// For a body to come.
 const BODY_PATIENCE: Duration = Duration::from_secs(10);
 
-/// For the work of a call: an issuer may be asked.
-const WORK_PATIENCE: Duration = Duration::from_secs(60);
-
 /// `[admin]`
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct Settings {
@@ -165,7 +162,7 @@ impl Admin {
         self.denials.record(&self.recorder);
     }
 
-    /// Answers one request.
+    /// Answers one request. Whoever asked may have gone meanwhile: what is begun is not to be dropped half-way.
     async fn answer(&self, request: Request<Incoming>, caller: &Caller, entrance: &Entrance) -> Response<Full<Bytes>> {
         let mut seen = Seen::default();
         let outcome = self.judge(request, caller, entrance, &mut seen).await;
@@ -201,8 +198,7 @@ impl Admin {
         endpoint.judge(&fields)?;
         let call = Call { admin: self, operator, parameter, fields };
         seen.reason = (!call.text(&endpoint::REASON).is_empty()).then(|| call.text(&endpoint::REASON).to_owned());
-        let work = tokio::time::timeout(WORK_PATIENCE, (endpoint.work)(&call));
-        work.await.unwrap_or(Err(Refusal::Slow))
+        (endpoint.work)(&call).await
     }
 
     /// One record of each call; of those that were denied, sums.

@@ -15,14 +15,20 @@ use std::os::unix::fs::DirBuilderExt;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
+use bytes::Bytes;
+use http::{Request, Response};
+use http_body_util::Full;
+use hyper::body::Incoming;
 use hyper::server::conn::http1;
 use hyper::service::service_fn;
 use hyper_util::rt::{TokioIo, TokioTimer};
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::TcpStream;
+use tokio::sync::oneshot;
 use tokio::task::JoinSet;
 use tokio_rustls::TlsAcceptor;
 
+use super::answer::Refusal;
 use super::proof::Caller;
 use super::{Admin, Settings, Source};
 use crate::identity::{Inspector, Peer};
@@ -41,6 +47,9 @@ const PATIENCE: Duration = Duration::from_secs(10);
 
 /// For all of a connection.
 const WHOLE: Duration = Duration::from_secs(90);
+
+/// For the work of a call: an issuer may be asked.
+const WORK_PATIENCE: Duration = Duration::from_secs(60);
 
 /// How often the sums of denied calls go into the trail.
 const SUMS: Duration = Duration::from_secs(1);
@@ -145,52 +154,89 @@ fn source(accepted: &Accepted, inspector: &mut Inspector) -> Source {
 
 async fn connection(accepted: Accepted, place: Place, entrance: Arc<Entrance>, admin: Arc<Admin>) {
     let source = place.source.clone();
+    let door = Inside { entrance, admin, begun: Mutex::default() };
     let served = async {
-        match (accepted, &*entrance) {
+        match (accepted, &*door.entrance) {
             (Accepted::Unix(stream), _) => {
                 let caller = Caller { peer: Peer::of_unix(&stream), certificate: None, source };
-                serve(stream, caller, &entrance, &admin).await;
+                door.serve(stream, caller).await;
             }
             (Accepted::Tcp(stream, _), Entrance::Tls(_, server)) => {
-                secure(stream, source, server, &entrance, &admin).await;
+                door.secure(stream, source, server).await;
             }
             (Accepted::Tcp(stream, _), _) => {
                 let caller = Caller { peer: Peer::default(), certificate: None, source };
-                serve(stream, caller, &entrance, &admin).await;
+                door.serve(stream, caller).await;
             }
         }
     };
     if tokio::time::timeout(WHOLE, served).await.is_err() {
         tracing::debug!(source = %place.source, "an admin connection took too long");
     }
+    door.finish().await;
 }
 
-async fn secure(stream: TcpStream, source: Source, server: &Server, entrance: &Entrance, admin: &Arc<Admin>) {
-    let accepting = TlsAcceptor::from(server.config.clone()).accept(stream);
-    match tokio::time::timeout(PATIENCE, accepting).await {
-        Ok(Ok(stream)) => {
-            let shown = stream.get_ref().1.peer_certificates().and_then(<[_]>::first);
-            let certificate = shown.map(|certificate| certificate.clone().into_owned());
-            serve(stream, Caller { peer: Peer::default(), certificate, source }, entrance, admin).await;
+/// What one connection comes to, and the calls that it has begun.
+struct Inside {
+    entrance: Arc<Entrance>,
+    admin: Arc<Admin>,
+    begun: Mutex<JoinSet<()>>,
+}
+
+impl Inside {
+    async fn secure(&self, stream: TcpStream, source: Source, server: &Server) {
+        let accepting = TlsAcceptor::from(server.config.clone()).accept(stream);
+        match tokio::time::timeout(PATIENCE, accepting).await {
+            Ok(Ok(stream)) => {
+                let shown = stream.get_ref().1.peer_certificates().and_then(<[_]>::first);
+                let certificate = shown.map(|certificate| certificate.clone().into_owned());
+                self.serve(stream, Caller { peer: Peer::default(), certificate, source }).await;
+            }
+            Ok(Err(error)) => tracing::debug!(%source, error = tls::explain(&error), "an admin connection failed"),
+            Err(_) => tracing::debug!(%source, "an admin connection took too long"),
         }
-        Ok(Err(error)) => tracing::debug!(%source, error = tls::explain(&error), "an admin connection failed"),
-        Err(_) => tracing::debug!(%source, "an admin connection took too long"),
     }
-}
 
-async fn serve(stream: impl AsyncRead + AsyncWrite + Unpin, caller: Caller, entrance: &Entrance, admin: &Arc<Admin>) {
-    let service = service_fn(|request| {
-        let answering = admin.answer(request, &caller, entrance);
-        async { Ok::<_, Infallible>(answering.await) }
-    });
-    let serving = http1::Builder::new()
-        .timer(TokioTimer::new())
-        .header_read_timeout(PATIENCE)
-        .keep_alive(false)
-        .max_buf_size(16 * 1024)
-        .serve_connection(TokioIo::new(stream), service);
-    if let Err(error) = serving.await {
-        tracing::debug!(source = %caller.source, %error, "an admin connection failed");
+    async fn serve(&self, stream: impl AsyncRead + AsyncWrite + Unpin, caller: Caller) {
+        let caller = Arc::new(caller);
+        let service = service_fn(|request| {
+            let told = self.begin(request, caller.clone());
+            async {
+                let answer = tokio::time::timeout(WORK_PATIENCE, told).await;
+                Ok::<_, Infallible>(answer.ok().and_then(Result::ok).unwrap_or_else(|| Refusal::Slow.into_response()))
+            }
+        });
+        let serving = http1::Builder::new()
+            .timer(TokioTimer::new())
+            .header_read_timeout(PATIENCE)
+            .keep_alive(false)
+            .max_buf_size(16 * 1024)
+            .serve_connection(TokioIo::new(stream), service);
+        if let Err(error) = serving.await {
+            tracing::debug!(source = %caller.source, %error, "an admin connection failed");
+        }
+    }
+
+    /// Begins a call, which goes on to its end whether its caller waits for it or not: a revocation that is half done would
+    /// be none.
+    fn begin(&self, request: Request<Incoming>, caller: Arc<Caller>) -> oneshot::Receiver<Response<Full<Bytes>>> {
+        let (tell, told) = oneshot::channel();
+        let (admin, entrance) = (self.admin.clone(), self.entrance.clone());
+        self.begun.lock().unwrap_or_else(PoisonError::into_inner).spawn(async move {
+            // Whoever asked may have gone.
+            let _ = tell.send(admin.answer(request, &caller, &entrance).await);
+        });
+        told
+    }
+
+    /// Waits for the end of what was begun.
+    async fn finish(self) {
+        let mut begun = self.begun.into_inner().unwrap_or_else(PoisonError::into_inner);
+        while let Some(ended) = begun.join_next().await {
+            if let Err(error) = ended {
+                tracing::error!(%error, "a call of an operator failed");
+            }
+        }
     }
 }
 

@@ -9,8 +9,9 @@ use countersign::tls::{self, Alpn, Identity};
 use serde_json::json;
 
 use crate::support::certificate::Ca;
+use crate::support::issuer::Reply;
 use crate::support::operator::{JSON, call, json_of, key, own, sent, socket, tcp};
-use crate::support::{Client, Issuer, SOON, Scene, Setup, Upstream, trail, wait_until};
+use crate::support::{Client, Gate, Issuer, SOON, Scene, Setup, Upstream, trail, wait_until};
 
 const USER: u32 = 1234;
 
@@ -67,6 +68,28 @@ async fn our_own_user_sees_tokens_and_rotates_them() {
         calls,
         ["GET /v1/tokens 200", "POST /v1/tokens/api/rotate 200", "GET /v1/tokens/api 200", "GET /v1/tokens/other 404",]
     );
+}
+
+#[tokio::test]
+async fn what_an_operator_has_begun_goes_on_when_nobody_waits_for_it() {
+    let place = Place::new().await;
+    let scene = place.start(&place.setup()).await;
+    let gate = Gate::closed();
+    place.issuer.next(Reply::token("tok-2", 3600).behind(&gate));
+    let mut client = Client::unix(&socket(&scene)).await;
+    client.send(&call("POST /v1/tokens/api/rotate", "localhost", &[JSON], "{}")).await;
+    wait_until("the issuer is asked", SOON, async || place.issuer.count() == 2).await;
+    drop(client);
+    // Whoever comes after it is served when its end has been seen.
+    assert_eq!(own(&scene, "GET /v1/operator", "").await.status, 200);
+    gate.open();
+    let recorded = async || {
+        let records = json_of(&own(&scene, "GET /v1/audit/records?event=admin_call", "").await);
+        let calls = records["records"].as_array().expect("a list");
+        calls.iter().any(|record| record["call"] == "POST /v1/tokens/api/rotate" && record["status"] == 200)
+    };
+    wait_until("it is in the trail", SOON, recorded).await;
+    scene.finish().await;
 }
 
 #[tokio::test]
