@@ -35,16 +35,19 @@ pub(super) struct Restraints {
     acting: tokio::sync::Mutex<()>,
 }
 
-/// What is kept of a token that was taken out of use.
-#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
-#[serde(rename_all = "snake_case")]
-enum Kept {
-    Quarantined,
-    Revoked,
+/// What is kept of a token that was taken out of use. One does not take the other's place: another grant lets in nothing that
+/// nobody has released.
+#[derive(Clone, Default, PartialEq, Eq, Debug, Serialize, Deserialize)]
+struct Kept {
+    restraint: Option<Restraint>,
     /// The grant that was ended, by what was asked for: another request is another grant.
-    Retired {
-        grant: String,
-    },
+    ended: Option<String>,
+}
+
+impl Kept {
+    fn restrained(restraint: Restraint) -> Self {
+        Self { restraint: Some(restraint), ended: None }
+    }
 }
 
 impl Restraints {
@@ -58,7 +61,10 @@ impl Restraints {
         let mut list = BTreeMap::new();
         for record in records {
             if let Ok(name) = record.name.parse::<TokenName>() {
-                list.insert(name, serde_json::from_slice(&record.content).unwrap_or(Kept::Quarantined));
+                list.insert(
+                    name,
+                    serde_json::from_slice(&record.content).unwrap_or(Kept::restrained(Restraint::Quarantined)),
+                );
             }
         }
         for file in refused {
@@ -66,23 +72,20 @@ impl Restraints {
             let name = stem.strip_prefix(KIND).and_then(|name| name.strip_prefix('-')).map(str::parse::<TokenName>);
             tracing::error!(file = %file.path.display(), why = %file.why, "what was taken out of use stays so: the record of it is not used");
             if let Some(Ok(name)) = name {
-                list.insert(name, Kept::Quarantined);
+                list.insert(name, Kept::restrained(Restraint::Quarantined));
             }
         }
         Ok(Self { list: Mutex::new(list), barrier, store, acting: tokio::sync::Mutex::default() })
     }
 
     pub fn of(&self, token: &TokenName) -> Option<Restraint> {
-        match self.list().get(token)? {
-            Kept::Quarantined => Some(Restraint::Quarantined),
-            Kept::Revoked => Some(Restraint::Revoked),
-            Kept::Retired { .. } => None,
-        }
+        self.list().get(token)?.restraint
     }
 
     /// Whether the grant of a token with these settings was ended.
     pub fn is_retired(&self, settings: &Settings) -> bool {
-        matches!(self.list().get(&settings.name), Some(Kept::Retired { grant }) if *grant == grant_of(settings))
+        let ended = self.list().get(&settings.name).and_then(|kept| kept.ended.clone());
+        ended.is_some_and(|ended| ended == grant_of(settings))
     }
 
     /// Whoever acts on tokens, or puts others in their place, waits for its turn.
@@ -96,7 +99,8 @@ impl Restraints {
 
     /// Puts on the disk what is kept of a token, or that nothing is.
     async fn keep(&self, name: &TokenName) -> Result<(), NotDone> {
-        let (store, name, kept) = (self.store.clone(), name.clone(), self.list().get(name).cloned());
+        let kept = self.list().get(name).cloned().filter(|kept| *kept != Kept::default());
+        let (store, name) = (self.store.clone(), name.clone());
         let writing = tokio::task::spawn_blocking(move || {
             let label = Label { kind: KIND, name: name.as_str() };
             match kept.as_ref().map(serde_json::to_vec) {
@@ -126,11 +130,7 @@ impl House {
         token.control.restrain(restraint, order).await?;
         // A quarantine takes nothing from a revocation.
         if self.restraints.of(name) != Some(Restraint::Revoked) {
-            let kept = match restraint {
-                Restraint::Quarantined => Kept::Quarantined,
-                Restraint::Revoked => Kept::Revoked,
-            };
-            self.restraints.list().insert(name.clone(), kept);
+            self.restraints.list().entry(name.clone()).or_default().restraint = Some(restraint);
         }
         self.let_go_of(name).await
     }
@@ -144,9 +144,9 @@ impl House {
         }
         let Order { by, reason } = order;
         self.ground.recorder.record(Event::TokenReleased { token: name.clone(), by, reason }).await?;
-        let before = self.restraints.list().remove(name);
-        if let (Err(error), Some(before)) = (self.restraints.keep(name).await, before) {
-            self.restraints.list().insert(name.clone(), before);
+        let before = self.restraints.list().get_mut(name).and_then(|kept| kept.restraint.take());
+        if let Err(error) = self.restraints.keep(name).await {
+            self.restraints.list().entry(name.clone()).or_default().restraint = before;
             return Err(error);
         }
         Ok(token.control.release().await?)
@@ -157,7 +157,7 @@ impl House {
         let _turn = self.restraints.turn().await;
         let token = self.token(name)?;
         token.control.retire().await;
-        self.restraints.list().insert(name.clone(), Kept::Retired { grant: grant_of(&token.settings) });
+        self.restraints.list().entry(name.clone()).or_default().ended = Some(grant_of(&token.settings));
         self.let_go_of(name).await
     }
 

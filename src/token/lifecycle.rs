@@ -79,7 +79,8 @@ pub enum Phase {
 }
 
 /// What keeps a token from being used, whatever its issuer gives.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+#[derive(Clone, Copy, PartialEq, Eq, Debug, serde::Serialize, serde::Deserialize)]
+#[serde(rename_all = "snake_case")]
 pub enum Restraint {
     Quarantined,
     Revoked,

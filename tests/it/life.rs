@@ -170,6 +170,21 @@ async fn what_was_taken_out_of_use_stays_so_in_another_config() {
 }
 
 #[tokio::test]
+async fn the_end_of_a_grant_releases_nothing() {
+    let place = Place::new().await;
+    let scene = place.start("").await;
+    for what in ["revoke", "retire"] {
+        assert_eq!(act(&scene, "api", what, None).await.status, 200, "{what}");
+    }
+    let another = place.setup("expires = \"2098-01-01\"");
+    scene.reload(&place.setup("").without("token", "api").without("route", "api")).await.expect("taken");
+    scene.reload(&another).await.expect("another grant");
+    assert_eq!(scene.get("/api/x").await.refusal(), (403, "token_revoked".to_owned()));
+    assert_eq!(act(&scene, "api", "release", APPROVER).await.status, 200);
+    assert_eq!(scene.get("/api/x").await.status, 200);
+}
+
+#[tokio::test]
 async fn a_replaced_generation_is_void_at_its_issuer_when_its_time_is_over() {
     let place = Place::new().await;
     let scene = place.start("rotation = { overlap = \"1h\" }").await;
