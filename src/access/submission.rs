@@ -15,7 +15,7 @@ const LONGEST: Duration = Duration::from_secs(7 * 86_400);
 /// The most rules in one request.
 const MOST_RULES: usize = 50;
 
-const LONGEST_REASON: usize = 200;
+pub const LONGEST_REASON: usize = 200;
 
 /// What is wished for.
 #[derive(Clone, PartialEq, Eq, Debug)]

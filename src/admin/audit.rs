@@ -37,7 +37,7 @@ pub const ENDPOINTS: &[Endpoint] = &[
         summary: "Records of the trail, in their order. Where `next` is there, more may follow from that one on.",
         fields: &[FROM, LIMIT, EVENT, TOKEN],
         answer: (StatusCode::OK, records_schema),
-        refusals: &[StatusCode::NOT_FOUND, StatusCode::SERVICE_UNAVAILABLE],
+        refusals: &[StatusCode::SERVICE_UNAVAILABLE],
         work: records,
     },
     Endpoint {

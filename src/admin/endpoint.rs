@@ -9,6 +9,8 @@ use serde_json::{Map, Value};
 use super::answer::{Answer, Refusal};
 use super::{Admin, Pending, audit, openapi, requests, running, tokens};
 use crate::access::request::Digest;
+use crate::access::submission;
+use crate::name::RouteName;
 use crate::operator::{Operator, Role};
 use crate::text;
 
@@ -16,7 +18,13 @@ use crate::text;
 const MOST: u64 = (1 << 53) - 1;
 
 /// The longest text of a field, in characters.
-pub const LONGEST_TEXT: usize = 500;
+pub const LONGEST_TEXT: usize = submission::LONGEST_REASON;
+
+/// The most rules of a list.
+const MOST_RULES: usize = 50;
+
+/// The most digits of a duration.
+const MOST_DIGITS: usize = 9;
 
 /// The most texts of a list.
 const MOST_TEXTS: usize = 100;
@@ -57,6 +65,8 @@ pub enum Shape {
     Text,
     /// Several of them.
     Texts,
+    /// Rules of routes, as `METHOD /path` or `ROUTE:METHOD /path`.
+    Rules,
     /// A whole number, as a query writes it.
     Number,
     /// As `30m`.
@@ -184,8 +194,14 @@ impl Shape {
         match self {
             Self::Text => value.as_str().is_some_and(is_line),
             Self::Number => value.as_str().is_some_and(|text| number(text).is_some()),
-            Self::Duration => value.as_str().is_some_and(|text| text::duration(text).is_some()),
+            Self::Duration => value.as_str().is_some_and(|text| {
+                text.find(|c: char| !c.is_ascii_digit()).is_some_and(|digits| digits <= MOST_DIGITS)
+                    && text::duration(text).is_some()
+            }),
             Self::Digest => value.as_str().is_some_and(|text| text.parse::<Digest>().is_ok()),
+            Self::Rules => value.as_array().is_some_and(|list| {
+                list.len() <= MOST_RULES && list.iter().all(|rule| rule.as_str().is_some_and(is_rule))
+            }),
             Self::Texts => value.as_array().is_some_and(|list| {
                 list.len() <= MOST_TEXTS && list.iter().all(|text| text.as_str().is_some_and(is_line))
             }),
@@ -198,6 +214,7 @@ impl Shape {
             Self::Number => format!("a whole number, up to {MOST}"),
             Self::Duration => "a duration, as in 30m".to_owned(),
             Self::Digest => "64 hex digits, in lower case".to_owned(),
+            Self::Rules => format!("a list of at most {MOST_RULES} rules, each METHOD /path or ROUTE:METHOD /path"),
             Self::Texts => {
                 format!("a list of at most {MOST_TEXTS} lines of text, each of 1 to {LONGEST_TEXT} characters")
             }
@@ -206,11 +223,20 @@ impl Shape {
 
     pub fn schema(self) -> Value {
         match self {
+            Self::Rules => serde_json::json!({
+                "type": "array", "maxItems": MOST_RULES,
+                "items": {
+                    "type": "string", "maxLength": LONGEST_TEXT,
+                    "pattern": r"^([a-z0-9]([a-z0-9_-]{0,61}[a-z0-9])?:)?[A-Z0-9*_-]+ /[\x21-\x7e]*$",
+                },
+            }),
             Self::Texts => {
                 serde_json::json!({ "type": "array", "maxItems": MOST_TEXTS, "items": Self::Text.schema() })
             }
             Self::Number => serde_json::json!({ "type": "integer", "minimum": 0, "maximum": MOST }),
-            Self::Duration => serde_json::json!({ "type": "string", "pattern": "^[0-9]{1,9}(ms|s|m|h|d)$" }),
+            Self::Duration => {
+                serde_json::json!({ "type": "string", "pattern": format!("^[0-9]{{1,{MOST_DIGITS}}}(ms|s|m|h|d)$") })
+            }
             Self::Digest => serde_json::json!({ "type": "string", "pattern": "^[0-9a-f]{64}$" }),
             Self::Text => serde_json::json!({
                 "type": "string", "minLength": 1, "maxLength": LONGEST_TEXT,
@@ -224,6 +250,25 @@ impl Shape {
 fn number(text: &str) -> Option<u64> {
     let is_plain = !text.is_empty() && text.bytes().all(|byte| byte.is_ascii_digit());
     text.parse().ok().filter(|number| is_plain && *number <= MOST)
+}
+
+fn is_rule(text: &str) -> bool {
+    let (route, rule) = split_rule(text);
+    let Some((method, path)) = rule.split_once(' ') else { return false };
+    text.len() <= LONGEST_TEXT
+        && route.is_none_or(|route| route.parse::<RouteName>().is_ok())
+        && !method.is_empty()
+        && method.bytes().all(|byte| byte.is_ascii_uppercase() || byte.is_ascii_digit() || b"*_-".contains(&byte))
+        && path.starts_with('/')
+        && path.bytes().all(|byte| byte.is_ascii_graphic())
+}
+
+/// A rule, and the route that it is for, if it names one.
+pub fn split_rule(text: &str) -> (Option<&str>, &str) {
+    match text.split_once(':') {
+        Some((route, rule)) if !route.contains([' ', '/']) => (Some(route), rule),
+        _ => (None, text),
+    }
 }
 
 fn is_line(text: &str) -> bool {

@@ -7,7 +7,7 @@ use serde_json::{Value, json};
 
 use super::Pending;
 use super::answer::{Answer, Refusal};
-use super::endpoint::{Call, Endpoint, Field, REASON, Shape};
+use super::endpoint::{self, Call, Endpoint, Field, REASON, Shape};
 use crate::access::approval::{Case, NotAllowed};
 use crate::access::register::{NotTaken, Register};
 use crate::access::request::{Digest, RequestId, Requester, rfc3339};
@@ -30,7 +30,7 @@ const SCOPES: Field = Field {
 
 const ALLOW: Field = Field {
     name: "allow",
-    shape: Shape::Texts,
+    shape: Shape::Rules,
     required: false,
     about: "What its routes shall allow in addition: METHOD /path, or ROUTE:METHOD /path",
 };
@@ -177,19 +177,17 @@ fn submit<'a>(call: &'a Call<'a>) -> Pending<'a, Result<Answer, Refusal>> {
 }
 
 fn wish(call: &Call<'_>) -> Result<Wish, Refusal> {
-    let invalid = |text: &str| Refusal::Invalid(text.to_owned());
-    let allow = call.texts(&ALLOW).unwrap_or_default().into_iter().map(|written| match written.split_once(':') {
-        Some((route, rule)) if !route.contains([' ', '/']) => {
-            let route = route.parse().map_err(|_| invalid("a rule is METHOD /path, or ROUTE:METHOD /path"))?;
-            Ok((Some(route), rule.to_owned()))
-        }
-        _ => Ok((None, written.to_owned())),
+    let invalid = |field: &Field| Refusal::Invalid(format!("the field `{}` is not of its form", field.name));
+    let allow = call.texts(&ALLOW).unwrap_or_default().into_iter().map(|written| {
+        let (route, rule) = endpoint::split_rule(written);
+        let route = route.map(str::parse).transpose().map_err(|_| invalid(&ALLOW))?;
+        Ok((route, rule.to_owned()))
     });
     Ok(Wish {
         token: call.text(&TOKEN).parse().map_err(|_| Refusal::NoToken)?,
         scopes: call.texts(&SCOPES).map(|scopes| scopes.into_iter().map(str::to_owned).collect()),
         allow: allow.collect::<Result<_, Refusal>>()?,
-        lasts: text::duration(call.text(&LASTS)).ok_or_else(|| invalid("`for` is a duration, as in 30m"))?,
+        lasts: text::duration(call.text(&LASTS)).ok_or_else(|| invalid(&LASTS))?,
         reason: call.text(&REASON).to_owned(),
     })
 }

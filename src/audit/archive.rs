@@ -245,7 +245,7 @@ pub enum ArchiveError {
     Note { path: PathBuf, error: NotNote },
     #[error("{}:{line}: {damage}. `countersign audit verify` tells more", .path.display())]
     Damaged { path: PathBuf, line: u64, damage: Damage },
-    #[error("the trail reaches to {size}, not to {asked}")]
+    #[error("there is no {asked} in a trail of {size} records, which are numbered from 0")]
     OutOfRange { asked: u64, size: u64 },
 }
 
