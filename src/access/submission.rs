@@ -4,13 +4,14 @@
 //! that route's own upstream; no host, source, file or command can be asked for.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::ops::RangeInclusive;
 use std::time::Duration;
 
 use super::request::{Allow, Reach, Request, Requester, Until};
 use crate::name::{RouteName, TokenName};
 
-/// The longest that can be asked for.
-const LONGEST: Duration = Duration::from_secs(7 * 86_400);
+/// For how long can be asked.
+pub const LENGTHS: RangeInclusive<Duration> = Duration::from_secs(1)..=Duration::from_secs(7 * 86_400);
 
 /// The most rules in one request.
 const MOST_RULES: usize = 50;
@@ -64,6 +65,18 @@ pub enum Problem {
     Reason,
 }
 
+impl Problem {
+    /// Whether the config is asked for what it does not offer, by a wish that may be well formed.
+    pub fn is_of_the_config(&self) -> bool {
+        match self {
+            Self::Scope { .. } | Self::FixedScopes(_) | Self::Route(..) | Self::WhichRoute(_) | Self::Rule { .. } => {
+                true
+            }
+            Self::NoScope | Self::ManyRules | Self::Length | Self::Reason => false,
+        }
+    }
+}
+
 impl Wish {
     /// The request that this wish makes, by what the config defines. Where that is not granted, the request is for all of it.
     /// `judge_rule` says what is wrong with a rule of a route.
@@ -80,7 +93,7 @@ impl Wish {
     ) -> Result<Request, Vec<Problem>> {
         let standing = &definition.standing;
         let mut problems = Vec::new();
-        if self.lasts < Duration::from_secs(1) || self.lasts > LONGEST {
+        if !LENGTHS.contains(&self.lasts) {
             problems.push(Problem::Length);
         }
         let length = self.reason.chars().count();

@@ -13,6 +13,7 @@ use serde_json::{Value, json};
 use super::requests::{NotDecided, NotSubmitted};
 use super::{NotDone, NotReloaded};
 use crate::access::approval::NotAllowed;
+use crate::access::submission::Problem;
 use crate::operator::Role;
 use crate::token::RotateError;
 
@@ -113,6 +114,9 @@ impl Refusal {
             Self::NoRequest => (S::NOT_FOUND, "no_request", "No such request"),
             Self::NotInTrail(_) => (S::NOT_FOUND, "not_in_trail", "Not in the trail"),
             Self::NotSubmitted(NotSubmitted::NoToken(_)) => (S::NOT_FOUND, "no_token", "No such token"),
+            Self::NotSubmitted(NotSubmitted::Problems(problems)) if problems.iter().all(Problem::is_of_the_config) => {
+                (S::CONFLICT, "not_offered", "Not offered by the config")
+            }
             Self::NotSubmitted(NotSubmitted::Problems(_)) => (S::UNPROCESSABLE_ENTITY, "invalid", "Invalid request"),
             Self::NotSubmitted(NotSubmitted::NotTaken(_)) => (S::TOO_MANY_REQUESTS, "too_many_requests", "Too many"),
             Self::NotSubmitted(NotSubmitted::NotNow(_)) | Self::NotDecided(NotDecided::NotNow(_)) => {

@@ -23,8 +23,16 @@ pub const LONGEST_TEXT: usize = submission::LONGEST_REASON;
 /// The most rules of a list.
 const MOST_RULES: usize = 50;
 
-/// The most digits of a duration.
-const MOST_DIGITS: usize = 9;
+/// From a second to 7 days, in each unit, for those who read the description.
+const DURATIONS: &str = concat!(
+    "^(",
+    "([1-9][0-9]{3,7}|[1-5][0-9]{8}|60[0-3][0-9]{6}|604[0-7][0-9]{5}|604800000)ms|",
+    "([1-9][0-9]{0,4}|[1-5][0-9]{5}|60[0-3][0-9]{3}|604[0-7][0-9]{2}|604800)s|",
+    "([1-9][0-9]{0,3}|100[0-7][0-9]|10080)m|",
+    "([1-9][0-9]?|1[0-5][0-9]|16[0-8])h|",
+    "[1-7]d",
+    ")$"
+);
 
 /// The most texts of a list.
 const MOST_TEXTS: usize = 100;
@@ -195,15 +203,15 @@ impl Shape {
             Self::Text => value.as_str().is_some_and(is_line),
             Self::Number => value.as_str().is_some_and(|text| number(text).is_some()),
             Self::Duration => value.as_str().is_some_and(|text| {
-                text.find(|c: char| !c.is_ascii_digit()).is_some_and(|digits| digits <= MOST_DIGITS)
-                    && text::duration(text).is_some()
+                !text.starts_with('0')
+                    && text::duration(text).is_some_and(|length| submission::LENGTHS.contains(&length))
             }),
             Self::Digest => value.as_str().is_some_and(|text| text.parse::<Digest>().is_ok()),
             Self::Rules => value.as_array().is_some_and(|list| {
                 list.len() <= MOST_RULES && list.iter().all(|rule| rule.as_str().is_some_and(is_rule))
             }),
             Self::Texts => value.as_array().is_some_and(|list| {
-                list.len() <= MOST_TEXTS && list.iter().all(|text| text.as_str().is_some_and(is_line))
+                (1..=MOST_TEXTS).contains(&list.len()) && list.iter().all(|text| text.as_str().is_some_and(is_line))
             }),
         }
     }
@@ -212,11 +220,11 @@ impl Shape {
         match self {
             Self::Text => format!("one line of text, of 1 to {LONGEST_TEXT} characters"),
             Self::Number => format!("a whole number, up to {MOST}"),
-            Self::Duration => "a duration, as in 30m".to_owned(),
+            Self::Duration => "a duration from 1s to 7d, as in 30m".to_owned(),
             Self::Digest => "64 hex digits, in lower case".to_owned(),
             Self::Rules => format!("a list of at most {MOST_RULES} rules, each METHOD /path or ROUTE:METHOD /path"),
             Self::Texts => {
-                format!("a list of at most {MOST_TEXTS} lines of text, each of 1 to {LONGEST_TEXT} characters")
+                format!("a list of 1 to {MOST_TEXTS} lines of text, each of 1 to {LONGEST_TEXT} characters")
             }
         }
     }
@@ -231,12 +239,10 @@ impl Shape {
                 },
             }),
             Self::Texts => {
-                serde_json::json!({ "type": "array", "maxItems": MOST_TEXTS, "items": Self::Text.schema() })
+                serde_json::json!({ "type": "array", "minItems": 1, "maxItems": MOST_TEXTS, "items": Self::Text.schema() })
             }
             Self::Number => serde_json::json!({ "type": "integer", "minimum": 0, "maximum": MOST }),
-            Self::Duration => {
-                serde_json::json!({ "type": "string", "pattern": format!("^[0-9]{{1,{MOST_DIGITS}}}(ms|s|m|h|d)$") })
-            }
+            Self::Duration => serde_json::json!({ "type": "string", "pattern": DURATIONS }),
             Self::Digest => serde_json::json!({ "type": "string", "pattern": "^[0-9a-f]{64}$" }),
             Self::Text => serde_json::json!({
                 "type": "string", "minLength": 1, "maxLength": LONGEST_TEXT,

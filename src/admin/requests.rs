@@ -67,7 +67,7 @@ pub const ENDPOINTS: &[Endpoint] = &[
         summary: "Ask for a token of the config for a while: with other scopes, or with more that its routes allow.",
         fields: &[TOKEN, LASTS, REASON, SCOPES, ALLOW],
         answer: (StatusCode::CREATED, schema),
-        refusals: &[StatusCode::NOT_FOUND, StatusCode::SERVICE_UNAVAILABLE],
+        refusals: &[StatusCode::NOT_FOUND, StatusCode::CONFLICT, StatusCode::SERVICE_UNAVAILABLE],
         work: submit,
     },
     Endpoint {
