@@ -151,6 +151,19 @@ impl Desk {
         proposal
     }
 
+    /// Takes what time and signed grants make of the requests of a config that is asked for already.
+    ///
+    /// # Errors
+    /// When something is let in that cannot be kept, or that the trail does not take: nothing has changed then.
+    pub(super) async fn settle(&self, config: &Config) -> Result<(), SettleError> {
+        let mut proposal = self.ask(config).await;
+        if proposal.register.has_news() {
+            self.record(&mut proposal).await?;
+            self.keep(proposal).await?;
+        }
+        Ok(())
+    }
+
     /// Has what happened in the trail, durably where it lets something in.
     pub(super) async fn record(&self, proposal: &mut Proposal) -> Result<(), Unavailable> {
         let steps = proposal.register.take_steps();
@@ -268,6 +281,15 @@ impl Desk {
     fn lock(&self) -> MutexGuard<'_, Arc<Register>> {
         self.register.lock().unwrap_or_else(PoisonError::into_inner)
     }
+}
+
+/// Why what became of requests does not count yet.
+#[derive(Debug, thiserror::Error)]
+pub enum SettleError {
+    #[error(transparent)]
+    Trail(#[from] Unavailable),
+    #[error(transparent)]
+    Store(#[from] StoreError),
 }
 
 /// Why there is no desk.

@@ -15,9 +15,9 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
-use crate::access::approval::{Case, State};
+use crate::access::approval::{Case, Ending, State};
 use crate::access::register::{Entitlement, Register};
-use crate::access::request::{Allow, Reach, Request, RequestId, Requester, Source, Until};
+use crate::access::request::{Allow, Digest, Reach, Request, RequestId, Requester, Source, Until};
 use crate::access::submission::Definition;
 use crate::authority::Host;
 use crate::config::Config;
@@ -29,11 +29,62 @@ use crate::route;
 use crate::token::{self, Gate, NEVER, source};
 
 /// A configuration as it runs.
+#[derive(Clone, PartialEq)]
 pub struct InForce {
     pub config: Config,
     pub gates: BTreeMap<TokenName, Gate>,
     /// Routes that the token's grant does not cover.
     pub barred: BTreeMap<RouteName, Gate>,
+    /// The grants that each token and its routes rest on.
+    pub grounds: BTreeMap<TokenName, Vec<Digest>>,
+    /// The grant that a token lives by, whether it can be used or not: its standing one, else the newest.
+    pub grants: BTreeMap<TokenName, Digest>,
+}
+
+impl InForce {
+    /// This, with some tokens and their routes as they are in another one of the same config.
+    #[must_use]
+    pub fn but_for(mut self, held: &BTreeSet<TokenName>, before: &Self) -> Self {
+        for name in held {
+            let old = before.config.tokens.iter().find(|token| token.name == *name);
+            let new = self.config.tokens.iter_mut().find(|token| token.name == *name);
+            if let (Some(old), Some(new)) = (old, new) {
+                new.clone_from(old);
+            }
+            replace(&mut self.gates, &before.gates, name);
+            replace(&mut self.grounds, &before.grounds, name);
+            replace(&mut self.grants, &before.grants, name);
+            for route in self.config.routes.iter_mut().filter(|route| route.token.as_ref() == Some(name)) {
+                if let Some(old) = before.config.routes.iter().find(|old| old.name == route.name) {
+                    route.clone_from(old);
+                }
+                replace(&mut self.barred, &before.barred, &route.name);
+            }
+        }
+        self
+    }
+
+    /// Whether what a token runs on is granted still. What an edit has taken the place of is until its own place is taken.
+    pub fn is_granted(&self, token: &TokenName, register: &Register) -> bool {
+        let counts = |digest: &Digest| {
+            register.case(digest.id()).is_some_and(|case| match case.state {
+                State::Granted { .. } | State::Ended { cause: Ending::Superseded, .. } => case.digest == *digest,
+                State::Pending | State::Denied { .. } | State::Ended { .. } => false,
+            })
+        };
+        self.grounds.get(token).is_some_and(|grounds| grounds.iter().all(counts))
+    }
+
+    pub fn is_open(&self, token: &TokenName) -> bool {
+        self.gates.get(token) == Some(&Gate::Open)
+    }
+}
+
+fn replace<K: Ord + Clone, V: Clone>(all: &mut BTreeMap<K, V>, before: &BTreeMap<K, V>, key: &K) {
+    match before.get(key) {
+        Some(old) => drop(all.insert(key.clone(), old.clone())),
+        None => drop(all.remove(key)),
+    }
 }
 
 /// Settings of sources by the hash that requests know them by: an old grant may need its old source.
@@ -114,11 +165,22 @@ pub fn judge_rule(config: &Config, route: &RouteName, text: &str) -> Result<(), 
 
 /// What is in force of `config`, by what is granted.
 pub fn in_force(config: &Config, register: &Register, sources: &Sources, on_top: &BTreeSet<RequestId>) -> InForce {
-    let mut force = InForce { config: config.clone(), gates: BTreeMap::new(), barred: BTreeMap::new() };
+    let mut force = InForce {
+        config: config.clone(),
+        gates: BTreeMap::new(),
+        barred: BTreeMap::new(),
+        grounds: BTreeMap::new(),
+        grants: BTreeMap::new(),
+    };
     for (at, token) in config.tokens.iter().enumerate() {
         let mut entitlement = register.entitlement(&token.name);
+        if let Some(grant) = entitlement.standing.or(entitlement.submitted.last().copied()) {
+            force.grants.insert(token.name.clone(), grant.digest);
+        }
         entitlement.submitted.retain(|case| on_top.contains(&case.digest.id()));
         let basis = Basis::of(&entitlement, config, token, sources);
+        let grounds = basis.granted.into_iter().chain(entitlement.submitted.iter().copied());
+        force.grounds.insert(token.name.clone(), grounds.map(|case| case.digest).collect());
         let settings = &mut force.config.tokens[at];
         basis.shape(settings, sources);
         let shut = barrier(&entitlement, || request(config, token).digest().id());

@@ -4,6 +4,7 @@
 mod draft;
 mod fixed;
 mod requests;
+mod swap;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::SocketAddr;
@@ -12,10 +13,11 @@ use std::time::Duration;
 
 use arc_swap::ArcSwap;
 use prometheus::IntGauge;
+use tokio::sync::watch;
 
 use super::StartError;
-use super::desk::{Desk, Proposal};
-use super::force;
+use super::desk::{Desk, SettleError};
+use super::force::{self, InForce};
 use super::reload::Asks;
 use super::restraint::Restraints;
 use crate::access::request::RequestId;
@@ -66,8 +68,10 @@ pub(super) struct House {
     reload_time: IntGauge,
     /// What the running configuration was made of. One reload at a time.
     running: tokio::sync::Mutex<Running>,
+    /// How many wait for their turn to take something away. Who holds it up lets them go first.
+    taking_away: watch::Sender<usize>,
     tokens: Mutex<Arc<Tokens>>,
-    desk: Desk,
+    pub(super) desk: Desk,
     aside: Mutex<Aside>,
     leaving: Mutex<Vec<Leaving>>,
     fetcher: Arc<Fetcher>,
@@ -90,8 +94,10 @@ struct Running {
     fixed: Fixed,
     /// As the file has it: how much of it is in force is decided by what is granted.
     config: Config,
-    /// The grants that are in force on top of it.
+    /// The grants that are in force on top of it, as far as issuers give what they take.
     on_top: BTreeSet<RequestId>,
+    /// As much of it as is in force.
+    force: InForce,
 }
 
 /// Tokens whose successors are in force, and the table whose last requests may still carry them.
@@ -114,6 +120,15 @@ pub enum ReloadError {
     Trail(#[from] crate::audit::Unavailable),
     #[error("what is granted cannot be kept, and nothing is let in that a restart would not know: {0}")]
     Store(#[from] StoreError),
+}
+
+impl From<SettleError> for ReloadError {
+    fn from(error: SettleError) -> Self {
+        match error {
+            SettleError::Trail(error) => Self::Trail(error),
+            SettleError::Store(error) => Self::Store(error),
+        }
+    }
 }
 
 /// Why a token was not rotated.
@@ -165,7 +180,13 @@ impl House {
             tables: Arc::new(ArcSwap::from_pointee(table)),
             reload_success,
             reload_time,
-            running: tokio::sync::Mutex::new(Running { fixed: Fixed::of(config), config: config.clone(), on_top }),
+            running: tokio::sync::Mutex::new(Running {
+                fixed: Fixed::of(config),
+                config: config.clone(),
+                on_top,
+                force,
+            }),
+            taking_away: watch::Sender::new(0),
             tokens: Mutex::new(Arc::new(tokens)),
             desk,
             aside: Mutex::default(),
@@ -232,142 +253,6 @@ impl House {
     /// Ends the supervisors. Requests have ended by now.
     pub(super) fn close(&self) {
         *self.lock() = Arc::new(Tokens::new());
-    }
-
-    async fn reload(&self, config: &Config) -> Result<(), ReloadError> {
-        let mut running = self.running.lock().await;
-        if let Some(key) = running.fixed.differs(&Fixed::of(config)) {
-            return Err(ReloadError::NeedsRestart(key));
-        }
-        self.put_in_force(&mut running, config, true).await?;
-        tracing::info!("a new configuration is in force");
-        Ok(())
-    }
-
-    /// Puts in force what is granted of a config. A grant on top that cannot be had does not keep the rest back.
-    async fn put_in_force(&self, running: &mut Running, config: &Config, is_new: bool) -> Result<(), ReloadError> {
-        match self.try_to_put_in_force(running, config, is_new).await {
-            Err(ReloadError::NotReady(token)) if self.set_aside(&token) => {
-                tracing::warn!(%token, "the issuer gives no generation for a grant on top: it is tried again later");
-                self.try_to_put_in_force(running, config, is_new).await
-            }
-            outcome => outcome,
-        }
-    }
-
-    async fn try_to_put_in_force(
-        &self,
-        running: &mut Running,
-        config: &Config,
-        is_new: bool,
-    ) -> Result<(), ReloadError> {
-        let (old, now) = (&running.config, self.ground.clock.now().wall);
-        let same_way = old.destinations == config.destinations && old.upstream_proxy == config.upstream_proxy;
-        let (before, table) = (self.tokens(), self.tables.load_full());
-        let kitchen = Kitchen {
-            ground: &self.ground,
-            metrics: &self.token_metrics,
-            fetcher: &self.fetcher,
-            dialer: &self.dialer,
-            revoker: &self.revoker,
-            restraints: &self.restraints,
-        };
-        let mut proposal = self.desk.ask(config).await;
-        let on_top = force::on_top(&proposal.register, now, &self.aside().ids);
-        let force = force::in_force(config, &proposal.register, &self.desk.sources(), &on_top);
-        let draft = kitchen.draft(&force, &before, Some(&table), same_way)?;
-        self.desk.record(&mut proposal).await?;
-        self.dialer.allow(config.destinations.clone());
-        let way_before = self.dialer.through(draft.tunnel);
-        let started: Tokens = begin(draft.prepared, &self.ground.tasks).collect();
-        if let Err(error) = self.admit(config, &before, &started, is_new, proposal).await {
-            // None of it: what has begun ends here, and what goes on says again how it stands.
-            self.dialer.allow(old.destinations.clone());
-            self.dialer.through(way_before);
-            for (name, token) in &started {
-                token.control.step_down().await;
-                match before.get(name) {
-                    Some(old) => {
-                        token.superseded_by(old);
-                        old.control.restate().await;
-                    }
-                    None => token.forget(),
-                }
-            }
-            return Err(error);
-        }
-        let names: Vec<&str> = started.keys().map(TokenName::as_str).collect();
-        tracing::debug!(started = ?names, "what is granted is in force");
-        self.record_refusals();
-        // Who takes a token out of use meanwhile finds either what was or what comes, whole.
-        let turn = self.restraints.turn().await;
-        self.hold_back(&started).await;
-        let tokens: Tokens = draft.kept.into_iter().chain(started).collect();
-        self.tables.store(Arc::new(draft.table));
-        for (name, gate) in &force.gates {
-            if let Some(token) = tokens.get(name) {
-                token.stand_behind(*gate);
-            }
-        }
-        *self.lock() = Arc::new(tokens.clone());
-        self.part_with(&before, &tokens, &table).await;
-        drop(turn);
-        self.operators.store(Arc::new(operators(config)));
-        self.shown.store(Arc::new(config.shown.clone()));
-        running.config = config.clone();
-        running.on_top = on_top;
-        if is_new {
-            self.ready();
-            self.taken();
-        }
-        Ok(())
-    }
-
-    /// A configuration is let in when what takes a usable token's place is usable too, and the trail has it.
-    async fn admit(
-        &self,
-        config: &Config,
-        before: &Tokens,
-        started: &Tokens,
-        is_new: bool,
-        proposal: Proposal,
-    ) -> Result<(), ReloadError> {
-        let clock = &*self.ground.clock;
-        for (name, token) in started {
-            let replaces_usable = before.get(name).is_some_and(|old| old.reader.is_usable(clock.now()));
-            let ready = token.reader.ready(clock, config.proxy.acquire_timeout);
-            if replaces_usable && !token.reader.is_barred() && ready.await.is_err() {
-                return Err(ReloadError::NotReady(name.clone()));
-            }
-        }
-        if is_new {
-            let reload = Event::Reload { config_digest: config.digest.clone() };
-            self.ground.recorder.record_patiently(reload).await?;
-        }
-        Ok(self.desk.keep(proposal).await?)
-    }
-
-    /// Retires at once what the config does not hold any more; what was replaced leaves with the last request that may
-    /// carry it.
-    async fn part_with(&self, before: &Tokens, after: &Tokens, table: &Arc<Table>) {
-        let mut replaced = Vec::new();
-        for (name, token) in before {
-            match after.get(name) {
-                Some(same) if Arc::ptr_eq(same, token) => {}
-                Some(new) => {
-                    token.superseded_by(new);
-                    replaced.push(token.clone());
-                }
-                None => {
-                    token.control.retire().await;
-                    token.forget();
-                }
-            }
-        }
-        if !replaced.is_empty() {
-            let until = self.ground.clock.now().after(LEAVE_WITHIN);
-            self.leaving().push(Leaving { table: Arc::downgrade(table), tokens: replaced, until });
-        }
     }
 
     /// Lets go of replaced tokens that no request can carry any more. Called now and then.

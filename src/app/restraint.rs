@@ -11,17 +11,18 @@
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-use aws_lc_rs::digest;
 use serde::{Deserialize, Serialize};
 
+use super::force::InForce;
 use super::house::House;
+use crate::access::request::Digest;
 use crate::admin::NotDone;
 use crate::audit::Event;
 use crate::barrier::Barrier;
 use crate::name::TokenName;
 use crate::seal::Label;
 use crate::store::{Store, StoreError};
-use crate::token::{NotReleased, Order, Restraint, Settings, Token};
+use crate::token::{NotReleased, Order, Restraint, Token};
 
 /// What the records of this are called in the store.
 const KIND: &str = "restraint";
@@ -40,13 +41,13 @@ pub(super) struct Restraints {
 #[derive(Clone, Default, PartialEq, Eq, Debug, Serialize, Deserialize)]
 struct Kept {
     restraint: Option<Restraint>,
-    /// The grant that was ended, by what was asked for: another request is another grant.
-    ended: Option<String>,
+    /// The grants that were ended, by what was asked for: another request is another grant.
+    ended: Vec<Digest>,
 }
 
 impl Kept {
     fn restrained(restraint: Restraint) -> Self {
-        Self { restraint: Some(restraint), ended: None }
+        Self { restraint: Some(restraint), ended: Vec::new() }
     }
 }
 
@@ -82,10 +83,10 @@ impl Restraints {
         self.list().get(token)?.restraint
     }
 
-    /// Whether the grant of a token with these settings was ended.
-    pub fn is_retired(&self, settings: &Settings) -> bool {
-        let ended = self.list().get(&settings.name).and_then(|kept| kept.ended.clone());
-        ended.is_some_and(|ended| ended == grant_of(settings))
+    /// Whether the grant that a token lives by was ended.
+    pub fn is_retired(&self, token: &TokenName, grant: Option<&Digest>) -> bool {
+        let list = self.list();
+        grant.is_some_and(|grant| list.get(token).is_some_and(|kept| kept.ended.contains(grant)))
     }
 
     /// Whoever acts on tokens, or puts others in their place, waits for its turn.
@@ -111,15 +112,6 @@ impl Restraints {
         let written = writing.await.map_err(|error| NotDone::Unkept(error.to_string()))?;
         written.map_err(|error| NotDone::Unkept(error.to_string()))
     }
-}
-
-/// What was asked for.
-fn grant_of(settings: &Settings) -> String {
-    let Settings { owner, reason, scopes, grant_ends, hosts, .. } = settings;
-    let hosts: Vec<String> = hosts.iter().map(ToString::to_string).collect();
-    let asked = serde_json::json!([owner, reason, scopes, grant_ends.as_millis().to_string(), hosts]).to_string();
-    let digest = digest::digest(&digest::SHA256, asked.as_bytes());
-    digest.as_ref().iter().map(|byte| format!("{byte:02x}")).collect()
 }
 
 impl House {
@@ -157,19 +149,22 @@ impl House {
         let _turn = self.restraints.turn().await;
         let token = self.token(name)?;
         token.control.retire().await;
-        self.restraints.list().entry(name.clone()).or_default().ended = Some(grant_of(&token.settings));
+        let register = self.desk.register();
+        let entitlement = register.entitlement(name);
+        let grants = entitlement.standing.into_iter().chain(entitlement.submitted);
+        self.restraints.list().entry(name.clone()).or_default().ended = grants.map(|case| case.digest).collect();
         self.let_go_of(name).await
     }
 
     /// Takes out of use those of new tokens whose names were taken out of use since they were made.
-    pub(super) async fn hold_back(&self, tokens: &BTreeMap<TokenName, Arc<Token>>) {
+    pub(super) async fn hold_back(&self, tokens: &BTreeMap<TokenName, Arc<Token>>, force: &InForce) {
         for (name, token) in tokens {
             if let Some(restraint) = self.restraints.of(name) {
                 let order = Order { by: "reload".to_owned(), reason: "it was out of use before".to_owned() };
                 // One whose grant has ended needs none.
                 let _ = token.control.restrain(restraint, order).await;
             }
-            if self.restraints.is_retired(&token.settings) {
+            if self.restraints.is_retired(name, force.grants.get(name)) {
                 token.control.retire().await;
             }
         }

@@ -12,7 +12,8 @@ use serde_json::{Value, json};
 use tempfile::TempDir;
 
 use crate::support::client::Answer;
-use crate::support::{Client, Issuer, SOON, Scene, Setup, Upstream, trail, wait_until};
+use crate::support::issuer::Reply;
+use crate::support::{Client, Gate, Issuer, SOON, Scene, Setup, Upstream, trail, wait_until};
 
 struct Place {
     issuer: Issuer,
@@ -245,6 +246,115 @@ async fn a_grant_that_is_taken_away_takes_the_token_out_of_use() {
 }
 
 #[tokio::test]
+async fn what_is_denied_is_out_of_use_at_once_whatever_another_tokens_issuer_does() {
+    let place = Place::new().await;
+    let (slow, other) = (Issuer::named("slow", 3600).await, Upstream::on("127.0.0.2").await);
+    let with = |lines: &str| place.setup().token("slow", &slow, lines).route("slow", &other, "token = \"slow\"");
+    let scene = with("").start().await;
+    for request in requests(&scene).await {
+        approve(&scene, "alice", request["id"].as_str().expect("an id")).await;
+    }
+    assert_eq!((scene.get("/api/x/1").await.status, scene.get("/slow/x").await.status), (200, 200));
+    scene.reload(&with("scopes = [\"read\", \"write\"]")).await.expect("a good config");
+    let edit = pending(&scene).await;
+    let gate = Gate::closed();
+    slow.next(Reply::token("wide", 3600).behind(&gate));
+    let granted =
+        requests(&scene).await.into_iter().find(|request| request["token"] == "api" && request["id"] != edit.as_str());
+    let granted = granted.expect("it is granted")["id"].as_str().expect("an id").to_owned();
+    let deny = async {
+        wait_until("the issuer is asked for the edit", SOON, async || slow.count() == 2).await;
+        assert_eq!(decide(&scene, "carol", &granted, "deny").await.status, 200);
+        is_refused(&scene, "/api/x/1", "approval_denied").await;
+        assert_eq!(scene.get("/slow/x").await.status, 200, "the other one goes on as it was");
+        assert_eq!(other.last().all("authorization"), ["Bearer slow-1"]);
+        gate.open();
+    };
+    tokio::join!(approve(&scene, "alice", &edit), deny);
+    wait_until("the edit is in force", SOON, async || {
+        assert_eq!(scene.get("/slow/x").await.status, 200);
+        other.last().all("authorization") != ["Bearer slow-1"]
+    })
+    .await;
+    is_refused(&scene, "/api/x/1", "approval_denied").await;
+    scene.finish().await;
+}
+
+#[tokio::test]
+async fn an_approved_token_works_while_another_ones_issuer_gives_nothing() {
+    let place = Place::new().await;
+    let (mute, other) = (Issuer::named("mute", 3600).await, Upstream::on("127.0.0.2").await);
+    let with = |lines: &str, more: &str| {
+        let setup = place.with(more).token("mute", &mute, lines).route("mute", &other, "token = \"mute\"");
+        setup.proxy("acquire_timeout = \"500ms\"")
+    };
+    let scene = with("", "").start().await;
+    for request in requests(&scene).await {
+        approve(&scene, "alice", request["id"].as_str().expect("an id")).await;
+    }
+    assert_eq!(scene.get("/mute/x").await.status, 200);
+    scene
+        .reload(&with("scopes = [\"read\", \"write\"]", "scopes = [\"read\", \"write\"]"))
+        .await
+        .expect("a good config");
+    mute.answers(|_| Reply::json(400, r#"{"error":"invalid_scope"}"#));
+    let waiting = requests(&scene).await.into_iter().filter(|request| request["state"] == "pending");
+    let mut waiting: Vec<Value> = waiting.collect();
+    waiting.sort_by_key(|request| request["token"] == "api");
+    for request in waiting {
+        approve(&scene, "alice", request["id"].as_str().expect("an id")).await;
+    }
+    assert_eq!((scene.get("/api/x/1").await.status, scene.get("/mute/x").await.status), (200, 200));
+    assert_eq!(place.issuer.calls().last().expect("a call").fields["scope"], "read write");
+    assert_eq!(other.last().all("authorization"), ["Bearer mute-1"], "it goes on as it was");
+    scene.finish().await;
+}
+
+#[tokio::test]
+async fn a_grant_on_top_that_is_denied_takes_its_scopes_along_without_its_issuer() {
+    let place = Place::new().await;
+    let scene = place.with("scopes_on_request = [\"write\"]").proxy("acquire_timeout = \"500ms\"").start().await;
+    approve(&scene, "alice", &pending(&scene).await).await;
+    let wish = json!({ "token": "api", "for": "30m", "reason": "a hotfix", "scopes": ["read", "write"] });
+    let id = submit(&scene, "bob", wish).await;
+    approve(&scene, "alice", &id).await;
+    assert_eq!(scene.get("/api/x/1").await.status, 200);
+    place.issuer.answers(|_| Reply::json(503, "{}"));
+    assert_eq!(decide(&scene, "carol", &id, "deny").await.status, 200);
+    assert_eq!(scene.get("/api/x/1").await.status, 503, "nobody has the wider one any more");
+    scene.finish().await;
+}
+
+#[tokio::test]
+async fn a_retired_token_stays_so_when_a_grant_on_top_of_it_ends() {
+    let place = Place::new().await;
+    let folder = Arc::new(TempDir::new().expect("a folder"));
+    std::fs::write(folder.path().join("client-secret"), "first-client-secret\n").expect("written");
+    let setup = place
+        .with("scopes_on_request = [\"write\"]")
+        .operator("root", &format!("{}\nroles = [\"admin\"]", crate::support::operator::key("root")));
+    let scene = Scene::start_in(folder.clone(), &setup).await;
+    approve(&scene, "alice", &pending(&scene).await).await;
+    let wish = json!({ "token": "api", "for": "30m", "reason": "a hotfix", "scopes": ["read", "write"] });
+    approve(&scene, "alice", &submit(&scene, "bob", wish).await).await;
+    assert_eq!(scene.get("/api/x/1").await.status, 200);
+    let retired = call(&scene, "root", "POST /v1/tokens/api/retire", &json!({ "reason": "it is over" })).await;
+    assert_eq!(retired.status, 200, "{}", retired.text());
+    is_refused(&scene, "/api/x/1", "approval_denied").await;
+    let calls = place.issuer.count();
+    scene.clock.advance(Duration::from_secs(1801));
+    scene.recorded("access_ended", 1).await;
+    is_refused(&scene, "/api/x/1", "approval_denied").await;
+    scene.reload(&setup.clone().proxy("acquire_timeout = \"9s\"")).await.expect("a good config");
+    is_refused(&scene, "/api/x/1", "approval_denied").await;
+    scene.finish().await;
+    let scene = Scene::start_in(folder, &setup).await;
+    is_refused(&scene, "/api/x/1", "approval_denied").await;
+    assert_eq!(place.issuer.count(), calls);
+    scene.finish().await;
+}
+
+#[tokio::test]
 async fn two_have_to_agree_where_the_rules_say_so() {
     let place = Place::new().await;
     let scene = place.setup().approval("required = 2").start().await;
@@ -384,7 +494,7 @@ async fn a_grant_on_top_whose_scopes_the_issuer_refuses_takes_nothing_away() {
     let scene = setup.start().await;
     approve(&scene, "alice", &pending(&scene).await).await;
     assert_eq!(scene.get("/api/x/1").await.status, 200);
-    place.issuer.answers(|_| crate::support::issuer::Reply::json(400, r#"{"error":"invalid_scope"}"#));
+    place.issuer.answers(|_| Reply::json(400, r#"{"error":"invalid_scope"}"#));
     let wish = json!({ "token": "api", "for": "30m", "reason": "a hotfix", "scopes": ["write"] });
     approve(&scene, "alice", &submit(&scene, "bob", wish).await).await;
     assert_eq!(scene.get("/api/x/1").await.status, 200);

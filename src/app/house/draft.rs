@@ -54,7 +54,7 @@ impl Kitchen<'_> {
         table: Option<&Table>,
         keep_upstreams: bool,
     ) -> Result<Draft, DraftError> {
-        let InForce { config, gates, barred } = force;
+        let InForce { config, gates, barred, grants, .. } = force;
         let (mut kept, mut prepared) = (Tokens::new(), Vec::new());
         for settings in &config.tokens {
             let old = before.get(&settings.name);
@@ -75,7 +75,8 @@ impl Kitchen<'_> {
             let restraint = self.restraints.of(&settings.name);
             let new = Prepared::new(settings.clone(), source, parts, old.map(|old| &**old), restraint);
             let new = new.behind(gate);
-            prepared.push(if self.restraints.is_retired(settings) { new.retired() } else { new });
+            let is_retired = self.restraints.is_retired(&settings.name, grants.get(&settings.name));
+            prepared.push(if is_retired { new.retired() } else { new });
         }
         let new: HashMap<&TokenName, &Prepared> = prepared.iter().map(|new| (&new.settings().name, new)).collect();
         let find = |route: &RouteName, name: &TokenName| {

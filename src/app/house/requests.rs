@@ -1,8 +1,10 @@
 //! Access requests in the running whole: submitted, decided, and put in force; ended when their time comes.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::sync::{Arc, MutexGuard, PoisonError};
+use std::sync::{self, Arc, PoisonError};
 use std::time::Duration;
+
+use tokio::sync::MutexGuard;
 
 use super::{House, Running};
 use crate::access::approval::{Case, State, Voter};
@@ -42,7 +44,7 @@ pub(super) struct Aside {
 }
 
 impl House {
-    pub(super) fn aside(&self) -> MutexGuard<'_, Aside> {
+    pub(super) fn aside(&self) -> sync::MutexGuard<'_, Aside> {
         self.aside.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
@@ -62,12 +64,11 @@ impl House {
         let now = self.ground.clock.now();
         let register = self.desk.register();
         self.announce_ends(&register, now.wall);
-        let mut running = self.running.lock().await;
+        let running = self.running.lock().await;
         if !self.is_due(&register, &running, now) {
             return;
         }
-        let config = running.config.clone();
-        let outcome = self.put_in_force(&mut running, &config, false).await;
+        let outcome = self.follow_grants(running).await;
         let mut aside = self.aside();
         aside.stale = outcome.is_err();
         aside.not_before = None;
@@ -111,7 +112,7 @@ impl House {
     }
 
     async fn take_wish(&self, wish: Wish, operator: &Operator) -> Result<Case, NotSubmitted> {
-        let mut running = self.running.lock().await;
+        let running = self.running.lock().await;
         let config = running.config.clone();
         let definition = force::definition(&config, &wish.token);
         let definition = definition.ok_or_else(|| NotSubmitted::NoToken(wish.token.clone()))?;
@@ -132,7 +133,7 @@ impl House {
         self.desk.keep(proposal).await.map_err(|error| not_now(&error))?;
         let case = case.ok_or_else(|| NotSubmitted::NotNow("the request is over already".to_owned()))?;
         if case.is_granted() {
-            self.put_decision_in_force(&mut running).await;
+            self.follow_decision(running).await;
         }
         Ok(case)
     }
@@ -144,7 +145,9 @@ impl House {
         operator: &Operator,
         reason: &str,
     ) -> Result<Case, NotDecided> {
+        let taking_away = matches!(decision, Decision::Deny).then(|| self.takes_away());
         let mut running = self.running.lock().await;
+        drop(taking_away);
         let mut proposal = self.desk.propose().await;
         let now = self.ground.clock.now().wall;
         proposal.register.pass(now);
@@ -162,18 +165,30 @@ impl House {
         self.desk.record(&mut proposal).await.map_err(|error| not_now(&error))?;
         let case = proposal.register.case(id).cloned().ok_or(NotDecided::Unknown(id))?;
         self.desk.keep(proposal).await.map_err(|error| not_now(&error))?;
-        if case.state != State::Pending {
-            self.put_decision_in_force(&mut running).await;
+        match (&case.state, decision) {
+            (State::Pending, _) => {}
+            (_, Decision::Approve(_)) => self.follow_decision(running).await,
+            (_, Decision::Deny) => self.follow_denial(&mut running).await,
         }
         Ok(case)
     }
 
     /// A decision stands, whether it can be put in force at this moment or not.
-    async fn put_decision_in_force(&self, running: &mut Running) {
-        let config = running.config.clone();
-        if let Err(error) = self.put_in_force(running, &config, false).await {
+    async fn follow_decision(&self, running: MutexGuard<'_, Running>) {
+        if let Err(error) = self.follow_grants(running).await {
             self.aside().stale = true;
             tracing::warn!(%error, "what was decided cannot be put in force yet: it is tried again");
+        }
+    }
+
+    /// What was denied is out of use when this returns. What others wait for comes after it.
+    async fn follow_denial(&self, running: &mut Running) {
+        match self.follow_at_once(running).await {
+            Ok(is_more_to_come) => self.aside().stale |= is_more_to_come,
+            Err(error) => {
+                self.aside().stale = true;
+                tracing::error!(%error, "what was denied cannot be taken away yet: it is tried again");
+            }
         }
     }
 }
