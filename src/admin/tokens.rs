@@ -5,10 +5,18 @@ use serde_json::{Value, json};
 
 use super::Pending;
 use super::answer::{Answer, Refusal};
-use super::endpoint::{self, Call, Endpoint};
+use super::endpoint::{self, Call, Endpoint, Field, Shape};
 use crate::clock::Moment;
 use crate::operator::Role;
+use crate::text;
 use crate::token::{Order, Restraint, State, Token};
+
+const SINCE: Field = Field {
+    name: "since",
+    shape: Shape::Duration,
+    required: false,
+    about: "For how long that has gone on for which it is taken out of use, as in 30m",
+};
 
 pub const ENDPOINTS: &[Endpoint] = &[
     Endpoint {
@@ -54,7 +62,7 @@ pub const ENDPOINTS: &[Endpoint] = &[
         role: Role::Responder,
         summary: "Stop attaching the token, and keep its generation, until it is released. Answered when nobody has it: what \
                   was under way with it is cut.",
-        fields: &[endpoint::REASON],
+        fields: &[endpoint::REASON, SINCE],
         answer: (StatusCode::OK, schema),
         refusals: OF_TAKING_AWAY,
         work: |call| Box::pin(restrain(call, Restraint::Quarantined)),
@@ -65,7 +73,7 @@ pub const ENDPOINTS: &[Endpoint] = &[
         role: Role::Responder,
         summary: "Void all generations of the token, here and at its issuer, until it is released. Answered when nobody has it; \
                   the issuer is told until it confirms.",
-        fields: &[endpoint::REASON],
+        fields: &[endpoint::REASON, SINCE],
         answer: (StatusCode::OK, schema),
         refusals: OF_TAKING_AWAY,
         work: |call| Box::pin(restrain(call, Restraint::Revoked)),
@@ -121,7 +129,9 @@ fn retire<'a>(call: &'a Call<'a>) -> Pending<'a, Result<Answer, Refusal>> {
 }
 
 fn order(call: &Call<'_>) -> Order {
-    Order { by: call.operator.name.to_string(), reason: call.text(&endpoint::REASON).to_owned() }
+    let now = call.admin.clock.now().wall;
+    let since = text::duration(call.text(&SINCE)).map(|length| now.saturating_sub(length));
+    Order { by: call.operator.name.to_string(), reason: call.text(&endpoint::REASON).to_owned(), since }
 }
 
 fn list<'a>(call: &'a Call<'a>) -> Pending<'a, Result<Answer, Refusal>> {

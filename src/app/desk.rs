@@ -29,7 +29,6 @@ use crate::metrics::{Error as MetricsError, Metrics};
 use crate::operator;
 use crate::seal::Label;
 use crate::store::{Store, StoreError};
-use crate::token;
 
 /// As the store knows requests.
 const KIND: &str = "request";
@@ -58,7 +57,6 @@ pub(super) struct Desk {
 struct Figures {
     decisions: IntCounterVec,
     pending: IntGauge,
-    tokens: token::Metrics,
 }
 
 /// A register as it is going to be. While there is one, nobody else changes it.
@@ -75,7 +73,6 @@ impl Desk {
         recorder: Recorder,
         clock: Arc<dyn Clock>,
         metrics: &Metrics,
-        tokens: token::Metrics,
     ) -> Result<Self, OpenError> {
         let (records, refused) = store.read(KIND)?;
         for refused in &refused {
@@ -97,7 +94,6 @@ impl Desk {
                 &["decision"],
             )?,
             pending: metrics.gauge("access_requests_pending", "Access requests that wait for an approver.")?,
-            tokens,
         };
         for decision in ["approved", "asked", "denied", "ended"] {
             figures.decisions.with_label_values(&[decision]);
@@ -242,13 +238,6 @@ impl Desk {
                 What::Asked | What::Approved { .. } | What::Forgotten => continue,
             };
             self.figures.decisions.with_label_values(&[decision]).inc();
-            let decided = register.case(step.id).and_then(|case| match case.state {
-                State::Granted { at, .. } => Some(at.saturating_sub(case.asked)),
-                State::Pending | State::Denied { .. } | State::Ended { .. } => None,
-            });
-            if let (What::Granted, Some(took)) = (&step.what, decided) {
-                self.figures.tokens.decided(took);
-            }
         }
         self.figures.pending.set(i64::try_from(register.pending()).unwrap_or(i64::MAX));
     }

@@ -165,7 +165,7 @@ impl House {
             restraints: &restraints,
         };
         let (store, recorder, clock) = (ground.store.clone(), ground.recorder.clone(), ground.clock.clone());
-        let desk = Desk::open(store, recorder, clock, metrics, token_metrics.clone())?;
+        let desk = Desk::open(store, recorder, clock, metrics)?;
         let mut proposal = desk.ask(config).await;
         let on_top = force::on_top(&proposal.register, ground.clock.now().wall, &BTreeSet::new());
         let force = force::in_force(config, &proposal.register, &desk.sources(), &on_top);

@@ -134,7 +134,7 @@ impl House {
         if self.restraints.of(name).is_none() {
             return Err(NotReleased::Unrestrained.into());
         }
-        let Order { by, reason } = order;
+        let Order { by, reason, since: _ } = order;
         self.ground.recorder.record(Event::TokenReleased { token: name.clone(), by, reason }).await?;
         let before = self.restraints.list().get_mut(name).and_then(|kept| kept.restraint.take());
         if let Err(error) = self.restraints.keep(name).await {
@@ -160,7 +160,8 @@ impl House {
     pub(super) async fn hold_back(&self, tokens: &BTreeMap<TokenName, Arc<Token>>, force: &InForce) {
         for (name, token) in tokens {
             if let Some(restraint) = self.restraints.of(name) {
-                let order = Order { by: "reload".to_owned(), reason: "it was out of use before".to_owned() };
+                let order =
+                    Order { by: "reload".to_owned(), reason: "it was out of use before".to_owned(), since: None };
                 // One whose grant has ended needs none.
                 let _ = token.control.restrain(restraint, order).await;
             }

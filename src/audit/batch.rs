@@ -6,6 +6,7 @@
 use std::time::Duration;
 
 use super::event::{Event, Record};
+use super::figures::Told;
 use super::frame::{self, TooLong};
 use super::metrics::Metrics;
 use super::queue::{Job, Ticket, Waiter};
@@ -19,6 +20,8 @@ pub struct Batch {
     names: Vec<&'static str>,
     /// What stands for each record in the tree.
     leaves: Vec<Hash>,
+    /// Those that figures are made of.
+    told: Vec<Told>,
     waiters: Vec<Waiter>,
     /// The last of the jobs that are in here.
     pub ticket: Ticket,
@@ -31,6 +34,7 @@ impl Batch {
             frames: Vec::new(),
             names: Vec::new(),
             leaves: Vec::new(),
+            told: Vec::new(),
             waiters: Vec::new(),
             ticket: Ticket::default(),
         }
@@ -60,6 +64,10 @@ impl Batch {
         &self.leaves
     }
 
+    pub fn told(&self) -> &[Told] {
+        &self.told
+    }
+
     /// # Errors
     /// When the record is too long; then its waiter comes back.
     pub fn add(&mut self, job: Job) -> Result<(), (Option<Waiter>, TooLong)> {
@@ -80,6 +88,7 @@ impl Batch {
         frame::encode(&json, &mut self.frames)?;
         self.leaves.push(Hash::of_leaf(&json));
         self.names.push(event.name());
+        self.told.extend(Told::read(&json));
         Ok(())
     }
 

@@ -65,6 +65,8 @@ pub enum Event {
     TokenRefused { token: TokenName, route: RouteName, client: ClientName, reason: &'static str, count: u64 },
     /// The live generation expired before another took its place.
     TokenExpired { token: TokenName, generation: u64 },
+    /// An upstream accepted a request with the token, for the first time since this process has it.
+    TokenFirstUsed { token: TokenName, generation: u64 },
     /// A replaced generation is no longer used, and wiped.
     TokenRetired { token: TokenName, generation: u64 },
     /// An incomplete end of the trail, left by a crash, was cut.
@@ -84,6 +86,9 @@ pub enum Event {
         by: String,
         #[serde(serialize_with = "capped")]
         reason: String,
+        /// When that began for which it is taken out of use, as far as is known.
+        #[serde(serialize_with = "time_or_none", skip_serializing_if = "Option::is_none")]
+        since: Option<Duration>,
     },
     /// A token's generations were voided.
     TokenRevoked {
@@ -92,6 +97,9 @@ pub enum Event {
         by: String,
         #[serde(serialize_with = "capped")]
         reason: String,
+        /// As for [`Event::TokenQuarantined`].
+        #[serde(serialize_with = "time_or_none", skip_serializing_if = "Option::is_none")]
+        since: Option<Duration>,
     },
     /// What was quarantined or revoked is let in again.
     TokenReleased {
@@ -189,6 +197,7 @@ impl Event {
             Self::TokenRejected { .. } => "token_rejected",
             Self::TokenRefused { .. } => "token_refused",
             Self::TokenExpired { .. } => "token_expired",
+            Self::TokenFirstUsed { .. } => "token_first_used",
             Self::TokenRetired { .. } => "token_retired",
             Self::AuditTailRepaired { .. } => "audit_tail_repaired",
             Self::AuditRecordsLost { .. } => "audit_records_lost",
@@ -306,8 +315,21 @@ pub(super) mod tests {
             },
             Event::TokenExpired { token: token.clone(), generation: 2 },
             Event::TokenRetired { token: token.clone(), generation: 1 },
-            Event::TokenQuarantined { token: token.clone(), generation: 1, by: "alice".into(), reason: "odd".into() },
-            Event::TokenRevoked { token: token.clone(), generation: 1, by: "alice".into(), reason: "leaked".into() },
+            Event::TokenFirstUsed { token: token.clone(), generation: 1 },
+            Event::TokenQuarantined {
+                token: token.clone(),
+                generation: 1,
+                by: "alice".into(),
+                reason: "odd".into(),
+                since: None,
+            },
+            Event::TokenRevoked {
+                token: token.clone(),
+                generation: 1,
+                by: "alice".into(),
+                reason: "leaked".into(),
+                since: Some(expires),
+            },
             Event::TokenReleased { token: token.clone(), by: "bob".into(), reason: "it was us".into() },
             Event::GenerationRevoked {
                 token: token.clone(),

@@ -1,6 +1,11 @@
 //! What the trail says of itself to Prometheus.
 
-use prometheus::{IntCounter, IntCounterVec, IntGauge, IntGaugeVec, Opts, Registry};
+use prometheus::{
+    Histogram, HistogramOpts, HistogramVec, IntCounter, IntCounterVec, IntGauge, IntGaugeVec, Opts, Registry,
+};
+
+use super::figures::{Figure, Measured};
+use crate::metrics::{LIFE_SECONDS, PROVISION_SECONDS};
 
 /// The audit trail's metrics; clones share their values.
 #[derive(Clone)]
@@ -14,6 +19,10 @@ pub struct Metrics {
     pub(super) exports: IntCounterVec,
     pub(super) exported_size: IntGaugeVec,
     pub(super) exported_time: IntGaugeVec,
+    provision: HistogramVec,
+    detect: Histogram,
+    replace: Histogram,
+    lifetime: Histogram,
 }
 
 impl Metrics {
@@ -64,6 +73,30 @@ impl Metrics {
                 ),
                 &["sink"],
             )?,
+            provision: HistogramVec::new(
+                HistogramOpts::new(
+                    "countersign_time_to_provision_seconds",
+                    "From an access request to its approval, from there to the first generation, and from there to the first \
+                     request that its upstream accepted, by stage: decision, generation, use.",
+                )
+                .buckets(PROVISION_SECONDS.into()),
+                &["stage"],
+            )?,
+            detect: histogram(
+                "countersign_time_to_detect_seconds",
+                "From the beginning of a misuse, where it is known, to the quarantine or revocation that answers it.",
+                PROVISION_SECONDS,
+            )?,
+            replace: histogram(
+                "countersign_time_to_replace_seconds",
+                "From a quarantine or revocation to a generation that may be used again.",
+                PROVISION_SECONDS,
+            )?,
+            lifetime: histogram(
+                "countersign_token_lifetime_seconds",
+                "From the issue of each generation until it is void at its issuer or has run out.",
+                LIFE_SECONDS,
+            )?,
         };
         registry.register(Box::new(metrics.records.clone()))?;
         registry.register(Box::new(metrics.lost.clone()))?;
@@ -74,11 +107,34 @@ impl Metrics {
         registry.register(Box::new(metrics.exports.clone()))?;
         registry.register(Box::new(metrics.exported_size.clone()))?;
         registry.register(Box::new(metrics.exported_time.clone()))?;
+        registry.register(Box::new(metrics.provision.clone()))?;
+        for histogram in [&metrics.detect, &metrics.replace, &metrics.lifetime] {
+            registry.register(Box::new(histogram.clone()))?;
+        }
         for operation in Operation::ALL {
             metrics.failures.with_label_values(&[operation.name()]);
         }
         Ok(metrics)
     }
+
+    /// Shows how long something took.
+    pub(super) fn measured(&self, measured: &[Measured]) {
+        for Measured { figure, took, .. } in measured {
+            let histogram = match figure {
+                Figure::Decision => &self.provision.with_label_values(&["decision"]),
+                Figure::Generation => &self.provision.with_label_values(&["generation"]),
+                Figure::Use => &self.provision.with_label_values(&["use"]),
+                Figure::Detect => &self.detect,
+                Figure::Replace => &self.replace,
+                Figure::Lifetime => &self.lifetime,
+            };
+            histogram.observe(took.as_secs_f64());
+        }
+    }
+}
+
+fn histogram(name: &str, help: &str, buckets: &[f64]) -> Result<Histogram, prometheus::Error> {
+    Histogram::with_opts(HistogramOpts::new(name, help).buckets(buckets.into()))
 }
 
 /// What failed on the disk: a label, and a field of the record.
@@ -128,7 +184,10 @@ mod tests {
                 "countersign_audit_failures_total",
                 "countersign_audit_healthy",
                 "countersign_audit_records_lost_total",
-                "countersign_audit_records_total"
+                "countersign_audit_records_total",
+                "countersign_time_to_detect_seconds",
+                "countersign_time_to_replace_seconds",
+                "countersign_token_lifetime_seconds"
             ]
         );
         assert!(Metrics::register(&registry).is_err());

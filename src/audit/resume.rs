@@ -6,6 +6,7 @@
 use std::path::PathBuf;
 
 use super::book::{self, Book, BookError};
+use super::figures::Figures;
 use super::folder::{Disk as _, Folder, FolderError, Growing, Whole};
 use super::notary::{Mark, Notary, Rhythm};
 use super::note::SigningKey;
@@ -19,6 +20,8 @@ use super::used::{Left, Used, unfinished_since};
 pub struct Resumed {
     pub trail: Trail,
     pub notary: Notary,
+    /// What had begun and was not over.
+    pub figures: Figures,
     /// What was used before, and is not a record.
     pub used: Vec<Used>,
     /// When the last record was written, if its process did not tell its end.
@@ -56,7 +59,8 @@ pub fn resume(folder: &Folder, seed: &[u8; 32]) -> Result<Resumed, ResumeError> 
     if last.is_none() {
         notary.publish(folder, &Rhythm::default()).map_err(ResumeError::Sign)?;
     }
-    Ok(Resumed { trail, notary, used: review.left.into_used(), unfinished_since: unfinished_since(&review.last) })
+    let unfinished_since = unfinished_since(&review.last);
+    Ok(Resumed { trail, notary, figures: review.figures, used: review.left.into_used(), unfinished_since })
 }
 
 fn is_written(folder: &Folder, first: u64) -> bool {
@@ -73,7 +77,7 @@ fn begin(folder: &Folder, seed: &[u8; 32]) -> Result<Resumed, ResumeError> {
     notary.introduce(folder).map_err(ResumeError::Sign)?;
     notary.publish(folder, &Rhythm::default()).map_err(ResumeError::Sign)?;
     let trail = recover(folder, &mut Review::default())?;
-    Ok(Resumed { trail, notary, used: Vec::new(), unfinished_since: None })
+    Ok(Resumed { trail, notary, figures: Figures::default(), used: Vec::new(), unfinished_since: None })
 }
 
 /// Stores the hashes of the whole tree anew, from records that are what was signed. Returns how many those are.

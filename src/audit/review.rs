@@ -8,6 +8,7 @@ use std::collections::VecDeque;
 use std::fs::File;
 use std::io::{self, BufReader, Read as _};
 
+use super::figures::{Figures, Told};
 use super::note::Checkpoint;
 use super::tree::{Frontier, Hash, stored_hashes};
 use super::used::Left;
@@ -28,6 +29,8 @@ pub struct Review {
     pub last: Vec<u8>,
     /// What was used before, and is not a record.
     pub left: Left,
+    /// What had begun and was not over.
+    pub figures: Figures,
 }
 
 impl Review {
@@ -44,6 +47,10 @@ impl Review {
     pub fn see(&mut self, json: &[u8]) -> Result<(), Forged> {
         self.judge()?;
         self.left.see(self.frontier.size(), json);
+        if let Some(told) = Told::read(json) {
+            // Whoever ran then has shown what was over.
+            let _ = self.figures.see(&told);
+        }
         let Self { frontier, stored, stored_right, missing, overflowed, .. } = self;
         frontier.append(Hash::of_leaf(json), |hash| {
             if is_stored(stored, hash) {

@@ -22,6 +22,7 @@ use std::time::Duration;
 
 use super::batch::Batch;
 use super::export::Outbox;
+use super::figures::Figures;
 use super::folder::{Disk, Whole, is_full};
 use super::metrics::{Metrics, Operation};
 use super::notary::{Notary, Rhythm};
@@ -62,6 +63,7 @@ pub struct Writer<D: Disk> {
     /// What is to be written, and is not acknowledged.
     batch: Batch,
     notary: Notary,
+    figures: Figures,
     /// What was used and is not a record yet, where that is not on the disk.
     journal: Option<Vec<Used>>,
     /// When the last attempt at a checkpoint failed, by the boot clock.
@@ -83,7 +85,7 @@ impl<D: Disk> Writer<D> {
         (queue, outboxes): (Arc<Queue>, Arc<[Outbox]>),
         pace: Pace,
     ) -> Self {
-        let Resumed { trail, mut notary, used, unfinished_since } = resumed;
+        let Resumed { trail, mut notary, figures, used, unfinished_since } = resumed;
         // A crash may have left records that no checkpoint covers.
         notary.notice(clock.now().boot);
         let batch = Batch::new(trail.next_seq);
@@ -98,6 +100,7 @@ impl<D: Disk> Writer<D> {
             segment,
             batch,
             notary,
+            figures,
             journal: None,
             unsigned: None,
             failing: false,
@@ -234,6 +237,8 @@ impl<D: Disk> Writer<D> {
             }
         }
         self.batch.ticket = work.ticket;
+        let over = self.figures.pass(self.clock.now().wall);
+        self.metrics.measured(&over);
         if lost > 0 {
             self.add_own(&Event::AuditRecordsLost { count: lost });
         }
@@ -282,6 +287,9 @@ impl<D: Disk> Writer<D> {
         let next = Batch::new(self.batch.next_seq());
         let written = mem::replace(&mut self.batch, next);
         self.notary.append(written.leaves(), self.clock.now().boot);
+        for told in written.told() {
+            self.metrics.measured(&self.figures.see(told));
+        }
         self.queue.written(written.ticket, self.reserved && self.unsigned.is_none());
         written.acknowledge(&self.metrics);
     }

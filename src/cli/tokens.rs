@@ -33,9 +33,9 @@ pub enum Tokens {
         admin: AdminOption,
     },
     /// Stop attaching the token, and keep its generation, until it is released. A responder's
-    Quarantine(Change),
+    Quarantine(Taking),
     /// Void all generations, here and at the issuer, until it is released. A responder's
-    Revoke(Change),
+    Revoke(Taking),
     /// Let in what was quarantined, or have a new generation of what was revoked. An approver's
     Release(Change),
     /// End the token's grant. An admin's
@@ -52,6 +52,15 @@ pub struct Change {
     admin: AdminOption,
 }
 
+#[derive(Args)]
+pub struct Taking {
+    #[command(flatten)]
+    change: Change,
+    /// For how long that has gone on for which it is taken out of use, as in 30m: the time to detect it is measured so
+    #[arg(long, value_name = "DURATION")]
+    since: Option<String>,
+}
+
 pub fn tokens(command: &Tokens) -> ExitCode {
     let (admin, method, path, body) = match command {
         Tokens::List { admin } => (admin, Method::GET, "/v1/tokens".to_owned(), Value::Null),
@@ -60,8 +69,8 @@ pub fn tokens(command: &Tokens) -> ExitCode {
             let body = reason.as_ref().map_or(json!({}), |reason| json!({ "reason": reason }));
             (admin, Method::POST, format!("/v1/tokens/{name}/rotate"), body)
         }
-        Tokens::Quarantine(change) => change.call("quarantine"),
-        Tokens::Revoke(change) => change.call("revoke"),
+        Tokens::Quarantine(taking) => taking.call("quarantine"),
+        Tokens::Revoke(taking) => taking.call("revoke"),
         Tokens::Release(change) => change.call("release"),
         Tokens::Retire(change) => change.call("retire"),
     };
@@ -72,6 +81,16 @@ impl Change {
     fn call(&self, what: &str) -> (&AdminOption, Method, String, Value) {
         let path = format!("/v1/tokens/{}/{what}", self.name);
         (&self.admin, Method::POST, path, json!({ "reason": self.reason }))
+    }
+}
+
+impl Taking {
+    fn call(&self, what: &str) -> (&AdminOption, Method, String, Value) {
+        let (admin, method, path, mut body) = self.change.call(what);
+        if let Some(since) = &self.since {
+            body["since"] = json!(since);
+        }
+        (admin, method, path, body)
     }
 }
 

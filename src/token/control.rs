@@ -1,5 +1,7 @@
 //! The handle of those who may act on a token's life: the request path has none.
 
+use std::time::Duration;
+
 use tokio::sync::{mpsc, oneshot};
 
 use super::lifecycle::Restraint;
@@ -23,6 +25,8 @@ pub struct Control(mpsc::Sender<Command>);
 pub struct Order {
     pub by: String,
     pub reason: String,
+    /// When that began for which it is taken away, since the Unix epoch; `None` where nobody says.
+    pub since: Option<Duration>,
 }
 
 /// The token's grant has ended: there is nothing to take away, or to let in.

@@ -2,13 +2,13 @@
 
 use std::time::Duration;
 
-use prometheus::{Histogram, HistogramVec, IntCounterVec, IntGaugeVec};
+use prometheus::{HistogramVec, IntCounterVec, IntGaugeVec};
 
 use super::gate::Gate;
 use super::lifecycle::Phase;
 use super::{NEVER, Settings, State};
 use crate::clock::Moment;
-use crate::metrics::{Error, LIFE_SECONDS, Metrics as Registry, PROVISION_SECONDS, REQUEST_SECONDS};
+use crate::metrics::{Error, Metrics as Registry, REQUEST_SECONDS};
 use crate::name::TokenName;
 
 /// The families.
@@ -25,16 +25,9 @@ pub struct Metrics {
     duration: HistogramVec,
     issuer_requests: IntCounterVec,
     restarts: IntCounterVec,
-    lifetime: Histogram,
-    provision: HistogramVec,
 }
 
 impl Metrics {
-    /// A request was decided so long after it was asked.
-    pub fn decided(&self, took: Duration) {
-        self.provision.with_label_values(&["decision"]).observe(took.as_secs_f64());
-    }
-
     pub fn register(registry: &Registry) -> Result<Self, Error> {
         let token = &["token"];
         Ok(Self {
@@ -89,18 +82,6 @@ impl Metrics {
                 "token_supervisor_restarts_total",
                 "Times that the token's supervisor failed and was started again.",
                 token,
-            )?,
-            lifetime: registry.histogram(
-                "token_lifetime_seconds",
-                "The life of each issued generation, as its issuer and the limits of its token give it.",
-                LIFE_SECONDS,
-            )?,
-            provision: registry.histograms(
-                "time_to_provision_seconds",
-                "From an access request to its decision, and from the decision to the first generation, by stage: decision, \
-                 generation.",
-                PROVISION_SECONDS,
-                &["stage"],
             )?,
         })
     }
@@ -217,13 +198,7 @@ impl TokenMetrics {
     pub(super) fn published(&self, live: &super::lifecycle::Live, took: Duration) {
         self.live(live.number, live.issued, live.expires);
         let name = &[self.name.as_str()];
-        self.families.lifetime.observe(live.expires.remaining(live.issued).as_secs_f64());
         self.families.duration.with_label_values(name).observe(took.as_secs_f64());
-    }
-
-    /// The first generation is there, so long after the token was let in.
-    pub(super) fn provisioned(&self, took: Duration) {
-        self.families.provision.with_label_values(&["generation"]).observe(took.as_secs_f64());
     }
 
     /// The supervisor died: until it is back the token has no generation.

@@ -69,6 +69,7 @@ struct Shared {
     changes: watch::Sender<u64>,
     demand: Notify,
     rejection: Notify,
+    acceptance: Notify,
 }
 
 /// Makes both halves.
@@ -79,6 +80,7 @@ pub(super) fn slot() -> (Slot, SlotReader) {
         changes: watch::Sender::new(0),
         demand: Notify::new(),
         rejection: Notify::new(),
+        acceptance: Notify::new(),
     });
     (Slot(shared.clone()), SlotReader(shared))
 }
@@ -116,6 +118,16 @@ impl Slot {
     /// Resolves when an upstream has answered 401 to the live generation, for the first time.
     pub(super) async fn rejected(&self) {
         self.0.rejection.notified().await;
+    }
+
+    /// Resolves when an upstream has accepted the live generation for the first time, with its number.
+    pub(super) async fn accepted(&self) -> u64 {
+        loop {
+            self.0.acceptance.notified().await;
+            if let Some(live) = self.live().filter(|live| live.verdict.is_accepted()) {
+                return live.number;
+            }
+        }
     }
 
     /// No newer generation is coming for now: whoever waits for one need not.
@@ -225,8 +237,9 @@ impl SlotReader {
     pub fn succeeded(&self, generation: u64) {
         if let Some(live) = &self.0.state.load().generation
             && live.number == generation
+            && live.verdict.accept()
         {
-            live.verdict.accept();
+            self.0.acceptance.notify_one();
         }
     }
 

@@ -59,8 +59,8 @@ type Asking<'a> = Pin<Box<dyn Future<Output = Answer> + Send + 'a>>;
 
 /// What one run carries from step to step.
 struct Run<'a> {
-    /// When the token was let in; taken with its first generation.
-    begun: Option<Moment>,
+    /// Whether an upstream has accepted the token since it was let in.
+    used: bool,
     life: Lifecycle,
     asking: Option<Asking<'a>>,
     asked_at: Moment,
@@ -99,8 +99,8 @@ impl Supervisor {
             None => Lifecycle::new(self.plan, last_number, now),
         };
         self.metrics.state(life.phase());
-        let begun = Some(now);
-        let mut run = Run { begun, life, asking: None, asked_at: now, answer: None, rotating: Vec::new(), order: None };
+        let used = false;
+        let mut run = Run { used, life, asking: None, asked_at: now, answer: None, rotating: Vec::new(), order: None };
         let mut input = Input::Timer;
         let closings = gate.borrow().closings;
         loop {
@@ -124,6 +124,12 @@ impl Supervisor {
                 },
                 closed = gate::closed(gate, closings) => return Some(closed),
                 () = self.slot.rejected() => self.rejected(),
+                generation = self.slot.accepted(), if !run.used => {
+                    run.used = true;
+                    let token = self.settings.name.clone();
+                    self.parts.recorder.note(Event::TokenFirstUsed { token, generation });
+                    Input::Timer
+                }
                 () = self.slot.demanded(), if heeds_demand => Input::Demand,
                 () = changed, if !asking => Input::Changed,
                 () = tokio::time::sleep(sleep) => Input::Timer,
@@ -351,10 +357,8 @@ impl Supervisor {
             }
         });
         self.metrics.published(&live, now.boot.saturating_sub(run.asked_at.boot));
-        match (replaces, run.begun.take()) {
-            (Some(_), _) => self.metrics.rotated("success"),
-            (None, Some(begun)) => self.metrics.provisioned(now.boot.saturating_sub(begun.boot)),
-            (None, None) => {}
+        if replaces.is_some() {
+            self.metrics.rotated("success");
         }
         let expires = live.expires.to_rfc3339();
         tracing::info!(token = %name, generation = number, %fingerprint, expires, "a new generation is live");
@@ -410,7 +414,7 @@ impl Supervisor {
 
     /// What a run begins under from now on.
     pub(super) fn note_restraint(&self, restraint: Restraint, order: Order) {
-        let Order { by, reason } = order;
+        let Order { by, reason, since } = order;
         let mut noted = lock(&self.restraint);
         // A quarantine takes nothing from a revocation.
         if matches!(*noted, Some(before) if before == restraint || before == Restraint::Revoked) {
@@ -422,8 +426,8 @@ impl Supervisor {
         let generation = self.last_number.load(Ordering::Relaxed);
         tracing::warn!(%token, generation, by, reason, how = restraint.as_str(), "taken out of use");
         self.parts.recorder.note(match restraint {
-            Restraint::Quarantined => Event::TokenQuarantined { token, generation, by, reason },
-            Restraint::Revoked => Event::TokenRevoked { token, generation, by, reason },
+            Restraint::Quarantined => Event::TokenQuarantined { token, generation, by, reason, since },
+            Restraint::Revoked => Event::TokenRevoked { token, generation, by, reason, since },
         });
     }
 

@@ -15,6 +15,7 @@ mod destinations;
 mod drain;
 mod echoes;
 mod exports;
+mod figures;
 mod framing;
 mod grants;
 mod hostile_upstreams;

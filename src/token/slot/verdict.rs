@@ -22,10 +22,9 @@ impl Verdict {
         Self { unproven, accepted: AtomicBool::new(false), rejection: AtomicU8::new(UNTOUCHED) }
     }
 
-    pub(super) fn accept(&self) {
-        if !self.is_accepted() {
-            self.accepted.store(true, Ordering::Relaxed);
-        }
+    /// Returns whether it is the first acceptance.
+    pub(super) fn accept(&self) -> bool {
+        !self.is_accepted() && !self.accepted.swap(true, Ordering::Relaxed)
     }
 
     /// Takes a 401. Returns whether it is the one that counts.

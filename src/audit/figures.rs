@@ -1,0 +1,228 @@
+//! How long things take, and how long generations live: computed from the records of the trail, as they are written or from a
+//! folder of them.
+//!
+//! ```text
+//! record ─▶ Told ─▶ Figures ─▶ Measured { figure, at, took } ─┬─▶ histograms (running)
+//!                                                            └─▶ Summary: whole, and week by week (afterwards)
+//! ```
+//!
+//! Invariant: what a running proxy shows and what is computed from its folder are of the same records, read in the same way. What
+//! the trail does not tell is not measured.
+
+mod summary;
+mod told;
+
+use std::collections::{BTreeMap, HashMap};
+use std::time::Duration;
+
+pub use self::summary::{Summary, Trend, Week, summary};
+pub use self::told::Told;
+use self::told::What;
+
+/// What is measured.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
+pub enum Figure {
+    /// From an access request to its approval.
+    Decision,
+    /// From the approval to the first generation.
+    Generation,
+    /// From the first generation to the first request that its upstream accepted.
+    Use,
+    /// From the beginning of a misuse to the quarantine or revocation that answers it.
+    Detect,
+    /// From the quarantine or revocation of a token to a generation that may be used again.
+    Replace,
+    /// From a generation's issue until it is void: at its issuer, or by its expiry.
+    Lifetime,
+}
+
+impl Figure {
+    pub const ALL: [Self; 6] =
+        [Self::Decision, Self::Generation, Self::Use, Self::Detect, Self::Replace, Self::Lifetime];
+
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Decision => "time_to_decision",
+            Self::Generation => "time_to_generation",
+            Self::Use => "time_to_use",
+            Self::Detect => "time_to_detect",
+            Self::Replace => "time_to_replace",
+            Self::Lifetime => "token_lifetime",
+        }
+    }
+}
+
+/// One figure of one thing that happened. Times are since the Unix epoch.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Measured {
+    pub figure: Figure,
+    /// When it was over.
+    pub at: Duration,
+    pub took: Duration,
+}
+
+/// What has begun and is not over, as far as the records seen so far tell.
+#[derive(Default)]
+pub struct Figures {
+    /// Access requests that are not decided, by id.
+    asked: HashMap<String, Duration>,
+    tokens: HashMap<String, Token>,
+    /// Generations that may be good at their issuer, by token and fingerprint.
+    out: BTreeMap<(String, String), Out>,
+}
+
+/// What is known of one token.
+#[derive(Default)]
+struct Token {
+    /// It was granted then, and has no generation yet.
+    granted: Option<Duration>,
+    /// Its first generation came then, and has not been used yet.
+    provisioned: Option<Duration>,
+    /// The fingerprint and the expiry of the last generation.
+    live: Option<(String, Duration)>,
+    restrained: Option<Restrained>,
+}
+
+#[derive(Clone, Copy)]
+struct Restrained {
+    at: Duration,
+    was_revoked: bool,
+    /// Somebody has let it in again.
+    is_released: bool,
+}
+
+struct Out {
+    issued: Duration,
+    expires: Duration,
+}
+
+/// Access requests and generations that are remembered, at most.
+const MOST: usize = 8192;
+
+impl Figures {
+    /// Takes the next record, and says what it is the end of.
+    pub fn see(&mut self, told: &Told) -> Vec<Measured> {
+        let mut measured = self.pass(told.time);
+        let at = told.time;
+        let mut add = |figure, since: Duration| {
+            // A clock that was set back measures nothing.
+            measured.extend(at.checked_sub(since).map(|took| Measured { figure, at, took }));
+        };
+        match &told.what {
+            // A process takes nothing over but what it is told by this trail and its state: generations are not in either.
+            What::Start {} => self.tokens.values_mut().for_each(|token| token.live = None),
+            What::TokenRequested { request } => {
+                if self.asked.len() < MOST {
+                    self.asked.insert(request.clone(), at);
+                }
+            }
+            What::AccessGranted { request, token } => {
+                if let Some(asked) = self.asked.remove(request) {
+                    add(Figure::Decision, asked);
+                }
+                let token = self.token(token);
+                if !token.has_usable(at) {
+                    token.granted = Some(at);
+                    token.provisioned = None;
+                }
+            }
+            What::AccessDenied { request } | What::AccessEnded { request } => drop(self.asked.remove(request)),
+            What::TokenIssued { token, fingerprint, expires, .. }
+            | What::TokenRotated { token, fingerprint, expires, .. } => {
+                let is_by_others = matches!(&told.what, What::TokenRotated { cause, .. } if cause == "changed");
+                let state = self.token(token);
+                let before = state.live.replace((fingerprint.clone(), *expires));
+                if let Some(granted) = state.granted.take() {
+                    add(Figure::Generation, granted);
+                    state.provisioned = Some(at);
+                }
+                if let Some(restrained) = state.restrained.take_if(|restrained| restrained.is_released) {
+                    add(Figure::Replace, restrained.at);
+                }
+                if let Some((before, _)) = before.filter(|(before, _)| is_by_others && before != fingerprint) {
+                    // Whoever changed a value that is only found here has taken the old one away.
+                    measured.extend(self.ends(token, &before, at));
+                }
+                self.goes_out(token, fingerprint, at, *expires);
+            }
+            What::TokenFirstUsed { token } => {
+                if let Some(provisioned) = self.token(token).provisioned.take() {
+                    add(Figure::Use, provisioned);
+                }
+            }
+            What::TokenExpired { token, .. } | What::TokenRetired { token, .. } => {
+                if let Some((live, _)) = self.token(token).live.take() {
+                    measured.extend(self.ends(token, &live, at));
+                }
+            }
+            What::TokenQuarantined { token, since } | What::TokenRevoked { token, since } => {
+                if let Some(since) = since {
+                    add(Figure::Detect, *since);
+                }
+                let was_revoked = matches!(told.what, What::TokenRevoked { .. });
+                let state = self.token(token);
+                // What is taken away twice was taken away the first time.
+                let at = state.restrained.map_or(at, |before| if before.is_released { at } else { before.at });
+                state.restrained = Some(Restrained { at, was_revoked, is_released: false });
+            }
+            What::TokenReleased { token } => {
+                let state = self.token(token);
+                // The same generation once more is no replacement.
+                let goes_on = state.has_usable(at);
+                let keep = state.restrained.filter(|restrained| restrained.was_revoked || !goes_on);
+                state.restrained = keep.map(|restrained| Restrained { is_released: true, ..restrained });
+            }
+            What::GenerationRevoked { token, fingerprint, outcome } => {
+                if outcome == "success" || outcome == "expired" {
+                    measured.extend(self.ends(token, fingerprint, at));
+                }
+            }
+        }
+        measured
+    }
+
+    /// Generations that have run out by now.
+    pub fn pass(&mut self, now: Duration) -> Vec<Measured> {
+        let mut measured = Vec::new();
+        self.out.retain(|_, out| {
+            let is_over = out.expires <= now;
+            if is_over {
+                measured.extend(out.until(out.expires));
+            }
+            !is_over
+        });
+        measured
+    }
+
+    fn token(&mut self, name: &str) -> &mut Token {
+        self.tokens.entry(name.to_owned()).or_default()
+    }
+
+    /// A value that was found again has been out all the while.
+    fn goes_out(&mut self, token: &str, fingerprint: &str, issued: Duration, expires: Duration) {
+        if self.out.len() < MOST && expires > issued {
+            let key = (token.to_owned(), fingerprint.to_owned());
+            self.out.entry(key).or_insert(Out { issued, expires });
+        }
+    }
+
+    fn ends(&mut self, token: &str, fingerprint: &str, at: Duration) -> Option<Measured> {
+        self.out.remove(&(token.to_owned(), fingerprint.to_owned()))?.until(at)
+    }
+}
+
+impl Token {
+    fn has_usable(&self, now: Duration) -> bool {
+        self.live.as_ref().is_some_and(|(_, expires)| *expires > now)
+    }
+}
+
+impl Out {
+    fn until(&self, at: Duration) -> Option<Measured> {
+        let took = at.checked_sub(self.issued)?;
+        Some(Measured { figure: Figure::Lifetime, at, took })
+    }
+}
+
+#[cfg(test)]
+mod tests;

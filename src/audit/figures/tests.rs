@@ -1,0 +1,145 @@
+//! Incidents as the trail tells them, and how long they took.
+
+use serde_json::{Value, json};
+
+use super::*;
+
+const START: u64 = 1_700_000_000;
+
+fn time(second: u64) -> String {
+    crate::audit::time_text(Duration::from_secs(START + second))
+}
+
+/// What is measured of these records, each at its second.
+fn figures(records: &[(u64, Value)]) -> Vec<(Figure, u64)> {
+    let mut figures = Figures::default();
+    let mut measured = Vec::new();
+    for (seq, (second, event)) in records.iter().enumerate() {
+        let mut record = json!({ "v": 1, "seq": seq, "time": time(*second) });
+        record.as_object_mut().expect("an object").extend(event.as_object().expect("an object").clone());
+        measured.extend(figures.see(&Told::read(record.to_string().as_bytes()).expect("one of those that are read")));
+    }
+    measured.into_iter().map(|measured| (measured.figure, measured.took.as_secs())).collect()
+}
+
+fn requested() -> Value {
+    json!({ "event": "token_requested", "request": "00", "token": "api" })
+}
+
+fn granted() -> Value {
+    json!({ "event": "access_granted", "request": "00", "token": "api" })
+}
+
+fn issued(fingerprint: &str, expires: u64) -> Value {
+    json!({ "event": "token_issued", "token": "api", "generation": 1, "fingerprint": fingerprint, "expires": time(expires) })
+}
+
+fn rotated(fingerprint: &str, cause: &str, expires: u64) -> Value {
+    json!({ "event": "token_rotated", "token": "api", "fingerprint": fingerprint, "cause": cause, "expires": time(expires) })
+}
+
+fn void(fingerprint: &str, generation: u64) -> Value {
+    json!({ "event": "generation_revoked", "token": "api", "generation": generation, "fingerprint": fingerprint, "outcome": "success" })
+}
+
+fn of(event: &str) -> Value {
+    json!({ "event": event, "token": "api" })
+}
+
+#[test]
+fn provisioning_is_measured_stage_by_stage_and_once() {
+    let records = [
+        (0, requested()),
+        (60, granted()),
+        (63, issued("a", 4000)),
+        (70, of("token_first_used")),
+        (500, rotated("b", "due", 5000)),
+        (600, of("token_first_used")),
+    ];
+    assert_eq!(figures(&records), [(Figure::Decision, 60), (Figure::Generation, 3), (Figure::Use, 7)]);
+}
+
+#[test]
+fn a_grant_on_top_of_a_token_in_use_is_no_provisioning() {
+    let records = [(0, issued("a", 4000)), (10, requested()), (15, granted()), (900, rotated("b", "due", 8000))];
+    assert_eq!(figures(&records), [(Figure::Decision, 5)]);
+}
+
+#[test]
+fn what_was_revoked_is_replaced_when_its_new_generation_is_there() {
+    let revoked = json!({ "event": "token_revoked", "token": "api", "since": time(40) });
+    let records = [
+        (0, issued("a", 4000)),
+        (100, revoked),
+        (103, void("a", 1)),
+        (160, of("token_released")),
+        (162, rotated("b", "due", 5000)),
+    ];
+    assert_eq!(figures(&records), [(Figure::Detect, 60), (Figure::Lifetime, 103), (Figure::Replace, 62)]);
+}
+
+#[test]
+fn what_was_quarantined_and_goes_on_was_not_replaced() {
+    let quarantined = json!({ "event": "token_quarantined", "token": "api" });
+    let goes_on = [
+        (0, issued("a", 4000)),
+        (100, quarantined.clone()),
+        (200, of("token_released")),
+        (900, rotated("b", "due", 8000)),
+    ];
+    assert_eq!(figures(&goes_on), []);
+    let ran_out = [
+        (0, issued("a", 150)),
+        (100, quarantined.clone()),
+        (200, of("token_released")),
+        (201, rotated("b", "due", 8000)),
+    ];
+    assert_eq!(figures(&ran_out), [(Figure::Lifetime, 150), (Figure::Replace, 101)]);
+    let restarted = [
+        (0, issued("a", 4000)),
+        (100, quarantined.clone()),
+        (110, json!({ "event": "start" })),
+        (200, of("token_released")),
+        (203, issued("b", 8000)),
+    ];
+    assert_eq!(figures(&restarted), [(Figure::Replace, 103)]);
+    let made_worse = [
+        (0, issued("a", 4000)),
+        (100, quarantined),
+        (130, json!({ "event": "token_revoked", "token": "api" })),
+        (200, of("token_released")),
+        (203, rotated("b", "due", 8000)),
+    ];
+    assert_eq!(figures(&made_worse), [(Figure::Replace, 103)], "from when it was taken out of use");
+}
+
+#[test]
+fn a_generation_lives_until_it_is_void_or_has_run_out() {
+    let replaced = [(0, issued("a", 300)), (210, rotated("b", "due", 510)), (240, of("token_retired"))];
+    assert_eq!(figures(&replaced), [(Figure::Lifetime, 30)], "the first one may still be used where it was issued");
+    let later = [(0, issued("a", 300)), (210, rotated("b", "due", 510)), (700, granted())];
+    assert_eq!(figures(&later), [(Figure::Lifetime, 300), (Figure::Lifetime, 300)]);
+    let found_again =
+        [(0, issued("a", 9000)), (50, json!({ "event": "start" })), (60, issued("a", 9000)), (80, void("a", 1))];
+    assert_eq!(figures(&found_again), [(Figure::Lifetime, 80)], "it is the same value");
+    let taken_away = [(0, issued("a", 9000)), (50, rotated("b", "changed", 9000))];
+    assert_eq!(figures(&taken_away), [(Figure::Lifetime, 50)], "by whoever changed it");
+}
+
+#[test]
+fn a_summary_tells_each_week_beside_the_whole() {
+    let day = 86_400;
+    let measured = [(0, 10), (day, 30), (2 * day, 20), (9 * day, 4)].map(|(at, took)| Measured {
+        figure: Figure::Replace,
+        at: Duration::from_secs(START + at),
+        took: Duration::from_secs(took),
+    });
+    let summary = serde_json::to_value(Summary::of(&measured)).expect("plain data");
+    let week = |begins: &str, count: u64, median: f64, worst: f64| json!({ "begins": begins, "count": count, "median_seconds": median, "worst_seconds": worst });
+    // The first moment is a Tuesday.
+    let expected = json!({ "time_to_replace": {
+        "whole": { "count": 4, "median_seconds": 20.0, "worst_seconds": 30.0 },
+        "weeks": [week("2023-11-13", 3, 20.0, 30.0), week("2023-11-20", 1, 4.0, 4.0)],
+    } });
+    assert_eq!(summary, expected);
+}

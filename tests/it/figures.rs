@@ -1,0 +1,120 @@
+//! How long things take: as the scrape shows it while the app runs, and as it is computed from the trail afterwards.
+
+use std::time::Duration;
+
+use countersign::audit::{Archive, Trend, summary};
+use serde_json::json;
+
+use crate::support::issuer::Reply;
+use crate::support::operator::{act, key, own};
+use crate::support::{Issuer, SOON, Scene, Setup, Upstream, wait_until};
+
+const APPROVER: Option<&str> = Some("the approver's key");
+
+async fn sum(scene: &Scene, figure: &str) -> f64 {
+    scene.metric(&format!("countersign_{figure}_seconds_sum"), &[]).await
+}
+
+/// To a second.
+fn is_about(measured: f64, seconds: f64) -> bool {
+    (measured - seconds).abs() < 1.0
+}
+
+#[tokio::test]
+async fn an_incident_is_measured_to_the_second() {
+    let (issuer, upstream) = (Issuer::start().await, Upstream::http1().await);
+    let told = Issuer::answering(|_| Reply::json(200, "")).await;
+    let source = format!(
+        r#"{{ kind = "client_credentials", token_url = "{}", revocation_url = "{}", client_id = "api", client_secret = "file:client-secret" }}"#,
+        issuer.url(),
+        told.url(),
+    );
+    let own_uid = rustix::process::getuid().as_raw();
+    let setup = Setup::new()
+        .token_from("api", &source, "")
+        .route("api", &upstream, "token = \"api\"")
+        .operator("guard", &format!("uid = {own_uid}\nroles = [\"admin\"]"))
+        .operator("approver", &format!("{}\nroles = [\"approver\"]", key("the approver's key")));
+    let scene = setup.start().await;
+    scene.ready().await;
+    assert_eq!(scene.get("/api/x").await.status, 200);
+    scene.recorded("token_first_used", 1).await;
+
+    scene.clock.advance(Duration::from_secs(600));
+    let order = json!({ "reason": "seen in a log", "since": "5m" }).to_string();
+    assert_eq!(own(&scene, "POST /v1/tokens/api/revoke", &order).await.status, 200);
+    scene.recorded("generation_revoked", 1).await;
+    scene.clock.advance(Duration::from_secs(120));
+    assert_eq!(act(&scene, "api", "release", APPROVER).await.status, 200);
+    assert_eq!(scene.get("/api/x").await.status, 200);
+    scene.reaches("countersign_time_to_replace_seconds_count", &[], 1.0).await;
+    let (detect, replace) = (sum(&scene, "time_to_detect").await, sum(&scene, "time_to_replace").await);
+    assert!(is_about(detect, 300.0), "{detect}");
+    assert!(is_about(replace, 120.0), "{replace}");
+    let lifetime = sum(&scene, "token_lifetime").await;
+    assert!(is_about(lifetime, 600.0), "void at the issuer: {lifetime}");
+
+    // What runs out by itself is measured too, once the trail goes on.
+    scene.clock.advance(Duration::from_secs(7200));
+    assert_eq!(scene.get("/api/x").await.status, 200);
+    scene.reaches("countersign_token_lifetime_seconds_count", &[], 2.0).await;
+    let lifetime = sum(&scene, "token_lifetime").await - lifetime;
+    assert!(is_about(lifetime, 3600.0), "as long as the issuer said: {lifetime}");
+
+    let folder = scene.folder().join("state/audit");
+    let summary_while_it_runs = summary(&Archive::new(&folder)).expect("a trail");
+    let trend = |figure: &str| -> &Trend { &summary_while_it_runs.0[figure] };
+    assert!(is_about(trend("time_to_replace").whole.worst_seconds, 120.0));
+    assert_eq!((trend("token_lifetime").whole.count, trend("time_to_use").weeks.len()), (2, 1));
+}
+
+#[tokio::test]
+async fn a_token_that_rules_approve_is_in_use_within_two_seconds() {
+    const TOKENS: usize = 20;
+    let issuer = Issuer::start().await;
+    let (mut setup, mut upstreams) = (Setup::new(), Vec::new());
+    for number in 0..TOKENS {
+        let (name, upstream) = (format!("api-{number}"), Upstream::http1().await);
+        setup = setup.token(&name, &issuer, "").route(&name, &upstream, &format!("token = \"{name}\""));
+        upstreams.push(upstream);
+    }
+    let scene = setup.start().await;
+    for number in 0..TOKENS {
+        assert_eq!(scene.get(&format!("/api-{number}/x")).await.status, 200);
+    }
+    scene.recorded("token_first_used", TOKENS).await;
+    let folder = scene.folder().join("state/audit");
+    let figures = summary(&Archive::new(&folder)).expect("a trail");
+    let mut worst = 0.0;
+    for stage in ["time_to_decision", "time_to_generation", "time_to_use"] {
+        let whole = figures.0[stage].whole;
+        assert_eq!(whole.count, TOKENS, "{stage}");
+        worst += whole.worst_seconds;
+    }
+    assert!(worst <= 2.0, "{worst}");
+    let stages = scene.metric("countersign_time_to_provision_seconds_count", &[]).await;
+    assert_eq!(stages, 3.0 * TOKENS as f64);
+}
+
+#[tokio::test]
+async fn an_incident_is_measured_over_a_restart() {
+    let (issuer, upstream) = (Issuer::start().await, Upstream::http1().await);
+    let own_uid = rustix::process::getuid().as_raw();
+    let setup = Setup::api(&issuer, &upstream)
+        .operator("guard", &format!("uid = {own_uid}\nroles = [\"admin\"]"))
+        .operator("approver", &format!("{}\nroles = [\"approver\"]", key("the approver's key")));
+    let folder = std::sync::Arc::new(tempfile::TempDir::new().expect("a temporary folder"));
+    std::fs::write(folder.path().join("client-secret"), "secret").expect("written");
+    let scene = Scene::start_in(folder.clone(), &setup).await;
+    scene.ready().await;
+    assert_eq!(act(&scene, "api", "quarantine", None).await.status, 200);
+    scene.finish().await;
+    let scene = Scene::start_in(folder, &setup).await;
+    scene.clock.advance(Duration::from_secs(60));
+    assert_eq!(act(&scene, "api", "release", APPROVER).await.status, 200);
+    wait_until("it is let in", SOON, async || scene.get("/api/x").await.status == 200).await;
+    scene.reaches("countersign_time_to_replace_seconds_count", &[], 1.0).await;
+    let replace = sum(&scene, "time_to_replace").await;
+    // The start took its time too.
+    assert!((60.0..90.0).contains(&replace), "{replace}");
+}
