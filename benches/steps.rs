@@ -93,8 +93,8 @@ fn accounts(bench: &mut Criterion) {
     let metrics = usage::Metrics::register(&Metrics::new().expect("metrics")).expect("metrics");
     let route: RouteName = "github".parse().expect("a name");
     let token: TokenName = "github".parse().expect("a name");
-    let cell = Arc::new(metrics.cell(&route, &ClientName::implicit(), Some(&token)));
-    let observer = Rc::new(Observer { metrics, access_log: false });
+    let cell = Arc::new(metrics.cell(&route, "api.github.com", &ClientName::implicit(), Some(&token)));
+    let observer = Rc::new(Observer::new(metrics, false));
     let now = SystemClock.now();
     bench.bench_function("usage: one request", |b| {
         b.iter(|| {

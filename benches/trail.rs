@@ -18,6 +18,7 @@ fn request(number: u64) -> Event {
         token: Some("github".into()),
         client: "billing".into(),
         route: "github".into(),
+        host: "api.github.com".into(),
         method: "GET",
         path: format!("/repos/octo/hello/issues/{number}"),
         status: 200,

@@ -12,6 +12,7 @@ mod desk;
 pub mod environment;
 mod force;
 mod house;
+mod reading;
 mod reload;
 mod restraint;
 mod used;
@@ -49,6 +50,7 @@ use crate::tasks::{Failed, Task, Tasks};
 use crate::telemetry::Log;
 use crate::usage;
 use house::House;
+use reading::Reading;
 use used::Used;
 
 /// How often sums of refusals go into the trail.
@@ -159,8 +161,9 @@ impl App {
         let readiness = Arc::new(Readiness::default());
         let barrier = Arc::new(Barrier::default());
         let tasks = Tasks::new();
-        let mut usage = usage::Metrics::register(&metrics)?;
-        let used = Arc::new(Used::new(&config.audit, recorder.clone(), clock.clone(), &mut usage));
+        let usage = usage::Metrics::register(&metrics)?;
+        let used = Arc::new(Used::new(&config.audit, recorder.clone(), clock.clone(), usage.ledger()));
+        let reading = Reading::new(usage.stream(), &clock, used.reader().into_iter().collect());
         let house = House::build(
             house::Ground {
                 clock: clock.clone(),
@@ -207,6 +210,7 @@ impl App {
                 tasks,
                 recorder,
                 used,
+                reading,
                 exports,
                 trail,
             },
@@ -227,6 +231,7 @@ struct Parts {
     tasks: Tasks,
     recorder: audit::Recorder,
     used: Arc<Used>,
+    reading: Arc<Reading>,
     exports: Exports,
     trail: audit::Thread,
 }
@@ -276,6 +281,7 @@ impl Bound {
             tasks,
             recorder,
             used,
+            reading,
             exports,
             trail,
         } = self.parts;
@@ -302,6 +308,7 @@ impl Bound {
         let admin = Arc::new(Admin::new(house.clone(), recorder.clone(), Archive::new(&config.audit.dir), clock));
         let serving = tasks.essential("admin", door.serve(admin.clone()));
         let _used = used.look_after(&tasks);
+        let _reading = reading.look_after(&tasks);
         let _sums = sums(&tasks, house.clone());
         let _grants = grants(&tasks, house.clone());
         house.ready();
@@ -329,6 +336,7 @@ impl Bound {
         drop(serving);
         admin.record_denials();
         house.record_refusals();
+        reading.read();
         used.finish();
         house.close();
         recorder.note(Event::Stop { cause: cause.to_owned() });

@@ -187,6 +187,11 @@ impl Recorder {
         }
     }
 
+    /// So many records of requests were lost before they got here.
+    pub fn lost(&self, count: u64) {
+        self.queue.lose(count);
+    }
+
     /// Whether so many records of requests would find room now.
     pub fn has_room_for(&self, records: usize) -> bool {
         self.queue.has_room_for(records)

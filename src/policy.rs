@@ -14,18 +14,25 @@ use http::Method;
 
 use crate::identity::ClientIndex;
 use crate::path::Canonical;
+use crate::usage::RuleMark;
 use limit::{Exceeded, RateLimit};
 use rule::{Denied as RuleDenied, Rules};
 
 /// Policy's yes to one request of one client.
 pub struct Permit<'a> {
     path: Canonical<'a>,
+    rule: Option<RuleMark>,
 }
 
 impl Permit<'_> {
     /// The path that was judged: what is sent, byte for byte.
     pub fn path(&self) -> &str {
         self.path.as_str()
+    }
+
+    /// The allow rule that covers it; `None` where anything passes.
+    pub fn rule(&self) -> Option<RuleMark> {
+        self.rule
     }
 }
 
@@ -88,12 +95,14 @@ impl Terms<'_> {
             Mode::Enforce => Err(denied),
             Mode::Observe => {
                 observed(denied, &path);
-                Ok(())
+                Ok(None)
             }
         };
-        self.rules.judge(method, &path).map_err(Denied::from).or_else(object)?;
-        self.rate.map_or(Ok(()), RateLimit::take).map_err(Denied::Rate).or_else(object)?;
-        Ok(Permit { path })
+        let rule = self.rules.judge(method, &path).map_err(Denied::from).or_else(object)?;
+        if let Some(rate) = self.rate {
+            rate.take().map_err(Denied::Rate).or_else(|denied| object(denied).map(drop))?;
+        }
+        Ok(Permit { path, rule })
     }
 }
 

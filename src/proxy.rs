@@ -232,7 +232,7 @@ impl Proxy {
     pub fn new(shared: Shared, buffers: Buffers) -> Self {
         Self {
             seen: RefCell::new(Rc::new(Seen(shared.tables.load_full()))),
-            observer: Rc::new(Observer { metrics: shared.usage.clone(), access_log: shared.access_log }),
+            observer: Rc::new(Observer::new(shared.usage.clone(), shared.access_log)),
             pool: Pool::new(shared.metrics.pool.clone(), shared.places.clone(), buffers),
             request_ids: RequestIds::new(),
             shared,
@@ -290,7 +290,7 @@ impl Proxy {
         usage.of(cell);
         *place = Some(route);
         let permit = route.admit(client, &head.method, target.rest)?;
-        usage.judged(permit.path());
+        usage.judged(permit.path(), permit.rule());
         let most = enter(route, &body, usage)?;
 
         let base = Base::of(&target, head, &headers);
@@ -435,6 +435,11 @@ impl Proxy {
     /// Lets go of a token that was taken out of use: nothing that it was attached to leaves any more.
     pub fn let_go(&self, token: &TokenName) {
         self.pool.let_go(token);
+    }
+
+    /// Hands over what is known of the requests that have ended. Called now and then.
+    pub fn hand_over_uses(&self) {
+        self.observer.hand_over();
     }
 
     /// Lets go of what is not used any more. Called now and then.

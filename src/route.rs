@@ -325,13 +325,14 @@ fn build(settings: &Settings, ingredients: &Ingredients<'_>) -> Result<Route, Ta
         }
     };
     let token_name = settings.token.as_ref();
+    let host = settings.upstream.authority.host.to_string();
     let limit = |rate| RateLimit::new(rate, ingredients.clock);
     let accounts = ingredients.clients.names().map(|client| {
         let before = ingredients.before;
-        let cell = before.and_then(|before| before.kept_cell(&name, client, token_name));
+        let cell = before.and_then(|before| before.kept_cell(&name, &host, client, token_name));
         let kept = |rate| before.and_then(|before| before.kept_rate(&name, client, rate));
         Account {
-            cell: cell.unwrap_or_else(|| Arc::new(ingredients.metrics.cell(&name, client, token_name))),
+            cell: cell.unwrap_or_else(|| Arc::new(ingredients.metrics.cell(&name, &host, client, token_name))),
             rate: settings.rate.map(|rate| kept(rate).unwrap_or_else(|| Arc::new(limit(rate)))),
             lines: limit(Rate::of_log_lines()),
         }
@@ -353,11 +354,17 @@ fn build(settings: &Settings, ingredients: &Ingredients<'_>) -> Result<Route, Ta
 
 impl Table {
     /// The cell of the table before, so that sums not yet taken are not lost in a reload.
-    fn kept_cell(&self, route: &RouteName, client: &ClientName, token: Option<&TokenName>) -> Option<Arc<usage::Cell>> {
+    fn kept_cell(
+        &self,
+        route: &RouteName,
+        host: &str,
+        client: &ClientName,
+        token: Option<&TokenName>,
+    ) -> Option<Arc<usage::Cell>> {
         let route = self.named(route.as_str())?;
-        let client = self.clients.find(client)?;
+        let cell = route.cell(self.clients.find(client)?);
         let same_token = route.token.as_ref().map(|token| &token.name) == token;
-        same_token.then(|| route.cell(client).clone())
+        (same_token && *cell.host == *host).then(|| cell.clone())
     }
 
     /// What a client has left of a rate that stays as it is: a reload gives nobody more.

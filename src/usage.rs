@@ -1,36 +1,37 @@
 //! The use of routes and tokens, counted: exactly one cell a request, even if it is dropped half-way.
 //!
 //! ```text
-//!  request ─▶ UsageGuard ──of(cell)──▶ attached ──▶ answered ──▶ body … drop ─▶ one count, one access-log line
+//!  request ─▶ UsageGuard ──of(cell)──▶ attached ──▶ answered ──▶ body … drop ─┬▶ one count, one access-log line
+//!                                                                             └▶ one entry of the stream
 //! ```
 //!
 //! A cell belongs to one route and one client of the config; its counters are looked up once and kept, so that a request
 //! touches atomics only.
 
-mod each;
 mod ledger;
 mod rollup;
+mod stream;
+mod upload;
 
-use std::cell::Cell as StdCell;
 use std::num::NonZeroU32;
 use std::rc::Rc;
 use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
 use std::sync::{Arc, OnceLock};
-use std::task::Waker;
 use std::time::Duration;
 
 use http::{Method, StatusCode};
 use prometheus::{Histogram, HistogramVec, IntCounter, IntCounterVec, IntGauge, IntGaugeVec};
 use tokio::time::Instant;
 
-use crate::audit;
 use crate::clock::Moment;
 use crate::metrics::{Error, Metrics as Registry, OVERHEAD_SECONDS, REQUEST_SECONDS};
 use crate::name::{ClientName, RouteName, TokenName};
 
-pub use each::Each;
 pub use ledger::{Account, Key, Ledger};
 pub use rollup::RollUps;
+pub use stream::{Batch, HAND_OVER, Reader, RuleMark, Stream, Use};
+use stream::{Collector, Entry};
+pub use upload::{Upload, UploadFailure};
 
 const METHODS: [&str; 8] = ["GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS", "other"];
 const CLASSES: [&str; 6] = ["1xx", "2xx", "3xx", "4xx", "5xx", "aborted"];
@@ -55,7 +56,7 @@ pub struct Metrics {
     token_bytes: IntCounterVec,
     token_duration: HistogramVec,
     ledger: Ledger,
-    each: Option<Arc<Each>>,
+    stream: Arc<Stream>,
 }
 
 impl Metrics {
@@ -125,7 +126,10 @@ impl Metrics {
                 &["token"],
             )?,
             ledger: Ledger::default(),
-            each: None,
+            stream: Arc::new(Stream::new(registry.counter(
+                "usage_events_lost_total",
+                "Requests that were counted, and that nobody could look at: too many waited.",
+            )?)),
         })
     }
 
@@ -134,13 +138,13 @@ impl Metrics {
         &self.ledger
     }
 
-    /// From now on, clones of this one tell each request.
-    pub fn tell_each(&mut self, each: Arc<Each>) {
-        self.each = Some(each);
+    /// Each request that found its route, for whoever looks at them.
+    pub fn stream(&self) -> &Arc<Stream> {
+        &self.stream
     }
 
-    /// The cell of one route and one client.
-    pub fn cell(&self, route: &RouteName, client: &ClientName, token: Option<&TokenName>) -> Cell {
+    /// The cell of one route, which leads to `host`, and one client.
+    pub fn cell(&self, route: &RouteName, host: &str, client: &ClientName, token: Option<&TokenName>) -> Cell {
         let name = route.as_str();
         Cell {
             duration: self.duration.with_label_values(&[name]),
@@ -154,6 +158,7 @@ impl Metrics {
             running: AtomicU32::new(0),
             token: token.map(|token| self.token_cell(route, client, token)),
             families: self.clone(),
+            host: host.into(),
             route: route.clone(),
             client: client.clone(),
             refused: std::array::from_fn(|_| AtomicU64::new(0)),
@@ -182,6 +187,7 @@ impl Metrics {
 /// The counters of one route and one client.
 pub struct Cell {
     families: Metrics,
+    pub host: Box<str>,
     pub route: RouteName,
     pub client: ClientName,
     duration: Histogram,
@@ -263,55 +269,23 @@ impl Cell {
     }
 }
 
-/// How far the request's body has come; shared by the guard and the body, which travels with the upstream connection.
-#[derive(Default)]
-pub struct Upload {
-    pub bytes: StdCell<u64>,
-    /// The last byte has been handed on.
-    pub finished: StdCell<bool>,
-    /// Why there will be no last byte.
-    pub failure: StdCell<Option<UploadFailure>>,
-    /// The whole answer has come before the last byte: nobody wants the rest.
-    is_answered: StdCell<bool>,
-    /// Who waits for more of the body.
-    waiting: StdCell<Option<Waker>>,
-}
-
-impl Upload {
-    pub fn is_answered(&self) -> bool {
-        self.is_answered.get()
-    }
-
-    /// Tells whoever waits for more of the body that nobody wants it.
-    pub fn answered(&self) {
-        self.is_answered.set(true);
-        if let Some(waiting) = self.waiting.take() {
-            waiting.wake();
-        }
-    }
-
-    pub fn wait(&self, waker: &Waker) {
-        self.waiting.set(Some(waker.clone()));
-    }
-}
-
-/// Why a request's body does not come to its end.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub enum UploadFailure {
-    /// The client's connection ended.
-    Gone,
-    Malformed,
-    /// No progress in time.
-    Idle,
-    /// It is longer than its route allows.
-    TooLarge,
-}
-
 /// What all guards of a worker share.
 pub struct Observer {
-    pub metrics: Metrics,
+    metrics: Metrics,
     /// Whether each request leaves a line in the log.
-    pub access_log: bool,
+    access_log: bool,
+    collector: Collector,
+}
+
+impl Observer {
+    pub fn new(metrics: Metrics, access_log: bool) -> Self {
+        Self { collector: Collector::new(metrics.stream.clone()), metrics, access_log }
+    }
+
+    /// Hands over the requests that have ended. To be called each [`HAND_OVER`].
+    pub fn hand_over(&self) {
+        self.collector.hand_over();
+    }
 }
 
 /// One request, from its head to the last byte of its answer. Counts when dropped.
@@ -331,6 +305,7 @@ pub struct UsageGuard {
     /// The generation that was attached, and when.
     attached: Option<(u64, Moment)>,
     path: Option<String>,
+    rule: Option<RuleMark>,
     /// The trace, kept for the access log only.
     trace: Option<Box<str>>,
     upload: Rc<Upload>,
@@ -355,6 +330,7 @@ impl UsageGuard {
             reason: None,
             attached: None,
             path: None,
+            rule: None,
             trace: None,
             upload: Rc::default(),
             echoed: false,
@@ -391,11 +367,10 @@ impl UsageGuard {
         self.runs = false;
     }
 
-    /// The judged path, kept for the access log and for the trail of each request.
-    pub fn judged(&mut self, path: &str) {
-        if self.observer.access_log || self.observer.metrics.each.is_some() {
-            self.path = Some(path.to_owned());
-        }
+    /// The judged path, and the allow rule that lets it pass.
+    pub fn judged(&mut self, path: &str, rule: Option<RuleMark>) {
+        self.path = Some(self.observer.collector.keep(path));
+        self.rule = rule;
     }
 
     /// The trace that the request belongs to.
@@ -481,20 +456,28 @@ impl UsageGuard {
         self.leaves();
     }
 
-    fn record(&self, cell: &Cell, elapsed: Duration) -> audit::Request {
-        audit::Request {
-            token: cell.token.as_ref().filter(|_| self.attached.is_some()).map(|token| token.name.to_string()),
-            client: cell.client.to_string(),
-            route: cell.route.to_string(),
-            method: METHODS[self.method],
-            path: self.path.clone().unwrap_or_default(),
-            status: self.status.map_or(0, |status| status.as_u16()),
-            reason: self.reason,
-            generation: self.generation(),
-            request_bytes: self.upload.bytes.get(),
-            response_bytes: self.downloaded,
-            duration_ms: u64::try_from(elapsed.as_millis()).unwrap_or(u64::MAX),
-            complete: self.complete,
+    /// Tells the stream, if the request had found its route.
+    fn tell(&mut self, elapsed: Duration) {
+        let path = self.path.take();
+        let observer = &self.observer;
+        if let Some(cell) = self.cell.take() {
+            let entry = Entry {
+                cell,
+                started: self.started,
+                elapsed,
+                attached: self.attached,
+                method: self.method,
+                rule: self.rule,
+                status: self.status.map_or(0, |status| status.as_u16()),
+                reason: self.reason,
+                bytes: [self.upload.bytes.get(), self.downloaded],
+                complete: self.complete,
+                path: 0..0,
+            };
+            observer.collector.add(entry, path.as_deref().unwrap_or_default());
+        }
+        if let Some(path) = path {
+            observer.collector.give_back(path);
         }
     }
 
@@ -556,9 +539,7 @@ impl Drop for UsageGuard {
         if self.observer.access_log {
             self.log(elapsed);
         }
-        if let (Some(each), Some(cell)) = (&self.observer.metrics.each, &self.cell) {
-            each.tell(self.record(cell, elapsed));
-        }
+        self.tell(elapsed);
     }
 }
 
@@ -609,8 +590,8 @@ mod tests {
         let metrics = Metrics::register(&registry).expect("metrics");
         let name: RouteName = "github".parse().expect("a name");
         let token: TokenName = "github".parse().expect("a name");
-        let cell = Arc::new(metrics.cell(&name, &ClientName::implicit(), Some(&token)));
-        let observer = Rc::new(Observer { metrics, access_log: false });
+        let cell = Arc::new(metrics.cell(&name, "api.example.com", &ClientName::implicit(), Some(&token)));
+        let observer = Rc::new(Observer::new(metrics, false));
         (registry, observer, cell)
     }
 

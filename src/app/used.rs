@@ -3,10 +3,10 @@
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
-use crate::audit::{self, Recorder};
+use crate::audit::{self, Event, Recorder};
 use crate::clock::Clock;
 use crate::tasks::{Task, Tasks};
-use crate::usage::{Each, Metrics, RollUps};
+use crate::usage::{Batch, Ledger, Reader, RollUps, Use};
 
 /// Twice a second, so that with what it takes to write, a crash loses at most a second.
 const LOOK: Duration = Duration::from_millis(500);
@@ -20,21 +20,26 @@ pub struct Used {
 
 enum Told {
     RollUps(Mutex<RollUps>),
-    Each(Arc<Each>),
+    /// By a reader of the stream.
+    Each,
 }
 
 impl Used {
-    /// As `settings` say. What `metrics` counts is told from now on.
-    pub fn new(settings: &audit::Settings, recorder: Recorder, clock: Arc<dyn Clock>, metrics: &mut Metrics) -> Self {
+    /// As `settings` say.
+    pub fn new(settings: &audit::Settings, recorder: Recorder, clock: Arc<dyn Clock>, ledger: &Ledger) -> Self {
         let told = match settings.usage {
-            audit::Usage::RollUp => Told::RollUps(Mutex::new(RollUps::new(metrics.ledger().clone(), clock.now().wall))),
-            audit::Usage::Each => {
-                let each = Arc::new(Each::new(recorder.clone(), clock.clone()));
-                metrics.tell_each(each.clone());
-                Told::Each(each)
-            }
+            audit::Usage::RollUp => Told::RollUps(Mutex::new(RollUps::new(ledger.clone(), clock.now().wall))),
+            audit::Usage::Each => Told::Each,
         };
         Self { recorder, clock, told }
+    }
+
+    /// Who tells each request, where that is wanted.
+    pub fn reader(&self) -> Option<Box<dyn Reader>> {
+        match self.told {
+            Told::Each => Some(Box::new(Each(self.recorder.clone()))),
+            Told::RollUps(_) => None,
+        }
     }
 
     pub fn look_after(self: &Arc<Self>, tasks: &Tasks) -> Task {
@@ -50,7 +55,7 @@ impl Used {
 
     fn look(&self) {
         match &self.told {
-            Told::Each(each) => each.flush(),
+            Told::Each => {}
             Told::RollUps(rollups) => {
                 let (mut rollups, now) = (lock(rollups), self.clock.now().wall);
                 let over = rollups.tick(now);
@@ -67,7 +72,7 @@ impl Used {
     /// Requests have ended: tells the rest.
     pub fn finish(&self) {
         match &self.told {
-            Told::Each(each) => each.flush(),
+            Told::Each => {}
             Told::RollUps(rollups) => {
                 let (mut rollups, now) = (lock(rollups), self.clock.now().wall);
                 let left = rollups.finish(now);
@@ -76,6 +81,37 @@ impl Used {
                 self.recorder.keep(left);
             }
         }
+    }
+}
+
+/// Tells each request as a record. What finds no room is counted, and the trail tells how many those were.
+struct Each(Recorder);
+
+impl Reader for Each {
+    fn read(&mut self, batch: &Batch) {
+        self.0.hand_over(batch.uses().map(|used| (used.at, Event::Request(record(&used)))).collect());
+    }
+
+    fn lost(&mut self, count: u64) {
+        self.0.lost(count);
+    }
+}
+
+fn record(used: &Use<'_>) -> audit::Request {
+    audit::Request {
+        token: used.token.map(ToString::to_string),
+        client: used.client.to_string(),
+        route: used.route.to_string(),
+        host: used.host.to_owned(),
+        method: used.method,
+        path: used.path.to_owned(),
+        status: used.status,
+        reason: used.reason,
+        generation: used.generation,
+        request_bytes: used.request_bytes,
+        response_bytes: used.response_bytes,
+        duration_ms: u64::try_from(used.duration.as_millis()).unwrap_or(u64::MAX),
+        complete: used.complete,
     }
 }
 

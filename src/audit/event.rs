@@ -377,6 +377,7 @@ pub(super) mod tests {
                 token: Some("github".into()),
                 client: "local".into(),
                 route: "github".into(),
+                host: "api.github.com".into(),
                 method: "GET",
                 path: "/repos/a".into(),
                 status: 200,

@@ -50,6 +50,7 @@ pub struct Request {
     pub token: Option<String>,
     pub client: String,
     pub route: String,
+    pub host: String,
     pub method: &'static str,
     /// Without its query.
     #[serde(serialize_with = "capped")]

@@ -17,6 +17,7 @@ use std::str::FromStr;
 use http::Method;
 
 use crate::path::{self, Canonical, Character, Form, PathError};
+use crate::usage::RuleMark;
 
 /// A route's rules.
 #[derive(Clone, PartialEq, Debug)]
@@ -44,21 +45,26 @@ pub enum Denied {
 }
 
 impl Rules {
-    /// Judges a request by its method and the path that the upstream will get.
-    pub fn judge(&self, method: &Method, path: &Canonical<'_>) -> Result<(), Denied> {
+    /// Judges a request by its method and the path that the upstream will get. Returns the allow rule that covers it; `None`
+    /// where anything passes.
+    pub fn judge(&self, method: &Method, path: &Canonical<'_>) -> Result<Option<RuleMark>, Denied> {
         let denied = self.deny.iter().any(|rule| rule.covers_widely(method) && rule.matches_widely(path));
         let mut other_method = false;
         let allowed = match &self.allow {
-            Allow::Any => true,
-            Allow::These(rules) => rules.iter().filter(|rule| rule.matches_exactly(path)).any(|rule| {
-                other_method = true;
-                rule.covers(method)
-            }),
+            Allow::Any => Some(None),
+            Allow::These(rules) => {
+                let mut fitting = rules.iter().filter(|rule| rule.matches_exactly(path));
+                let covering = fitting.find(|rule| {
+                    other_method = true;
+                    rule.covers(method)
+                });
+                covering.map(|rule| Some(rule.mark))
+            }
         };
         match (allowed, denied) {
-            (true, false) => Ok(()),
-            (true, true) => Err(Denied::Path),
-            (false, _) => Err(if other_method { Denied::Method } else { Denied::Path }),
+            (Some(rule), false) => Ok(rule),
+            (Some(_), true) => Err(Denied::Path),
+            (None, _) => Err(if other_method { Denied::Method } else { Denied::Path }),
         }
     }
 }
@@ -126,6 +132,7 @@ fn write_list(f: &mut fmt::Formatter<'_>, rules: &[Rule]) -> fmt::Result {
 #[derive(Clone, PartialEq, Debug)]
 pub struct Rule {
     written: Box<str>,
+    mark: RuleMark,
     /// `None`: any.
     method: Option<Method>,
     segments: Vec<Segment>,
@@ -152,6 +159,7 @@ impl Rule {
         let pattern = form.canonical(pattern).map_err(RuleError::NeverMatches)?;
         Ok(Self {
             written: text.into(),
+            mark: RuleMark::of(text),
             method: parse_method(method)?,
             segments: pattern.segments().map(Segment::parse).collect::<Result<_, _>>()?,
         })
@@ -341,7 +349,18 @@ mod tests {
 
     fn judge(rules: &Rules, request: &str) -> Result<(), Denied> {
         let (method, path) = request.split_once(' ').expect(request);
-        rules.judge(&method.parse().expect(request), &rules.form.canonical(path).expect(request))
+        let judged = rules.judge(&method.parse().expect(request), &rules.form.canonical(path).expect(request));
+        judged.map(drop)
+    }
+
+    #[test]
+    fn whoever_passes_is_told_by_which_rule() {
+        let listed = rules(Form::Strict, Some(&["GET /a/*", "* /a/**"]), &["DELETE /**"]);
+        let mark = |rules: &Rules, method: Method| rules.judge(&method, &rules.form.canonical("/a/b").expect("a path"));
+        assert_eq!(mark(&listed, Method::HEAD), Ok(Some(RuleMark::of("GET /a/*"))));
+        assert_eq!(mark(&listed, Method::POST), Ok(Some(RuleMark::of("* /a/**"))));
+        assert_eq!(mark(&listed, Method::DELETE), Err(Denied::Path));
+        assert_eq!(mark(&rules(Form::Strict, None, &[]), Method::POST), Ok(None));
     }
 
     #[test]

@@ -29,6 +29,7 @@ use crate::barrier::{Order, Orders};
 use crate::identity::Inspector;
 use crate::name::TokenName;
 use crate::tasks::{Failed, Tasks};
+use crate::usage::HAND_OVER;
 
 /// How often a worker looks for what rests too long.
 const LOOK: Duration = Duration::from_secs(1);
@@ -153,12 +154,14 @@ async fn run(settings: WorkerSettings) {
         }
     }
     let mut look = tokio::time::interval(LOOK);
+    let mut hand_over = tokio::time::interval(HAND_OVER);
     loop {
         tokio::select! {
             _ = look.tick() => {
                 pulses.beat(number);
                 desk.look();
             }
+            _ = hand_over.tick() => desk.proxy.hand_over_uses(),
             order = orders.next() => desk.let_go(order),
             _ = draining.wait_for(|draining| *draining) => break,
             // The drain ends the accepting, and may be heard of here first.
@@ -176,6 +179,7 @@ async fn run(settings: WorkerSettings) {
     while desk.has_connections() && Instant::now() < deadline {
         tokio::select! {
             _ = look.tick() => desk.look(),
+            _ = hand_over.tick() => desk.proxy.hand_over_uses(),
             order = orders.next() => desk.let_go(order),
             () = desk.ended.notified() => {}
             () = tokio::time::sleep_until(deadline) => {}
