@@ -151,6 +151,11 @@ impl Endpoint {
             path: Form::Strict.canonical(path)?.to_string(),
         })
     }
+
+    /// What lies under this URL; `path` starts with a slash, and is canonical.
+    pub fn below(&self, path: &str) -> Self {
+        Self { path: format!("{}{path}", self.path.trim_end_matches('/')), ..self.clone() }
+    }
 }
 
 /// The URL, without the port that the scheme implies.
@@ -495,6 +500,15 @@ mod tests {
             ("https://a//b", PathError::EmptySegment.into()),
         ] {
             assert_eq!(Endpoint::parse(text), Err(error), "{text}");
+        }
+    }
+
+    #[test]
+    fn what_lies_below_a_url_keeps_its_start() {
+        for (url, below) in
+            [("https://a", "https://a/x/y"), ("https://a/", "https://a/x/y"), ("https://a/v3", "https://a/v3/x/y")]
+        {
+            assert_eq!(Endpoint::parse(url).map(|url| url.below("/x/y").to_string()).as_deref(), Ok(below));
         }
     }
 

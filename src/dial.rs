@@ -187,6 +187,23 @@ impl Dialer {
         Ok(Connection { io, authority: authority.clone(), protocol })
     }
 
+    /// As [`Dialer::connect`], but that the address of a metadata service is open too, directly and in the clear, as those
+    /// speak: for the sources that ask one, and for no request of an app.
+    ///
+    /// # Errors
+    /// As [`Dialer::connect`].
+    pub async fn connect_to_metadata(&self, target: &Target<'_>) -> Result<Connection, DialError> {
+        let Target { authority, security, timeout } = *target;
+        match (&authority.host, security) {
+            (Host::Ip(ip), Security::Plain) if address::is_metadata(*ip) => {
+                let connecting = timeout_at(Instant::now() + timeout, open(SocketAddr::new(*ip, authority.port)));
+                let tcp = connecting.await.map_err(|_| DialError::Timeout(Stage::Connect))??;
+                Ok(Connection { io: Stream::Plain(tcp), authority: authority.clone(), protocol: Protocol::Http1 })
+            }
+            _ => self.connect(target).await,
+        }
+    }
+
     /// A tunnel to an authority. An address is judged here; what a name leads to is known to the proxy only.
     async fn open(&self, tunnel: &Tunnel, authority: &Authority, deadline: Instant) -> Result<Stream, DialError> {
         match &authority.host {

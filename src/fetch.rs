@@ -43,6 +43,16 @@ pub struct Remote {
     security: Mutex<Option<(tls::Content, Security)>>,
     host: HeaderValue,
     target: Uri,
+    way: Way,
+}
+
+/// How a remote is reached.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+enum Way {
+    /// As whatever is dialled: metadata services are closed.
+    Judged,
+    /// It may be a metadata service.
+    Metadata,
 }
 
 /// One request.
@@ -99,7 +109,24 @@ impl Remote {
             return Err(RemoteError::NotRequestable(endpoint));
         };
         Security::new(endpoint.scheme, &tls.without_identity(), ALPN)?;
-        Ok(Self { endpoint, tls: tls.clone(), security: Mutex::default(), host, target })
+        Ok(Self { endpoint, tls: tls.clone(), security: Mutex::default(), host, target, way: Way::Judged })
+    }
+
+    /// With this query, which is encoded already.
+    ///
+    /// # Errors
+    /// When it cannot be written into a request.
+    pub fn asking(self, query: &str) -> Result<Self, RemoteError> {
+        match Uri::try_from(format!("{}?{query}", self.endpoint.path)) {
+            Ok(target) => Ok(Self { target, ..self }),
+            Err(_) => Err(RemoteError::NotRequestable(self.endpoint)),
+        }
+    }
+
+    /// The metadata service of the machine's cloud, which nothing else may call.
+    #[must_use]
+    pub fn of_metadata(self) -> Self {
+        Self { way: Way::Metadata, ..self }
     }
 
     /// Files that were replaced are read anew, as a secret is: roots and certificates have short lives too.
@@ -137,7 +164,10 @@ impl Fetcher {
     async fn exchange(&self, call: Call<'_>) -> Result<Answer, FetchError> {
         let security = call.remote.security()?;
         let target = Target { authority: &call.remote.endpoint.authority, security: &security, timeout: TO_CONNECT };
-        let connection = self.dialer.connect(&target).await?;
+        let connection = match call.remote.way {
+            Way::Judged => self.dialer.connect(&target).await?,
+            Way::Metadata => self.dialer.connect_to_metadata(&target).await?,
+        };
         let (mut sender, driver) = http1::Builder::new()
             .max_header_size(MAX_HEAD)
             .handshake::<TokioIo<Stream>, Full<Bytes>>(TokioIo::new(connection.io))

@@ -68,8 +68,9 @@ const OUTLETS: &[(&str, &[&str])] = &[
     (
         "expose_to_issuer",
         &[
-            "src/token/source/client_credentials.rs",
-            "src/token/source/client_credentials/revocation.rs",
+            "src/token/source/oauth.rs",
+            "src/token/source/oauth/revocation.rs",
+            "src/token/source/github_app.rs",
             "src/token/revocation.rs",
             "src/dial/tunnel.rs",
         ],
@@ -77,7 +78,13 @@ const OUTLETS: &[(&str, &[&str])] = &[
     // The private key that signs our own tokens or an approver's grants, or proves us to a peer under TLS.
     (
         "expose_to_signer",
-        &["src/token/source/private_key.rs", "src/tls.rs", "src/tls/identity.rs", "src/access/grants.rs"],
+        &[
+            "src/token/source/private_key.rs",
+            "src/token/source/oauth/service_account.rs",
+            "src/tls.rs",
+            "src/tls/identity.rs",
+            "src/access/grants.rs",
+        ],
     ),
     // The header that carries a generation to its upstream, a Basic credential to its issuer or to a proxy on the way, or an
     // operator's key to the running proxy.
@@ -85,7 +92,8 @@ const OUTLETS: &[(&str, &[&str])] = &[
         "header_value",
         &[
             "src/token/source.rs",
-            "src/token/source/client_credentials.rs",
+            "src/token/source/oauth.rs",
+            "src/token/source/github_app.rs",
             "src/token/placement.rs",
             "src/dial/tunnel.rs",
             "src/cli/admin.rs",

@@ -97,13 +97,6 @@ pub fn requests(config: &Config) -> impl Iterator<Item = Request> + '_ {
 
 fn request(config: &Config, token: &token::Settings) -> Request {
     let terms = config.terms.get(&token.name).cloned().unwrap_or_default();
-    let (kind, is_static) = match &token.source {
-        source::Settings::ClientCredentials(_) => ("client_credentials", false),
-        source::Settings::SignedJwt(_) => ("signed_jwt", false),
-        source::Settings::Exec(_) => ("exec", false),
-        source::Settings::Env { .. } => ("env", true),
-        source::Settings::File { .. } => ("file", true),
-    };
     let routes = config.routes.iter().filter(|route| route.token.as_ref() == Some(&token.name));
     Request {
         hosts: token.hosts.iter().map(ToString::to_string).collect(),
@@ -113,7 +106,11 @@ fn request(config: &Config, token: &token::Settings) -> Request {
         requester: Requester::ConfigFile,
         routes: routes.map(|route| (route.name.clone(), reach(route))).collect(),
         scopes: token.scopes.iter().cloned().collect(),
-        source: Source { kind: kind.to_owned(), settings: terms.source, is_static },
+        source: Source {
+            kind: token.source.kind().to_owned(),
+            settings: terms.source,
+            is_static: token.source.is_static(),
+        },
         token: token.name.clone(),
         until: if token.grant_ends == NEVER { Until::Permanent } else { Until::At(token.grant_ends) },
     }
@@ -137,13 +134,7 @@ fn reach(route: &route::Settings) -> Reach {
 /// What can be submitted for a token; `None` if the config has no such token.
 pub fn definition(config: &Config, name: &TokenName) -> Option<Definition> {
     let token = config.tokens.iter().find(|token| token.name == *name)?;
-    let scopes_can_differ = match &token.source {
-        source::Settings::ClientCredentials(settings) => settings.scope == token.scopes,
-        source::Settings::SignedJwt(_)
-        | source::Settings::Exec(_)
-        | source::Settings::Env { .. }
-        | source::Settings::File { .. } => false,
-    };
+    let scopes_can_differ = token.source.clone().asked_scopes().is_some_and(|asked| *asked == token.scopes);
     let further_scopes = config.terms.get(name).map(|terms| terms.further_scopes.clone()).unwrap_or_default();
     Some(Definition { standing: request(config, token), further_scopes, scopes_can_differ })
 }
@@ -290,10 +281,10 @@ fn set_scopes(settings: &mut token::Settings, scopes: &BTreeSet<String>) {
         return;
     }
     let scopes: Vec<String> = scopes.iter().cloned().collect();
-    if let source::Settings::ClientCredentials(source) = &mut settings.source
-        && source.scope == settings.scopes
+    if let Some(asked) = settings.source.asked_scopes()
+        && *asked == settings.scopes
     {
-        source.scope.clone_from(&scopes);
+        asked.clone_from(&scopes);
     }
     settings.scopes = scopes;
 }

@@ -13,20 +13,13 @@ const KEYS: &[(&str, &[&str])] = &[
     ("[[client]]", &["key", "jwt", "cgroup", "version"]),
     ("[[token]]", &["next_source", "retire_unused", "version"]),
     ("`rotation`", &["shorten", "mode", "probe"]),
-    ("`source`", &["cert", "login"]),
+    ("`source`", &["login"]),
     ("[[route]]", &["version"]),
 ];
 
 /// Kinds of sources.
-pub const SOURCES: [&str; 16] = [
+pub const SOURCES: [&str; 9] = [
     "refresh_token",
-    "jwt_bearer",
-    "token_exchange",
-    "github_app",
-    "gcp_service_account",
-    "gcp_metadata",
-    "azure_client",
-    "azure_metadata",
     "aws_static",
     "aws_assume_role",
     "aws_web_identity",

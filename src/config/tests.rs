@@ -13,8 +13,8 @@ use crate::proxy::Address;
 use crate::secret::Reference;
 use crate::token::Placement;
 use crate::token::source::Settings as Source;
-use crate::token::source::client_credentials::Auth;
 use crate::token::source::exec::Format;
+use crate::token::source::oauth::{Auth, Client};
 
 const GOOD: &str = include_str!("tests/good.toml");
 const FULL: &str = include_str!("tests/full.toml");
@@ -127,7 +127,7 @@ fn what_is_not_written_has_safe_defaults() {
     assert_eq!((token.rotation.skew, token.rotation.max_life), (seconds(30), seconds(3600)));
     assert_eq!(token.placement, Placement::bearer());
     assert!(token.required);
-    let Source::ClientCredentials(source) = &token.source else { panic!("another source") };
+    let Source::OAuth(source) = &token.source else { panic!("another source") };
     assert_eq!(source.scope, ["contents:read"], "what the token is granted is asked for");
     let timeouts = config.routes[0].timeouts;
     assert_eq!((timeouts.connect, timeouts.response, timeouts.idle), (seconds(5), seconds(300), seconds(300)));
@@ -162,14 +162,15 @@ fn every_key_reaches_the_settings() {
     assert_eq!(tls.client_ca.as_deref(), Some(Path::new("/etc/countersign/operators.pem")));
     assert_eq!(bob.key, Some(crate::operator::KeyDigest::of(b"abc")));
     assert!(bob.certificate.is_some() && bob.roles.is_empty());
-    let [issued, variable, file, printed, signed] = &config.tokens[..] else { panic!("five tokens") };
+    let [issued, variable, file, printed, signed, ..] = &config.tokens[..] else { panic!("five tokens") };
     assert_eq!(issued.hosts[0].to_string(), "api.example.com");
-    let placements: Vec<String> = config.tokens.iter().map(|token| token.placement.to_string()).collect();
+    let placements: Vec<String> = config.tokens.iter().take(5).map(|token| token.placement.to_string()).collect();
     let [header, bearer] = ["x-api-key: Token TOKEN;", "authorization: Bearer TOKEN"];
     let basic = "authorization: Basic x-access-token:TOKEN (in base64)";
     assert_eq!(placements, [header, bearer, basic, "?api_key=TOKEN", "cookie: session=TOKEN"]);
-    let Source::ClientCredentials(source) = &issued.source else { panic!("another source") };
-    assert_eq!(source.auth, Auth::Post(Reference::File("/etc/countersign/secret".into())));
+    let Source::OAuth(source) = &issued.source else { panic!("another source") };
+    let auth = Auth::Post(Reference::File("/etc/countersign/secret".into()));
+    assert_eq!(source.client, Some(Client { id: "billing".to_owned(), auth }));
     assert_eq!(source.scope, ["read"]);
     let told = source.revocation_url.as_ref().map(ToString::to_string);
     assert_eq!(told.as_deref(), Some("https://127.0.0.1:9001/revoke"));

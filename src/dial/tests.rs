@@ -62,6 +62,21 @@ async fn an_address_needs_no_resolver_and_is_judged_like_an_answer() {
 }
 
 #[tokio::test]
+async fn a_metadata_service_is_open_to_who_may_ask_it_and_nothing_else_is() {
+    let metadata = authority("169.254.169.254:80");
+    let brief = Duration::from_millis(20);
+    let to = |authority, security| Target { authority, security, timeout: brief };
+    let dialer = dialer();
+    let judged = dialer.connect(&to(&metadata, &Security::Plain)).await;
+    assert!(matches!(judged, Err(DialError::Prohibited(Prohibited { kind: Kind::Metadata, .. }))));
+    let open = dialer.connect_to_metadata(&to(&metadata, &Security::Plain)).await;
+    assert!(!matches!(open, Err(DialError::Prohibited(_))), "it was dialled, whether anybody is there or not");
+    let private = authority("10.0.0.1:80");
+    let other = dialer.connect_to_metadata(&to(&private, &Security::Plain)).await;
+    assert!(matches!(other, Err(DialError::Prohibited(Prohibited { kind: Kind::Private, .. }))));
+}
+
+#[tokio::test]
 async fn one_bad_address_rejects_the_whole_set() {
     let (_listener, port) = listen().await;
     let to = format!("api.example:{port}");

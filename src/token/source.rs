@@ -1,19 +1,21 @@
 //! Sources: our code that asks an issuer.
 //!
 //! ```text
-//! obtain → (environment | file | program | signed JWT | token endpoint → answer judged) → Issued | Failure
+//! obtain → (environment | file | program | signed JWT | an issuer's endpoint → answer judged) → Issued | Failure
 //! ```
 //!
 //! Invariant: a source keeps nothing of a secret between two calls. What it proves itself with is read anew for each, so
 //! that a secret that was rotated in place is seen; and a [`Failure`] shows neither that secret nor a token.
 
 pub mod answer;
-pub mod client_credentials;
 pub mod environment;
 pub mod exec;
 pub mod failure;
 pub mod file;
+pub mod github_app;
 pub mod lifetime;
+pub mod metadata;
+pub mod oauth;
 mod private_key;
 pub mod signed_jwt;
 
@@ -30,7 +32,6 @@ use crate::secret::Secret;
 /// `source = { kind = ... }`
 #[derive(Clone, PartialEq, Debug)]
 pub enum Settings {
-    ClientCredentials(Box<client_credentials::Settings>),
     /// `{ kind = "env", name = "VARIABLE" }`
     Env {
         name: String,
@@ -40,7 +41,43 @@ pub enum Settings {
     File {
         path: PathBuf,
     },
+    GithubApp(Box<github_app::Settings>),
+    Metadata(metadata::Settings),
+    OAuth(Box<oauth::Settings>),
     SignedJwt(signed_jwt::Settings),
+}
+
+impl Settings {
+    /// As the config names it.
+    pub fn kind(&self) -> &'static str {
+        match self {
+            Self::Env { .. } => "env",
+            Self::Exec(_) => "exec",
+            Self::File { .. } => "file",
+            Self::GithubApp(_) => "github_app",
+            Self::Metadata(settings) => settings.wish.kind(),
+            Self::OAuth(settings) => settings.kind,
+            Self::SignedJwt(_) => "signed_jwt",
+        }
+    }
+
+    /// Whether it gives a value that was put there once, by somebody else.
+    pub fn is_static(&self) -> bool {
+        match self {
+            Self::Env { .. } | Self::File { .. } => true,
+            Self::Exec(_) | Self::GithubApp(_) | Self::Metadata(_) | Self::OAuth(_) | Self::SignedJwt(_) => false,
+        }
+    }
+
+    /// The scopes that it asks its issuer for by name.
+    pub fn asked_scopes(&mut self) -> Option<&mut Vec<String>> {
+        match self {
+            Self::GithubApp(settings) => Some(&mut settings.permissions),
+            Self::OAuth(settings) => Some(&mut settings.scope),
+            Self::Metadata(metadata::Settings { wish: metadata::Wish::Google { scope, .. }, .. }) => Some(scope),
+            Self::Metadata(_) | Self::Env { .. } | Self::Exec(_) | Self::File { .. } | Self::SignedJwt(_) => None,
+        }
+    }
 }
 
 /// Where generations of a token come from.
@@ -135,12 +172,14 @@ pub fn build(
     clock: Arc<dyn Clock>,
 ) -> Result<Box<dyn Source>, BuildError> {
     Ok(match settings {
-        Settings::ClientCredentials(settings) => {
-            Box::new(client_credentials::ClientCredentials::new((**settings).clone(), fetcher.clone(), clock)?)
-        }
         Settings::Env { name } => Box::new(environment::Environment::new(name.clone(), clock)),
         Settings::Exec(settings) => Box::new(exec::Exec::new(settings.clone(), clock)),
         Settings::File { path } => Box::new(file::File::new(path.clone(), clock)),
+        Settings::GithubApp(settings) => {
+            Box::new(github_app::GithubApp::new((**settings).clone(), fetcher.clone(), clock)?)
+        }
+        Settings::Metadata(settings) => Box::new(metadata::Metadata::new(settings.clone(), fetcher.clone(), clock)?),
+        Settings::OAuth(settings) => Box::new(oauth::OAuth::new((**settings).clone(), fetcher.clone(), clock)?),
         Settings::SignedJwt(settings) => Box::new(signed_jwt::SignedJwt::new(settings.clone(), clock)?),
     })
 }

@@ -20,6 +20,7 @@ mod framing;
 mod grants;
 mod hostile_upstreams;
 mod http2;
+mod issuers;
 mod life;
 mod limits;
 mod outage;

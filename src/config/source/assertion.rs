@@ -5,7 +5,7 @@ use jsonwebtoken::Algorithm;
 use crate::authority::Endpoint;
 use crate::config::Context;
 use crate::config::reader::Section;
-use crate::token::source::client_credentials::assertion::Settings;
+use crate::token::source::oauth::assertion::Settings;
 
 const ALGORITHMS: [(&str, Algorithm); 4] = [
     ("ES256", Algorithm::ES256),
@@ -41,5 +41,5 @@ pub fn read(
     );
     section.require("algorithm", "`source` does not say how to sign", "algorithm = \"ES256\"");
     let audience = audience.or_else(|| token_url.map(ToString::to_string));
-    Some(Settings { key: key?, algorithm: algorithm?, key_id, audience: audience? })
+    Some(Settings { key: key?, algorithm: algorithm?, key_id, certificate: None, audience: audience? })
 }

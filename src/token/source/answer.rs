@@ -7,6 +7,7 @@ use std::time::Duration;
 
 use http::StatusCode;
 use http::header::{CONTENT_TYPE, HeaderMap, HeaderName, RETRY_AFTER};
+use serde::de::DeserializeOwned;
 use zeroize::Zeroizing;
 
 use self::members::{Member, Members};
@@ -17,7 +18,7 @@ use crate::fetch::Answer;
 use crate::secret::Secret;
 use crate::text::printable;
 
-mod members;
+pub(super) mod members;
 
 /// What the issuer sent.
 #[derive(Clone, Copy)]
@@ -58,12 +59,21 @@ impl<'a> From<&'a Answer> for Reply<'a> {
 /// # Errors
 /// When there is none, or none that may be used.
 pub fn judge(reply: &Reply<'_>, asked: &Asked<'_>) -> Result<Issued, Failure> {
+    answered(reply, asked, |members| issued(&members, asked))
+}
+
+/// The members of an answer that says yes, as `judge` sees them.
+fn answered<T>(
+    reply: &Reply<'_>,
+    asked: &Asked<'_>,
+    judge: impl FnOnce(Members) -> Result<T, Failure>,
+) -> Result<T, Failure> {
     let is_json = reply.content_type.is_some_and(is_json);
     match reply.status.as_u16() {
         200 | 201 if !is_json => Err(Failure::transient(Reason::ContentType, "the issuer's answer is not JSON")),
         200 | 201 => {
             let members = Members::parse(reply.body).map_err(|why| Failure::transient(Reason::Malformed, why))?;
-            if members.error.is_there() { Err(no(reply, &members, asked)) } else { issued(&members, asked) }
+            if members.error.is_there() { Err(no(reply, &members, asked)) } else { judge(members) }
         }
         300..=399 => {
             let detail = format!("the issuer redirects ({}), and redirects are not followed", reply.status.as_u16());
@@ -74,6 +84,46 @@ pub fn judge(reply: &Reply<'_>, asked: &Asked<'_>) -> Result<Issued, Failure> {
             Err(no(reply, &members, asked))
         }
     }
+}
+
+/// As [`judge`], where the answer may be a token of any kind (RFC 8693, section 2.2.1): one that is no access token says of
+/// its type that it does not apply.
+///
+/// # Errors
+/// As [`judge`].
+pub fn judge_exchange(reply: &Reply<'_>, asked: &Asked<'_>) -> Result<Issued, Failure> {
+    answered(reply, asked, |mut members| {
+        if members.token_type.text().is_some_and(|kind| kind.eq_ignore_ascii_case("N_A")) {
+            members.token_type = Member::Absent;
+        }
+        issued(&members, asked)
+    })
+}
+
+/// The answer of an issuer that has a form of its own, in JSON, if it says yes.
+///
+/// # Errors
+/// When it says no, or something else.
+pub fn judge_form<T: DeserializeOwned>(reply: &Reply<'_>, asked: &Asked<'_>) -> Result<T, Failure> {
+    if reply.status.is_success() && reply.content_type.is_some_and(is_json) {
+        // A list would pass for an object whose members have no names; the library's own text quotes what it read.
+        let is_object = reply.body.trim_ascii_start().first() == Some(&b'{');
+        let members = is_object.then(|| serde_json::from_slice(reply.body).ok()).flatten();
+        let detail = "the issuer's answer has not the form that it should have";
+        return members.ok_or_else(|| Failure::transient(Reason::Malformed, detail));
+    }
+    answered(reply, asked, |members| Err(no(reply, &members, asked)))
+}
+
+/// The token of such an answer: its value, the time at which it ends (RFC 3339), and the scopes that it has.
+///
+/// # Errors
+/// When it may not be used.
+pub fn judge_found(token: Member, ends: &Member, granted: Vec<String>, asked: &Asked<'_>) -> Result<Issued, Failure> {
+    let expires_in = Member::Number(seconds_until(ends, asked)?);
+    let members = Members { access_token: token, expires_in, ..Members::default() };
+    let unscoped = Asked { scopes: &[], ..*asked };
+    Ok(Issued { granted: Some(sufficient(granted, asked.scopes)?), ..issued(&members, &unscoped)? })
 }
 
 /// The token that a program prints: in an object like a token endpoint's, but that the token may be called `token`, and that
@@ -203,12 +253,17 @@ fn granted(scope: &Member, asked: &[String]) -> Result<Option<Vec<String>>, Fail
         }
     };
     let granted: Vec<String> = text.split(' ').filter(|scope| !scope.is_empty()).map(str::to_owned).collect();
+    sufficient(granted, asked).map(Some)
+}
+
+/// What was granted, if nothing of what was asked for is missing.
+fn sufficient(granted: Vec<String>, asked: &[String]) -> Result<Vec<String>, Failure> {
     match asked.iter().find(|scope| !granted.contains(scope)) {
         Some(lacking) => Err(Failure::refused(
             Reason::Scope,
             format!("the issuer did not grant the scope {lacking:?} that was asked"),
         )),
-        None => Ok(Some(granted)),
+        None => Ok(granted),
     }
 }
 
@@ -254,7 +309,8 @@ fn is_passing(code: &str) -> bool {
 
 /// What the issuer says went wrong, fit for a log: no secret, no control characters, not much.
 fn said(members: &Members, asked: &Asked<'_>) -> Option<String> {
-    let text = match (members.error.text(), members.error_description.text()) {
+    let description = members.error_description.text().or(members.message.text());
+    let text = match (members.error.text(), description) {
         (None, None) => return None,
         (Some(code), None) => code.to_owned(),
         (None, Some(description)) => description.to_owned(),

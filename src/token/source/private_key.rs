@@ -17,16 +17,8 @@ use crate::secret::Reference;
 
 /// The key as it is now, and its public half, which carries its name: `key_id`, or its RFC 7638 thumbprint.
 pub fn read(key: &Reference, algorithm: Algorithm, key_id: Option<&str>) -> Result<(EncodingKey, Jwk), Failure> {
-    let pem = key.resolve().map_err(|error| Failure::transient(Reason::Key, error.to_string()))?;
-    let pem = pem.expose_to_signer();
+    let signer = signer(key, algorithm)?;
     let unfit = || unfit(key, algorithm);
-    let signer = match algorithm.family() {
-        AlgorithmFamily::Rsa => EncodingKey::from_rsa_pem(pem),
-        AlgorithmFamily::Ec => EncodingKey::from_ec_pem(pem),
-        AlgorithmFamily::Ed => EncodingKey::from_ed_pem(pem),
-        AlgorithmFamily::Hmac => return Err(unfit()),
-    };
-    let signer = signer.map_err(|_| unfit())?;
     let mut jwk = public_half(&signer, algorithm).ok_or_else(unfit)?;
     jwk.common.key_id = match key_id {
         Some(id) => Some(id.to_owned()),
@@ -48,6 +40,33 @@ pub fn sign(
     header.kid.clone_from(&jwk.common.key_id);
     let signed = jsonwebtoken::encode(&header, claims, &signer).map_err(|_| unfit(key, algorithm))?;
     Ok((Zeroizing::new(signed), jwk))
+}
+
+/// A JWT whose header says what names the key, signed by the key as it is now.
+pub fn sign_under(header: Header, key: &Reference, claims: &impl Serialize) -> Result<Zeroizing<String>, Failure> {
+    let signer = signer(key, header.alg)?;
+    let signed = jsonwebtoken::encode(&header, claims, &signer).map_err(|_| unfit(key, header.alg))?;
+    Ok(Zeroizing::new(signed))
+}
+
+/// As [`sign_under`], with a key that was read already; `None`: it cannot sign so.
+pub fn sign_with(header: &Header, pem: &[u8], claims: &impl Serialize) -> Option<Zeroizing<String>> {
+    let signer = signer_of(pem, header.alg)?;
+    jsonwebtoken::encode(header, claims, &signer).map(Zeroizing::new).ok()
+}
+
+fn signer(key: &Reference, algorithm: Algorithm) -> Result<EncodingKey, Failure> {
+    let pem = key.resolve().map_err(|error| Failure::transient(Reason::Key, error.to_string()))?;
+    signer_of(pem.expose_to_signer(), algorithm).ok_or_else(|| unfit(key, algorithm))
+}
+
+fn signer_of(pem: &[u8], algorithm: Algorithm) -> Option<EncodingKey> {
+    match algorithm.family() {
+        AlgorithmFamily::Rsa => EncodingKey::from_rsa_pem(pem).ok(),
+        AlgorithmFamily::Ec => EncodingKey::from_ec_pem(pem).ok(),
+        AlgorithmFamily::Ed => EncodingKey::from_ed_pem(pem).ok(),
+        AlgorithmFamily::Hmac => None,
+    }
 }
 
 /// A `jti` that no other JWT has.

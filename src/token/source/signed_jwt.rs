@@ -30,6 +30,36 @@ pub struct Settings {
     pub claims: Map<String, Value>,
 }
 
+impl Settings {
+    /// Whether the claims and the algorithm can be used at all.
+    pub(super) fn judge(&self) -> Result<(), BuildError> {
+        // An HMAC key has no public half: its JWK would be the secret itself.
+        if self.algorithm.family() == AlgorithmFamily::Hmac {
+            return Err(BuildError::SharedKey(self.algorithm));
+        }
+        match self.claims.keys().find(|name| RESERVED.contains(&name.as_str())) {
+            Some(name) => Err(BuildError::ReservedClaim(name.clone())),
+            None => Ok(()),
+        }
+    }
+
+    /// The claims of a JWT of this time.
+    pub(super) fn claims_at(&self, issued_at: u64, ends: u64) -> Result<Map<String, Value>, Failure> {
+        let mut claims = self.claims.clone();
+        claims.insert("iss".to_owned(), json!(self.issuer));
+        claims.insert("sub".to_owned(), json!(self.subject));
+        match self.audience.as_slice() {
+            [] => None,
+            [one] => claims.insert("aud".to_owned(), json!(one)),
+            several => claims.insert("aud".to_owned(), json!(several)),
+        };
+        claims.insert("iat".to_owned(), json!(issued_at));
+        claims.insert("exp".to_owned(), json!(ends));
+        claims.insert("jti".to_owned(), json!(private_key::unique_id()?));
+        Ok(claims)
+    }
+}
+
 pub struct SignedJwt {
     settings: Settings,
     clock: Arc<dyn Clock>,
@@ -41,13 +71,7 @@ impl SignedJwt {
     /// # Errors
     /// When the algorithm is no public-key one, or a claim is set twice.
     pub fn new(settings: Settings, clock: Arc<dyn Clock>) -> Result<Self, BuildError> {
-        // An HMAC key has no public half: its JWK would be the secret itself.
-        if settings.algorithm.family() == AlgorithmFamily::Hmac {
-            return Err(BuildError::SharedKey(settings.algorithm));
-        }
-        if let Some(name) = settings.claims.keys().find(|name| RESERVED.contains(&name.as_str())) {
-            return Err(BuildError::ReservedClaim(name.clone()));
-        }
+        settings.judge()?;
         Ok(Self { settings, clock, used: Mutex::default() })
     }
 
@@ -56,26 +80,11 @@ impl SignedJwt {
         let issued_at = now.wall.as_secs();
         let ends = issued_at.saturating_add(self.settings.lifetime.as_secs());
         let Settings { key, algorithm, key_id, .. } = &self.settings;
-        let (token, jwk) = private_key::sign(key, *algorithm, key_id.as_deref(), &self.claims(issued_at, ends)?)?;
+        let (token, jwk) =
+            private_key::sign(key, *algorithm, key_id.as_deref(), &self.settings.claims_at(issued_at, ends)?)?;
         let expires = now.after(Duration::from_secs(ends).saturating_sub(now.wall));
         self.remember(jwk, expires, now);
         Ok(Issued { secret: Secret::new(token.as_bytes()), expires: Some(expires), assumed: false, granted: None })
-    }
-
-    fn claims(&self, issued_at: u64, ends: u64) -> Result<Map<String, Value>, Failure> {
-        let settings = &self.settings;
-        let mut claims = settings.claims.clone();
-        claims.insert("iss".to_owned(), json!(settings.issuer));
-        claims.insert("sub".to_owned(), json!(settings.subject));
-        match settings.audience.as_slice() {
-            [] => None,
-            [one] => claims.insert("aud".to_owned(), json!(one)),
-            several => claims.insert("aud".to_owned(), json!(several)),
-        };
-        claims.insert("iat".to_owned(), json!(issued_at));
-        claims.insert("exp".to_owned(), json!(ends));
-        claims.insert("jti".to_owned(), json!(private_key::unique_id()?));
-        Ok(claims)
     }
 
     fn remember(&self, jwk: Jwk, until: Moment, now: Moment) {

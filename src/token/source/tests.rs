@@ -83,11 +83,13 @@ async fn a_variable_is_a_token_and_a_missing_one_stays_missing() {
 #[test]
 fn a_source_that_contradicts_itself_is_not_built() {
     let token_url = crate::authority::Endpoint::parse("https://issuer.example/token").unwrap();
-    let settings = client_credentials::Settings {
+    let auth = oauth::Auth::Basic(crate::secret::Reference::Env("NONE".to_owned()));
+    let settings = oauth::Settings {
+        kind: "client_credentials",
+        grant: oauth::Grant::ClientCredentials,
         revocation_url: None,
         token_url,
-        client_id: "ci".to_owned(),
-        auth: client_credentials::Auth::Basic(crate::secret::Reference::Env("NONE".to_owned())),
+        client: Some(oauth::Client { id: "ci".to_owned(), auth }),
         scope: Vec::new(),
         audience: Vec::new(),
         resource: Vec::new(),
@@ -96,10 +98,10 @@ fn a_source_that_contradicts_itself_is_not_built() {
         tls: crate::tls::Settings { ca: Some("/nowhere/ca.pem".into()), ..crate::tls::Settings::default() },
     };
     let refused = |settings| build(&settings, &fetcher(), Arc::new(ManualClock::default())).err().unwrap().to_string();
-    let twice = refused(Settings::ClientCredentials(settings.clone().into()));
+    let twice = refused(Settings::OAuth(settings.clone().into()));
     assert_eq!(twice, "`extra` may not set \"grant_type\": the source itself sends it");
-    let settings = client_credentials::Settings { extra: Vec::new(), ..settings };
-    let no_roots = refused(Settings::ClientCredentials(settings.into()));
+    let settings = oauth::Settings { extra: Vec::new(), ..settings };
+    let no_roots = refused(Settings::OAuth(settings.into()));
     assert!(no_roots.starts_with("cannot read /nowhere/ca.pem"), "{no_roots}");
 }
 

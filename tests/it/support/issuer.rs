@@ -27,6 +27,15 @@ pub struct Call {
     pub at: Instant,
     pub head: String,
     pub fields: BTreeMap<String, String>,
+    pub body: String,
+}
+
+impl Call {
+    /// The value of a header; empty without one.
+    pub fn header(&self, name: &str) -> &str {
+        let start = format!("{name}: ");
+        self.head.lines().find_map(|line| line.strip_prefix(&start)).unwrap_or_default()
+    }
 }
 
 /// What the issuer answers with, as bytes; it closes the connection then.
@@ -159,7 +168,7 @@ async fn exchange(mut tcp: impl AsyncRead + AsyncWrite + Unpin, state: Arc<Mutex
     let fields = form_urlencoded::parse(body.as_bytes()).into_owned().collect();
     let reply = {
         let mut state = state.lock().unwrap_or_else(PoisonError::into_inner);
-        state.calls.push(Call { at: Instant::now(), head, fields });
+        state.calls.push(Call { at: Instant::now(), head, fields, body });
         match state.next.pop_front() {
             Some(reply) => reply,
             None => {

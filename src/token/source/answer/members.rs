@@ -21,6 +21,8 @@ pub struct Members {
     pub expires_at: Member,
     pub error: Member,
     pub error_description: Member,
+    /// Of issuers with a form of their own: what they say for humans.
+    pub message: Member,
 }
 
 #[derive(Default)]

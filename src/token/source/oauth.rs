@@ -1,7 +1,15 @@
-//! OAuth 2.0 client credentials (RFC 6749, section 4.4): we prove ourselves to a token endpoint, and it issues a token.
+//! OAuth 2.0: a token endpoint is shown a grant, and perhaps who asks, and issues a token.
+//!
+//! ```text
+//! grant (client credentials | an assertion | another token) + client's proof ─▶ token endpoint ─▶ answer judged
+//! ```
+//!
+//! What differs between the kinds of grants stands in `grant`; all else is the same for each of them.
 
 pub mod assertion;
+pub mod grant;
 mod revocation;
+mod service_account;
 
 use std::sync::Arc;
 
@@ -17,15 +25,19 @@ use crate::clock::Clock;
 use crate::fetch::{Call, Fetcher, Remote};
 use crate::secret::{self, Reference, Secret};
 use crate::tls;
+pub use grant::Grant;
 
-/// `source = { kind = "client_credentials", ... }`
-#[derive(Clone, PartialEq, Eq, Debug)]
+/// `source = { kind = ..., ... }` of the kinds that ask a token endpoint.
+#[derive(Clone, PartialEq, Debug)]
 pub struct Settings {
+    /// As the config names it.
+    pub kind: &'static str,
+    pub grant: Grant,
     pub token_url: Endpoint,
     /// Where the issuer is told that a token is void (RFC 7009).
     pub revocation_url: Option<Endpoint>,
-    pub client_id: String,
-    pub auth: Auth,
+    /// Who asks; `None`: the grant alone says enough.
+    pub client: Option<Client>,
     /// What is asked for: `scope`, or the token's scopes joined by spaces; empty: the parameter is not sent.
     pub scope: Vec<String>,
     pub audience: Vec<String>,
@@ -37,9 +49,17 @@ pub struct Settings {
     pub tls: tls::Settings,
 }
 
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Client {
+    pub id: String,
+    pub auth: Auth,
+}
+
 /// How the client proves itself.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub enum Auth {
+    /// Not at all: the grant proves enough, and the client only says who it is.
+    Nothing,
     /// With its secret in `Authorization` (RFC 6749, section 2.3.1).
     Basic(Reference),
     /// With its secret in the form (RFC 6749, section 2.3.1).
@@ -48,9 +68,11 @@ pub enum Auth {
     Mtls,
     /// With a JWT that it signs (RFC 7523, section 2.2).
     PrivateKeyJwt(Box<assertion::Settings>),
+    /// With a JWT that somebody else signed for it, as a cluster does for its pods (RFC 7523, section 2.2).
+    Assertion(Reference),
 }
 
-pub struct ClientCredentials {
+pub struct OAuth {
     settings: Settings,
     remote: Remote,
     revocation: Option<Remote>,
@@ -69,12 +91,15 @@ struct Proof {
     forms: Vec<Zeroizing<String>>,
 }
 
-impl ClientCredentials {
+impl OAuth {
     /// # Errors
     /// When a form field is set twice, or the TLS roots cannot be read.
     pub fn new(settings: Settings, fetcher: Arc<Fetcher>, clock: Arc<dyn Clock>) -> Result<Self, BuildError> {
         if let Some((name, _)) = settings.extra.iter().find(|(name, _)| RESERVED.contains(&name.as_str())) {
             return Err(BuildError::ReservedField(name.clone()));
+        }
+        if let Grant::JwtBearer(grant::Assertion::Signed(signed)) = &settings.grant {
+            signed.judge()?;
         }
         let remote = Remote::new(settings.token_url.clone(), &settings.tls)?;
         let revocation = settings.revocation_url.clone();
@@ -84,46 +109,44 @@ impl ClientCredentials {
 
     async fn ask(&self) -> Result<Issued, Failure> {
         let proof = self.proof()?;
+        let shown = self.settings.grant.show(&self.settings, self.clock.now())?;
         let call = Call {
             method: Method::POST,
             remote: &self.remote,
             headers: self.headers(&proof)?,
-            body: self.form(&proof.posted),
+            body: self.form(&shown, &proof.posted),
         };
         let asked_at = self.clock.now();
         let answer = self.fetcher.send(call).await?;
-        let secrets: Vec<&str> = proof.forms.iter().map(|form| form.as_str()).collect();
+        let secrets: Vec<&str> = proof.forms.iter().chain(&shown.secrets).map(|form| form.as_str()).collect();
         let asked = Asked { scopes: &self.settings.scope, at: asked_at, now: self.clock.now(), secrets: &secrets };
-        answer::judge(&Reply::from(&answer), &asked)
+        match &self.settings.grant {
+            Grant::TokenExchange(_) => answer::judge_exchange(&Reply::from(&answer), &asked),
+            Grant::ClientCredentials | Grant::JwtBearer(_) => answer::judge(&Reply::from(&answer), &asked),
+        }
     }
 
     fn proof(&self) -> Result<Proof, Failure> {
-        let (secret, is_posted) = match &self.settings.auth {
-            Auth::Basic(secret) => (secret, false),
-            Auth::Post(secret) => (secret, true),
-            // It was given in the handshake.
-            Auth::Mtls => return Ok(Proof::default()),
-            Auth::PrivateKeyJwt(settings) => {
-                let signed = assertion::sign(settings, &self.settings.client_id, self.clock.now())?;
-                let posted = vec![
-                    ("client_assertion_type", Zeroizing::new(ASSERTION_TYPE.to_owned())),
-                    ("client_assertion", signed.clone()),
-                ];
-                return Ok(Proof { basic: None, posted, forms: vec![signed] });
+        let Some(client) = &self.settings.client else { return Ok(Proof::default()) };
+        match &client.auth {
+            // Or it was given in the handshake.
+            Auth::Nothing | Auth::Mtls => Ok(Proof::default()),
+            Auth::Basic(secret) | Auth::Post(secret) => {
+                let plain = text_of(secret)?;
+                let encoded = encode(&plain);
+                let basic = secret::basic(&encode(&client.id), encoded.as_bytes());
+                let (header, posted) = if matches!(client.auth, Auth::Post(_)) {
+                    (None, vec![("client_secret", plain.clone())])
+                } else {
+                    (Some(Secret::new(basic.as_bytes())), Vec::new())
+                };
+                Ok(Proof { basic: header, posted, forms: vec![plain, encoded, basic] })
             }
-        };
-        let unusable = |detail| Failure::transient(Reason::Secret, detail);
-        let secret = secret.resolve().map_err(|error| unusable(error.to_string()))?;
-        let plain = secret.expose_to_issuer().map_err(|error| unusable(error.to_string()))?;
-        let encoded = encode(plain);
-        let basic = secret::basic(&encode(&self.settings.client_id), encoded.as_bytes());
-        let plain = Zeroizing::new(plain.to_owned());
-        let (header, posted) = if is_posted {
-            (None, vec![("client_secret", plain.clone())])
-        } else {
-            (Some(Secret::new(basic.as_bytes())), Vec::new())
-        };
-        Ok(Proof { basic: header, posted, forms: vec![plain, encoded, basic] })
+            Auth::PrivateKeyJwt(settings) => {
+                Ok(Proof::assertion(assertion::sign(settings, &client.id, self.clock.now())?))
+            }
+            Auth::Assertion(signed) => Ok(Proof::assertion(text_of(signed)?)),
+        }
     }
 
     fn headers(&self, proof: &Proof) -> Result<HeaderMap, Failure> {
@@ -138,11 +161,11 @@ impl ClientCredentials {
         Ok(headers)
     }
 
-    fn form(&self, posted: &[(&'static str, Zeroizing<String>)]) -> Zeroizing<Vec<u8>> {
+    fn form(&self, shown: &grant::Shown, posted: &[(&'static str, Zeroizing<String>)]) -> Zeroizing<Vec<u8>> {
         let settings = &self.settings;
         let scope = settings.scope.join(" ");
-        let mut fields = vec![("grant_type", "client_credentials")];
-        fields.extend((!scope.is_empty()).then_some(("scope", scope.as_str())));
+        let mut fields: Vec<(&str, &str)> = shown.fields.iter().map(|(name, value)| (*name, value.as_str())).collect();
+        fields.extend((!scope.is_empty() && !shown.names_scope).then_some(("scope", scope.as_str())));
         fields.extend(settings.audience.iter().map(|audience| ("audience", audience.as_str())));
         fields.extend(settings.resource.iter().map(|resource| ("resource", resource.as_str())));
         fields.extend(settings.extra.iter().map(|(name, value)| (name.as_str(), value.as_str())));
@@ -153,18 +176,19 @@ impl ClientCredentials {
 
     /// Who proves itself in the header says there who it is, too.
     fn own_name(&self) -> Option<(&'static str, &str)> {
-        let names_itself = !matches!(self.settings.auth, Auth::Basic(_));
-        names_itself.then_some(("client_id", self.settings.client_id.as_str()))
+        let client = self.settings.client.as_ref()?;
+        let names_itself = !matches!(client.auth, Auth::Basic(_));
+        names_itself.then_some(("client_id", client.id.as_str()))
     }
 }
 
-impl Source for ClientCredentials {
+impl Source for OAuth {
     fn obtain(&self) -> Obtaining<'_> {
         Box::pin(self.ask())
     }
 
     fn kind(&self) -> &'static str {
-        "client_credentials"
+        self.settings.kind
     }
 
     fn revokes(&self) -> bool {
@@ -177,6 +201,24 @@ impl Source for ClientCredentials {
             None => Box::pin(async { Err(nobody_to_tell()) }),
         }
     }
+}
+
+impl Proof {
+    fn assertion(signed: Zeroizing<String>) -> Self {
+        let posted = vec![
+            ("client_assertion_type", Zeroizing::new(ASSERTION_TYPE.to_owned())),
+            ("client_assertion", signed.clone()),
+        ];
+        Self { basic: None, posted, forms: vec![signed] }
+    }
+}
+
+/// A secret as it is now.
+fn text_of(secret: &Reference) -> Result<Zeroizing<String>, Failure> {
+    let unusable = |detail| Failure::transient(Reason::Secret, detail);
+    let secret = secret.resolve().map_err(|error| unusable(error.to_string()))?;
+    let plain = secret.expose_to_issuer().map_err(|error| unusable(error.to_string()))?;
+    Ok(Zeroizing::new(plain.to_owned()))
 }
 
 /// Room for all of it, each byte percent-encoded: a buffer that grows leaves copies behind that nobody wipes.
@@ -194,8 +236,17 @@ fn encode(text: &str) -> Zeroizing<String> {
 }
 
 /// Form fields of our own.
-const RESERVED: [&str; 6] =
-    ["grant_type", "client_id", "client_secret", "client_assertion", "client_assertion_type", "scope"];
+const RESERVED: [&str; 9] = [
+    "grant_type",
+    "client_id",
+    "client_secret",
+    "client_assertion",
+    "client_assertion_type",
+    "scope",
+    "assertion",
+    "subject_token",
+    "actor_token",
+];
 
 /// RFC 7523, section 2.2.
 const ASSERTION_TYPE: &str = "urn:ietf:params:oauth:client-assertion-type:jwt-bearer";

@@ -17,10 +17,11 @@ fn settings(server: &Scripted, auth: fn(Reference) -> Auth) -> (Settings, tempfi
     let file = tempfile::NamedTempFile::new().unwrap();
     std::fs::write(file.path(), format!("{SECRET}\n")).unwrap();
     let settings = Settings {
+        kind: "client_credentials",
+        grant: Grant::ClientCredentials,
         token_url: server.endpoint(),
         revocation_url: Some(server.endpoint()),
-        client_id: "the client: å".to_owned(),
-        auth: auth(Reference::File(file.path().to_owned())),
+        client: Some(Client { id: "the client: å".to_owned(), auth: auth(Reference::File(file.path().to_owned())) }),
         scope: vec!["a:read".to_owned(), "b".to_owned()],
         audience: vec!["https://api.example/".to_owned(), "two".to_owned()],
         resource: vec!["urn:one".to_owned()],
@@ -31,8 +32,13 @@ fn settings(server: &Scripted, auth: fn(Reference) -> Auth) -> (Settings, tempfi
     (settings, file)
 }
 
-fn source(settings: Settings) -> ClientCredentials {
-    ClientCredentials::new(settings, fetcher(), Arc::new(ManualClock::default())).ok().unwrap()
+/// The client proves itself in this way.
+fn proved(auth: Auth, settings: Settings) -> Settings {
+    Settings { client: settings.client.map(|client| Client { auth, ..client }), ..settings }
+}
+
+fn source(settings: Settings) -> OAuth {
+    OAuth::new(settings, fetcher(), Arc::new(ManualClock::default())).ok().unwrap()
 }
 
 fn json(status: &str, body: &str) -> String {
@@ -111,7 +117,8 @@ fn the_form_is_built_in_a_buffer_that_never_grows() {
     let (settings, _file) = settings(&server, Auth::Post);
     let extra = vec![("ä".repeat(300), "ö".repeat(3000))];
     let source = source(Settings { extra, ..settings });
-    let form = source.form(&[("client_secret", Zeroizing::new(SECRET.to_owned()))]);
+    let shown = source.settings.grant.show(&source.settings, source.clock.now()).ok().unwrap();
+    let form = source.form(&shown, &[("client_secret", Zeroizing::new(SECRET.to_owned()))]);
     let most = 3 * (600 + 6000);
     assert!((most..most + 2000).contains(&form.capacity()), "the first buffer is the last one: {}", form.capacity());
 }
@@ -187,9 +194,10 @@ async fn assertion_of_a_call(key: &KeyPair, algorithm: Algorithm) -> serde_json:
         key: reference.clone(),
         algorithm,
         key_id: Some("one".to_owned()),
+        certificate: None,
         audience: audience.clone(),
     }));
-    let source = source(Settings { auth, ..settings });
+    let source = source(proved(auth, settings));
     let good = json("200 OK", r#"{"access_token":"abc","expires_in":60}"#);
     let (issued, request) = tokio::join!(source.obtain(), server.answer(&good));
     assert!(issued.is_ok());
@@ -236,9 +244,10 @@ async fn a_file_that_holds_no_key_is_named() {
         key: Reference::File(file.path().to_owned()),
         algorithm: Algorithm::ES256,
         key_id: None,
+        certificate: None,
         audience: "a".to_owned(),
     }));
-    let failure = source(Settings { auth, ..settings }).obtain().await.err().unwrap();
+    let failure = source(proved(auth, settings)).obtain().await.err().unwrap();
     assert_eq!(failure.reason, Reason::Key);
     assert!(failure.detail.contains("PKCS#8"), "{}", failure.detail);
 }

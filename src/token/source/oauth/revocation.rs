@@ -2,13 +2,13 @@
 
 use http::Method;
 
-use super::{ClientCredentials, form_of};
+use super::{OAuth, form_of};
 use crate::fetch::{Call, Remote};
 use crate::secret::Secret;
 use crate::token::source::answer::{self, Asked, Reply};
 use crate::token::source::{Failure, Reason};
 
-impl ClientCredentials {
+impl OAuth {
     /// # Errors
     /// When the issuer has not confirmed it.
     pub(super) async fn tell_void(&self, remote: &Remote, value: &Secret) -> Result<(), Failure> {

@@ -1,0 +1,105 @@
+use jsonwebtoken::{DecodingKey, Validation};
+use rcgen::{KeyPair, PKCS_RSA_SHA256};
+
+use super::*;
+use crate::clock::ManualClock;
+use crate::fetch::scripted::{Scripted, fetcher};
+
+const GOOD: &str = r#"{"token":"ghs_1","expires_at":"EXPIRES","permissions":{"contents":"read","metadata":"read"},"repository_selection":"selected"}"#;
+
+/// A source whose API is `server`, and the file with its key.
+fn source(server: &Scripted, permissions: &[&str]) -> (GithubApp, tempfile::NamedTempFile) {
+    let file = tempfile::NamedTempFile::new().unwrap();
+    std::fs::write(file.path(), KeyPair::generate_for(&PKCS_RSA_SHA256).unwrap().serialize_pem()).unwrap();
+    let settings = Settings {
+        api_url: Endpoint::parse(&server.endpoint().to_string().replace("/token", "/api/v3")).unwrap(),
+        app: "Iv1.app".to_owned(),
+        installation: 42,
+        key: Reference::File(file.path().to_owned()),
+        repositories: vec!["one".to_owned()],
+        permissions: permissions.iter().map(ToString::to_string).collect(),
+        tls: tls::Settings::default(),
+    };
+    (GithubApp::new(settings, fetcher(), Arc::new(ManualClock::default())).ok().unwrap(), file)
+}
+
+fn answer(status: &str, body: &str) -> String {
+    let ends = ManualClock::default().now().after(std::time::Duration::from_secs(3600)).to_rfc3339();
+    let body = body.replace("EXPIRES", &ends);
+    let length = body.len();
+    format!(
+        "HTTP/1.1 {status}\r\nContent-Type: application/json; charset=utf-8\r\nContent-Length: {length}\r\n\r\n{body}"
+    )
+}
+
+#[tokio::test]
+async fn the_app_proves_itself_and_asks_for_no_more_than_the_scopes() {
+    let server = Scripted::start().await;
+    let (source, _file) = source(&server, &["contents:read"]);
+    let (issued, request) = tokio::join!(source.obtain(), server.answer(answer("201 Created", GOOD)));
+    let issued = issued.unwrap_or_else(|failure| panic!("{failure}"));
+    assert!(issued.secret.same_as(&Secret::new("ghs_1")));
+    assert_eq!(issued.granted, Some(vec!["contents:read".to_owned()]), "that of metadata comes with each token");
+    let left = issued.expires.unwrap().remaining(ManualClock::default().now()).as_secs();
+    assert!((3598..=3600).contains(&left), "{left}");
+
+    let (head, body) = request.split_once("\r\n\r\n").unwrap();
+    assert!(head.starts_with("POST /api/v3/app/installations/42/access_tokens HTTP/1.1\r\n"), "{head}");
+    assert_eq!(
+        serde_json::from_str::<Value>(body).unwrap(),
+        json!({ "permissions": { "contents": "read" }, "repositories": ["one"] })
+    );
+    let jwt = head.lines().find_map(|line| line.strip_prefix("authorization: Bearer ")).unwrap();
+    let (_, jwk) = private_key::read(&source.settings.key, Algorithm::RS256, None).unwrap();
+    let mut validation = Validation::new(Algorithm::RS256);
+    validation.set_issuer(&["Iv1.app"]);
+    let claims = jsonwebtoken::decode::<Value>(jwt, &DecodingKey::from_jwk(&jwk).unwrap(), &validation).unwrap().claims;
+    let (issued_at, ends) = (claims["iat"].as_u64().unwrap(), claims["exp"].as_u64().unwrap());
+    assert!(ends - issued_at <= 600, "GitHub takes ten minutes at most");
+}
+
+#[tokio::test]
+async fn what_github_says_is_told_without_the_proof_and_what_it_lacks_is_no_token() {
+    let server = Scripted::start().await;
+    let (source, _file) = source(&server, &["contents:read", "issues:write"]);
+    for (status, body, reason) in [
+        ("201 Created", GOOD, Reason::Scope),
+        ("201 Created", r#"{"expires_at":"EXPIRES"}"#, Reason::Scope),
+        ("201 Created", r#"{"token":"a","expires_at":1,"permissions":{}}"#, Reason::Lifetime),
+        ("201 Created", r#"["canary"]"#, Reason::Malformed),
+        ("401 Unauthorized", r#"{"message":"A JSON web token could not be decoded"}"#, Reason::Status),
+        ("404 Not Found", r#"{"message":"Not Found"}"#, Reason::Status),
+        ("429 Slow", r#"{"message":"Slow down"}"#, Reason::RateLimited),
+        ("302 Found", "{}", Reason::Redirected),
+        ("200 OK", "<html>", Reason::Malformed),
+    ] {
+        let (issued, _) = tokio::join!(source.obtain(), server.answer(answer(status, body)));
+        let failure = issued.err().unwrap_or_else(|| panic!("{body}"));
+        assert_eq!(failure.reason, reason, "{status} {body}: {failure}");
+        assert!(!failure.detail.contains("canary"), "{failure}");
+    }
+    let (issued, _) = tokio::join!(source.obtain(), server.answer(answer("404 Not Found", r#"{"message":"Gone"}"#)));
+    assert_eq!(issued.err().unwrap().detail, "the issuer answered 404: Gone");
+}
+
+#[tokio::test]
+async fn a_scope_that_is_no_permission_is_never_left_out_silently() {
+    let server = Scripted::start().await;
+    let (source, _file) = source(&server, &["contents"]);
+    let failure = source.obtain().await.err().unwrap();
+    assert_eq!((failure.reason, failure.class), (Reason::InvalidScope, super::super::Class::Refused));
+}
+
+#[tokio::test]
+async fn a_token_is_voided_with_itself() {
+    let server = Scripted::start().await;
+    let (source, _file) = source(&server, &["contents:read"]);
+    let value = Secret::new("ghs_canary");
+    for (status, told) in [("204 No Content", true), ("401 Unauthorized", true), ("500 No", false)] {
+        let answer = format!("HTTP/1.1 {status}\r\nContent-Length: 0\r\n\r\n");
+        let (result, request) = tokio::join!(source.revoke(&value), server.answer(answer));
+        assert_eq!(result.is_ok(), told, "{status}");
+        assert!(request.starts_with("DELETE /api/v3/installation/token HTTP/1.1\r\n"), "{request}");
+        assert!(request.contains("\r\nauthorization: Bearer ghs_canary\r\n"), "{request}");
+    }
+}

@@ -1,0 +1,189 @@
+//! Each kind of source that asks somebody: what its issuer got, and what the upstream got of that. The answers are those that
+//! the providers publish.
+
+use std::path::Path;
+use std::sync::Arc;
+
+use countersign::clock::{Clock as _, SystemClock};
+use jsonwebtoken::jwk::Jwk;
+use jsonwebtoken::{Algorithm, DecodingKey, EncodingKey, Validation};
+use rcgen::{KeyPair, PKCS_RSA_SHA256};
+use serde_json::{Value, json};
+use tempfile::TempDir;
+
+use crate::support::issuer::Reply;
+use crate::support::{Issuer, SOON, Scene, Setup, Upstream, operator, trail, wait_until};
+
+/// A folder with a private key for RS256 in `key.pem`, and the public half.
+fn folder_with_key() -> (TempDir, DecodingKey) {
+    let folder = TempDir::new().expect("a folder");
+    let pem = KeyPair::generate_for(&PKCS_RSA_SHA256).expect("a key").serialize_pem();
+    std::fs::write(folder.path().join("key.pem"), &pem).expect("written");
+    let key = EncodingKey::from_rsa_pem(pem.as_bytes()).expect("a key");
+    let jwk = Jwk::from_encoding_key(&key, Algorithm::RS256).expect("its public half");
+    (folder, DecodingKey::from_jwk(&jwk).expect("a key to verify with"))
+}
+
+fn write(folder: &Path, name: &str, text: &str) {
+    std::fs::write(folder.join(name), text).expect("written");
+}
+
+/// The claims of a JWT, if its signature is good.
+fn claims(jwt: &str, key: &DecodingKey, audience: Option<&str>) -> Value {
+    let mut validation = Validation::new(Algorithm::RS256);
+    match audience {
+        Some(audience) => validation.set_audience(&[audience]),
+        None => validation.validate_aud = false,
+    }
+    jsonwebtoken::decode(jwt, key, &validation).expect("a good signature").claims
+}
+
+/// The app with one token from this source, and what its upstream got.
+async fn attached(folder: TempDir, source: &str, more: &str) -> (Scene, Upstream, String) {
+    let upstream = Upstream::http1().await;
+    let setup = Setup::new().token_from("api", source, more).route("api", &upstream, r#"token = "api""#);
+    let scene = Scene::start_in(Arc::new(folder), &setup).await;
+    assert_eq!(scene.get("/api/x").await.status, 200);
+    let got = upstream.last().all("authorization").concat();
+    (scene, upstream, got)
+}
+
+#[tokio::test]
+async fn an_assertion_buys_a_token_without_any_client() {
+    let (folder, key) = folder_with_key();
+    let issuer = Issuer::start().await;
+    let source = format!(
+        r#"{{ kind = "jwt_bearer", token_url = "{}", assertion = {{ key = "file:key.pem", algorithm = "RS256", issuer = "the app", subject = "alice" }} }}"#,
+        issuer.url()
+    );
+    let (scene, _upstream, got) = attached(folder, &source, "").await;
+    assert_eq!(got, "Bearer tok-1");
+    let call = issuer.calls().remove(0);
+    let claims = claims(&call.fields["assertion"], &key, Some(&issuer.url()));
+    assert_eq!((&claims["iss"], &claims["sub"]), (&json!("the app"), &json!("alice")));
+    assert_eq!(call.fields["scope"], "read");
+    let issued = scene.finish().await.into_iter().find(|record| record["event"] == "token_issued");
+    assert_eq!(issued.expect("a record")["source"], "jwt_bearer");
+}
+
+#[tokio::test]
+async fn a_token_of_the_cluster_is_exchanged_as_it_is_when_it_is_needed() {
+    let (folder, issuer) = (TempDir::new().expect("a folder"), Issuer::start().await);
+    let path = folder.path().to_owned();
+    write(&path, "subject", "canary.of.the.pod\n");
+    let source = format!(
+        r#"{{ kind = "token_exchange", token_url = "{}", subject_token = "file:subject", subject_token_type = "jwt", audience = "api" }}"#,
+        issuer.url()
+    );
+    let (scene, upstream, got) = attached(folder, &source, "").await;
+    assert_eq!(got, "Bearer tok-1");
+    write(&path, "subject", "canary.of.the.next.pod\n");
+    scene.rotate("api").await.expect("a generation");
+    let calls = issuer.calls();
+    assert_eq!(calls[0].fields["subject_token_type"], "urn:ietf:params:oauth:token-type:jwt");
+    let shown: Vec<&str> = calls.iter().map(|call| call.fields["subject_token"].as_str()).collect();
+    assert_eq!(shown, ["canary.of.the.pod", "canary.of.the.next.pod"]);
+
+    // What the issuer says of it is told without it.
+    issuer.answers(|_| {
+        Reply::json(400, r#"{"error":"invalid_request","error_description":"canary.of.the.next.pod is unfit"}"#)
+    });
+    scene.rotate("api").await.expect_err("no generation");
+    assert_eq!(scene.get("/api/x").await.status, 200);
+    assert_eq!(upstream.last().all("authorization").concat(), "Bearer tok-2", "the live one lives on");
+    let failed = scene.finish().await.into_iter().find(|record| record["event"] == "token_failed");
+    assert_eq!(failed.expect("a record")["detail"], "the issuer answered 400: invalid_request ([redacted] is unfit)");
+}
+
+#[tokio::test]
+async fn a_google_service_account_signs_for_its_scopes() {
+    let (folder, key) = folder_with_key();
+    let issuer = Issuer::start().await;
+    let pem = std::fs::read_to_string(folder.path().join("key.pem")).expect("read");
+    let account = json!({ "client_email": "ci@p.iam.example", "private_key": pem, "private_key_id": "k1" });
+    write(folder.path(), "account.json", &account.to_string());
+    let source =
+        format!(r#"{{ kind = "gcp_service_account", key = "file:account.json", token_url = "{}" }}"#, issuer.url());
+    let (scene, _upstream, got) = attached(folder, &source, r#"scopes = ["https://a.example/auth/x"]"#).await;
+    assert_eq!(got, "Bearer tok-1");
+    let claims = claims(&issuer.calls()[0].fields["assertion"], &key, Some(&issuer.url()));
+    let expected = json!(["ci@p.iam.example", "https://a.example/auth/x"]);
+    assert_eq!(json!([claims["iss"], claims["scope"]]), expected);
+    scene.finish().await;
+}
+
+#[tokio::test]
+async fn an_application_of_azure_proves_itself_by_what_its_cluster_signs() {
+    let (folder, issuer) = (TempDir::new().expect("a folder"), Issuer::start().await);
+    write(folder.path(), "federated", "signed.by.cluster");
+    let source = format!(
+        r#"{{ kind = "azure_client", token_url = "{}", client_id = "app", federated_token = "file:federated" }}"#,
+        issuer.url()
+    );
+    let (scene, _upstream, got) = attached(folder, &source, r#"scopes = ["https://vault.azure.net/.default"]"#).await;
+    assert_eq!(got, "Bearer tok-1");
+    let fields = &issuer.calls()[0].fields;
+    assert_eq!((&*fields["client_id"], &*fields["client_assertion"]), ("app", "signed.by.cluster"));
+    assert_eq!(fields["scope"], "https://vault.azure.net/.default");
+    scene.finish().await;
+}
+
+#[tokio::test]
+async fn the_machine_itself_is_known_to_its_cloud() {
+    let google = Issuer::answering(|number| {
+        let body = json!({ "access_token": format!("ya29-{number}"), "expires_in": 3599, "token_type": "Bearer" });
+        Reply::with(200, "Content-Type: application/json\r\nMetadata-Flavor: Google\r\n", &body.to_string())
+    })
+    .await;
+    let source = format!(r#"{{ kind = "gcp_metadata", metadata_url = "http://{}" }}"#, google.address);
+    let (scene, _upstream, got) = attached(TempDir::new().expect("a folder"), &source, "").await;
+    assert_eq!(got, "Bearer ya29-1");
+    let call = google.calls().remove(0);
+    let first = "GET /computeMetadata/v1/instance/service-accounts/default/token?scopes=read HTTP/1.1";
+    assert_eq!((call.head.lines().next(), call.header("metadata-flavor")), (Some(first), "Google"));
+    scene.finish().await;
+
+    let azure = Issuer::answering(|_| {
+        Reply::json(200, r#"{"access_token":"az-1","expires_in":"86399","resource":"r","token_type":"Bearer"}"#)
+    })
+    .await;
+    let source = format!(r#"{{ kind = "azure_metadata", resource = "r", metadata_url = "http://{}" }}"#, azure.address);
+    let (scene, _upstream, got) = attached(TempDir::new().expect("a folder"), &source, "").await;
+    assert_eq!(got, "Bearer az-1");
+    assert_eq!(azure.calls()[0].header("metadata"), "true");
+    scene.finish().await;
+}
+
+#[tokio::test]
+async fn an_app_of_github_gets_a_token_for_its_permissions_and_voids_it_at_the_end() {
+    let (folder, key) = folder_with_key();
+    let github = Issuer::answering(|number| {
+        let ends = SystemClock.now().after(std::time::Duration::from_secs(3600)).to_rfc3339();
+        let permissions = json!({ "contents": "read", "metadata": "read" });
+        let body = json!({ "token": format!("ghs_{number}"), "expires_at": ends, "permissions": permissions });
+        Reply::json(201, &body.to_string())
+    })
+    .await;
+    let source = format!(
+        r#"{{ kind = "github_app", app_id = "Iv1", installation_id = 7, key = "file:key.pem", repositories = ["one"], api_url = "http://{}" }}"#,
+        github.address
+    );
+    let (scene, _upstream, got) = attached(folder, &source, r#"scopes = ["contents:read"]"#).await;
+    assert_eq!(got, "Bearer ghs_1");
+    let call = github.calls().remove(0);
+    let jwt = call.header("authorization").strip_prefix("Bearer ").expect("a proof");
+    assert_eq!(claims(jwt, &key, None)["iss"], "Iv1");
+    assert!(call.head.starts_with("POST /app/installations/7/access_tokens HTTP/1.1\r\n"), "{}", call.head);
+    let wish: Value = serde_json::from_str(&call.body).expect("JSON");
+    assert_eq!(wish, json!({ "permissions": { "contents": "read" }, "repositories": ["one"] }));
+
+    github.answers(|_| Reply::with(204, "", ""));
+    let retired = operator::act(&scene, "api", "retire", None).await;
+    assert_eq!(retired.status, 200, "{}", retired.text());
+    wait_until("GitHub is told", SOON, async || github.count() == 2).await;
+    let told = github.calls().remove(1);
+    assert!(told.head.starts_with("DELETE /installation/token HTTP/1.1\r\n"), "{}", told.head);
+    assert_eq!(told.header("authorization"), "Bearer ghs_1");
+    let records = scene.finish().await;
+    assert_eq!(trail::of(&records, "token_retired").len(), 1);
+}
