@@ -16,6 +16,7 @@ mod answer;
 mod audit;
 mod crowd;
 mod denials;
+mod drill;
 mod endpoint;
 mod guard;
 mod listener;
@@ -53,6 +54,7 @@ use listener::Entrance;
 use proof::Caller;
 use requests::Requests;
 
+pub use drill::{Drill, NotDrilled, Step};
 pub use listener::{BindError, Door};
 
 /// The largest body of a call.
@@ -96,6 +98,9 @@ pub trait House: Requests {
 
     /// Ends a token's grant. When this succeeds, nobody has it any more.
     fn retire<'a>(&'a self, token: &'a TokenName) -> Pending<'a, Result<(), NotDone>>;
+
+    /// Rehearses a compromise.
+    fn drill<'a>(&'a self, token: &'a TokenName, order: Order) -> Pending<'a, Result<Drill, NotDrilled>>;
 }
 
 /// What comes later.

@@ -9,6 +9,7 @@
 
 mod announce;
 mod desk;
+mod drill;
 pub mod environment;
 mod force;
 mod house;

@@ -4,6 +4,7 @@ mod admin;
 mod audit;
 mod child;
 mod doctor;
+mod drill;
 mod env;
 mod explain;
 mod paper;
@@ -150,6 +151,9 @@ enum Command {
         #[command(subcommand)]
         command: tokens::Tokens,
     },
+    /// Rehearse a compromise of a token while requests go on: replace it, have it let go of, have it voided at its issuer.
+    /// Says how long each step took: 0 if all were done. A responder's
+    Drill(drill::Drill),
     /// Print the JSON Schema of the config, for editors
     Schema,
     /// Print what a shell needs to complete the commands
@@ -218,6 +222,7 @@ pub fn main(arguments: impl Iterator<Item = OsString>) -> ExitCode {
         Command::Audit { command } => audit::audit(command),
         Command::Requests { command } => requests::requests(&command),
         Command::Tokens { command } => tokens::tokens(&command),
+        Command::Drill(drill) => drill::drill(&drill),
         Command::Schema => {
             print(config::SCHEMA.as_bytes());
             ExitCode::SUCCESS

@@ -10,6 +10,7 @@ use http::{HeaderName, HeaderValue, Response, StatusCode};
 use http_body_util::Full;
 use serde_json::{Value, json};
 
+use super::drill::NotDrilled;
 use super::requests::{NotDecided, NotSubmitted};
 use super::{NotDone, NotReloaded};
 use crate::access::approval::NotAllowed;
@@ -76,6 +77,8 @@ pub enum Refusal {
     #[error("the token was not rotated: {0}")]
     NotRotated(RotateError),
     #[error("{0}")]
+    NotDrilled(NotDrilled),
+    #[error("{0}")]
     NotReloaded(NotReloaded),
     #[error("{0}")]
     NotDone(#[from] NotDone),
@@ -136,6 +139,14 @@ impl Refusal {
             },
             Self::NotRotated(RotateError::Issuer(_)) => (S::BAD_GATEWAY, "not_rotated", "The issuer gave nothing"),
             Self::NotRotated(_) => (S::CONFLICT, "not_rotated", "Not rotated"),
+            Self::NotDrilled(NotDrilled::NoToken) => (S::NOT_FOUND, "no_token", "No such token"),
+            Self::NotDrilled(NotDrilled::NotReplaced(RotateError::Issuer(_))) => {
+                (S::BAD_GATEWAY, "not_rotated", "The issuer gave nothing")
+            }
+            Self::NotDrilled(NotDrilled::NotInUse | NotDrilled::NotReplaced(_)) => {
+                (S::CONFLICT, "not_rotated", "Not rotated")
+            }
+            Self::NotDrilled(NotDrilled::Trail(_)) => (S::SERVICE_UNAVAILABLE, "audit_unavailable", "No audit trail"),
             Self::NotReloaded(NotReloaded::Problems(_)) => (S::UNPROCESSABLE_ENTITY, "config_refused", "Not reloaded"),
             Self::NotReloaded(NotReloaded::NeedsRestart(_) | NotReloaded::NoFile) => {
                 (S::CONFLICT, "config_refused", "Not reloaded")
@@ -184,6 +195,7 @@ impl Refusal {
             | Self::NotSubmitted(_)
             | Self::NotDecided(_)
             | Self::NotRotated(_)
+            | Self::NotDrilled(_)
             | Self::NotReloaded(_)
             | Self::NotDone(_)
             | Self::TrailUnreadable

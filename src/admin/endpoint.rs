@@ -7,7 +7,7 @@ use http::{Method, StatusCode};
 use serde_json::{Map, Value};
 
 use super::answer::{Answer, Refusal};
-use super::{Admin, Pending, audit, openapi, requests, running, tokens};
+use super::{Admin, Pending, audit, drill, openapi, requests, running, tokens};
 use crate::access::request::Digest;
 use crate::access::submission;
 use crate::name::RouteName;
@@ -118,7 +118,7 @@ impl Call<'_> {
 
 /// All of them.
 pub fn endpoints() -> impl Iterator<Item = &'static Endpoint> {
-    [tokens::ENDPOINTS, requests::ENDPOINTS, audit::ENDPOINTS, running::ENDPOINTS, openapi::ENDPOINTS]
+    [tokens::ENDPOINTS, drill::ENDPOINTS, requests::ENDPOINTS, audit::ENDPOINTS, running::ENDPOINTS, openapi::ENDPOINTS]
         .into_iter()
         .flatten()
 }

@@ -128,7 +128,7 @@ fn retire<'a>(call: &'a Call<'a>) -> Pending<'a, Result<Answer, Refusal>> {
     })
 }
 
-fn order(call: &Call<'_>) -> Order {
+pub fn order(call: &Call<'_>) -> Order {
     let now = call.admin.clock.now().wall;
     let since = text::duration(call.text(&SINCE)).map(|length| now.saturating_sub(length));
     Order { by: call.operator.name.to_string(), reason: call.text(&endpoint::REASON).to_owned(), since }

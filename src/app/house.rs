@@ -80,7 +80,7 @@ pub(super) struct House {
     /// The config in force, as operators may see it.
     shown: ArcSwap<serde_json::Value>,
     asks: Asks,
-    revoker: Revoker,
+    pub(super) revoker: Revoker,
     _telling: Task,
     pub(super) restraints: Restraints,
 }
@@ -320,6 +320,14 @@ impl admin::House for House {
 
     fn retire<'a>(&'a self, token: &'a TokenName) -> admin::Pending<'a, Result<(), admin::NotDone>> {
         Box::pin(House::retire(self, token))
+    }
+
+    fn drill<'a>(
+        &'a self,
+        token: &'a TokenName,
+        order: Order,
+    ) -> admin::Pending<'a, Result<admin::Drill, admin::NotDrilled>> {
+        Box::pin(House::drill(self, token, order))
     }
 
     fn reload(&self) -> admin::Pending<'_, Result<admin::Reloaded, admin::NotReloaded>> {

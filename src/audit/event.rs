@@ -117,6 +117,30 @@ pub enum Event {
         outcome: &'static str,
         attempts: u32,
     },
+    /// Somebody rehearses a compromise of this generation.
+    DrillStarted {
+        token: TokenName,
+        generation: u64,
+        by: String,
+        #[serde(serialize_with = "capped")]
+        reason: String,
+    },
+    /// What came of it, and how long its steps took that were gone.
+    DrillFinished {
+        token: TokenName,
+        replaced: u64,
+        /// Absent: the issuer gave none.
+        #[serde(skip_serializing_if = "Option::is_none")]
+        generation: Option<u64>,
+        /// Whether all steps were done within the drill.
+        complete: bool,
+        #[serde(skip_serializing_if = "Option::is_none")]
+        replace_ms: Option<u64>,
+        #[serde(skip_serializing_if = "Option::is_none")]
+        quarantine_ms: Option<u64>,
+        #[serde(skip_serializing_if = "Option::is_none")]
+        revoke_ms: Option<u64>,
+    },
     /// An operator's call of the admin API.
     AdminCall {
         operator: OperatorName,
@@ -206,6 +230,8 @@ impl Event {
             Self::TokenRevoked { .. } => "token_revoked",
             Self::TokenReleased { .. } => "token_released",
             Self::GenerationRevoked { .. } => "generation_revoked",
+            Self::DrillStarted { .. } => "drill_started",
+            Self::DrillFinished { .. } => "drill_finished",
             Self::AdminCall { .. } => "admin_call",
             Self::AdminDenied { .. } => "admin_denied",
             Self::AccessApproved { .. } => "access_approved",
@@ -338,6 +364,21 @@ pub(super) mod tests {
                 cause: "revoked",
                 outcome: "success",
                 attempts: 2,
+            },
+            Event::DrillStarted {
+                token: token.clone(),
+                generation: 1,
+                by: "alice".into(),
+                reason: "a drill a month".into(),
+            },
+            Event::DrillFinished {
+                token: token.clone(),
+                replaced: 1,
+                generation: Some(2),
+                complete: true,
+                replace_ms: Some(12),
+                quarantine_ms: Some(1),
+                revoke_ms: Some(20),
             },
             Event::AuditTailRepaired { bytes: 17 },
             Event::AuditRecordsLost { count: 3 },

@@ -30,7 +30,8 @@ pub enum Figure {
     Use,
     /// From the beginning of a misuse to the quarantine or revocation that answers it.
     Detect,
-    /// From the quarantine or revocation of a token to a generation that may be used again.
+    /// From the quarantine or revocation of a token to a generation that may be used again; where a generation was replaced first,
+    /// from the alarm until the replaced one is void at its issuer.
     Replace,
     /// From a generation's issue until it is void: at its issuer, or by its expiry.
     Lifetime,
@@ -81,6 +82,8 @@ struct Token {
     /// The fingerprint and the expiry of the last generation.
     live: Option<(String, Duration)>,
     restrained: Option<Restrained>,
+    /// The generation that a drill or a compromise replaces, and when that began.
+    alarm: Option<(u64, Duration)>,
 }
 
 #[derive(Clone, Copy)]
@@ -172,11 +175,15 @@ impl Figures {
                 let keep = state.restrained.filter(|restrained| restrained.was_revoked || !goes_on);
                 state.restrained = keep.map(|restrained| Restrained { is_released: true, ..restrained });
             }
-            What::GenerationRevoked { token, fingerprint, outcome } => {
+            What::GenerationRevoked { token, generation, fingerprint, outcome } => {
                 if outcome == "success" || outcome == "expired" {
+                    if let Some((_, since)) = self.token(token).alarm.take_if(|(number, _)| number == generation) {
+                        add(Figure::Replace, since);
+                    }
                     measured.extend(self.ends(token, fingerprint, at));
                 }
             }
+            What::DrillStarted { token, generation } => self.token(token).alarm = Some((*generation, at)),
         }
         measured
     }

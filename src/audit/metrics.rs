@@ -89,7 +89,8 @@ impl Metrics {
             )?,
             replace: histogram(
                 "countersign_time_to_replace_seconds",
-                "From a quarantine or revocation to a generation that may be used again.",
+                "From a quarantine or revocation to a generation that may be used again; in a drill, until the replaced \
+                 generation is void at its issuer.",
                 PROVISION_SECONDS,
             )?,
             lifetime: histogram(

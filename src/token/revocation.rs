@@ -17,7 +17,7 @@ use std::time::Duration;
 
 use prometheus::IntCounterVec;
 use serde::{Deserialize, Serialize};
-use tokio::sync::{Notify, mpsc};
+use tokio::sync::{Notify, mpsc, oneshot};
 use tokio::task::JoinSet;
 use zeroize::{Zeroize as _, Zeroizing};
 
@@ -70,7 +70,7 @@ impl Cause {
 
 /// What came of telling an issuer.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-enum Outcome {
+pub enum Outcome {
     /// The issuer confirmed it.
     Success,
     /// It did not answer well; it is told again.
@@ -136,9 +136,17 @@ impl Drop for Kept {
 #[derive(Clone)]
 pub struct Revoker(Arc<Shared>);
 
+/// Somebody waits for what comes of telling an issuer of one generation.
+struct Awaited {
+    /// Has it told at once.
+    hurry: Arc<Notify>,
+    done: oneshot::Sender<Outcome>,
+}
+
 struct Shared {
     sender: mpsc::Sender<Telling>,
     hurries: Mutex<HashMap<TokenName, Arc<Notify>>>,
+    awaited: Mutex<HashMap<(TokenName, u64), Awaited>>,
     told: IntCounterVec,
     clock: Arc<dyn Clock>,
     recorder: Recorder,
@@ -160,7 +168,8 @@ impl Revoker {
         let help = "Generations that issuers were told are void, by cause and outcome.";
         let told = registry.counters("revocations_total", help, &["token", "cause", "outcome"])?;
         let (sender, receiver) = mpsc::channel(MOST);
-        let shared = Shared { sender, hurries: Mutex::default(), told, clock, recorder, store };
+        let shared =
+            Shared { sender, hurries: Mutex::default(), awaited: Mutex::default(), told, clock, recorder, store };
         Ok((Self(Arc::new(shared)), Tellings(receiver)))
     }
 
@@ -218,6 +227,26 @@ impl Revoker {
         }
     }
 
+    /// What will come of telling the issuer of a generation that is going to be replaced. One waits at a time.
+    pub fn expect(&self, token: &TokenName, generation: u64) -> oneshot::Receiver<Outcome> {
+        let (done, outcome) = oneshot::channel();
+        self.0.awaited().insert((token.clone(), generation), Awaited { hurry: Arc::default(), done });
+        outcome
+    }
+
+    /// What is [expected](Self::expect) of this generation is told at once.
+    pub fn hurry_one(&self, token: &TokenName, generation: u64) {
+        if let Some(awaited) = self.0.awaited().get(&(token.clone(), generation)) {
+            // Kept until it is heard: the telling may not have come yet.
+            awaited.hurry.notify_one();
+        }
+    }
+
+    /// Nobody waits any more.
+    pub fn expect_no_more(&self, token: &TokenName, generation: u64) {
+        self.0.awaited().remove(&(token.clone(), generation));
+    }
+
     /// Tells issuers until dropped.
     pub async fn run(self, mut tellings: Tellings) {
         let mut pursued = JoinSet::new();
@@ -238,12 +267,19 @@ impl Shared {
         self.hurries.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
+    fn awaited(&self) -> MutexGuard<'_, HashMap<(TokenName, u64), Awaited>> {
+        self.awaited.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
     async fn pursue(self: Arc<Self>, telling: Telling) {
         let hurry = self.hurries().entry(telling.token.clone()).or_default().clone();
+        let one = (telling.token.clone(), telling.generation);
+        let own = self.awaited().get(&one).map(|awaited| awaited.hurry.clone()).unwrap_or_default();
         self.keep(&telling).await;
         tokio::select! {
             () = self.wait(telling.not_before) => {}
             () = hurry.notified() => {}
+            () = own.notified() => {}
         }
         let (outcome, attempts) = self.tell(&telling).await;
         self.forget(&telling).await;
@@ -324,15 +360,19 @@ impl Shared {
     fn ended(&self, telling: &Telling, outcome: Outcome, attempts: u32) {
         self.count(telling, outcome);
         let Telling { token, generation, fingerprint, cause, .. } = telling;
-        let (cause, outcome) = (cause.as_str(), outcome.as_str());
-        tracing::info!(%token, generation, %fingerprint, cause, outcome, attempts, "the issuer was told that a generation is void");
+        let (cause, words) = (cause.as_str(), outcome.as_str());
+        tracing::info!(%token, generation, %fingerprint, cause, outcome = words, attempts, "the issuer was told that a generation is void");
         self.recorder.note(Event::GenerationRevoked {
             token: token.clone(),
             generation: *generation,
             fingerprint: *fingerprint,
             cause,
-            outcome,
+            outcome: words,
             attempts,
         });
+        if let Some(awaited) = self.awaited().remove(&(token.clone(), *generation)) {
+            // Whoever waited may have gone.
+            let _ = awaited.done.send(outcome);
+        }
     }
 }

@@ -13,6 +13,7 @@ mod cold;
 mod credentials;
 mod destinations;
 mod drain;
+mod drill;
 mod echoes;
 mod exports;
 mod figures;

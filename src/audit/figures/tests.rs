@@ -114,6 +114,18 @@ fn what_was_quarantined_and_goes_on_was_not_replaced() {
 }
 
 #[test]
+fn in_a_drill_the_clock_runs_until_the_replaced_generation_is_void() {
+    let records = [
+        (0, issued("a", 4000)),
+        (100, json!({ "event": "drill_started", "token": "api", "generation": 1 })),
+        (101, rotated("b", "asked", 5000)),
+        (104, void("a", 1)),
+        (900, void("b", 2)),
+    ];
+    assert_eq!(figures(&records), [(Figure::Replace, 4), (Figure::Lifetime, 104), (Figure::Lifetime, 799)]);
+}
+
+#[test]
 fn a_generation_lives_until_it_is_void_or_has_run_out() {
     let replaced = [(0, issued("a", 300)), (210, rotated("b", "due", 510)), (240, of("token_retired"))];
     assert_eq!(figures(&replaced), [(Figure::Lifetime, 30)], "the first one may still be used where it was issued");

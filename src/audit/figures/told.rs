@@ -68,13 +68,18 @@ pub(super) enum What {
     },
     GenerationRevoked {
         token: String,
+        generation: u64,
         fingerprint: String,
         outcome: String,
+    },
+    DrillStarted {
+        token: String,
+        generation: u64,
     },
 }
 
 /// The events of [`What`]: the others, of which there are many more, need not be read.
-const EVENTS: [&str; 14] = [
+const EVENTS: [&str; 15] = [
     "start",
     "token_requested",
     "access_granted",
@@ -89,6 +94,7 @@ const EVENTS: [&str; 14] = [
     "token_revoked",
     "token_released",
     "generation_revoked",
+    "drill_started",
 ];
 
 impl Told {

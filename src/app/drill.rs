@@ -1,0 +1,130 @@
+//! A drill: a compromise is rehearsed while requests go on, and each of its steps is timed.
+//!
+//! ```text
+//! the trail has it ─▶ replace: a new generation is live ─▶ quarantine: nobody carries the old one ─▶ revoke: its issuer confirms
+//! ```
+//!
+//! Invariant: nothing that is under way is cut. The old generation is voided at its issuer when no request carries it any more, or
+//! those that do were sent long ago.
+
+use std::sync::{Arc, Weak};
+use std::time::Duration;
+
+use tokio::sync::oneshot;
+use tokio::time::{Instant, sleep, timeout};
+
+use super::house::House;
+use crate::admin::{Drill, NotDrilled, Step};
+use crate::audit::Event;
+use crate::name::TokenName;
+use crate::secret::Needles;
+use crate::token::revocation::Outcome;
+use crate::token::{Generation, Order};
+
+/// How often it is looked whether somebody carries the old generation.
+const LOOK: Duration = Duration::from_millis(2);
+
+/// What was sent so long ago has been judged by its upstream.
+const LET_GO_WITHIN: Duration = Duration::from_secs(10);
+
+/// How long the issuer may take to confirm. It is told on afterwards.
+const CONFIRMED_WITHIN: Duration = Duration::from_secs(15);
+
+impl House {
+    /// Replaces the live generation of a token, has it let go of, and has it voided at its issuer.
+    pub(super) async fn drill(&self, name: &TokenName, order: Order) -> Result<Drill, NotDrilled> {
+        let token = self.tokens().get(name).cloned().ok_or(NotDrilled::NoToken)?;
+        let now = self.ground.clock.now();
+        let live = token.look(now).generation.filter(|live| !live.usable_until.reached(now));
+        let live = live.ok_or(NotDrilled::NotInUse)?;
+        let (replaced, carried) = (live.number, Carried::new(live));
+        let Order { by, reason, since: _ } = order;
+        let started = Event::DrillStarted { token: name.clone(), generation: replaced, by, reason };
+        self.ground.recorder.record(started).await?;
+        let voided = token.source().revokes().then(|| self.revoker.expect(name, replaced));
+        let begun = Instant::now();
+        let rotated = token.control.rotate().await;
+        let mut steps = vec![Step { name: "replace", took: begun.elapsed(), is_done: rotated.is_ok(), note: None }];
+        let generation = match rotated {
+            Ok(generation) => generation,
+            Err(error) => {
+                self.drilled(name, replaced, None, &steps);
+                return Err(error.into());
+            }
+        };
+        steps.push(carried.let_go().await);
+        steps.push(self.void(name, replaced, voided).await);
+        self.drilled(name, replaced, Some(generation), &steps);
+        Ok(Drill { token: name.clone(), replaced, generation, steps, took: begun.elapsed() })
+    }
+
+    /// Has the issuer told at once, and waits for its word.
+    async fn void(&self, name: &TokenName, replaced: u64, voided: Option<oneshot::Receiver<Outcome>>) -> Step {
+        let begun = Instant::now();
+        let note = match voided {
+            None => Some("the token's source has nobody to tell: the generation is good until it expires"),
+            Some(voided) => {
+                self.revoker.hurry_one(name, replaced);
+                missing(timeout(CONFIRMED_WITHIN, voided).await.ok().and_then(Result::ok))
+            }
+        };
+        Step { name: "revoke", took: begun.elapsed(), is_done: note.is_none(), note }
+    }
+
+    /// The end of a drill, in the trail.
+    fn drilled(&self, name: &TokenName, replaced: u64, generation: Option<u64>, steps: &[Step]) {
+        self.revoker.expect_no_more(name, replaced);
+        let took = |name| {
+            let step = steps.iter().find(|step| step.name == name);
+            step.map(|step| u64::try_from(step.took.as_millis()).unwrap_or(u64::MAX))
+        };
+        self.ground.recorder.note(Event::DrillFinished {
+            token: name.clone(),
+            replaced,
+            generation,
+            complete: generation.is_some() && steps.iter().all(|step| step.is_done),
+            replace_ms: took("replace"),
+            quarantine_ms: took("quarantine"),
+            revoke_ms: took("revoke"),
+        });
+    }
+}
+
+/// What is missing after a revocation that came out like this, or not in time.
+fn missing(outcome: Option<Outcome>) -> Option<&'static str> {
+    match outcome {
+        Some(Outcome::Success | Outcome::Expired) => None,
+        Some(Outcome::Refused) => Some("the issuer refuses to void the generation: it is good until it expires"),
+        Some(Outcome::Dropped) => Some("the issuer is not told: there are too many others to tell of"),
+        Some(Outcome::Failure) | None => Some("the issuer has not confirmed it yet, and is told until it does"),
+    }
+}
+
+/// A generation as requests hold it: its value until they are written, what recognises it until their answer has come.
+struct Carried {
+    value: Weak<Generation>,
+    needles: Weak<Needles>,
+}
+
+impl Carried {
+    fn new(generation: Arc<Generation>) -> Self {
+        Self { value: Arc::downgrade(&generation), needles: Arc::downgrade(&generation.needles) }
+    }
+
+    /// Waits, bounded, until nobody has it.
+    async fn let_go(&self) -> Step {
+        let begun = Instant::now();
+        while self.value.strong_count() + self.needles.strong_count() > 0 && begun.elapsed() < LET_GO_WITHIN {
+            sleep(LOOK).await;
+        }
+        let is_done = self.value.strong_count() == 0;
+        let note = match (is_done, self.needles.strong_count()) {
+            (true, 0) => None,
+            (true, _) => {
+                Some("requests that were sent with it long ago wait for their answers, or for the rest of them")
+            }
+            (false, _) => Some("requests with it are still being written"),
+        };
+        Step { name: "quarantine", took: begun.elapsed(), is_done, note }
+    }
+}
