@@ -204,14 +204,15 @@ impl Desk {
         let (desk, own) = (self.clone(), watch.clone());
         let service = service_fn(move |request: Request<Incoming>| {
             let (desk, caller, busy) = (desk.clone(), caller.clone(), own.busy());
-            async move {
+            // hyper and the runtime move the future of a request several times, which is cheaper when it stands elsewhere.
+            Box::pin(async move {
                 let (parts, body) = request.into_parts();
                 let head = Head { method: parts.method, uri: parts.uri, version: parts.version };
                 // Only HTTP/1.1 asks for another protocol here.
                 let (response, _) =
                     desk.proxy.handle(&caller, head, parts.headers.into(), ClientBody::Http2(body)).await;
                 Ok::<_, Infallible>(http::Response::from(response.map(|body| Watched::new(body, busy))))
-            }
+            })
         });
         let mut connection = self.server.http2.serve_connection(TokioIo::new(stream), service);
         if let Some(Err(error)) = self.attend(&mut connection, &watch).await {

@@ -153,6 +153,16 @@ impl From<Fields> for HeaderMap {
     }
 }
 
+impl From<&Fields> for HeaderMap {
+    fn from(fields: &Fields) -> Self {
+        let mut map = Self::with_capacity(fields.len());
+        for (name, value) in fields.iter() {
+            map.append(name, value.clone());
+        }
+        map
+    }
+}
+
 /// The head of a request to an upstream.
 #[derive(Debug)]
 pub struct Request {

@@ -158,6 +158,6 @@ fn in_http2(request: &Request, body: RequestBody) -> http::Request<RequestBody> 
     *converted.method_mut() = request.method.clone();
     *converted.uri_mut() = request.uri.clone();
     *converted.version_mut() = Version::HTTP_2;
-    *converted.headers_mut() = request.fields.clone().into();
+    *converted.headers_mut() = (&request.fields).into();
     converted
 }
