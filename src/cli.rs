@@ -3,6 +3,7 @@
 mod admin;
 mod audit;
 mod child;
+mod detect;
 mod doctor;
 mod drill;
 mod env;
@@ -136,6 +137,11 @@ enum Command {
         #[arg(long)]
         json: bool,
     },
+    /// Tell what is unusual in recorded figures, with the code that watches live use
+    Detect {
+        #[command(subcommand)]
+        command: detect::Command,
+    },
     /// Read the trail, or a copy of it: whether it is what was written, its records, its last checkpoint
     Audit {
         #[command(subcommand)]
@@ -219,6 +225,7 @@ pub fn main(arguments: impl Iterator<Item = OsString>) -> ExitCode {
             explain::explain(path, &config, &explain::Question { method, url, client }, json)
         }),
         Command::Doctor { config, json } => with_config(&config, |path, config| doctor::doctor(path, &config, json)),
+        Command::Detect { command } => detect::detect(&command),
         Command::Audit { command } => audit::audit(command),
         Command::Requests { command } => requests::requests(&command),
         Command::Tokens { command } => tokens::tokens(&command),

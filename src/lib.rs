@@ -34,7 +34,7 @@
 //! | the whole | [`app`], [`demo`] |
 //! | from text to settings | [`config`] |
 //! | faces | [`proxy`], [`scrape`], [`admin`] |
-//! | decisions over many requests | [`route`] |
+//! | decisions over many requests | [`route`], [`detect`] |
 //! | tokens and rules | [`token`], [`policy`] |
 //! | entitlement | [`access`] |
 //! | records, and who | [`audit`], [`usage`], [`identity`], [`operator`] |
@@ -88,6 +88,7 @@ pub mod cli;
 pub mod clock;
 pub mod config;
 pub mod demo;
+pub mod detect;
 pub mod dial;
 pub mod fetch;
 pub mod identity;

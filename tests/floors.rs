@@ -48,6 +48,7 @@ const FLOORS: &[&str] = &[
     "policy",
     // Decisions.
     "route",
+    "detect",
     // Faces.
     "proxy",
     "scrape",

@@ -4,6 +4,7 @@ mod audit;
 mod check;
 mod child;
 mod descriptors;
+mod detect;
 mod doctor;
 mod env;
 mod explain;

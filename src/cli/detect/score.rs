@@ -1,0 +1,90 @@
+//! `detect score`: rows of `timestamp,value` in, the same with `anomaly_score` out, one for one and in their order.
+
+use std::fs::File;
+use std::io::{BufRead, BufReader, BufWriter, ErrorKind, Write, stdin, stdout};
+use std::path::Path;
+use std::process::ExitCode;
+
+use anyhow::{Context as _, bail};
+
+use crate::detect::series::Detector;
+
+pub fn score(path: &Path) -> anyhow::Result<ExitCode> {
+    let input: Box<dyn BufRead> = if path == Path::new("-") {
+        Box::new(stdin().lock())
+    } else {
+        Box::new(BufReader::new(File::open(path).with_context(|| path.display().to_string())?))
+    };
+    let mut output = BufWriter::new(stdout().lock());
+    let scored = rows(input, &mut output).with_context(|| path.display().to_string());
+    match scored.and_then(|()| Ok(output.flush()?)) {
+        Ok(()) => Ok(ExitCode::SUCCESS),
+        // The reader has what it wanted.
+        Err(error) if gone(&error) => Ok(ExitCode::SUCCESS),
+        Err(error) => Err(error),
+    }
+}
+
+fn gone(error: &anyhow::Error) -> bool {
+    error.downcast_ref::<std::io::Error>().is_some_and(|error| error.kind() == ErrorKind::BrokenPipe)
+}
+
+fn rows(mut input: impl BufRead, output: &mut impl Write) -> anyhow::Result<()> {
+    let mut detector = Detector::default();
+    let mut line = String::new();
+    for number in 1_u64.. {
+        line.clear();
+        if input.read_line(&mut line).with_context(|| format!("line {number}"))? == 0 {
+            break;
+        }
+        let text = line.trim_end_matches(['\n', '\r']).trim_start_matches('\u{feff}');
+        if number == 1 {
+            if text != HEADER {
+                bail!("line 1: it is not the header `{HEADER}`");
+            }
+            writeln!(output, "{HEADER},anomaly_score")?;
+        } else if !text.is_empty() {
+            let row = Row::parse(text).with_context(|| format!("line {number}"))?;
+            writeln!(output, "{text},{:.6}", detector.score(row.seconds, row.value))?;
+        }
+    }
+    Ok(())
+}
+
+const HEADER: &str = "timestamp,value";
+
+struct Row {
+    /// Since 1970.
+    seconds: f64,
+    value: f64,
+}
+
+impl Row {
+    fn parse(text: &str) -> anyhow::Result<Self> {
+        let Some((time, value)) = text.split_once(',') else { bail!("there is no comma between a time and a value") };
+        let seconds = seconds(time.trim()).with_context(|| {
+            format!("`{}` is no time, as in 2026-11-22 10:00:00 or 2026-11-22T10:00:00Z", shown(time))
+        })?;
+        match value.trim().parse() {
+            Ok(value) if f64::is_finite(value) => Ok(Self { seconds, value }),
+            _ => bail!("`{}` is no number", shown(value)),
+        }
+    }
+}
+
+/// With an offset, as a civil time taken for UTC, or as seconds since 1970.
+fn seconds(text: &str) -> Option<f64> {
+    let time = text.parse::<jiff::Timestamp>().ok().or_else(|| {
+        let civil: jiff::civil::DateTime = text.parse().ok()?;
+        Some(civil.to_zoned(jiff::tz::TimeZone::UTC).ok()?.timestamp())
+    });
+    match time {
+        Some(time) => Some(time.as_millisecond() as f64 / 1e3),
+        None => text.parse().ok().filter(|seconds: &f64| seconds.is_finite()),
+    }
+}
+
+/// A cell as an error repeats it.
+fn shown(cell: &str) -> String {
+    cell.trim().chars().take(40).flat_map(char::escape_debug).collect()
+}

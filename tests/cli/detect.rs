@@ -1,0 +1,56 @@
+//! `detect`: series and recorded use, judged on the command line.
+
+use crate::support::Place;
+
+fn series(rows: usize) -> String {
+    let rows = (0..rows).map(|row| {
+        let value = if row == 900 { 500.0 } else { 50.0 + (row % 7) as f64 };
+        format!("2026-11-{:02} {:02}:{:02}:00,{value}\n", 1 + row / 288, row / 12 % 24, row % 12 * 5)
+    });
+    std::iter::once("timestamp,value\n".to_owned()).chain(rows).collect()
+}
+
+#[test]
+fn each_row_of_a_series_gets_a_score_that_tells_the_unusual_ones() {
+    let place = Place::empty();
+    place.write("series.csv", &series(1000));
+    let ended = place.run(&["detect", "score", "--series", "series.csv"]);
+    assert_eq!(ended.code, 0, "{}", ended.err);
+    let lines: Vec<&str> = ended.out.lines().collect();
+    assert_eq!(lines[0], "timestamp,value,anomaly_score");
+    assert_eq!(lines.len(), 1001);
+    let score = |line: &str| line.rsplit(',').next().and_then(|score| score.parse().ok()).unwrap_or(f64::NAN);
+    let unusual: Vec<&str> = lines[1..].iter().copied().filter(|line| score(line) >= 0.5).collect();
+    assert_eq!(unusual.len(), 1, "{unusual:?}");
+    assert!(unusual[0].starts_with("2026-11-04 03:00:00,500,"), "{unusual:?}");
+}
+
+#[test]
+fn times_that_are_doubled_missing_or_written_otherwise_are_no_trouble() {
+    let place = Place::empty();
+    let text = "timestamp,value\r\n2026-11-01 00:00:00,1\r\n2026-11-01 00:00:00,2\n2026-10-31T23:00:00Z,-3e2\n\n\
+                2026-11-01 00:05:00.250,4\n1793491200,5\n";
+    place.write("series.csv", text);
+    let ended = place.run(&["detect", "score", "--series", "series.csv"]);
+    assert_eq!((ended.code, ended.out.lines().count()), (0, 6), "{}{}", ended.out, ended.err);
+}
+
+#[test]
+fn a_row_that_cannot_be_read_is_named_by_its_line() {
+    let place = Place::empty();
+    for (text, said) in [
+        ("timestamp,value\n2026-11-01 00:00:00,1\nyesterday,2\n", "series.csv: line 3: `yesterday` is no time"),
+        ("timestamp,value\n2026-11-01 00:00:00,many\n", "series.csv: line 2: `many` is no number"),
+        ("timestamp,value\n2026-11-01 00:00:00,NaN\n", "series.csv: line 2: `NaN` is no number"),
+        ("timestamp,value\n2026-11-01 00:00:00\n", "series.csv: line 2: there is no comma"),
+        ("2026-11-01 00:00:00,1\n", "series.csv: line 1: it is not the header"),
+    ] {
+        place.write("series.csv", text);
+        let ended = place.run(&["detect", "score", "--series", "series.csv"]);
+        assert_eq!(ended.code, 1, "{text}");
+        assert!(ended.err.contains(said), "{}", ended.err);
+    }
+    let ended = place.run(&["detect", "score", "--series", "absent.csv"]);
+    assert_eq!(ended.code, 1);
+    assert!(ended.err.contains("absent.csv"), "{}", ended.err);
+}
