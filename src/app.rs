@@ -41,7 +41,7 @@ use crate::config::Config;
 use crate::dial::Resolver;
 use crate::fetch::RemoteError;
 use crate::metrics::{Error as MetricsError, Metrics};
-use crate::proxy::{self, Address, BindError, Listener, Places, Pulses, Worker, WorkerSettings};
+use crate::proxy::{self, Address, BindError, Listener, Places, Pulses, Wants, Worker, WorkerSettings};
 use crate::readiness::Readiness;
 use crate::scrape::{self, Scrape};
 use crate::state::{self, StateError};
@@ -165,6 +165,7 @@ impl App {
         let usage = usage::Metrics::register(&metrics)?;
         let used = Arc::new(Used::new(&config.audit, recorder.clone(), clock.clone(), usage.ledger()));
         let reading = Reading::new(usage.stream(), &clock, used.reader().into_iter().collect());
+        let wants = Arc::new(Wants::default());
         let house = House::build(
             house::Ground {
                 clock: clock.clone(),
@@ -176,6 +177,7 @@ impl App {
                 tasks: tasks.clone(),
                 barrier: barrier.clone(),
                 store,
+                wants: wants.clone(),
                 own,
             },
             resolver,
@@ -192,6 +194,7 @@ impl App {
             usage,
             access_log: config.telemetry.access,
             via: proxy::Via::of_this_process(),
+            wants,
             places: Arc::new(places(&config.proxy.limits, config.clients.len())),
         };
         Ok(Bound {

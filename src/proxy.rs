@@ -38,6 +38,7 @@ mod target;
 mod trace;
 mod tunnel;
 mod via;
+mod wanted;
 mod watch;
 mod websocket;
 mod worker;
@@ -68,6 +69,7 @@ pub use places::Places;
 pub use pulse::Pulses;
 pub use target::{By, Target};
 pub use via::Via;
+pub use wanted::{Want, Wants};
 pub use worker::{Worker, WorkerSettings};
 
 use crate::audit::Recorder;
@@ -75,7 +77,7 @@ use crate::clock::Clock;
 use crate::identity::{ClientIndex, Peer};
 use crate::metrics::{Error as MetricsError, Metrics as Registry};
 use crate::name::TokenName;
-use crate::policy::Permit;
+use crate::policy::{Denied, Permit};
 use crate::route::{NotAdmitted, Route, RouteToken, Table};
 use crate::secret::Needles;
 use crate::token::Placement;
@@ -184,6 +186,8 @@ pub struct Shared {
     pub via: Via,
     /// Room for connections, of all workers.
     pub places: Arc<Places>,
+    /// What refused requests lacked.
+    pub wants: Arc<Wants>,
 }
 
 /// Who sent a request, and where it came in.
@@ -220,6 +224,14 @@ struct Answer<'t> {
     switching: Option<Upgraded>,
 }
 
+/// Where a request was refused.
+#[derive(Default)]
+struct Place<'t> {
+    route: Option<&'t Route>,
+    /// What would let it pass.
+    want: Option<Want>,
+}
+
 /// A request as it came in.
 struct Asked<'r> {
     caller: &'r Caller,
@@ -252,7 +264,7 @@ impl Proxy {
         let grpc = head::is_grpc(&head, &fields);
         // One table for the whole request: a reload in the middle cannot mix two configurations.
         let table = self.table();
-        let mut place = None;
+        let mut place = Place::default();
         let idle = self.shared.limits.body_timeout;
         let body = RequestBody::new(body, usage.upload().clone(), idle);
         let asked = Asked { caller, head: &head, fields, body };
@@ -276,7 +288,7 @@ impl Proxy {
         asked: Asked<'_>,
         table: &'t Table,
         usage: &mut UsageGuard,
-        place: &mut Option<&'t Route>,
+        place: &mut Place<'t>,
     ) -> Result<Answer<'t>, Refusal> {
         let Asked { caller, head, fields: mut headers, mut body } = asked;
         head::judge(head, &headers, &self.shared.limits)?;
@@ -288,8 +300,12 @@ impl Proxy {
         let route = find(table, &target, client).ok_or(Refusal::NoRoute)?;
         let cell = route.cell(client);
         usage.of(cell);
-        *place = Some(route);
-        let permit = route.admit(client, &head.method, target.rest)?;
+        place.route = Some(route);
+        let permit = route.admit(client, &head.method, target.rest).inspect_err(|not| {
+            if matches!(not, NotAdmitted::Denied(Denied::Method | Denied::Path)) {
+                place.want = Want::of(route, &head.method, target.rest);
+            }
+        })?;
         usage.judged(permit.path(), permit.rule());
         let most = enter(route, &body, usage)?;
 
@@ -374,7 +390,7 @@ impl Proxy {
         &self,
         refusal: Refusal,
         mut usage: UsageGuard,
-        place: Option<&Route>,
+        place: Place<'_>,
         head: &Head,
         grpc: bool,
     ) -> Response<ResponseBody> {
@@ -388,10 +404,15 @@ impl Proxy {
         }
         let request_id = self.request_ids.next();
         tracing::debug!(reason = refusal.reason(), request_id, "refused");
+        let can_be_asked_for = place.want.is_some();
+        if let Some(want) = place.want {
+            self.shared.wants.keep(&request_id, want);
+        }
         let context = Context {
-            route: place.map(|route| &route.name),
-            token: place.and_then(|route| route.token.as_ref()).map(|token| &token.name),
+            route: place.route.map(|route| &route.name),
+            token: place.route.and_then(|route| route.token.as_ref()).map(|token| &token.name),
             request_id: &request_id,
+            can_be_asked_for,
             version: head.version,
             grpc,
         };
@@ -411,7 +432,7 @@ impl Proxy {
         let request_id = self.request_ids.next();
         tracing::debug!(reason = refusal.reason(), request_id, "refused");
         let version = Version::HTTP_11;
-        let context = Context { route: None, token: None, request_id: &request_id, version, grpc: false };
+        let context = Context { request_id: &request_id, version, ..Context::default() };
         let mut response = refusal.into_response(&context);
         response.fields.insert(CONNECTION, HeaderValue::from_static("close"));
         response

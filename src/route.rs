@@ -17,7 +17,7 @@ use crate::identity::{ClientIndex, Clients};
 use crate::name::{ClientName, RouteName, TokenName};
 use crate::path::{Canonical, PathError};
 use crate::policy::limit::{Limits, Rate, RateLimit};
-use crate::policy::rule::{Rules, Ruling};
+use crate::policy::rule::{Rule, Rules, Ruling};
 use crate::policy::{Denied, Mode, Permit, Terms};
 use crate::tls::{self, Alpn, Security};
 use crate::token::{Placement, SlotReader};
@@ -159,6 +159,11 @@ impl Route {
     /// The rule that decides such a request, for people to read; `None` where its path can be read in more than one way.
     pub fn ruling(&self, method: &http::Method, rest: &str) -> Option<Ruling<'_>> {
         Some(self.rules.ruling(method, &self.canonical(rest).ok()?))
+    }
+
+    /// The rule that would let such requests pass, and no others, where there is one.
+    pub fn missing(&self, method: &http::Method, rest: &str) -> Option<Rule> {
+        self.rules.missing(method, &self.canonical(rest).ok()?)
     }
 
     /// The path that the upstream would get.

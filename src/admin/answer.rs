@@ -117,6 +117,8 @@ impl Refusal {
             Self::NoRequest => (S::NOT_FOUND, "no_request", "No such request"),
             Self::NotInTrail(_) => (S::NOT_FOUND, "not_in_trail", "Not in the trail"),
             Self::NotSubmitted(NotSubmitted::NoToken(_)) => (S::NOT_FOUND, "no_token", "No such token"),
+            Self::NotSubmitted(NotSubmitted::UnknownRefusal) => (S::NOT_FOUND, "no_refusal", "No such refusal"),
+            Self::NotSubmitted(NotSubmitted::OtherToken(_)) => (S::CONFLICT, "other_token", "Of another token"),
             Self::NotSubmitted(NotSubmitted::Problems(problems)) if problems.iter().all(Problem::is_of_the_config) => {
                 (S::CONFLICT, "not_offered", "Not offered by the config")
             }

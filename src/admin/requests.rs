@@ -14,6 +14,7 @@ use crate::access::request::{Digest, RequestId, Requester, rfc3339};
 use crate::access::submission::{Problem, Wish};
 use crate::name::TokenName;
 use crate::operator::{Operator, Role};
+use crate::proxy::Want;
 use crate::text;
 
 const TOKEN: Field = Field { name: "token", shape: Shape::Text, required: true, about: "A token of the config" };
@@ -33,6 +34,13 @@ const ALLOW: Field = Field {
     shape: Shape::Rules,
     required: false,
     about: "What its routes shall allow in addition: METHOD /path, or ROUTE:METHOD /path",
+};
+
+const REFUSED: Field = Field {
+    name: "refused",
+    shape: Shape::Text,
+    required: false,
+    about: "The `request_id` of a refusal for want of a right: what would let such a request pass is asked for",
 };
 
 const DIGEST: Field = Field {
@@ -65,7 +73,7 @@ pub const ENDPOINTS: &[Endpoint] = &[
         path: "/v1/requests",
         role: Role::Requester,
         summary: "Ask for a token of the config for a while: with other scopes, or with more that its routes allow.",
-        fields: &[TOKEN, LASTS, REASON, SCOPES, ALLOW],
+        fields: &[TOKEN, LASTS, REASON, SCOPES, ALLOW, REFUSED],
         answer: (StatusCode::CREATED, schema),
         refusals: &[StatusCode::NOT_FOUND, StatusCode::CONFLICT, StatusCode::SERVICE_UNAVAILABLE],
         work: submit,
@@ -106,6 +114,9 @@ pub const ENDPOINTS: &[Endpoint] = &[
 pub trait Requests: Send + Sync + 'static {
     fn register(&self) -> Arc<Register>;
 
+    /// What the request with this id lacked, if it was refused not long ago.
+    fn refused(&self, request_id: &str) -> Option<Want>;
+
     fn submit<'a>(&'a self, wish: Wish, operator: &'a Operator) -> Pending<'a, Result<Case, NotSubmitted>>;
 
     fn decide<'a>(
@@ -133,6 +144,13 @@ pub enum NotSubmitted {
     Problems(Vec<Problem>),
     #[error(transparent)]
     NotTaken(#[from] NotTaken),
+    #[error(
+        "no refusal with this request_id is remembered: it was made here, since the start, and not many others since. Write the rule \
+         instead, with `allow`"
+    )]
+    UnknownRefusal,
+    #[error("that request was refused on a route of token {0}: ask for that one")]
+    OtherToken(TokenName),
     #[error("{0}")]
     NotNow(String),
 }
@@ -183,10 +201,20 @@ fn wish(call: &Call<'_>) -> Result<Wish, Refusal> {
         let route = route.map(str::parse).transpose().map_err(|_| invalid(&ALLOW))?;
         Ok((route, rule.to_owned()))
     });
+    let token: TokenName = call.text(&TOKEN).parse().map_err(|_| Refusal::NoToken)?;
+    let mut allow = allow.collect::<Result<Vec<_>, Refusal>>()?;
+    if !call.text(&REFUSED).is_empty() {
+        let want = call.admin.house.refused(call.text(&REFUSED));
+        let want = want.ok_or(Refusal::NotSubmitted(NotSubmitted::UnknownRefusal))?;
+        if want.token != token {
+            return Err(Refusal::NotSubmitted(NotSubmitted::OtherToken(want.token)));
+        }
+        allow.push((Some(want.route), want.rule));
+    }
     Ok(Wish {
-        token: call.text(&TOKEN).parse().map_err(|_| Refusal::NoToken)?,
+        token,
         scopes: call.texts(&SCOPES).map(|scopes| scopes.into_iter().map(str::to_owned).collect()),
-        allow: allow.collect::<Result<_, Refusal>>()?,
+        allow,
         lasts: text::duration(call.text(&LASTS)).ok_or_else(|| invalid(&LASTS))?,
         reason: call.text(&REASON).to_owned(),
     })

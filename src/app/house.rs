@@ -32,6 +32,7 @@ use crate::identity::Clients;
 use crate::metrics::Metrics;
 use crate::name::TokenName;
 use crate::operator::Operators;
+use crate::proxy::Wants;
 use crate::readiness::{Condition, Readiness};
 use crate::route::Table;
 use crate::secret::Fingerprinter;
@@ -56,6 +57,8 @@ pub(super) struct Ground {
     pub tasks: Tasks,
     pub barrier: Arc<Barrier<TokenName>>,
     pub store: Arc<Store>,
+    /// What refused requests lacked.
+    pub wants: Arc<Wants>,
     /// Our own listeners, which are never dialled.
     pub own: Vec<SocketAddr>,
 }

@@ -82,6 +82,9 @@ pub struct Submission {
     /// What a route shall allow in addition, as 'POST /repos/**' or 'ROUTE:POST /repos/**'
     #[arg(long, value_name = "RULE")]
     allow: Vec<String>,
+    /// What a refused request lacked, by the `request_id` of its refusal
+    #[arg(long, value_name = "REQUEST_ID")]
+    refused: Option<String>,
     #[command(flatten)]
     admin: AdminOption,
 }
@@ -112,10 +115,13 @@ pub fn requests(command: &Requests) -> ExitCode {
 
 impl Submission {
     fn body(&self) -> Value {
-        let Self { token, lasts, reason, scopes, allow, admin: _ } = self;
+        let Self { token, lasts, reason, scopes, allow, refused, admin: _ } = self;
         let mut body = json!({ "token": token, "for": lasts, "reason": reason, "allow": allow });
         if !scopes.is_empty() {
             body["scopes"] = json!(scopes);
+        }
+        if let Some(id) = refused {
+            body["refused"] = json!(id);
         }
         body
     }

@@ -99,6 +99,18 @@ impl Rules {
     }
 }
 
+impl Rules {
+    /// The rule that would let such requests pass, and no others; `None` where they are denied, or pass, or no rule says exactly
+    /// this: a star is a pattern.
+    pub fn missing(&self, method: &Method, path: &Canonical<'_>) -> Option<Rule> {
+        let denied = self.deny.iter().any(|rule| rule.covers_widely(method) && rule.matches_widely(path));
+        if denied || self.judge(method, path).is_ok() || path.as_str().contains('*') {
+            return None;
+        }
+        Rule::parse(&format!("{method} {}", path.as_str()), self.form).ok()
+    }
+}
+
 /// The rules as written: `allow GET /repos/**, POST /repos/*/*/issues; deny DELETE /**`.
 impl fmt::Display for Rules {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {

@@ -307,6 +307,10 @@ impl Refusal {
                 let token = context.token?;
                 Some(format!("countersign requests submit {token} --for 1h --reason TEXT"))
             }
+            Self::MethodDenied | Self::PathDenied if context.can_be_asked_for => {
+                let (token, id) = (context.token?, context.request_id);
+                Some(format!("countersign requests submit {token} --for 30m --refused {id} --reason TEXT"))
+            }
             _ => None,
         }
     }
@@ -369,10 +373,13 @@ fn unavailable(reason: &'static str, title: &'static str) -> Words {
 }
 
 /// What a refusal may say of where it happened.
+#[derive(Default)]
 pub struct Context<'a> {
     pub route: Option<&'a RouteName>,
     pub token: Option<&'a TokenName>,
     pub request_id: &'a str,
+    /// Whether what the request lacked is kept under this id.
+    pub can_be_asked_for: bool,
     /// What the client speaks.
     pub version: Version,
     /// It reads its errors from fields of gRPC's own.
@@ -573,7 +580,7 @@ mod tests {
     #[test]
     fn a_refusal_reads_the_same_to_people_and_programs() {
         let refusal = Refusal::TokenExpired { retry_after: Some(Duration::from_millis(2100)) };
-        let context = Context { route: None, token: None, request_id: "r1", version: Version::HTTP_11, grpc: false };
+        let context = Context { request_id: "r1", ..Context::default() };
         let response = refusal.into_response(&context);
         assert_eq!(response.status, 503);
         assert_eq!(response.fields.said("retry-after"), "3");

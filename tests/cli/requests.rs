@@ -1,5 +1,8 @@
 //! `requests`, and `check --policy`
 
+use std::io::{Read as _, Write as _};
+use std::net::TcpStream;
+
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 
@@ -55,6 +58,28 @@ fn a_request_is_looked_at_decided_and_submitted_by_commands() {
     assert!(page.contains("denied by bob: not needed"), "{page}");
     let none = as_operator(&place, "alice", &["requests", "show", "0011223344556677"]).failed(1);
     assert!(none.contains("(no_request)"), "{none}");
+}
+
+#[test]
+fn a_refusal_gives_the_command_that_asks_for_what_was_refused() {
+    let place = place("");
+    let _running = place.start();
+    place.run(&["wait"]).ok();
+    let mut proxy = TcpStream::connect(place.proxy).expect("connects");
+    let request = "DELETE /api/things/7 HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n";
+    proxy.write_all(request.as_bytes()).expect("sent");
+    let mut answer = String::new();
+    proxy.read_to_string(&mut answer).expect("text");
+    let (_, body) = answer.split_once("\r\n\r\n").expect("a body");
+    let problem: serde_json::Value = serde_json::from_str(body).expect("JSON");
+    let command = problem["request"].as_str().expect("a command");
+    let arguments: Vec<&str> = command.split(' ').skip(1).collect();
+    let page = as_operator(&place, "bob", &arguments).ok();
+    assert!(page.contains("DELETE /things/7"), "it says what it asks for: {page}");
+    let mut old = arguments.clone();
+    old[6] = "0011223344556677-1";
+    let said = as_operator(&place, "bob", &old).failed(1);
+    assert!(said.contains("(no_refusal)") && said.contains("allow"), "{said}");
 }
 
 #[test]

@@ -601,3 +601,50 @@ async fn a_grant_ends_with_the_signature_that_gave_it() {
     wait_until("it has ended", SOON, async || scene.get("/api/x/1").await.status == 403).await;
     scene.finish().await;
 }
+
+/// The refusal of a request, as the app gets it.
+async fn refused(scene: &Scene, line: &str) -> Value {
+    let answer = scene.exchange(format!("{line} HTTP/1.1\r\nHost: localhost\r\nContent-Length: 0\r\n\r\n")).await;
+    assert_eq!(answer.status, 403, "{line}");
+    answer.problem()
+}
+
+#[tokio::test]
+async fn what_a_request_was_refused_for_is_asked_for_by_its_id() {
+    let place = Place::new().await;
+    let scene = place.setup().start().await;
+    let id = pending(&scene).await;
+    approve(&scene, "alice", &id).await;
+    for (line, reason, rule) in [
+        ("POST /api/x/1", "method_denied", "POST /x/1"),
+        ("GET /api/caf%c3%a9/a%20b?secret=1", "path_denied", "GET /caf%C3%A9/a%20b"),
+    ] {
+        let problem = refused(&scene, line).await;
+        let request_id = problem["request_id"].as_str().expect("an id");
+        assert_eq!(problem["reason"], reason);
+        let command = format!("countersign requests submit api --for 30m --refused {request_id} --reason TEXT");
+        assert_eq!(problem["request"], command, "{problem}");
+        let body = json!({ "token": "api", "for": "30m", "refused": request_id, "reason": "a hotfix" });
+        let id = submit(&scene, "bob", body).await;
+        let asked = requests(&scene).await.into_iter().find(|request| request["id"] == id).expect("the request");
+        assert_eq!(asked["routes"]["api"]["allow"], json!({ "these": [rule] }), "exactly what was refused");
+        approve(&scene, "alice", &id).await;
+        let passes = format!("{line} HTTP/1.1\r\nHost: localhost\r\nContent-Length: 0\r\n\r\n");
+        assert_eq!(scene.exchange(passes).await.status, 200, "{line}");
+    }
+    assert_eq!(refused(&scene, "POST /api/x/2").await["reason"], "method_denied", "and no more than that");
+}
+
+#[tokio::test]
+async fn a_refusal_that_no_rule_would_change_gives_no_command() {
+    let place = Place::new().await;
+    let scene = place.setup().start().await;
+    for line in ["DELETE /api/x/1", "GET /api/other/*", &format!("GET /api/{}", "a".repeat(2000))] {
+        assert_eq!(refused(&scene, line).await.get("request"), None, "{line}");
+    }
+    for unknown in ["00", "0011223344556677-1"] {
+        let body = json!({ "token": "api", "for": "30m", "refused": unknown, "reason": "a hotfix" });
+        let answer = call(&scene, "bob", "POST /v1/requests", &body).await;
+        assert_eq!(answer.refusal(), (404, "no_refusal".to_owned()));
+    }
+}

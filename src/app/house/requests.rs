@@ -18,6 +18,7 @@ use crate::app::force;
 use crate::clock::Moment;
 use crate::name::TokenName;
 use crate::operator::{Operator, Role};
+use crate::proxy::Want;
 use crate::secret::Fingerprinter;
 
 /// How long a grant on top is left out whose generation could not be had, and a change that could not be put in force.
@@ -194,6 +195,10 @@ impl House {
 }
 
 impl Requests for House {
+    fn refused(&self, request_id: &str) -> Option<Want> {
+        self.ground.wants.find(request_id)
+    }
+
     fn register(&self) -> Arc<Register> {
         self.desk.register()
     }
