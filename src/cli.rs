@@ -346,7 +346,7 @@ fn build(config: &Config) -> Vec<String> {
     let clock: Arc<dyn Clock> = Arc::new(SystemClock);
     let fetcher = Arc::new(Fetcher::new(Arc::new(Dialer::new(config.destinations.clone(), Vec::new()))));
     let tokens = config.tokens.iter().filter_map(|token| {
-        let built = source::build(&token.source, &fetcher, clock.clone());
+        let built = source::build(&token.source, &fetcher, clock.clone(), None);
         built.err().map(|error| format!("token {}: {error}", token.name))
     });
     let routes = config.routes.iter().filter_map(|route| {

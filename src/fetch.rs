@@ -100,6 +100,16 @@ pub enum FetchError {
     NotHttp(hyper::Error),
 }
 
+impl FetchError {
+    /// Whether the other side may have got the call.
+    pub fn may_have_arrived(&self) -> bool {
+        match self {
+            Self::Dial(_) | Self::Tls(_) | Self::Alert(_) => false,
+            Self::Timeout | Self::HeadTooLarge | Self::BodyTooLarge | Self::CutOff | Self::NotHttp(_) => true,
+        }
+    }
+}
+
 impl Remote {
     /// # Errors
     /// When the roots for `https` cannot be read. Secrets are read when they are used.

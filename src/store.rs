@@ -18,7 +18,8 @@ use std::os::unix::fs::{DirBuilderExt as _, MetadataExt as _, OpenOptionsExt as 
 use std::path::{Path, PathBuf};
 use std::sync::{Mutex, PoisonError};
 
-use rustix::fs::OFlags;
+use rustix::fs::{FlockOperation, OFlags};
+use rustix::io::Errno;
 use zeroize::Zeroizing;
 
 use crate::seal::{Broken, Instance, Label, Sealer};
@@ -48,6 +49,12 @@ pub struct Record {
     /// How often it has been written.
     pub generation: u64,
     pub content: Zeroizing<Vec<u8>>,
+}
+
+/// A record that is held for whoever has this.
+pub struct Lock {
+    /// The kernel lets go when it is closed.
+    _file: File,
 }
 
 /// A file that is not used.
@@ -177,6 +184,22 @@ impl Store {
         match std::fs::remove_file(&path) {
             Err(error) if error.kind() != io::ErrorKind::NotFound => Err(StoreError::Io { path, error }),
             _ => self.sync().map_err(|error| StoreError::Io { path, error }),
+        }
+    }
+
+    /// Holds a record for one user of it, in this process or another, until it is dropped; `None`: somebody else does. Blocks
+    /// for as long as opening a file does.
+    ///
+    /// # Errors
+    /// When there can be no file for it.
+    pub fn lock(&self, label: Label<'_>) -> Result<Option<Lock>, StoreError> {
+        let path = self.path(label).with_extension("lock");
+        let failed = |error| StoreError::Io { path: path.clone(), error };
+        let file = nofollow().write(true).create(true).truncate(false).mode(0o600).open(&path).map_err(failed)?;
+        match rustix::fs::flock(&file, FlockOperation::NonBlockingLockExclusive) {
+            Ok(()) => Ok(Some(Lock { _file: file })),
+            Err(Errno::WOULDBLOCK) => Ok(None),
+            Err(error) => Err(failed(error.into())),
         }
     }
 

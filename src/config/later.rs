@@ -18,8 +18,7 @@ const KEYS: &[(&str, &[&str])] = &[
 ];
 
 /// Kinds of sources.
-pub const SOURCES: [&str; 9] = [
-    "refresh_token",
+pub const SOURCES: [&str; 8] = [
     "aws_static",
     "aws_assume_role",
     "aws_web_identity",

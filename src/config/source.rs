@@ -27,6 +27,7 @@ pub fn read(mut section: Section<'_>, scopes: Option<&[String]>, context: &Conte
         ("gcp_service_account", Kind::GcpServiceAccount),
         ("github_app", Kind::GithubApp),
         ("jwt_bearer", Kind::JwtBearer),
+        ("refresh_token", Kind::RefreshToken),
         ("signed_jwt", Kind::SignedJwt),
         ("token_exchange", Kind::TokenExchange),
     ];
@@ -51,6 +52,7 @@ pub fn read(mut section: Section<'_>, scopes: Option<&[String]>, context: &Conte
         Kind::GcpServiceAccount => oauth::service_account(&mut section, own, context),
         Kind::GithubApp => github_app::read(&mut section, own, context),
         Kind::JwtBearer => oauth::jwt_bearer(&mut section, own, context),
+        Kind::RefreshToken => oauth::refresh_token(&mut section, own, context),
         Kind::SignedJwt => signed_jwt::read(&mut section, "`source`", None, context).map(Settings::SignedJwt),
         Kind::TokenExchange => oauth::token_exchange(&mut section, own, context),
     };
@@ -70,6 +72,7 @@ enum Kind {
     GcpServiceAccount,
     GithubApp,
     JwtBearer,
+    RefreshToken,
     SignedJwt,
     TokenExchange,
 }

@@ -228,6 +228,8 @@ pub struct Lifecycle {
     stale: bool,
     /// Not before this moment, whoever asks: the issuer's Retry-After, or its plain no.
     not_before: Option<Moment>,
+    /// The last call failed for want of a sign-in: who says that there has been one is believed at once.
+    needs_login: bool,
 }
 
 impl Lifecycle {
@@ -244,6 +246,7 @@ impl Lifecycle {
             failures: 0,
             stale: false,
             not_before: None,
+            needs_login: false,
         }
     }
 
@@ -486,6 +489,7 @@ impl Lifecycle {
     fn succeeded(&mut self) {
         self.failures = 0;
         self.not_before = None;
+        self.needs_login = false;
     }
 
     fn failed(&mut self, fault: Fault, now: Moment, random: f64, effects: &mut Vec<Effect>) {
@@ -506,6 +510,7 @@ impl Lifecycle {
             Class::Reauthenticate => (now.after(Duration::from_secs(3600)), Some(now.after(Duration::from_secs(3600)))),
         };
         self.not_before = not_before;
+        self.needs_login = fault.class == Class::Reauthenticate;
         self.call = Call::Due(due);
         effects.push(Effect::Failed { fault, attempt: self.failures, retry_at: due });
     }
@@ -540,7 +545,10 @@ impl Lifecycle {
     fn bring_forward(&mut self, cause: Cause, now: Moment) {
         let Call::Due(planned) = self.call else { return };
         let mut due = self.last_started.map_or(now, |started| started.after(self.plan.pace).later(now));
-        if let Some(not_before) = self.not_before {
+        let signed_in = self.needs_login && matches!(cause, Cause::Asked | Cause::Changed);
+        if let Some(not_before) = self.not_before
+            && !signed_in
+        {
             due = due.later(not_before);
         }
         if let Some(not_before) = self.rejections.not_before()
@@ -650,6 +658,19 @@ mod tests {
         let effects = machine.step(Input::Timer, now, 0.0);
         assert!(effects.contains(&Effect::Expire { number: 1 }), "{effects:?}");
         assert!(matches!(machine.phase(), Phase::Expired(_)));
+    }
+
+    #[test]
+    fn for_want_of_a_sign_in_nobody_is_asked_until_there_has_been_one() {
+        let mut machine = Lifecycle::new(plan(), 0, START);
+        machine.step(Input::Timer, START, 0.0);
+        let fault = Fault { reason: Reason::InvalidGrant, class: Class::Reauthenticate };
+        machine.step(Input::Answered(Err(fault)), START, 0.0);
+        let later = START.after(secs(60));
+        for input in [Input::Timer, Input::Demand] {
+            assert_eq!(machine.step(input, later, 0.0), [], "{input:?}");
+        }
+        assert_eq!(machine.step(Input::Changed, later, 0.0), [Effect::Call]);
     }
 
     #[test]

@@ -17,6 +17,7 @@ pub mod lifetime;
 pub mod metadata;
 pub mod oauth;
 mod private_key;
+pub mod refresh_token;
 pub mod signed_jwt;
 
 use std::path::PathBuf;
@@ -25,6 +26,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 pub use self::failure::{Class, Failure, Reason};
+pub use self::refresh_token::Keep;
 use crate::clock::{Clock, Moment};
 use crate::fetch::{Fetcher, RemoteError};
 use crate::secret::Secret;
@@ -44,6 +46,7 @@ pub enum Settings {
     GithubApp(Box<github_app::Settings>),
     Metadata(metadata::Settings),
     OAuth(Box<oauth::Settings>),
+    RefreshToken(Box<refresh_token::Settings>),
     SignedJwt(signed_jwt::Settings),
 }
 
@@ -57,6 +60,7 @@ impl Settings {
             Self::GithubApp(_) => "github_app",
             Self::Metadata(settings) => settings.wish.kind(),
             Self::OAuth(settings) => settings.kind,
+            Self::RefreshToken(settings) => settings.oauth.kind,
             Self::SignedJwt(_) => "signed_jwt",
         }
     }
@@ -65,7 +69,12 @@ impl Settings {
     pub fn is_static(&self) -> bool {
         match self {
             Self::Env { .. } | Self::File { .. } => true,
-            Self::Exec(_) | Self::GithubApp(_) | Self::Metadata(_) | Self::OAuth(_) | Self::SignedJwt(_) => false,
+            Self::Exec(_)
+            | Self::GithubApp(_)
+            | Self::Metadata(_)
+            | Self::OAuth(_)
+            | Self::RefreshToken(_)
+            | Self::SignedJwt(_) => false,
         }
     }
 
@@ -74,6 +83,7 @@ impl Settings {
         match self {
             Self::GithubApp(settings) => Some(&mut settings.permissions),
             Self::OAuth(settings) => Some(&mut settings.scope),
+            Self::RefreshToken(settings) => Some(&mut settings.oauth.scope),
             Self::Metadata(metadata::Settings { wish: metadata::Wish::Google { scope, .. }, .. }) => Some(scope),
             Self::Metadata(_) | Self::Env { .. } | Self::Exec(_) | Self::File { .. } | Self::SignedJwt(_) => None,
         }
@@ -162,7 +172,8 @@ pub enum BuildError {
     SharedKey(jsonwebtoken::Algorithm),
 }
 
-/// Makes a source. TLS roots are read here; secrets are not, they are read when they are used.
+/// Makes a source. TLS roots are read here; secrets are not, they are read when they are used. A source that has something to
+/// keep obtains nothing without `keep`.
 ///
 /// # Errors
 /// When the settings contradict themselves, or the TLS roots cannot be read.
@@ -170,6 +181,7 @@ pub fn build(
     settings: &Settings,
     fetcher: &Arc<Fetcher>,
     clock: Arc<dyn Clock>,
+    keep: Option<Keep>,
 ) -> Result<Box<dyn Source>, BuildError> {
     Ok(match settings {
         Settings::Env { name } => Box::new(environment::Environment::new(name.clone(), clock)),
@@ -180,6 +192,9 @@ pub fn build(
         }
         Settings::Metadata(settings) => Box::new(metadata::Metadata::new(settings.clone(), fetcher.clone(), clock)?),
         Settings::OAuth(settings) => Box::new(oauth::OAuth::new((**settings).clone(), fetcher.clone(), clock)?),
+        Settings::RefreshToken(settings) => {
+            Box::new(refresh_token::RefreshToken::new((**settings).clone(), fetcher.clone(), clock, keep)?)
+        }
         Settings::SignedJwt(settings) => Box::new(signed_jwt::SignedJwt::new(settings.clone(), clock)?),
     })
 }

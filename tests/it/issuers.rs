@@ -187,3 +187,44 @@ async fn an_app_of_github_gets_a_token_for_its_permissions_and_voids_it_at_the_e
     let records = scene.finish().await;
     assert_eq!(trail::of(&records, "token_retired").len(), 1);
 }
+
+#[tokio::test]
+async fn a_refresh_token_that_is_refused_asks_for_a_sign_in_and_the_next_sign_in_is_enough() {
+    let (folder, upstream) = (TempDir::new().expect("a folder"), Upstream::http1().await);
+    let folder = Arc::new(folder);
+    write(folder.path(), "signed-in", "canary-rt-1\n");
+    let rotating = |number: usize| {
+        let body = json!({ "access_token": format!("at-{number}"), "token_type": "Bearer", "expires_in": 3600,
+            "refresh_token": format!("canary-rt-{}", number + 1) });
+        Reply::json(200, &body.to_string())
+    };
+    let issuer = Issuer::answering(rotating).await;
+    let source = format!(
+        r#"{{ kind = "refresh_token", token_url = "{}", client_id = "app", refresh_token = "file:signed-in", single_instance = true }}"#,
+        issuer.url()
+    );
+    let setup = Setup::new().token_from("api", &source, "").route("api", &upstream, r#"token = "api""#);
+    let scene = Scene::start_in(folder.clone(), &setup).await;
+    assert_eq!(scene.get("/api/x").await.status, 200);
+    scene.rotate("api").await.expect("a generation");
+    scene.finish().await;
+
+    // After a restart the disk knows the newest; the issuer has ended the sign-in meanwhile.
+    issuer.next(Reply::json(400, r#"{"error":"invalid_grant","error_description":"canary-rt-3 was seen before"}"#));
+    let scene = Scene::start_in(folder.clone(), &setup).await;
+    let failed = scene.recorded("token_failed", 1).await.remove(0);
+    assert_eq!((&failed["reason"], failed.to_string().contains("canary")), (&json!("invalid_grant"), false));
+    for _ in 0..3 {
+        assert_eq!(scene.get("/api/x").await.refusal(), (503, "reauth_required".to_owned()));
+    }
+    let shown: Vec<_> = issuer.calls().iter().map(|call| call.fields["refresh_token"].clone()).collect();
+    assert_eq!(shown, ["canary-rt-1", "canary-rt-2", "canary-rt-3"], "each once");
+
+    // Somebody signs in: nothing has to be restarted.
+    let beside = folder.path().join("signed-in.new");
+    std::fs::write(&beside, "canary-rt-9\n").expect("written");
+    std::fs::rename(beside, folder.path().join("signed-in")).expect("renamed");
+    wait_until("the sign-in is seen", SOON, async || scene.get("/api/x").await.status == 200).await;
+    assert_eq!(issuer.calls()[3].fields["refresh_token"], "canary-rt-9");
+    scene.finish().await;
+}

@@ -14,7 +14,7 @@ use crate::name::{RouteName, TokenName};
 use crate::route::{Ingredients, RouteToken, Table, TableError};
 use crate::tasks::Tasks;
 use crate::token::revocation::Revoker;
-use crate::token::source::{self, BuildError};
+use crate::token::source::{self, BuildError, Keep};
 use crate::token::{self, Gate, Parts, Prepared, SlotReader, Token};
 
 pub(super) struct Draft {
@@ -62,7 +62,8 @@ impl Kitchen<'_> {
                 kept.insert(settings.name.clone(), token.clone());
                 continue;
             }
-            let source = source::build(&settings.source, self.fetcher, self.ground.clock.clone())
+            let keep = Keep { store: self.ground.store.clone(), token: settings.name.clone() };
+            let source = source::build(&settings.source, self.fetcher, self.ground.clock.clone(), Some(keep))
                 .map_err(|error| DraftError::Source(settings.name.clone(), error))?;
             let parts = Parts {
                 clock: self.ground.clock.clone(),

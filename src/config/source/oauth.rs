@@ -12,6 +12,7 @@ use crate::secret::Reference;
 use crate::token::source::Settings as Source;
 use crate::token::source::oauth::grant::{Assertion, Exchange, Presented};
 use crate::token::source::oauth::{Auth, Client, Grant, Settings, assertion as proof};
+use crate::token::source::refresh_token as refresh;
 
 pub fn client_credentials(section: &mut Section<'_>, scopes: &[String], context: &Context<'_>) -> Option<Source> {
     require_issuer(section);
@@ -45,6 +46,24 @@ pub fn token_exchange(section: &mut Section<'_>, scopes: &[String], context: &Co
     let client = optional_client(section, &common, context);
     let grant = Grant::TokenExchange(Exchange { subject: subject?, actor, requested_type });
     common.with("token_exchange", grant, client)
+}
+
+pub fn refresh_token(section: &mut Section<'_>, scopes: &[String], context: &Context<'_>) -> Option<Source> {
+    require_issuer(section);
+    let example = "refresh_token = \"file:/etc/countersign/refresh-token\"";
+    section.require("refresh_token", "`source` does not say where the refresh token of a sign-in is", example);
+    let common = Common::read(section, None, scopes, context);
+    let refresh_token = section.reference("refresh_token", context.base);
+    let rotating = section.boolean("rotating").unwrap_or(true);
+    let single_instance = section.boolean("single_instance").unwrap_or(false);
+    if rotating && !single_instance {
+        let message = "two replicas would make each other's refresh tokens invalid";
+        let help = "add `single_instance = true` if there is one, or `rotating = false` if the issuer gives the same one for good";
+        section.report.error(section.at(), message, help);
+    }
+    let client = optional_client(section, &common, context);
+    let oauth = common.settings("refresh_token", Grant::RefreshToken, client)?;
+    Some(Source::RefreshToken(Box::new(refresh::Settings { oauth, refresh_token: refresh_token?, rotating })))
 }
 
 pub fn service_account(section: &mut Section<'_>, scopes: &[String], context: &Context<'_>) -> Option<Source> {
@@ -158,11 +177,25 @@ impl Common {
 
     /// `client`: `None` where it could not be read, `Some(None)` where there is none.
     fn with(self, kind: &'static str, grant: Grant, client: Option<Option<Client>>) -> Option<Source> {
+        self.settings(kind, grant, client).map(|settings| Source::OAuth(settings.into()))
+    }
+
+    fn settings(self, kind: &'static str, grant: Grant, client: Option<Option<Client>>) -> Option<Settings> {
         let Self { token_url, revocation_url, scope, audience, resource, extra, headers, tls } = self;
         let (token_url, client) = (token_url?, client?);
-        let settings =
-            Settings { kind, grant, token_url, revocation_url, client, scope, audience, resource, extra, headers, tls };
-        Some(Source::OAuth(settings.into()))
+        Some(Settings {
+            kind,
+            grant,
+            token_url,
+            revocation_url,
+            client,
+            scope,
+            audience,
+            resource,
+            extra,
+            headers,
+            tls,
+        })
     }
 }
 

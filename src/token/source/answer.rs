@@ -126,6 +126,12 @@ pub fn judge_found(token: Member, ends: &Member, granted: Vec<String>, asked: &A
     Ok(Issued { granted: Some(sufficient(granted, asked.scopes)?), ..issued(&members, &unscoped)? })
 }
 
+/// The refresh token of an answer that says yes, whatever else is wrong with it.
+pub fn refresh_token(reply: &Reply<'_>) -> Option<Zeroizing<String>> {
+    let members = reply.status.is_success().then(|| Members::parse(reply.body).ok()).flatten()?;
+    members.refresh_token.text().filter(|token| !token.is_empty()).map(|token| Zeroizing::new(token.to_owned()))
+}
+
 /// The token that a program prints: in an object like a token endpoint's, but that the token may be called `token`, and that
 /// a time, `expires_at`, may take the place of `expires_in`.
 ///
@@ -316,7 +322,7 @@ fn said(members: &Members, asked: &Asked<'_>) -> Option<String> {
         (None, Some(description)) => description.to_owned(),
         (Some(code), Some(description)) => format!("{code} ({description})"),
     };
-    let tokens = [&members.access_token, &members.token].into_iter().filter_map(Member::text);
+    let tokens = [&members.access_token, &members.token, &members.refresh_token].into_iter().filter_map(Member::text);
     let mut text = printable(&text, usize::MAX);
     // First all of it is cleaned and redacted, then it is cut: a cut through a secret would leave half of it.
     for secret in asked.secrets.iter().copied().chain(tokens) {

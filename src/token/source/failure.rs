@@ -68,11 +68,13 @@ pub enum Reason {
     Secret,
     Key,
     Program,
+    /// The state folder cannot be used.
+    State,
 }
 
 impl Reason {
     /// All of them: metrics are there from the start, at zero.
-    pub const ALL: [Self; 32] = [
+    pub const ALL: [Self; 33] = [
         Self::Prohibited,
         Self::Resolve,
         Self::Connect,
@@ -105,6 +107,7 @@ impl Reason {
         Self::Secret,
         Self::Key,
         Self::Program,
+        Self::State,
     ];
 
     pub fn as_str(self) -> &'static str {
@@ -141,6 +144,7 @@ impl Reason {
             Self::Secret => "secret",
             Self::Key => "key",
             Self::Program => "program",
+            Self::State => "state",
         }
     }
 }

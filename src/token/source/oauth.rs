@@ -21,8 +21,8 @@ use zeroize::Zeroizing;
 use super::answer::{self, Asked, Reply};
 use super::{BuildError, Failure, Issued, Obtaining, Reason, Revoking, Source, nobody_to_tell};
 use crate::authority::Endpoint;
-use crate::clock::Clock;
-use crate::fetch::{Call, Fetcher, Remote};
+use crate::clock::{Clock, Moment};
+use crate::fetch::{Answer, Call, Fetcher, Remote};
 use crate::secret::{self, Reference, Secret};
 use crate::tls;
 pub use grant::Grant;
@@ -80,6 +80,22 @@ pub struct OAuth {
     clock: Arc<dyn Clock>,
 }
 
+/// What came back, of what was asked when.
+pub(super) struct Posted {
+    pub answer: Answer,
+    at: Moment,
+    /// What the issuer may not make us repeat.
+    secrets: Vec<Zeroizing<String>>,
+}
+
+/// Why nothing came back.
+pub(super) enum Unanswered {
+    /// The issuer has not got anything.
+    Unsent(Failure),
+    /// It may have got it, and answered.
+    Lost(Failure),
+}
+
 /// The client's proof, in each form in which it is sent. All of it is wiped with this.
 #[derive(Default)]
 struct Proof {
@@ -108,21 +124,39 @@ impl OAuth {
     }
 
     async fn ask(&self) -> Result<Issued, Failure> {
-        let proof = self.proof()?;
         let shown = self.settings.grant.show(&self.settings, self.clock.now())?;
+        match self.post(&shown).await {
+            Ok(posted) => self.judged(&posted),
+            Err(Unanswered::Unsent(failure) | Unanswered::Lost(failure)) => Err(failure),
+        }
+    }
+
+    /// Shows the token endpoint a grant.
+    pub(super) async fn post(&self, shown: &grant::Shown) -> Result<Posted, Unanswered> {
+        let proof = self.proof().map_err(Unanswered::Unsent)?;
         let call = Call {
             method: Method::POST,
             remote: &self.remote,
-            headers: self.headers(&proof)?,
-            body: self.form(&shown, &proof.posted),
+            headers: self.headers(&proof).map_err(Unanswered::Unsent)?,
+            body: self.form(shown, &proof.posted),
         };
-        let asked_at = self.clock.now();
-        let answer = self.fetcher.send(call).await?;
-        let secrets: Vec<&str> = proof.forms.iter().chain(&shown.secrets).map(|form| form.as_str()).collect();
-        let asked = Asked { scopes: &self.settings.scope, at: asked_at, now: self.clock.now(), secrets: &secrets };
+        let at = self.clock.now();
+        let answer = self.fetcher.send(call).await.map_err(|error| match error.may_have_arrived() {
+            true => Unanswered::Lost(error.into()),
+            false => Unanswered::Unsent(error.into()),
+        })?;
+        let secrets = proof.forms.iter().chain(&shown.secrets).cloned().collect();
+        Ok(Posted { answer, at, secrets })
+    }
+
+    /// The token of an answer.
+    pub(super) fn judged(&self, posted: &Posted) -> Result<Issued, Failure> {
+        let secrets: Vec<&str> = posted.secrets.iter().map(|secret| secret.as_str()).collect();
+        let asked = Asked { scopes: &self.settings.scope, at: posted.at, now: self.clock.now(), secrets: &secrets };
+        let reply = Reply::from(&posted.answer);
         match &self.settings.grant {
-            Grant::TokenExchange(_) => answer::judge_exchange(&Reply::from(&answer), &asked),
-            Grant::ClientCredentials | Grant::JwtBearer(_) => answer::judge(&Reply::from(&answer), &asked),
+            Grant::TokenExchange(_) => answer::judge_exchange(&reply, &asked),
+            Grant::ClientCredentials | Grant::JwtBearer(_) | Grant::RefreshToken => answer::judge(&reply, &asked),
         }
     }
 
@@ -214,7 +248,7 @@ impl Proof {
 }
 
 /// A secret as it is now.
-fn text_of(secret: &Reference) -> Result<Zeroizing<String>, Failure> {
+pub(super) fn text_of(secret: &Reference) -> Result<Zeroizing<String>, Failure> {
     let unusable = |detail| Failure::transient(Reason::Secret, detail);
     let secret = secret.resolve().map_err(|error| unusable(error.to_string()))?;
     let plain = secret.expose_to_issuer().map_err(|error| unusable(error.to_string()))?;
@@ -236,7 +270,7 @@ fn encode(text: &str) -> Zeroizing<String> {
 }
 
 /// Form fields of our own.
-const RESERVED: [&str; 9] = [
+const RESERVED: [&str; 10] = [
     "grant_type",
     "client_id",
     "client_secret",
@@ -246,6 +280,7 @@ const RESERVED: [&str; 9] = [
     "assertion",
     "subject_token",
     "actor_token",
+    "refresh_token",
 ];
 
 /// RFC 7523, section 2.2.

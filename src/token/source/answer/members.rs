@@ -15,6 +15,7 @@ pub struct Members {
     pub token_type: Member,
     pub expires_in: Member,
     pub scope: Member,
+    pub refresh_token: Member,
     /// Of programs, not of RFC 6749.
     pub token: Member,
     /// Of programs, not of RFC 6749.

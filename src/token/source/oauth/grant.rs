@@ -15,6 +15,8 @@ pub enum Grant {
     JwtBearer(Assertion),
     /// Another token (RFC 8693).
     TokenExchange(Exchange),
+    /// A refresh token (RFC 6749, section 6), which the source itself keeps.
+    RefreshToken,
 }
 
 /// Where the JWT of [`Grant::JwtBearer`] comes from.
@@ -48,7 +50,7 @@ pub struct Presented {
 }
 
 /// A grant, in the form's fields.
-pub(super) struct Shown {
+pub struct Shown {
     pub fields: Vec<(&'static str, Zeroizing<String>)>,
     /// What the issuer may not make us repeat.
     pub secrets: Vec<Zeroizing<String>>,
@@ -74,6 +76,7 @@ impl Grant {
                 Ok(Shown { names_scope, ..shown })
             }
             Self::TokenExchange(exchange) => exchange.show(),
+            Self::RefreshToken => Ok(Shown::new("refresh_token")),
         }
     }
 }
@@ -95,6 +98,12 @@ impl Exchange {
 }
 
 impl Shown {
+    pub fn refresh_token(token: &Zeroizing<String>) -> Self {
+        let mut shown = Self::new("refresh_token");
+        shown.secret("refresh_token", token.clone());
+        shown
+    }
+
     fn new(grant_type: &str) -> Self {
         let fields = vec![("grant_type", Zeroizing::new(grant_type.to_owned()))];
         Self { fields, secrets: Vec::new(), names_scope: false }

@@ -1,0 +1,197 @@
+//! A refresh token, which somebody's sign-in gave, buys access tokens (RFC 6749, section 6). Many issuers give another refresh
+//! token with each answer, and take the one before for stolen if it is seen again (RFC 9700, section 4.14).
+//!
+//! ```text
+//! lock ─▶ record: which one? ─▶ intent, on the disk ─▶ issuer ─▶ the new one, on the disk ─▶ Issued
+//! ```
+//!
+//! Invariants: no issuer is called before the disk has taken the intent, and no access token is given out before the disk
+//! has taken the refresh token that came with it. A refresh token whose answer was lost is shown once more, and then never
+//! again; one that the issuer calls invalid never. A sign-in, which is another value of the reference in the config, begins anew.
+
+mod kept;
+
+use std::sync::{Arc, Mutex, PoisonError};
+
+use aws_lc_rs::digest::{SHA256, digest};
+use http::StatusCode;
+use zeroize::Zeroizing;
+
+use self::kept::{Kept, Place};
+use super::answer::{self, Reply};
+use super::oauth::grant::Shown;
+use super::oauth::{self, OAuth, Posted, Unanswered};
+use super::{BuildError, Changing, Class, Failure, Issued, Obtaining, Reason, Revoking, Source};
+use crate::clock::Clock;
+use crate::fetch::Fetcher;
+use crate::secret::{Reference, Secret};
+use crate::watched::WatchedFile;
+
+pub use self::kept::Keep;
+
+/// `source = { kind = "refresh_token", ... }`
+#[derive(Clone, PartialEq, Debug)]
+pub struct Settings {
+    /// What the token endpoint is told besides. Its grant shows nothing: what is shown is found here.
+    pub oauth: oauth::Settings,
+    /// What the sign-in gave.
+    pub refresh_token: Reference,
+    /// Whether the issuer may give another one with each answer.
+    pub rotating: bool,
+}
+
+pub struct RefreshToken {
+    settings: Settings,
+    oauth: OAuth,
+    place: Option<Place>,
+    /// What the disk did not take.
+    unsaved: Mutex<Option<Kept>>,
+    watched: Option<tokio::sync::Mutex<WatchedFile>>,
+}
+
+impl RefreshToken {
+    /// Without `keep` it can be built, and obtains nothing.
+    ///
+    /// # Errors
+    /// As [`OAuth::new`].
+    pub fn new(
+        settings: Settings,
+        fetcher: Arc<Fetcher>,
+        clock: Arc<dyn Clock>,
+        keep: Option<Keep>,
+    ) -> Result<Self, BuildError> {
+        let oauth = OAuth::new(settings.oauth.clone(), fetcher, clock)?;
+        let watched = match &settings.refresh_token {
+            Reference::File(path) => Some(tokio::sync::Mutex::new(WatchedFile::new(path.clone()))),
+            Reference::Env(_) | Reference::Credential(_) => None,
+        };
+        Ok(Self { settings, oauth, place: keep.map(Place::new), unsaved: Mutex::default(), watched })
+    }
+
+    async fn ask(&self) -> Result<Issued, Failure> {
+        if let Some(watched) = &self.watched {
+            // What happens from here on is news.
+            watched.lock().await.attend();
+        }
+        let signed_in = oauth::text_of(&self.settings.refresh_token)?;
+        let place = self.place.as_ref().ok_or_else(|| state("there is no state folder"))?;
+        let _lock = place.lock().await?;
+        let before = self.current(place, &signed_in).await?;
+        if before.void {
+            return Err(sign_in_again(
+                "the issuer has refused the refresh token, and there has been no other sign-in since",
+            ));
+        }
+        if before.lost > 1 {
+            return Err(sign_in_again(
+                "two answers with a new refresh token were lost: the old one is not shown again",
+            ));
+        }
+        // The disk is known to take what follows before the issuer is asked for it.
+        place.write(before.intent(self.settings.rotating)).await?;
+        let posted = match self.oauth.post(&Shown::refresh_token(&before.token)).await {
+            Ok(posted) => posted,
+            Err(Unanswered::Unsent(failure)) => {
+                self.settle(place, before).await;
+                return Err(failure);
+            }
+            // The intent stays.
+            Err(Unanswered::Lost(failure)) => return Err(failure),
+        };
+        self.answered(place, before, &posted).await
+    }
+
+    /// The issuer's answer: the refresh token in it is on the disk before anything else is made of it.
+    async fn answered(&self, place: &Place, before: Kept, posted: &Posted) -> Result<Issued, Failure> {
+        let reply = Reply::from(&posted.answer);
+        let judged = self.oauth.judged(posted);
+        match (&judged, answer::refresh_token(&reply)) {
+            (_, Some(new)) => self.settle(place, before.followed_by(new)).await,
+            (Ok(_), None) => self.settle(place, before.kept_on()).await,
+            (Err(failure), None) if failure.reason == Reason::InvalidGrant => {
+                self.settle(place, before.voided()).await;
+                return Err(Failure { class: Class::Reauthenticate, ..failure.clone() });
+            }
+            (Err(_), None) if is_a_no(reply.status) => self.settle(place, before).await,
+            // Whoever stands before the issuer may have answered in its place: the intent stays.
+            (Err(_), None) => {}
+        }
+        judged
+    }
+
+    /// What is known of the refresh token that this sign-in led to.
+    async fn current(&self, place: &Place, signed_in: &Zeroizing<String>) -> Result<Kept, Failure> {
+        let seed = seed(signed_in);
+        let unsaved = self.unsaved().clone();
+        if let Some(kept) = unsaved.filter(|kept| kept.seed == seed) {
+            place.write(kept.clone()).await?;
+            *self.unsaved() = None;
+            return Ok(kept);
+        }
+        let kept = place.read().await?.filter(|kept| kept.seed == seed);
+        Ok(kept.unwrap_or_else(|| Kept { seed, token: signed_in.clone(), lost: 0, void: false }))
+    }
+
+    /// Ends an intent. What the disk does not take is kept here, and written before the issuer is called again.
+    async fn settle(&self, place: &Place, kept: Kept) {
+        let settled = Kept { lost: 0, ..kept };
+        if let Err(failure) = place.write(settled.clone()).await {
+            tracing::error!(
+                detail = failure.detail,
+                "a refresh token is in memory only: it is lost if this process ends"
+            );
+            *self.unsaved() = Some(settled);
+        }
+    }
+
+    fn unsaved(&self) -> std::sync::MutexGuard<'_, Option<Kept>> {
+        self.unsaved.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Source for RefreshToken {
+    fn obtain(&self) -> Obtaining<'_> {
+        Box::pin(self.ask())
+    }
+
+    fn kind(&self) -> &'static str {
+        self.oauth.kind()
+    }
+
+    fn changed(&self) -> Changing<'_> {
+        match &self.watched {
+            Some(watched) => Box::pin(async { watched.lock().await.changed().await }),
+            None => Box::pin(std::future::pending()),
+        }
+    }
+
+    fn revokes(&self) -> bool {
+        self.oauth.revokes()
+    }
+
+    fn revoke<'a>(&'a self, value: &'a Secret) -> Revoking<'a> {
+        self.oauth.revoke(value)
+    }
+}
+
+/// Tells one sign-in from another, and nothing of it.
+fn seed(signed_in: &str) -> String {
+    digest(&SHA256, signed_in.as_bytes()).as_ref().iter().map(|byte| format!("{byte:02x}")).collect()
+}
+
+/// The issuer itself says that it has given nothing; a gateway before it only says that it knows of no answer.
+fn is_a_no(status: StatusCode) -> bool {
+    const LOST: [StatusCode; 3] = [StatusCode::REQUEST_TIMEOUT, StatusCode::BAD_GATEWAY, StatusCode::GATEWAY_TIMEOUT];
+    !status.is_success() && !LOST.contains(&status)
+}
+
+fn sign_in_again(detail: &str) -> Failure {
+    Failure { reason: Reason::InvalidGrant, class: Class::Reauthenticate, detail: format!("{detail}: sign in again") }
+}
+
+fn state(detail: impl Into<String>) -> Failure {
+    Failure::transient(Reason::State, detail)
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,121 @@
+//! What lies sealed on the disk of a refresh token, one record a token, and the lock that one process at a time holds over it.
+
+use std::sync::Arc;
+
+use serde::{Deserialize, Serialize};
+use zeroize::{Zeroize, Zeroizing};
+
+use super::state;
+use crate::name::TokenName;
+use crate::seal::Label;
+use crate::store::{Lock, Store};
+use crate::token::source::Failure;
+
+const KIND: &str = "refresh";
+
+/// Records have one of few lengths: the disk that takes an intent takes what follows it.
+const BLOCK: usize = 4096;
+
+/// Where a source keeps what must outlive a restart.
+#[derive(Clone)]
+pub struct Keep {
+    pub store: Arc<Store>,
+    pub token: TokenName,
+}
+
+#[derive(Clone, PartialEq, Eq)]
+pub(super) struct Kept {
+    /// The sign-in that it comes from.
+    pub seed: String,
+    pub token: Zeroizing<String>,
+    /// How often it was shown to the issuer without an answer: an intent without its end is one.
+    pub lost: u8,
+    /// The issuer has called it invalid.
+    pub void: bool,
+}
+
+#[derive(Serialize, Deserialize)]
+struct Written {
+    seed: String,
+    token: String,
+    lost: u8,
+    void: bool,
+}
+
+impl Kept {
+    /// It is shown now. Where the issuer gives the same one for good, a lost answer has lost nothing.
+    pub(super) fn intent(&self, rotating: bool) -> Self {
+        Self { lost: if rotating { self.lost.saturating_add(1) } else { 0 }, ..self.clone() }
+    }
+
+    pub(super) fn followed_by(self, token: Zeroizing<String>) -> Self {
+        Self { token, lost: 0, ..self }
+    }
+
+    /// It was answered, and stays.
+    pub(super) fn kept_on(self) -> Self {
+        Self { lost: 0, ..self }
+    }
+
+    pub(super) fn voided(self) -> Self {
+        Self { void: true, ..self }
+    }
+}
+
+pub(super) struct Place(Keep);
+
+impl Place {
+    pub(super) fn new(keep: Keep) -> Self {
+        Self(keep)
+    }
+
+    /// Another run of this token, such as one that a reload puts in the place of this one, does not ask meanwhile.
+    pub(super) async fn lock(&self) -> Result<Lock, Failure> {
+        let Keep { store, token } = self.0.clone();
+        let locking = move || store.lock(Label { kind: KIND, name: token.as_str() });
+        match tokio::task::spawn_blocking(locking).await {
+            Ok(Ok(Some(lock))) => Ok(lock),
+            Ok(Ok(None)) => Err(state("the refresh token is being shown to its issuer by another source or process")),
+            Ok(Err(error)) => Err(state(error.to_string())),
+            Err(error) => Err(state(error.to_string())),
+        }
+    }
+
+    /// A record that cannot be trusted is none: it is left for somebody to look at.
+    pub(super) async fn read(&self) -> Result<Option<Kept>, Failure> {
+        let Keep { store, token } = self.0.clone();
+        let read =
+            tokio::task::spawn_blocking(move || store.read(KIND)).await.map_err(|error| state(error.to_string()))?;
+        let (records, refused) = read.map_err(|error| state(error.to_string()))?;
+        for file in refused {
+            tracing::error!(file = %file.path.display(), why = %file.why, "a refresh token is not used: the record of it cannot be trusted");
+        }
+        let record = records.into_iter().find(|record| record.name == token.as_str());
+        let Some(written) = record.and_then(|record| serde_json::from_slice::<Written>(&record.content).ok()) else {
+            return Ok(None);
+        };
+        let Written { seed, token, lost, void } = written;
+        Ok(Some(Kept { seed, token: Zeroizing::new(token), lost, void }))
+    }
+
+    /// It is durable when this returns.
+    pub(super) async fn write(&self, kept: Kept) -> Result<(), Failure> {
+        let Kept { seed, token, lost, void } = kept;
+        let mut written = Written { seed, token: token.to_string(), lost, void };
+        // In one piece from the start: growing would leave copies behind.
+        let room = (2 * written.token.len() + 512).next_multiple_of(BLOCK);
+        let mut content = Zeroizing::new(Vec::with_capacity(room));
+        let wrote = serde_json::to_writer(&mut *content, &written);
+        written.token.zeroize();
+        wrote.map_err(|error| state(error.to_string()))?;
+        let length = content.len().next_multiple_of(BLOCK).min(content.capacity());
+        content.resize(length, b' ');
+        let Keep { store, token } = self.0.clone();
+        let writing = move || store.write(Label { kind: KIND, name: token.as_str() }, 1, &content);
+        match tokio::task::spawn_blocking(writing).await {
+            Ok(Ok(())) => Ok(()),
+            Ok(Err(error)) => Err(state(error.to_string())),
+            Err(error) => Err(state(error.to_string())),
+        }
+    }
+}

@@ -1,0 +1,264 @@
+use std::path::Path;
+
+use http::{HeaderMap, Method};
+
+use super::*;
+use crate::clock::ManualClock;
+use crate::fetch::scripted::{Scripted, fetcher};
+use crate::store::Store;
+use crate::token::source::oauth::{Auth, Client, Grant};
+
+/// An issuer that takes each refresh token once, and gives `rt-2` for `rt-1`, and so on.
+struct Single {
+    server: Scripted,
+    folder: tempfile::TempDir,
+}
+
+impl Single {
+    async fn start() -> Self {
+        let folder = tempfile::tempdir().unwrap();
+        std::fs::write(folder.path().join("signed-in"), "rt-1\n").unwrap();
+        Self { server: Scripted::start().await, folder }
+    }
+
+    fn state(&self) -> &Path {
+        self.folder.path()
+    }
+
+    /// A process that starts: what it knows is on the disk.
+    fn started(&self, rotating: bool) -> RefreshToken {
+        let oauth = oauth::Settings {
+            kind: "refresh_token",
+            grant: Grant::RefreshToken,
+            token_url: self.server.endpoint(),
+            revocation_url: None,
+            client: Some(Client { id: "app".to_owned(), auth: Auth::Nothing }),
+            scope: vec!["read".to_owned()],
+            audience: Vec::new(),
+            resource: Vec::new(),
+            extra: Vec::new(),
+            headers: Vec::new(),
+            tls: crate::tls::Settings::default(),
+        };
+        let refresh_token = Reference::File(self.folder.path().join("signed-in"));
+        let keep = Keep { store: Arc::new(Store::open(self.state(), None).unwrap()), token: "api".parse().unwrap() };
+        let settings = Settings { oauth, refresh_token, rotating };
+        RefreshToken::new(settings, fetcher(), Arc::new(ManualClock::default()), Some(keep)).ok().unwrap()
+    }
+
+    /// What comes of asking, and the refresh token that the issuer was shown.
+    async fn exchange(&self, source: &RefreshToken, status: &str, body: &str) -> (Result<Issued, Failure>, String) {
+        let length = body.len();
+        let head = format!("HTTP/1.1 {status}\r\nContent-Type: application/json\r\nContent-Length: {length}\r\n\r\n");
+        let (issued, request) = tokio::join!(source.obtain(), self.server.answer(format!("{head}{body}")));
+        (issued, shown(&request))
+    }
+
+    async fn good(&self, source: &RefreshToken, next: &str) -> String {
+        let body = format!(
+            r#"{{"access_token":"at","token_type":"bearer","expires_in":60,"scope":"read","refresh_token":"{next}"}}"#
+        );
+        let (issued, shown) = self.exchange(source, "200 OK", &body).await;
+        assert!(issued.unwrap_or_else(|failure| panic!("{failure}")).secret.same_as(&Secret::new("at")));
+        shown
+    }
+
+    /// The process dies when its call has arrived, and before there is an answer.
+    async fn dies_waiting(&self, source: RefreshToken) -> String {
+        tokio::select! {
+            _ = source.obtain() => unreachable!("there is no answer"),
+            (request, _open) = self.server.request() => shown(&request),
+        }
+    }
+
+    /// The disk takes nothing, or takes again.
+    fn disk(&self, works: bool) {
+        let (folder, aside) = (self.state().join("sealed"), self.state().join("aside"));
+        let (from, to) = if works { (aside, folder) } else { (folder, aside) };
+        std::fs::rename(from, to).unwrap();
+    }
+}
+
+fn shown(request: &str) -> String {
+    let (_, body) = request.split_once("\r\n\r\n").unwrap();
+    let fields: std::collections::BTreeMap<_, _> = form_urlencoded::parse(body.as_bytes()).into_owned().collect();
+    assert_eq!((&*fields["grant_type"], &*fields["client_id"], &*fields["scope"]), ("refresh_token", "app", "read"));
+    fields["refresh_token"].clone()
+}
+
+/// A source that asks nobody: a call would hang, for nobody answers.
+async fn asks_nobody(source: &RefreshToken) -> Failure {
+    source.obtain().await.err().unwrap()
+}
+
+#[tokio::test]
+async fn each_answers_refresh_token_is_the_next_ones_also_after_a_restart() {
+    let issuer = Single::start().await;
+    let source = issuer.started(true);
+    assert_eq!(issuer.good(&source, "rt-2").await, "rt-1");
+    assert_eq!(issuer.good(&source, "rt-3").await, "rt-2");
+    drop(source);
+    assert_eq!(issuer.good(&issuer.started(true), "rt-4").await, "rt-3");
+    let plain = ["rt-1", "rt-2", "rt-3", "rt-4"];
+    for file in std::fs::read_dir(issuer.state().join("sealed")).unwrap() {
+        let content = std::fs::read(file.unwrap().path()).unwrap();
+        let holds = |text: &str| content.windows(text.len()).any(|window| window == text.as_bytes());
+        assert!(!plain.iter().any(|text| holds(text)), "it lies on the disk sealed");
+    }
+}
+
+#[tokio::test]
+async fn one_that_stays_the_same_is_shown_again_and_again() {
+    let issuer = Single::start().await;
+    let source = issuer.started(false);
+    let body = r#"{"access_token":"at","token_type":"bearer","expires_in":60}"#;
+    for _ in 0..3 {
+        let (issued, shown) = issuer.exchange(&source, "200 OK", body).await;
+        assert_eq!((issued.is_ok(), shown.as_str()), (true, "rt-1"));
+    }
+    for _ in 0..3 {
+        assert_eq!(issuer.dies_waiting(issuer.started(false)).await, "rt-1", "a lost answer has lost nothing");
+    }
+}
+
+#[tokio::test]
+async fn whenever_the_process_dies_what_is_shown_next_is_right() {
+    let issuer = Single::start().await;
+    // Before anything was written: nothing has happened.
+    drop(issuer.started(true));
+    assert_eq!(issuer.good(&issuer.started(true), "rt-2").await, "rt-1");
+    // Between the intent and the answer: the old one once more, with luck.
+    assert_eq!(issuer.dies_waiting(issuer.started(true)).await, "rt-2");
+    assert_eq!(issuer.good(&issuer.started(true), "rt-3").await, "rt-2");
+    // After the new one was written, and before it was used.
+    assert_eq!(issuer.good(&issuer.started(true), "rt-4").await, "rt-3");
+    // Twice in a row: the old one is not shown a third time, by whoever starts.
+    for _ in 0..2 {
+        assert_eq!(issuer.dies_waiting(issuer.started(true)).await, "rt-4");
+    }
+    for _ in 0..2 {
+        let failure = asks_nobody(&issuer.started(true)).await;
+        assert_eq!((failure.reason, failure.class), (Reason::InvalidGrant, Class::Reauthenticate), "{failure}");
+    }
+}
+
+#[tokio::test]
+async fn an_invalid_one_is_never_shown_again_and_another_sign_in_begins_anew() {
+    let issuer = Single::start().await;
+    let source = issuer.started(true);
+    assert_eq!(issuer.good(&source, "rt-2").await, "rt-1");
+    let refused = r#"{"error":"invalid_grant","error_description":"reuse of rt-2"}"#;
+    let (issued, shown) = issuer.exchange(&source, "400 Bad Request", refused).await;
+    let failure = issued.err().unwrap();
+    assert_eq!((shown.as_str(), failure.class), ("rt-2", Class::Reauthenticate));
+    assert!(!failure.detail.contains("rt-2"), "{failure}");
+    assert_eq!(asks_nobody(&source).await.class, Class::Reauthenticate);
+    assert_eq!(asks_nobody(&issuer.started(true)).await.class, Class::Reauthenticate);
+
+    std::fs::write(issuer.folder.path().join("signed-in"), "new-1").unwrap();
+    assert_eq!(issuer.good(&source, "new-2").await, "new-1");
+    assert_eq!(issuer.good(&issuer.started(true), "new-3").await, "new-2");
+}
+
+#[tokio::test]
+async fn a_plain_no_or_an_issuer_that_is_not_there_uses_nothing_up() {
+    let issuer = Single::start().await;
+    let source = issuer.started(true);
+    for (status, body) in [
+        ("401 Unauthorized", r#"{"error":"invalid_client"}"#),
+        ("429 Too Many Requests", "{}"),
+        ("400 Bad Request", r#"{"error":"invalid_scope"}"#),
+        ("403 Forbidden", "{}"),
+        ("503 Service Unavailable", "{}"),
+        ("302 Found", "{}"),
+    ] {
+        let (issued, shown) = issuer.exchange(&source, status, body).await;
+        assert_eq!((issued.is_err(), shown.as_str()), (true, "rt-1"), "{status}");
+    }
+    assert_eq!(issuer.good(&source, "rt-2").await, "rt-1");
+}
+
+#[tokio::test]
+async fn an_answer_that_cannot_be_used_still_brings_the_next_refresh_token() {
+    let issuer = Single::start().await;
+    let source = issuer.started(true);
+    let narrower = r#"{"access_token":"at","expires_in":60,"scope":"other","refresh_token":"rt-2"}"#;
+    let (issued, _) = issuer.exchange(&source, "200 OK", narrower).await;
+    assert_eq!(issued.err().unwrap().reason, Reason::Scope);
+    assert_eq!(issuer.good(&source, "rt-3").await, "rt-2");
+    // What a gateway answers in the issuer's place leaves it open what happened: once more, and no more.
+    for _ in 0..2 {
+        let (issued, shown) = issuer.exchange(&source, "502 Bad Gateway", "{}").await;
+        assert_eq!((issued.is_err(), shown.as_str()), (true, "rt-3"));
+    }
+    assert_eq!(asks_nobody(&source).await.class, Class::Reauthenticate);
+}
+
+#[tokio::test]
+async fn a_disk_that_takes_nothing_is_known_before_the_issuer_is_called() {
+    let issuer = Single::start().await;
+    let source = issuer.started(true);
+    assert_eq!(issuer.good(&source, "rt-2").await, "rt-1");
+    issuer.disk(false);
+    let failure = asks_nobody(&source).await;
+    assert_eq!((failure.reason, failure.class), (Reason::State, Class::Transient { retry_after: None }));
+    issuer.disk(true);
+    assert_eq!(issuer.good(&source, "rt-3").await, "rt-2");
+}
+
+#[tokio::test]
+async fn what_the_disk_did_not_take_is_kept_in_memory_and_written_before_the_next_call() {
+    let issuer = Single::start().await;
+    let source = issuer.started(true);
+    let answered = async {
+        let (request, mut tcp) = issuer.server.request().await;
+        issuer.disk(false);
+        let body = r#"{"access_token":"at","expires_in":60,"refresh_token":"rt-2"}"#;
+        let head = "HTTP/1.1 200 OK\r\nContent-Type: application/json\r\nConnection: close\r\n\r\n";
+        tokio::io::AsyncWriteExt::write_all(&mut tcp, format!("{head}{body}").as_bytes()).await.unwrap();
+        shown(&request)
+    };
+    let (issued, shown) = tokio::join!(source.obtain(), answered);
+    assert!(issued.is_ok(), "the access token is good: requests go on");
+    assert_eq!(shown, "rt-1");
+    assert_eq!(asks_nobody(&source).await.reason, Reason::State);
+    issuer.disk(true);
+    assert_eq!(issuer.good(&source, "rt-3").await, "rt-2");
+}
+
+#[tokio::test]
+async fn two_processes_do_not_show_one_refresh_token_at_a_time() {
+    let issuer = Single::start().await;
+    let (one, other) = (issuer.started(true), issuer.started(true));
+    let waiting = async {
+        let (request, tcp) = issuer.server.request().await;
+        let failure = asks_nobody(&other).await;
+        assert_eq!(failure.reason, Reason::State, "{failure}");
+        drop(tcp);
+        shown(&request)
+    };
+    let (issued, shown) = tokio::join!(one.obtain(), waiting);
+    assert_eq!((issued.err().unwrap().reason, shown.as_str()), (Reason::CutOff, "rt-1"));
+    assert_eq!(issuer.good(&other, "rt-2").await, "rt-1", "its answer was lost: once more");
+}
+
+#[test]
+fn what_may_have_arrived_is_told_from_what_has_not() {
+    use crate::fetch::FetchError;
+    assert!(FetchError::CutOff.may_have_arrived() && FetchError::Timeout.may_have_arrived());
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+    let refused = runtime.block_on(async {
+        let remote = {
+            let server = Scripted::start().await;
+            server.remote()
+        };
+        let call = crate::fetch::Call {
+            method: Method::POST,
+            remote: &remote,
+            headers: HeaderMap::new(),
+            body: Zeroizing::default(),
+        };
+        fetcher().send(call).await.err().unwrap()
+    });
+    assert!(!refused.may_have_arrived(), "{refused}");
+}
