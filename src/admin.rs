@@ -22,9 +22,11 @@ mod guard;
 mod listener;
 mod openapi;
 mod proof;
+pub mod reports;
 pub mod requests;
 mod running;
 mod tokens;
+mod usage;
 
 use std::future::Future;
 use std::path::PathBuf;
@@ -52,6 +54,7 @@ use denials::Denials;
 use endpoint::{Call, Endpoint};
 use listener::Entrance;
 use proof::Caller;
+use reports::Reports;
 use requests::Requests;
 
 pub use drill::{Drill, NotDrilled, Step};
@@ -74,7 +77,7 @@ pub struct Settings {
 }
 
 /// What the running app lets operators see and do.
-pub trait House: Requests {
+pub trait House: Requests + Reports {
     fn operators(&self) -> Arc<Operators>;
 
     /// By name.

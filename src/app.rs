@@ -16,6 +16,7 @@ mod house;
 mod reading;
 mod reload;
 mod restraint;
+mod review;
 mod used;
 
 use std::future::Future;
@@ -52,6 +53,7 @@ use crate::telemetry::Log;
 use crate::usage;
 use house::House;
 use reading::Reading;
+use review::Review;
 use used::Used;
 
 /// How often sums of refusals go into the trail.
@@ -77,6 +79,8 @@ pub enum StartError {
     Store(#[from] StoreError),
     #[error(transparent)]
     Desk(#[from] desk::OpenError),
+    #[error(transparent)]
+    Review(#[from] review::OpenError),
     #[error("cannot open the audit trail: {0}")]
     Audit(#[from] audit::OpenError),
     #[error("cannot write the audit trail, and nothing starts without it: {0}")]
@@ -164,7 +168,9 @@ impl App {
         let tasks = Tasks::new();
         let usage = usage::Metrics::register(&metrics)?;
         let used = Arc::new(Used::new(&config.audit, recorder.clone(), clock.clone(), usage.ledger()));
-        let reading = Reading::new(usage.stream(), &clock, used.reader().into_iter().collect());
+        let review = Review::open(store.clone(), recorder.clone(), clock.clone(), &metrics, config.review)?;
+        let readers = used.reader().into_iter().chain([review.pen()]);
+        let reading = Reading::new(usage.stream(), &clock, readers.collect());
         let wants = Arc::new(Wants::default());
         let house = House::build(
             house::Ground {
@@ -178,6 +184,7 @@ impl App {
                 barrier: barrier.clone(),
                 store,
                 wants: wants.clone(),
+                review,
                 own,
             },
             resolver,
@@ -315,6 +322,8 @@ impl Bound {
         let _reading = reading.look_after(&tasks);
         let _sums = sums(&tasks, house.clone());
         let _grants = grants(&tasks, house.clone());
+        let reviewing = house.clone();
+        let _review = tasks.essential("review", async move { reviewing.review().await });
         house.ready();
         tracing::info!(
             listen = %self.listen.iter().map(ToString::to_string).collect::<Vec<_>>().join(", "),
@@ -342,6 +351,7 @@ impl Bound {
         house.record_refusals();
         reading.read();
         used.finish();
+        house.keep_books().await;
         house.close();
         recorder.note(Event::Stop { cause: cause.to_owned() });
         let finished = tokio::task::spawn_blocking(move || trail.finish()).await;

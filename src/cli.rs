@@ -11,11 +11,13 @@ mod explain;
 mod paper;
 mod policy;
 mod process;
+mod report;
 mod requests;
 mod run;
 mod shown;
 mod telemetry;
 mod tokens;
+mod usage;
 mod user;
 mod wait;
 
@@ -152,6 +154,13 @@ enum Command {
         #[command(subcommand)]
         command: requests::Requests,
     },
+    /// Say what the tokens of the running proxy are used for, what to tighten, and how
+    Report(report::Report),
+    /// Give out what the tokens of the running proxy were used for
+    Usage {
+        #[command(subcommand)]
+        command: usage::Usage,
+    },
     /// Look after the tokens of the running proxy
     Tokens {
         #[command(subcommand)]
@@ -228,6 +237,8 @@ pub fn main(arguments: impl Iterator<Item = OsString>) -> ExitCode {
         Command::Detect { command } => detect::detect(&command),
         Command::Audit { command } => audit::audit(command),
         Command::Requests { command } => requests::requests(&command),
+        Command::Report(command) => report::report(&command),
+        Command::Usage { command } => usage::usage(&command),
         Command::Tokens { command } => tokens::tokens(&command),
         Command::Drill(drill) => drill::drill(&drill),
         Command::Schema => {

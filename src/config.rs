@@ -68,6 +68,7 @@ pub struct Config {
     /// What seals the state; `None`: a key of our own beside it.
     pub state_key: Option<Reference>,
     pub audit: audit::Settings,
+    pub review: crate::review::Settings,
     /// Whether the file takes effect when it changes, or only when it is asked for.
     pub watch: bool,
     /// Empty: the one implicit client.
@@ -161,6 +162,7 @@ fn sections<'a>(
     let state_is_written = state.has("dir");
     let (state_dir, state_key) = record::state(state, context);
     let audit = record::audit(root.table("audit", "[audit]"), &state_dir, context);
+    let review = record::review(root.table("review", "[review]"));
     let clients = root.tables("client", "[[client]]").and_then(|each| clients(each, &proxy.listen, context));
     let admin = admin::read(root.table("admin", "[admin]"), &state_dir, state_is_written, context);
     let operators = root.tables("operator", "[[operator]]");
@@ -182,6 +184,7 @@ fn sections<'a>(
         state_dir,
         state_key,
         audit,
+        review,
         watch: proxy.watch,
         clients: clients?,
         admin: admin.into_inner(),

@@ -8,6 +8,7 @@
 //!  token     config, operators → access (request, risk, rule, approval) → grant → source → lifecycle → supervisor → slot
 //!            → retire                                                                        → audit
 //!  watching  usage → metrics → scrape
+//!                  └─→ the stream of uses → review → report
 //! ```
 //!
 //! # Threads
@@ -34,7 +35,7 @@
 //! | the whole | [`app`], [`demo`] |
 //! | from text to settings | [`config`] |
 //! | faces | [`proxy`], [`scrape`], [`admin`] |
-//! | decisions over many requests | [`route`], [`detect`] |
+//! | decisions over many requests | [`route`], [`detect`], [`review`] |
 //! | tokens and rules | [`token`], [`policy`] |
 //! | entitlement | [`access`] |
 //! | records, and who | [`audit`], [`usage`], [`identity`], [`operator`] |
@@ -100,6 +101,7 @@ pub mod policy;
 pub mod program;
 pub mod proxy;
 pub mod readiness;
+pub mod review;
 pub mod route;
 pub mod scrape;
 pub mod seal;

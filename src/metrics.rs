@@ -5,7 +5,7 @@
 
 use prometheus::core::Collector;
 use prometheus::{
-    Histogram, HistogramOpts, HistogramVec, IntCounter, IntCounterVec, IntGauge, IntGaugeVec, Opts, Registry,
+    Gauge, Histogram, HistogramOpts, HistogramVec, IntCounter, IntCounterVec, IntGauge, IntGaugeVec, Opts, Registry,
 };
 
 pub use prometheus::Error;
@@ -54,6 +54,11 @@ impl Metrics {
 
     pub fn gauge(&self, name: &str, help: &str) -> Result<IntGauge, Error> {
         self.register(IntGauge::with_opts(opts(name, help))?)
+    }
+
+    /// A gauge of a share, from 0 to 1.
+    pub fn ratio(&self, name: &str, help: &str) -> Result<Gauge, Error> {
+        self.register(Gauge::with_opts(opts(name, help))?)
     }
 
     pub fn gauges(&self, name: &str, help: &str, labels: &[&str]) -> Result<IntGaugeVec, Error> {

@@ -17,7 +17,7 @@ use crate::identity::{ClientIndex, Clients};
 use crate::name::{ClientName, RouteName, TokenName};
 use crate::path::{Canonical, PathError};
 use crate::policy::limit::{Limits, Rate, RateLimit};
-use crate::policy::rule::{Rule, Rules, Ruling};
+use crate::policy::rule::{Allow, Rule, Rules, Ruling};
 use crate::policy::{Denied, Mode, Permit, Terms};
 use crate::tls::{self, Alpn, Security};
 use crate::token::{Placement, SlotReader};
@@ -164,6 +164,11 @@ impl Route {
     /// The rule that would let such requests pass, and no others, where there is one.
     pub fn missing(&self, method: &http::Method, rest: &str) -> Option<Rule> {
         self.rules.missing(method, &self.canonical(rest).ok()?)
+    }
+
+    /// What it lets pass, if no deny rule covers it.
+    pub fn allow(&self) -> &Allow {
+        &self.rules.allow
     }
 
     /// The path that the upstream would get.

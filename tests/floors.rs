@@ -49,6 +49,7 @@ const FLOORS: &[&str] = &[
     // Decisions.
     "route",
     "detect",
+    "review",
     // Faces.
     "proxy",
     "scrape",

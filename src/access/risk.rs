@@ -157,6 +157,11 @@ fn power(scope: &str) -> Power {
     }
 }
 
+/// Whether the words of a scope say that it changes something.
+pub fn writes(scope: &str) -> bool {
+    power(scope) != Power::Reads
+}
+
 fn open_routes(request: &Request) -> Option<Factor> {
     let open: Vec<&str> =
         request.routes.iter().filter(|(_, reach)| reach.allow.is_any()).map(|(name, _)| name.as_str()).collect();

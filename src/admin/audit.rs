@@ -164,7 +164,7 @@ fn proof<'a>(call: &'a Call<'a>) -> Pending<'a, Result<Answer, Refusal>> {
 }
 
 /// Reads the trail on a thread that may wait for the disk.
-async fn read(
+pub async fn read(
     call: &Call<'_>,
     read: impl FnOnce(&Archive) -> Result<Value, ArchiveError> + Send + 'static,
 ) -> Result<Answer, Refusal> {

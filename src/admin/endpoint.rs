@@ -7,7 +7,7 @@ use http::{Method, StatusCode};
 use serde_json::{Map, Value};
 
 use super::answer::{Answer, Refusal};
-use super::{Admin, Pending, audit, drill, openapi, requests, running, tokens};
+use super::{Admin, Pending, audit, drill, openapi, reports, requests, running, tokens, usage};
 use crate::access::request::Digest;
 use crate::access::submission;
 use crate::name::RouteName;
@@ -118,9 +118,17 @@ impl Call<'_> {
 
 /// All of them.
 pub fn endpoints() -> impl Iterator<Item = &'static Endpoint> {
-    [tokens::ENDPOINTS, drill::ENDPOINTS, requests::ENDPOINTS, audit::ENDPOINTS, running::ENDPOINTS, openapi::ENDPOINTS]
-        .into_iter()
-        .flatten()
+    let parts = [
+        tokens::ENDPOINTS,
+        drill::ENDPOINTS,
+        requests::ENDPOINTS,
+        reports::ENDPOINTS,
+        usage::ENDPOINTS,
+        audit::ENDPOINTS,
+        running::ENDPOINTS,
+        openapi::ENDPOINTS,
+    ];
+    parts.into_iter().flatten()
 }
 
 /// The endpoint for a method and a path, and the name or id in that path.

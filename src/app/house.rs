@@ -3,6 +3,7 @@
 
 mod draft;
 mod fixed;
+mod reports;
 mod requests;
 mod swap;
 
@@ -20,6 +21,7 @@ use super::desk::{Desk, SettleError};
 use super::force::{self, InForce};
 use super::reload::Asks;
 use super::restraint::Restraints;
+use super::review::Review;
 use crate::access::request::RequestId;
 use crate::admin;
 use crate::audit::{Event, Recorder};
@@ -59,6 +61,7 @@ pub(super) struct Ground {
     pub store: Arc<Store>,
     /// What refused requests lacked.
     pub wants: Arc<Wants>,
+    pub review: Arc<Review>,
     /// Our own listeners, which are never dialled.
     pub own: Vec<SocketAddr>,
 }

@@ -175,6 +175,13 @@ pub enum Event {
     Usage(Used),
     /// What a client has used a token for, or a route without one: one request.
     Request(Request),
+    /// Somebody has reviewed what tokens are used for.
+    AccessReviewed { by: OperatorName, reason: String },
+    /// A review of access was due then, and nobody has made it.
+    ReviewOverdue {
+        #[serde(serialize_with = "time")]
+        due: Duration,
+    },
     /// The process before ended without a stop: use after that moment is not told, which is a second's at most.
     UsageGap { from: String },
 }
@@ -242,6 +249,8 @@ impl Event {
             Self::StateRejected { .. } => "state_rejected",
             Self::Usage(_) => "usage",
             Self::Request(_) => "request",
+            Self::AccessReviewed { .. } => "access_reviewed",
+            Self::ReviewOverdue { .. } => "review_overdue",
             Self::UsageGap { .. } => "usage_gap",
         }
     }
@@ -429,6 +438,8 @@ pub(super) mod tests {
                 duration_ms: 41,
                 complete: true,
             }),
+            Event::AccessReviewed { by: OperatorName::implicit(), reason: "nothing to tighten".into() },
+            Event::ReviewOverdue { due: expires },
             Event::UsageGap { from: "2026-11-22T10:00:00.000Z".into() },
         ]
     }

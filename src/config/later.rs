@@ -9,7 +9,7 @@ pub const HELP: &str = "remove it: what it asks for would not be done";
 
 /// Keys by the title of their section.
 const KEYS: &[(&str, &[&str])] = &[
-    (ROOT, &["review", "vault", "detect", "alert"]),
+    (ROOT, &["vault", "detect", "alert"]),
     ("[[client]]", &["key", "jwt", "cgroup", "version"]),
     ("[[token]]", &["next_source", "retire_unused", "version"]),
     ("`rotation`", &["shorten", "mode", "probe"]),

@@ -1,7 +1,8 @@
-//! `[telemetry]`, `[state]` and `[audit]`: what is told and kept.
+//! `[telemetry]`, `[state]`, `[audit]` and `[review]`: what is told, kept and looked at.
 
 use std::net::{Ipv4Addr, SocketAddr};
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 use toml::Spanned;
 
@@ -10,8 +11,11 @@ use super::{Context, value};
 use crate::audit::{self, OnFailure, Target, Usage};
 use crate::authority::Endpoint;
 use crate::proxy::Address;
+use crate::review;
 use crate::secret::Reference;
 use crate::telemetry::{Format, Level, Settings};
+
+const DAY: Duration = Duration::from_secs(86_400);
 
 /// `[telemetry]`: the listener of metrics and health, and logs.
 pub fn telemetry(mut section: Section<'_>) -> (Spanned<SocketAddr>, Settings) {
@@ -128,6 +132,13 @@ fn target(text: &Spanned<&str>, context: &Context<'_>) -> Result<Target, String>
     let endpoint = Spanned::new(text.span(), endpoint);
     context.judge_endpoint("export", &endpoint);
     Ok(Target::Https(endpoint.into_inner()))
+}
+
+/// `[review]`: how often people look at what tokens are used for.
+pub fn review(mut section: Section<'_>) -> review::Settings {
+    let settings = review::Settings { every: section.duration("every", DAY..=DAY * 366) };
+    section.finish();
+    settings
 }
 
 /// `[audit]`: the trail.

@@ -153,6 +153,7 @@ fn every_key_reaches_the_settings() {
     assert_eq!(proxy.tls.ca.as_deref(), Some(Path::new("/etc/countersign/corp.pem")));
     assert_eq!((config.telemetry.format, config.telemetry.access), (telemetry::Format::Json, false));
     assert_eq!(config.audit.dir, Path::new("/var/log/countersign"));
+    assert_eq!(config.review.every, Some(Duration::from_secs(90 * 86_400)));
     assert_eq!((config.clients[1].uid, config.clients[1].gid), (Some(1001), Some(50)));
     let [alice, bob] = &config.operators[..] else { panic!("two operators") };
     assert_eq!((&*alice.groups[0], alice.roles.len()), ("team@example.com", 5));

@@ -9,6 +9,7 @@ mod doctor;
 mod env;
 mod explain;
 mod paper;
+mod report;
 mod requests;
 mod schema;
 mod service;

@@ -33,6 +33,7 @@ mod refusals;
 mod refused_streams;
 mod rejected;
 mod reload;
+mod report;
 mod rotation;
 mod shares;
 mod sources;

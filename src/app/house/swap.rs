@@ -113,6 +113,7 @@ impl House {
         self.bring_in(running, swap, &BTreeSet::new()).await;
         self.operators.store(Arc::new(operators(config)));
         self.shown.store(Arc::new(config.shown.clone()));
+        self.ground.review.settle(config.review);
         running.config = config.clone();
         running.on_top = on_top;
         self.ready();

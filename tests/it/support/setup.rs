@@ -22,6 +22,7 @@ pub struct Setup {
     limits: String,
     allow: String,
     audit: String,
+    review: String,
     admin: String,
     approval: String,
     blocks: Vec<Block>,
@@ -72,6 +73,7 @@ impl Setup {
             limits: String::new(),
             allow: r#"["127.0.0.0/8"]"#.to_owned(),
             audit: String::new(),
+            review: String::new(),
             admin: String::new(),
             approval: String::new(),
             blocks: Vec::new(),
@@ -117,6 +119,12 @@ impl Setup {
     /// Lines of `[audit]`.
     pub fn audit(mut self, lines: &str) -> Self {
         self.audit.push_str(&format!("{lines}\n"));
+        self
+    }
+
+    /// Lines of `[review]`.
+    pub fn review(mut self, lines: &str) -> Self {
+        self.review.push_str(&format!("{lines}\n"));
         self
     }
 
@@ -186,7 +194,8 @@ impl Setup {
 
     /// The whole file.
     pub fn text(&self) -> String {
-        let Self { listen, workers, drain, proxy, limits, allow, audit, admin, approval, blocks, resolve: _ } = self;
+        let Self { listen, workers, drain, proxy, limits, allow, audit, review, admin, approval, blocks, resolve: _ } =
+            self;
         let mut text = format!(
             r#"[proxy]
 listen = {listen}
@@ -203,6 +212,8 @@ listen = "127.0.0.1:0"
 dir = "state"
 [audit]
 {audit}
+[review]
+{review}
 [admin]
 {admin}
 "#

@@ -1,0 +1,160 @@
+//! The books of all tokens: written by a reader of the stream of uses, kept in the state folder, off the request path.
+//!
+//! ```text
+//!  Stream ─▶ Pen ─▶ Books ──each minute, and at the end──▶ sealed records, one for each token and route
+//!                     └▶ report
+//! ```
+//!
+//! Invariants: what is kept is bounded by the config, by the number of books and by what one keeps; a book that cannot be
+//! read or written is said, and nothing else depends on it.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use super::book::Book;
+use crate::name::{RouteName, TokenName};
+use crate::seal::Label;
+use crate::store::{Refused, Store, StoreError};
+use crate::usage::{Batch, Reader};
+
+/// As the store knows them.
+const KIND: &str = "book";
+
+/// Between the names of a token and of a route: neither holds it.
+const BETWEEN: char = '.';
+
+/// Books that are kept; of more, those go that were used last the longest ago.
+const MOST: usize = 1000;
+
+/// What is forgotten: what was last done longer ago than this, and longer than two windows of review.
+const REMEMBERED: Duration = Duration::from_secs(90 * 86_400);
+
+/// See the module.
+#[derive(Default)]
+pub struct Books(Mutex<BTreeMap<TokenName, BTreeMap<RouteName, Kept>>>);
+
+#[derive(Default)]
+struct Kept {
+    book: Book,
+    /// How often it was written.
+    written: u64,
+    is_changed: bool,
+}
+
+/// Writes what is used into the books.
+pub struct Pen(pub Arc<Books>);
+
+impl Reader for Pen {
+    fn read(&mut self, batch: &Batch) {
+        let mut books = self.0.lock();
+        for used in batch.uses() {
+            let Some(token) = used.token else { continue };
+            if !books.contains_key(token) {
+                books.insert(token.clone(), BTreeMap::new());
+            }
+            let Some(routes) = books.get_mut(token) else { continue };
+            if !routes.contains_key(used.route) {
+                routes.insert(used.route.clone(), Kept::default());
+            }
+            let Some(kept) = routes.get_mut(used.route) else { continue };
+            kept.book.note(&used);
+            kept.is_changed = true;
+        }
+    }
+
+    /// The metric tells of it; a book says when something was used, and not how often it was not seen.
+    fn lost(&mut self, _: u64) {}
+}
+
+/// A book as it is to be written.
+pub struct Page {
+    name: String,
+    written: u64,
+    content: Option<Vec<u8>>,
+}
+
+impl Books {
+    /// What was kept, and the records that are not used. Blocks.
+    ///
+    /// # Errors
+    /// When the store cannot be read.
+    pub fn open(store: &Store) -> Result<(Self, Vec<Refused>), StoreError> {
+        let (records, refused) = store.read(KIND)?;
+        let books = Self::default();
+        for record in records {
+            let names = record.name.split_once(BETWEEN);
+            let names = names.and_then(|(token, route)| Some((token.parse().ok()?, route.parse().ok()?)));
+            let (Some((token, route)), Ok(book)) = (names, serde_json::from_slice(&record.content)) else {
+                tracing::warn!(name = record.name, "a book of uses is of another version, and begun anew");
+                continue;
+            };
+            let kept = Kept { book, written: record.generation, is_changed: false };
+            books.lock().entry(token).or_default().insert(route, kept);
+        }
+        Ok((books, refused))
+    }
+
+    /// Looks at what this token was used for, by route.
+    pub fn read<T>(&self, token: &TokenName, look: impl FnOnce(&BTreeMap<&RouteName, &Book>) -> T) -> T {
+        let books = self.lock();
+        let routes = books.get(token).into_iter().flatten();
+        look(&routes.map(|(route, kept)| (route, &kept.book)).collect())
+    }
+
+    /// Forgets what is over, and tells what is to be written: what has changed since the last time.
+    pub fn turn(&self, now: Duration, window: Duration) -> Vec<Page> {
+        let before = now.saturating_sub(REMEMBERED.max(2 * window)).as_secs();
+        let mut pages = Vec::new();
+        let mut books = self.lock();
+        let gone = over(&books, before);
+        for (token, routes) in books.iter_mut() {
+            routes.retain(|route, kept| {
+                let name = format!("{token}{BETWEEN}{route}");
+                if gone.contains(&(token.clone(), route.clone())) {
+                    pages.push(Page { name, written: 0, content: None });
+                    return false;
+                }
+                if std::mem::take(&mut kept.is_changed) {
+                    kept.book.forget(before);
+                    kept.written += 1;
+                    let content = serde_json::to_vec(&kept.book).ok();
+                    pages.extend(content.map(|json| Page { name, written: kept.written, content: Some(json) }));
+                }
+                true
+            });
+        }
+        books.retain(|_, routes| !routes.is_empty());
+        pages
+    }
+
+    fn lock(&self) -> MutexGuard<'_, BTreeMap<TokenName, BTreeMap<RouteName, Kept>>> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// Books that nothing is to be kept of.
+fn over(books: &BTreeMap<TokenName, BTreeMap<RouteName, Kept>>, before: u64) -> BTreeSet<(TokenName, RouteName)> {
+    let each = books.iter().flat_map(|(token, routes)| routes.iter().map(move |(route, kept)| (token, route, kept)));
+    let mut all: Vec<_> = each.map(|(token, route, kept)| (kept.book.last().unwrap_or(0), token, route)).collect();
+    all.sort_unstable_by(|one, other| other.cmp(one));
+    let kept = all.iter().take(MOST).take_while(|(last, ..)| *last >= before).count();
+    all.into_iter().skip(kept).map(|(_, token, route)| (token.clone(), route.clone())).collect()
+}
+
+/// Writes pages. Those that cannot be written are said; the next change writes them again. Blocks.
+pub fn write(store: &Store, pages: &[Page]) {
+    for Page { name, written, content } in pages {
+        let label = Label { kind: KIND, name };
+        let done = match content {
+            Some(content) => store.write(label, *written, content),
+            None => store.remove(label),
+        };
+        if let Err(error) = done {
+            tracing::warn!(%error, "a book of uses could not be kept: a restart would not know what it says");
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,97 @@
+//! A report as people read it: on a terminal, in an issue, in a browser.
+//!
+//! Invariant: what stands in a report is data. In HTML each text is escaped and nothing is loaded; in Markdown each text that
+//! came from outside stands in code.
+
+mod html;
+mod markdown;
+mod text;
+
+pub use html::html;
+pub use markdown::markdown;
+pub use text::text;
+
+use super::report::{Entry, Figure, Known, Report, Standing};
+
+/// A share as people say it.
+fn percent(ratio: f64) -> String {
+    format!("{:.0} %", ratio * 100.0)
+}
+
+fn counted(count: u64, what: &str) -> String {
+    format!("{count} {what}{}", if count == 1 { "" } else { "s" })
+}
+
+fn or_never(time: Option<&String>) -> &str {
+    time.map_or("never", String::as_str)
+}
+
+fn grant_end(entry: &Entry) -> &str {
+    entry.grant_ends.as_deref().unwrap_or("never: it is permanent")
+}
+
+/// What can be said of a scope.
+fn words(known: Known) -> &'static str {
+    match known {
+        Known::Unused => "unused: its token was not used",
+        Known::Unneeded => "writes, and there was nothing but reading",
+        Known::MayBeUsed => "may be used: no request tells",
+    }
+}
+
+fn review(standing: &Standing) -> String {
+    let last = match &standing.last {
+        Some(last) => format!("last reviewed {} by {}: {}", last.time, last.by, last.reason),
+        None => "never reviewed".to_owned(),
+    };
+    match (&standing.due, standing.overdue) {
+        (None, _) => format!("{last}; no schedule"),
+        (Some(due), false) => format!("{last}; due {due}"),
+        (Some(due), true) => format!("{last}; OVERDUE since {due}"),
+    }
+}
+
+/// How long it took, in words.
+fn measured(figure: &Figure) -> String {
+    let within =
+        |bound: Option<f64>| bound.map_or("beyond what is measured".to_owned(), |bound| format!("within {bound} s"));
+    format!(
+        "{}, {:.3} s on average, half of them {}, 95 % {}",
+        counted(figure.count, "time"),
+        figure.mean_seconds,
+        within(figure.half_within_seconds),
+        within(figure.most_within_seconds)
+    )
+}
+
+/// `allow` as the config writes it.
+fn allow(list: &[String]) -> String {
+    let rules: Vec<String> = list.iter().map(|rule| format!("    {rule:?},\n")).collect();
+    if rules.is_empty() { "allow = []".to_owned() } else { format!("allow = [\n{}]", rules.concat()) }
+}
+
+/// The list to paste, where it is another one than there is, and there is something to tell of.
+fn proposal(route: &super::report::Route) -> Option<String> {
+    let same = route.rules.iter().map(|rule| &rule.rule).collect::<std::collections::BTreeSet<_>>()
+        == route.tighter.iter().collect();
+    (!route.tighter.is_empty() && (route.open || !same)).then(|| allow(&route.tighter))
+}
+
+fn heading(report: &Report) -> String {
+    let sums = &report.sums;
+    format!(
+        "{}: {} with least privilege ({}), {} unused, {} long-lived",
+        counted(sums.active, "active token"),
+        sums.least_privilege,
+        percent(sums.least_privilege_ratio),
+        sums.unused,
+        sums.long_lived
+    )
+}
+
+fn window(report: &Report) -> String {
+    super::report::days(std::time::Duration::from_secs(report.window_seconds))
+}
+
+#[cfg(test)]
+mod tests;

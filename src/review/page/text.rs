@@ -1,0 +1,72 @@
+//! For a terminal.
+
+use std::fmt::Write as _;
+
+use super::{counted, grant_end, heading, measured, or_never, proposal, review, window, words};
+use crate::review::report::{Entry, Report, Route};
+
+/// The report as plain text.
+pub fn text(report: &Report) -> String {
+    let mut page = format!("Access review, {}\n{}\n", report.made, heading(report));
+    say(&mut page, &format!("Uses of the last {}, written down since {}", window(report), report.since));
+    say(&mut page, &format!("Reviews: {}", review(&report.review)));
+    for figure in &report.figures {
+        say(&mut page, &format!("{}: {}", figure.name, measured(figure)));
+    }
+    report.tokens.iter().for_each(|entry| token(&mut page, entry));
+    page
+}
+
+fn token(page: &mut String, entry: &Entry) {
+    let mark = if entry.least_privilege { "least privilege" } else { "more than is needed" };
+    say(page, &format!("\n{} ({}, {mark})", entry.token, entry.state));
+    let mut line = |name: &str, value: &str| say(page, &format!("  {:<14}{value}", format!("{name}:")));
+    line("owner", &entry.owner);
+    line("reason", &entry.reason);
+    line("source", &entry.source);
+    line("known since", &entry.known_since);
+    line("grant ends", grant_end(entry));
+    line("last use", or_never(entry.last_use.as_ref()));
+    for scope in &entry.scopes {
+        line("scope", &format!("{}: {}", scope.scope, words(scope.known)));
+    }
+    for client in &entry.clients {
+        line("client", &format!("{}: {}, the last {}", client.client, counted(client.uses, "use"), client.last_use));
+    }
+    for finding in &entry.findings {
+        line("to do", &format!("{}: {}", finding.what, finding.fix));
+    }
+    entry.routes.iter().for_each(|each| route(page, each));
+}
+
+fn route(page: &mut String, route: &Route) {
+    say(page, &format!("  route {}{}", route.route, if route.open { " (anything passes)" } else { "" }));
+    for rule in &route.rules {
+        say(
+            page,
+            &format!(
+                "    rule {}: {}, the last {}",
+                rule.rule,
+                counted(rule.uses, "use"),
+                or_never(rule.last_use.as_ref())
+            ),
+        );
+    }
+    for used in &route.uses {
+        let failed = if used.ok == 0 { ", none with success" } else { "" };
+        let line = format!("{:>10}  {} {} by {}{failed}", used.uses, used.method, used.template, used.client);
+        say(page, &format!("    {line}"));
+    }
+    if let Some(proposal) = proposal(route) {
+        say(page, "    tighter, ready to paste:");
+        proposal.lines().for_each(|line| say(page, &format!("      {line}")));
+    }
+}
+
+/// A line. What controls a terminal does not get there.
+fn say(page: &mut String, line: &str) {
+    let shown = line.chars().map(|c| if c.is_control() && c != '\n' { '\u{fffd}' } else { c });
+    let shown: String = shown.collect();
+    // Writing to a string does not fail.
+    let _ = writeln!(page, "{shown}");
+}
