@@ -18,16 +18,8 @@ const KEYS: &[(&str, &[&str])] = &[
 ];
 
 /// Kinds of sources.
-pub const SOURCES: [&str; 8] = [
-    "aws_static",
-    "aws_assume_role",
-    "aws_web_identity",
-    "aws_metadata",
-    "vault_kv",
-    "vault_dynamic",
-    "kubernetes",
-    "key_endpoint",
-];
+pub const SOURCES: [&str; 7] =
+    ["aws_static", "aws_assume_role", "aws_web_identity", "aws_metadata", "vault_kv", "vault_dynamic", "key_endpoint"];
 
 /// Placements that are one word.
 pub const PLACEMENTS: [&str; 1] = ["sigv4"];

@@ -7,6 +7,7 @@ use super::{Context, later, value};
 mod assertion;
 mod exec;
 mod github_app;
+mod kubernetes;
 mod metadata;
 mod oauth;
 mod pairs;
@@ -27,6 +28,7 @@ pub fn read(mut section: Section<'_>, scopes: Option<&[String]>, context: &Conte
         ("gcp_service_account", Kind::GcpServiceAccount),
         ("github_app", Kind::GithubApp),
         ("jwt_bearer", Kind::JwtBearer),
+        ("kubernetes", Kind::Kubernetes),
         ("refresh_token", Kind::RefreshToken),
         ("signed_jwt", Kind::SignedJwt),
         ("token_exchange", Kind::TokenExchange),
@@ -52,6 +54,7 @@ pub fn read(mut section: Section<'_>, scopes: Option<&[String]>, context: &Conte
         Kind::GcpServiceAccount => oauth::service_account(&mut section, own, context),
         Kind::GithubApp => github_app::read(&mut section, own, context),
         Kind::JwtBearer => oauth::jwt_bearer(&mut section, own, context),
+        Kind::Kubernetes => kubernetes::read(&mut section, context),
         Kind::RefreshToken => oauth::refresh_token(&mut section, own, context),
         Kind::SignedJwt => signed_jwt::read(&mut section, "`source`", None, context).map(Settings::SignedJwt),
         Kind::TokenExchange => oauth::token_exchange(&mut section, own, context),
@@ -72,6 +75,7 @@ enum Kind {
     GcpServiceAccount,
     GithubApp,
     JwtBearer,
+    Kubernetes,
     RefreshToken,
     SignedJwt,
     TokenExchange,

@@ -13,6 +13,7 @@ pub mod exec;
 pub mod failure;
 pub mod file;
 pub mod github_app;
+pub mod kubernetes;
 pub mod lifetime;
 pub mod metadata;
 pub mod oauth;
@@ -44,6 +45,7 @@ pub enum Settings {
         path: PathBuf,
     },
     GithubApp(Box<github_app::Settings>),
+    Kubernetes(Box<kubernetes::Settings>),
     Metadata(metadata::Settings),
     OAuth(Box<oauth::Settings>),
     RefreshToken(Box<refresh_token::Settings>),
@@ -58,6 +60,7 @@ impl Settings {
             Self::Exec(_) => "exec",
             Self::File { .. } => "file",
             Self::GithubApp(_) => "github_app",
+            Self::Kubernetes(_) => "kubernetes",
             Self::Metadata(settings) => settings.wish.kind(),
             Self::OAuth(settings) => settings.kind,
             Self::RefreshToken(settings) => settings.oauth.kind,
@@ -71,6 +74,7 @@ impl Settings {
             Self::Env { .. } | Self::File { .. } => true,
             Self::Exec(_)
             | Self::GithubApp(_)
+            | Self::Kubernetes(_)
             | Self::Metadata(_)
             | Self::OAuth(_)
             | Self::RefreshToken(_)
@@ -85,7 +89,12 @@ impl Settings {
             Self::OAuth(settings) => Some(&mut settings.scope),
             Self::RefreshToken(settings) => Some(&mut settings.oauth.scope),
             Self::Metadata(metadata::Settings { wish: metadata::Wish::Google { scope, .. }, .. }) => Some(scope),
-            Self::Metadata(_) | Self::Env { .. } | Self::Exec(_) | Self::File { .. } | Self::SignedJwt(_) => None,
+            Self::Metadata(_)
+            | Self::Env { .. }
+            | Self::Exec(_)
+            | Self::File { .. }
+            | Self::Kubernetes(_)
+            | Self::SignedJwt(_) => None,
         }
     }
 }
@@ -189,6 +198,9 @@ pub fn build(
         Settings::File { path } => Box::new(file::File::new(path.clone(), clock)),
         Settings::GithubApp(settings) => {
             Box::new(github_app::GithubApp::new((**settings).clone(), fetcher.clone(), clock)?)
+        }
+        Settings::Kubernetes(settings) => {
+            Box::new(kubernetes::Kubernetes::new((**settings).clone(), fetcher.clone(), clock)?)
         }
         Settings::Metadata(settings) => Box::new(metadata::Metadata::new(settings.clone(), fetcher.clone(), clock)?),
         Settings::OAuth(settings) => Box::new(oauth::OAuth::new((**settings).clone(), fetcher.clone(), clock)?),

@@ -228,3 +228,37 @@ async fn a_refresh_token_that_is_refused_asks_for_a_sign_in_and_the_next_sign_in
     assert_eq!(issuer.calls()[3].fields["refresh_token"], "canary-rt-9");
     scene.finish().await;
 }
+
+#[tokio::test]
+async fn the_cluster_signs_for_a_service_account_as_long_as_the_pod_may_ask_for_it() {
+    let folder = TempDir::new().expect("a folder");
+    write(folder.path(), "own", "canary.of.the.pod\n");
+    let cluster = Issuer::answering(|number| {
+        let ends = SystemClock.now().after(std::time::Duration::from_secs(600)).to_rfc3339();
+        let status = json!({ "token": format!("jwt-{number}"), "expirationTimestamp": ends });
+        Reply::json(201, &json!({ "kind": "TokenRequest", "status": status }).to_string())
+    })
+    .await;
+    let source = format!(
+        r#"{{ kind = "kubernetes", namespace = "billing", service_account = "reader", audience = "api", lifetime = "10m", own_token = "file:own", api_url = "http://{}" }}"#,
+        cluster.address
+    );
+    let (scene, upstream, got) = attached(folder, &source, "").await;
+    assert_eq!(got, "Bearer jwt-1");
+    let call = cluster.calls().remove(0);
+    assert!(call.head.starts_with("POST /api/v1/namespaces/billing/serviceaccounts/reader/token HTTP/1.1\r\n"));
+    assert_eq!(call.header("authorization"), "Bearer canary.of.the.pod");
+    let wish: Value = serde_json::from_str(&call.body).expect("JSON");
+    assert_eq!(wish["spec"], json!({ "audiences": ["api"], "expirationSeconds": 600 }));
+
+    cluster.answers(|_| {
+        let status = json!({ "kind": "Status", "message": "canary.of.the.pod cannot create serviceaccounts/token" });
+        Reply::json(403, &status.to_string())
+    });
+    scene.rotate("api").await.expect_err("no generation");
+    assert_eq!(scene.get("/api/x").await.status, 200);
+    assert_eq!(upstream.last().all("authorization").concat(), "Bearer jwt-1", "the live one lives on");
+    let failed = scene.finish().await.into_iter().find(|record| record["event"] == "token_failed");
+    let expected = "the issuer answered 403: [redacted] cannot create serviceaccounts/token";
+    assert_eq!(failed.expect("a record")["detail"], expected);
+}
