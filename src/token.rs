@@ -60,6 +60,8 @@ pub struct Parts {
     pub fingerprinter: Arc<Fingerprinter>,
     pub metrics: Metrics,
     pub revoker: Revoker,
+    /// What the config says of the token's source, hashed.
+    pub source_reference: String,
 }
 
 /// A token whose life can begin; nothing has been asked of its issuer yet.
@@ -201,6 +203,11 @@ impl Token {
     /// Who gives its generations, and is told which are void.
     pub fn source(&self) -> Arc<dyn Source> {
         self.supervisor.source.clone()
+    }
+
+    /// The same source, as requests and records know it.
+    pub fn source_reference(&self) -> &str {
+        &self.supervisor.parts.source_reference
     }
 
     /// The public halves of the keys that this token is signed with, as JSON Web Keys; none for most sources.

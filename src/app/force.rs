@@ -51,6 +51,7 @@ impl InForce {
             if let (Some(old), Some(new)) = (old, new) {
                 new.clone_from(old);
             }
+            replace(&mut self.config.terms, &before.config.terms, name);
             replace(&mut self.gates, &before.gates, name);
             replace(&mut self.grounds, &before.grounds, name);
             replace(&mut self.grants, &before.grants, name);
@@ -174,6 +175,9 @@ pub fn in_force(config: &Config, register: &Register, sources: &Sources, on_top:
         force.grounds.insert(token.name.clone(), grounds.map(|case| case.digest).collect());
         let settings = &mut force.config.tokens[at];
         basis.shape(settings, sources);
+        if let (Some(old), Some(terms)) = (basis.edited(), force.config.terms.get_mut(&token.name)) {
+            terms.source.clone_from(&old.source.settings);
+        }
         let shut = barrier(&entitlement, || request(config, token).digest().id());
         let has_ended = basis.has_ended();
         // What has ended is retired by its date.

@@ -161,7 +161,7 @@ impl House {
         let (revoker, tellings) =
             Revoker::new(metrics, ground.clock.clone(), ground.recorder.clone(), ground.store.clone())?;
         let telling = ground.tasks.essential("revocations", revoker.clone().run(tellings));
-        let restraints = Restraints::open(ground.store.clone(), ground.barrier.clone())?;
+        let restraints = Restraints::open(ground.store.clone(), ground.barrier.clone(), &ground.recorder)?;
         let kitchen = Kitchen {
             ground: &ground,
             metrics: &token_metrics,
@@ -180,7 +180,10 @@ impl House {
         desk.record(&mut proposal).await?;
         desk.keep(proposal).await?;
         let tokens: Tokens = begin(prepared, &ground.tasks).collect();
-        revoker.resume(&ground.fingerprinter, |name| tokens.get(name).map(|token| token.source()))?;
+        revoker.resume(&ground.fingerprinter, |name, reference| {
+            let token = tokens.get(name).filter(|token| token.source_reference() == reference);
+            token.map(|token| token.source())
+        })?;
         let house = Arc::new(Self {
             token_metrics,
             tables: Arc::new(ArcSwap::from_pointee(table)),

@@ -17,7 +17,7 @@ use super::force::InForce;
 use super::house::House;
 use crate::access::request::Digest;
 use crate::admin::NotDone;
-use crate::audit::Event;
+use crate::audit::{Event, Recorder};
 use crate::barrier::Barrier;
 use crate::name::TokenName;
 use crate::seal::Label;
@@ -57,7 +57,7 @@ impl Restraints {
     ///
     /// # Errors
     /// When the folder of the records cannot be read.
-    pub fn open(store: Arc<Store>, barrier: Arc<Barrier<TokenName>>) -> Result<Self, StoreError> {
+    pub fn open(store: Arc<Store>, barrier: Arc<Barrier<TokenName>>, recorder: &Recorder) -> Result<Self, StoreError> {
         let (records, refused) = store.read(KIND)?;
         let mut list = BTreeMap::new();
         for record in records {
@@ -71,7 +71,9 @@ impl Restraints {
         for file in refused {
             let stem = file.path.file_stem().and_then(|stem| stem.to_str()).unwrap_or_default();
             let name = stem.strip_prefix(KIND).and_then(|name| name.strip_prefix('-')).map(str::parse::<TokenName>);
-            tracing::error!(file = %file.path.display(), why = %file.why, "what was taken out of use stays so: the record of it is not used");
+            let (path, reason) = (file.path.display().to_string(), file.why.to_string());
+            tracing::error!(file = path, reason, "what was taken out of use stays so: the record of it is not used");
+            recorder.note(Event::StateRejected { file: path, reason });
             if let Some(Ok(name)) = name {
                 list.insert(name, Kept::restrained(Restraint::Quarantined));
             }

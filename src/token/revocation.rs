@@ -103,8 +103,12 @@ pub struct Telling {
     pub value: Arc<Secret>,
     pub expires: Moment,
     pub source: Arc<dyn Source>,
+    /// What the config says of that source, hashed: whoever another source leads to learns nothing of this.
+    pub source_reference: String,
     pub cause: Cause,
     pub not_before: Moment,
+    /// Whether it lies on the disk already.
+    pub is_kept: bool,
 }
 
 impl Telling {
@@ -124,6 +128,7 @@ struct Kept {
     /// Milliseconds since the Unix epoch.
     expires: u64,
     cause: String,
+    source: String,
 }
 
 impl Drop for Kept {
@@ -182,18 +187,25 @@ impl Revoker {
         }
     }
 
-    /// Goes on with what a former run has not had confirmed. `source` says who is to be told of a token. Blocks.
+    /// Goes on with what a former run has not had confirmed. `source` says who is to be told of a token that came from the
+    /// source that is known by this reference. Where it is not known now, the record stays for a run that knows it. Blocks.
     ///
     /// # Errors
     /// When the folder of the records cannot be read.
     pub fn resume(
         &self,
         fingerprinter: &Fingerprinter,
-        source: impl Fn(&TokenName) -> Option<Arc<dyn Source>>,
+        source: impl Fn(&TokenName, &str) -> Option<Arc<dyn Source>>,
     ) -> Result<(), StoreError> {
         let (records, refused) = self.0.store.read(KIND)?;
         for file in refused {
-            tracing::error!(file = %file.path.display(), why = %file.why, "an issuer is not told that a generation is void: the record of it is not used");
+            let (file, reason) = (file.path.display().to_string(), file.why.to_string());
+            tracing::error!(
+                file,
+                reason,
+                "an issuer is not told that a generation is void: the record of it is not used"
+            );
+            self.0.recorder.note(Event::StateRejected { file, reason });
         }
         let now = self.0.clock.now();
         for record in records {
@@ -201,9 +213,12 @@ impl Revoker {
             let (Ok(token), value) = (kept.token.parse::<TokenName>(), Secret::new(kept.value.as_bytes())) else {
                 continue;
             };
-            let Some(source) = source(&token).filter(|source| source.revokes()) else {
-                tracing::warn!(%token, generation = kept.generation, "nobody can be told any more that a generation is void");
-                self.0.store.remove(Label { kind: KIND, name: &record.name })?;
+            let expires = Duration::from_millis(kept.expires);
+            let Some(source) = source(&token, &kept.source).filter(|source| source.revokes()) else {
+                tracing::warn!(%token, generation = kept.generation, "the source that a void generation came from is not there: nobody is told");
+                if expires <= now.wall {
+                    self.0.store.remove(Label { kind: KIND, name: &record.name })?;
+                }
                 continue;
             };
             self.tell(Telling {
@@ -211,10 +226,12 @@ impl Revoker {
                 token,
                 generation: kept.generation,
                 value: Arc::new(value),
-                expires: now.after(Duration::from_millis(kept.expires).saturating_sub(now.wall)),
+                expires: now.after(expires.saturating_sub(now.wall)),
                 source,
+                source_reference: kept.source.clone(),
                 cause: Cause::ALL.into_iter().find(|cause| cause.as_str() == kept.cause).unwrap_or(Cause::Revoked),
                 not_before: now,
+                is_kept: true,
             });
         }
         Ok(())
@@ -275,7 +292,9 @@ impl Shared {
         let hurry = self.hurries().entry(telling.token.clone()).or_default().clone();
         let one = (telling.token.clone(), telling.generation);
         let own = self.awaited().get(&one).map(|awaited| awaited.hurry.clone()).unwrap_or_default();
-        self.keep(&telling).await;
+        if !telling.is_kept {
+            self.keep(&telling).await;
+        }
         tokio::select! {
             () = self.wait(telling.not_before) => {}
             () = hurry.notified() => {}
@@ -319,6 +338,7 @@ impl Shared {
             value: value.to_owned(),
             expires: u64::try_from(telling.expires.wall.as_millis()).unwrap_or(u64::MAX),
             cause: telling.cause.as_str().to_owned(),
+            source: telling.source_reference.clone(),
         };
         // In one piece from the start: growing would leave copies behind.
         let mut content = Zeroizing::new(Vec::with_capacity(2 * value.len() + 512));

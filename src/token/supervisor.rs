@@ -495,8 +495,10 @@ impl Supervisor {
             value,
             expires,
             source: self.source.clone(),
+            source_reference: self.parts.source_reference.clone(),
             cause,
             not_before,
+            is_kept: false,
         });
     }
 }

@@ -76,6 +76,7 @@ impl Scene {
             recorder,
             fingerprinter: Arc::new(Fingerprinter::new(&[0; 32])),
             metrics: Metrics::register(&registry).expect("a new registry"),
+            source_reference: "ab".to_owned(),
         };
         let calls = Arc::new(AtomicUsize::new(0));
         let source = Scripted { script, calls: calls.clone() };

@@ -27,10 +27,14 @@ impl Place {
 
     /// The token `api`; our own user takes away, and another operator lets in.
     fn setup(&self, rotation: &str) -> Setup {
+        self.setup_telling(&self.told, rotation)
+    }
+
+    fn setup_telling(&self, told: &Issuer, rotation: &str) -> Setup {
         let source = format!(
             r#"{{ kind = "client_credentials", token_url = "{}", revocation_url = "{}", client_id = "api", client_secret = "file:client-secret" }}"#,
             self.issuer.url(),
-            self.told.url(),
+            told.url(),
         );
         let own = rustix::process::getuid().as_raw();
         Setup::new()
@@ -296,4 +300,27 @@ async fn an_issuer_that_has_not_confirmed_is_told_after_a_restart() {
     scene.recorded("generation_revoked", 1).await;
     assert!(place.told.count() > before && place.void().iter().all(|token| token == "tok-1"));
     wait_until("nothing is left to tell", SOON, async || kept().is_empty()).await;
+}
+
+#[tokio::test]
+async fn nobody_is_told_of_a_void_generation_but_the_issuer_it_came_from() {
+    let place = Place::new().await;
+    place.told.answers(|_| Reply::json(503, "{}"));
+    let folder = Arc::new(tempfile::TempDir::new().expect("a temporary folder"));
+    std::fs::write(folder.path().join("client-secret"), "secret").expect("written");
+    let scene = Scene::start_in(folder.clone(), &place.setup("")).await;
+    scene.ready().await;
+    assert_eq!(act(&scene, "api", "revoke", None).await.status, 200);
+    wait_until("the issuer is told, in vain", SOON, async || place.told.count() > 0).await;
+    scene.finish().await;
+    let stranger = Issuer::answering(|_| Reply::json(200, "")).await;
+    let edited = place.setup_telling(&stranger, "").approval("default = \"ask\"");
+    let scene = Scene::start_in(folder.clone(), &edited).await;
+    assert_eq!(json_of(&own(&scene, "GET /v1/tokens/api", "").await)["state"], "pending");
+    scene.finish().await;
+    assert_eq!(stranger.count(), 0, "nobody has approved it");
+    place.told.answers(|_| Reply::json(200, ""));
+    let scene = Scene::start_in(folder, &place.setup("")).await;
+    scene.recorded("generation_revoked", 1).await;
+    assert_eq!(stranger.count(), 0);
 }

@@ -71,6 +71,11 @@ impl Kitchen<'_> {
                 fingerprinter: self.ground.fingerprinter.clone(),
                 metrics: self.metrics.clone(),
                 revoker: self.revoker.clone(),
+                source_reference: config
+                    .terms
+                    .get(&settings.name)
+                    .map(|terms| terms.source.clone())
+                    .unwrap_or_default(),
             };
             let gate = gates.get(&settings.name).copied().unwrap_or(Gate::Open);
             let restraint = self.restraints.of(&settings.name);
