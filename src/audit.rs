@@ -44,7 +44,7 @@ use std::time::Duration;
 
 use self::export::Outbox;
 use self::folder::{Disk, Folder};
-use self::queue::{Job, Queue, Ticket, Waiter};
+use self::queue::{Answer, Job, Queue, Ticket, Waiter};
 use self::resume::Resumed;
 use self::writer::{Pace, Writer};
 use crate::clock::Clock;
@@ -156,9 +156,30 @@ impl Recorder {
         self.record_within(event, PATIENCE).await
     }
 
+    /// Several events in their order, as patiently: they are written together.
+    ///
+    /// # Errors
+    /// As for [`Recorder::record_patiently`], for each of them.
+    pub async fn record_all_patiently(&self, events: Vec<Event>) -> Result<(), Unavailable> {
+        for events in events.chunks(queue::MOST_AT_ONCE) {
+            let push = |event: &Event| {
+                let (waiter, answer) = Waiter::new();
+                Ok((self.push(event.clone(), Some(waiter))?, answer))
+            };
+            for (ticket, answer) in events.iter().map(push).collect::<Result<Vec<_>, Unavailable>>()? {
+                self.answered(ticket, answer, PATIENCE).await?;
+            }
+        }
+        Ok(())
+    }
+
     async fn record_within(&self, event: Event, limit: Duration) -> Result<(), Unavailable> {
         let (waiter, answer) = Waiter::new();
         let ticket = self.push(event, Some(waiter))?;
+        self.answered(ticket, answer, limit).await
+    }
+
+    async fn answered(&self, ticket: Ticket, answer: Answer, limit: Duration) -> Result<(), Unavailable> {
         match tokio::time::timeout(limit, answer).await {
             Ok(Ok(result)) => result,
             Ok(Err(_)) => Err(Unavailable::Stopped),

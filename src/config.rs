@@ -298,7 +298,7 @@ fn report_syntax(report: &Report<'_>, text: &str, errors: &[toml::de::Error]) {
 /// SHA-256, in hex.
 fn sha256(text: &str) -> String {
     let digest = digest::digest(&digest::SHA256, text.as_bytes());
-    digest.as_ref().iter().map(|byte| format!("{byte:02x}")).collect()
+    crate::text::hex(digest.as_ref())
 }
 
 /// What editors check a config by: JSON Schema, 2020-12. The tests compare it with what the reader asks for.

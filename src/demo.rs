@@ -66,7 +66,7 @@ struct Scenery {
 impl Scenery {
     async fn build(once: bool) -> anyhow::Result<Self> {
         let folder = tempfile::Builder::new().prefix("countersign-demo-").tempdir()?;
-        let client_secret = Fingerprinter::random_key().map(|byte| format!("{byte:02x}")).concat();
+        let client_secret = crate::text::hex(&Fingerprinter::random_key());
         write_private(&folder.path().join("client-secret"), &client_secret)?;
         let certificate = Certificate::make()?;
         fs::write(folder.path().join("ca.pem"), &certificate.ca_pem)?;

@@ -25,6 +25,11 @@ pub fn printable(text: &str, most: usize) -> String {
     clean
 }
 
+/// In hex, in lower case.
+pub fn hex(bytes: &[u8]) -> String {
+    bytes.iter().map(|byte| format!("{byte:02x}")).collect()
+}
+
 fn invisible(character: char) -> bool {
     character.is_control()
         || character.is_whitespace()

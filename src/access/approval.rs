@@ -292,6 +292,28 @@ impl Case {
         Ok(())
     }
 
+    /// Other rules judge what waits. What they are stricter about holds, and what was approved by less strict ones is to be
+    /// approved anew; nothing is granted by it. Returns whether it changes anything.
+    pub fn judge_again(&mut self, risk: Risk, judgement: Judgement, now: Duration) -> bool {
+        if self.state != State::Pending {
+            return false;
+        }
+        let (by, own) = (judgement.by, self.quorum());
+        let decision = match judgement.decision {
+            Decision::Deny => {
+                self.state = State::Denied { by: by.clone(), reason: "the rules deny it".to_owned(), at: now };
+                Decision::Deny
+            }
+            Decision::Ask(quorum) if quorum.or_stricter(own) != own => {
+                self.approvals.clear();
+                Decision::Ask(quorum.or_stricter(own))
+            }
+            Decision::Approve | Decision::Ask(_) => return false,
+        };
+        (self.risk, self.judgement) = (risk, Judgement { decision, by });
+        true
+    }
+
     /// Nothing more comes of it.
     pub fn end(&mut self, cause: Ending, now: Duration) {
         if !matches!(self.state, State::Ended { .. }) {

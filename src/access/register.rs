@@ -39,6 +39,8 @@ pub struct Step {
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub enum What {
     Asked,
+    /// Other rules than before judged what waits.
+    Judged,
     /// So many more are `missing`.
     Approved {
         by: String,
@@ -133,6 +135,30 @@ impl Register {
         }
         self.supersede(id, now);
         id
+    }
+
+    /// The rules that hold now judge what waits again, where they are stricter. `beyond` says what a submitted request asks for
+    /// in addition to what is granted without it; whether its token's own request is granted is told.
+    pub fn judge_again(&mut self, policy: &Policy, beyond: impl Fn(&Request, bool) -> Option<String>, now: Duration) {
+        let known_hosts = self.known_hosts();
+        let waiting = self.cases.iter().filter(|(_, case)| case.state == State::Pending);
+        let waiting: Vec<RequestId> = waiting.map(|(id, _)| *id).collect();
+        for id in waiting {
+            let Some(request) = self.cases.get(&id).map(|case| &case.request) else { continue };
+            let has_standing = self.entitlement(&request.token).standing.is_some();
+            let beyond = request.is_submitted().then(|| beyond(request, has_standing)).flatten();
+            let is_beyond = beyond.is_some();
+            let risk = Risk::of(request, Background { now, known_hosts: &known_hosts, beyond });
+            let judgement = policy.judge(request, &risk, is_beyond, now);
+            let Some(case) = self.cases.get_mut(&id) else { continue };
+            if case.judge_again(risk, judgement, now) {
+                let is_denied = matches!(case.state, State::Denied { .. });
+                self.tell(id, What::Judged);
+                if is_denied {
+                    self.tell(id, What::Denied);
+                }
+            }
+        }
     }
 
     /// The config asks for these tokens only: requests for others are over.

@@ -66,12 +66,31 @@ impl Default for Quorum {
     }
 }
 
-/// Whose approval counts: any approver's, or only of one who is an admin besides.
-#[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize, Deserialize)]
+impl Quorum {
+    /// The stricter of both in each.
+    #[must_use]
+    pub fn or_stricter(self, other: Self) -> Self {
+        Self { required: self.required.max(other.required), role: self.role.max(other.role) }
+    }
+}
+
+/// Whose approval counts: any approver's, or only of one who is an admin besides, which is stricter.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Role {
     Approver,
     Admin,
+}
+
+impl Role {
+    /// What somebody approves as who may approve, or not, and may do everything, or not.
+    pub fn of(approves: bool, administers: bool) -> Option<Self> {
+        match (approves, administers) {
+            (true, true) => Some(Self::Admin),
+            (true, false) => Some(Self::Approver),
+            (false, _) => None,
+        }
+    }
 }
 
 impl fmt::Display for Role {

@@ -46,7 +46,7 @@ const REFUSED: Field = Field {
 const DIGEST: Field = Field {
     name: "digest",
     shape: Shape::Digest,
-    required: false,
+    required: true,
     about: "Of what was looked at: another one is refused",
 };
 
@@ -222,13 +222,9 @@ fn wish(call: &Call<'_>) -> Result<Wish, Refusal> {
 
 fn approve<'a>(call: &'a Call<'a>) -> Pending<'a, Result<Answer, Refusal>> {
     Box::pin(async {
-        let id = id(call)?;
-        let digest = match call.text(&DIGEST) {
-            // The id is the beginning of it.
-            "" => call.admin.house.register().case(id).ok_or(Refusal::NoRequest)?.digest,
-            text => text.parse().map_err(|error| Refusal::Invalid(format!("`digest`: {error}")))?,
-        };
-        decide(call, id, Decision::Approve(digest)).await
+        let digest = call.text(&DIGEST).parse();
+        let digest = digest.map_err(|error| Refusal::Invalid(format!("`digest`: {error}")))?;
+        decide(call, id(call)?, Decision::Approve(digest)).await
     })
 }
 
@@ -256,6 +252,7 @@ fn view(case: &Case) -> Value {
     json!({
         "id": case.digest.id(),
         "digest": case.digest,
+        "request": request,
         "state": case.state.to_string(),
         "summary": case.summary(),
         "token": request.token,
@@ -289,6 +286,7 @@ fn schema() -> Value {
     let properties = json!({
         "id": { "type": "string", "pattern": "^[0-9a-f]{16}$" },
         "digest": { "type": "string", "pattern": "^[0-9a-f]{64}$" },
+        "request": { "type": "object", "description": "All that the digest is of" },
         "state": { "enum": ["pending", "granted", "denied", "expired", "superseded", "withdrawn", "unanswered"] },
         "summary": text(),
         "token": text(),

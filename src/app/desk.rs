@@ -8,7 +8,7 @@
 //! Invariants: one change at a time; nothing is granted that the trail does not have; what takes something away counts
 //! even if trail or disk fail.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
@@ -20,7 +20,7 @@ use super::force::{self, Sources};
 use crate::access::approval::{Case, NotAllowed, State, Voter};
 use crate::access::grants::{self, SignedGrant};
 use crate::access::register::{NotDecided, Register, Step, What};
-use crate::access::request::{Allow, RequestId, Requester, Until};
+use crate::access::request::{Allow, Request, RequestId, Requester, Until};
 use crate::access::rule::{Decision, Role};
 use crate::audit::{Event, Recorder, Requested, Unavailable};
 use crate::clock::Clock;
@@ -28,7 +28,7 @@ use crate::config::Config;
 use crate::metrics::{Error as MetricsError, Metrics};
 use crate::operator;
 use crate::seal::Label;
-use crate::store::{Store, StoreError};
+use crate::store::{Record, Store, StoreError};
 
 /// As the store knows requests.
 const KIND: &str = "request";
@@ -136,6 +136,10 @@ impl Desk {
         }
         let tokens = config.tokens.iter().map(|token| token.name.clone()).collect();
         proposal.register.keep_only(&tokens, now);
+        let beyond = |request: &Request, is_granted| {
+            force::definition(config, &request.token).and_then(|definition| definition.beyond(request, is_granted))
+        };
+        proposal.register.judge_again(&config.approval.policy, beyond, now);
         self.take_grants(config, &mut proposal, now).await;
         let mut sources = self.sources.lock().unwrap_or_else(PoisonError::into_inner);
         for token in &config.tokens {
@@ -164,13 +168,11 @@ impl Desk {
     pub(super) async fn record(&self, proposal: &mut Proposal) -> Result<(), Unavailable> {
         let steps = proposal.register.take_steps();
         let lets_in = steps.iter().any(|step| matches!(step.what, What::Asked | What::Approved { .. } | What::Granted));
-        for step in &steps {
-            let Some(event) = proposal.register.case(step.id).and_then(|case| event(step, case)) else { continue };
-            if lets_in {
-                self.recorder.record_patiently(event).await?;
-            } else {
-                self.recorder.note(event);
-            }
+        let events = steps.iter().filter_map(|step| event(step, proposal.register.case(step.id)?)).collect();
+        if lets_in {
+            self.recorder.record_all_patiently(events).await?;
+        } else {
+            events.into_iter().for_each(|event| self.recorder.note(event));
         }
         proposal.steps.extend(steps);
         Ok(())
@@ -195,32 +197,34 @@ impl Desk {
     }
 
     async fn write(&self, register: &Register, steps: &[Step]) -> Result<(), StoreError> {
-        // In the order of the steps: a grant is there before the one that it replaces is gone.
-        let mut changed: Vec<(RequestId, Option<Vec<u8>>)> = Vec::new();
-        for step in steps {
-            let content = register.case(step.id).and_then(|case| serde_json::to_vec(case).ok());
-            match changed.iter_mut().find(|(id, _)| *id == step.id) {
-                Some(known) => known.1 = content,
-                None => changed.push((step.id, content)),
-            }
-        }
-        if changed.is_empty() {
+        if steps.is_empty() {
             return Ok(());
         }
+        let changed: BTreeSet<RequestId> = steps.iter().map(|step| step.id).collect();
+        let changed =
+            changed.into_iter().map(|id| (id, register.case(id).and_then(|case| serde_json::to_vec(case).ok())));
+        let changed: Vec<(RequestId, Option<Vec<u8>>)> = changed.collect();
         let (store, written) = (self.store.clone(), self.written.clone());
         let writing = tokio::task::spawn_blocking(move || {
+            let mut written = written.lock().unwrap_or_else(PoisonError::into_inner);
+            let (mut records, mut gone) = (Vec::new(), Vec::new());
             for (id, content) in changed {
-                let name = id.to_string();
-                let label = Label { kind: KIND, name: &name };
-                let mut written = written.lock().unwrap_or_else(PoisonError::into_inner);
-                let Some(content) = content else {
-                    written.remove(&id);
-                    store.remove(label)?;
-                    continue;
-                };
-                let generation = written.get(&id).map_or(1, |generation| generation + 1);
-                store.write(label, generation, &content)?;
-                written.insert(id, generation);
+                match content {
+                    Some(content) => records.push(Record {
+                        name: id.to_string(),
+                        generation: written.get(&id).map_or(1, |generation| generation + 1),
+                        content: content.into(),
+                    }),
+                    None => gone.push(id),
+                }
+            }
+            // A grant is there before the one that it replaces is gone.
+            store.write_all(KIND, &records)?;
+            let generation = |record: &Record| Some((record.name.parse().ok()?, record.generation));
+            written.extend(records.iter().filter_map(generation));
+            for id in gone {
+                written.remove(&id);
+                store.remove(Label { kind: KIND, name: &id.to_string() })?;
             }
             Ok(())
         });
@@ -235,7 +239,7 @@ impl Desk {
                 What::Granted => "approved",
                 What::Denied => "denied",
                 What::Ended => "ended",
-                What::Asked | What::Approved { .. } | What::Forgotten => continue,
+                What::Asked | What::Judged | What::Approved { .. } | What::Forgotten => continue,
             };
             self.figures.decisions.with_label_values(&[decision]).inc();
         }
@@ -342,11 +346,7 @@ fn take_grant(text: &str, config: &Config, register: &mut Register, now: Duratio
     let known = config.operators.iter().find(|operator| operator.name.as_str() == grant.approver);
     let groups = known.map(|operator| operator.groups.clone()).unwrap_or_default();
     let has = |role| known.is_none_or(|operator| operator.roles.contains(&role));
-    let role = match (has(operator::Role::Approver), known.is_some() && has(operator::Role::Admin)) {
-        (true, true) => Some(Role::Admin),
-        (true, false) => Some(Role::Approver),
-        (false, _) => None,
-    };
+    let role = Role::of(has(operator::Role::Approver), known.is_some() && has(operator::Role::Admin));
     // The key tells the approver apart.
     let voter = Voter { name: &grant.approver, groups: &groups, role, may_deny: false, is_told_apart: true };
     match register.approve_signed(grant.request, &voter, until, now) {
@@ -361,7 +361,7 @@ fn take_grant(text: &str, config: &Config, register: &mut Register, now: Duratio
 fn event(step: &Step, case: &Case) -> Option<Event> {
     let (request, token) = (step.id.to_string(), case.request.token.clone());
     Some(match (&step.what, &case.state) {
-        (What::Asked, _) => asked(case),
+        (What::Asked | What::Judged, _) => asked(case),
         (What::Approved { by, reason, missing }, _) => {
             let (by, reason) = (by.clone(), reason.clone());
             Event::AccessApproved { request, token, by, reason, missing: *missing }

@@ -27,8 +27,11 @@ pub struct Job {
 /// Somebody who waits for a record to be durable.
 pub struct Waiter(oneshot::Sender<Result<(), Unavailable>>);
 
+/// What a waiter hears.
+pub type Answer = oneshot::Receiver<Result<(), Unavailable>>;
+
 impl Waiter {
-    pub fn new() -> (Self, oneshot::Receiver<Result<(), Unavailable>>) {
+    pub fn new() -> (Self, Answer) {
         let (sender, answer) = oneshot::channel();
         (Self(sender), answer)
     }
@@ -121,6 +124,10 @@ impl Queue {
     /// # Errors
     /// When there is no room; then it comes back.
     pub fn hand_over(&self, bulk: Vec<Job>) -> Result<(), Vec<Job>> {
+        if bulk.is_empty() {
+            // The writer is not woken for it.
+            return Ok(());
+        }
         let mut state = self.lock();
         if state.closed || !state.has_room_for(bulk.len()) {
             return Err(bulk);
@@ -267,7 +274,7 @@ pub const CAPACITY: usize = 1024;
 pub const BULK_CAPACITY: usize = 16 * 1024;
 
 /// How many records are written at once: fewer than the reserve on the disk can hold.
-const MOST_AT_ONCE: usize = 256;
+pub const MOST_AT_ONCE: usize = 256;
 
 #[cfg(test)]
 mod tests {

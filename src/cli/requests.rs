@@ -13,7 +13,8 @@ use super::admin::{AdminOption, Failed};
 use super::shown::{Shown, columns, text};
 use super::{ended, say};
 use crate::access::grants::Signer;
-use crate::access::request::{RequestId, since_epoch};
+use crate::access::request::{Digest, Request, RequestId, Until, since_epoch};
+use crate::clock::{Clock as _, SystemClock};
 use crate::name::TokenName;
 use crate::secret::Reference;
 
@@ -97,9 +98,7 @@ pub fn requests(command: &Requests) -> ExitCode {
         Requests::Approve { id, sign: Some(key), until, out, admin, .. } => {
             return sign(*id, key, until.as_deref(), out.as_deref(), admin);
         }
-        Requests::Approve { id, reason, admin, .. } => {
-            (admin, Method::POST, format!("/v1/requests/{id}/approve"), json!({ "reason": reason }))
-        }
+        Requests::Approve { id, reason, admin, .. } => return approve(*id, reason.as_deref(), admin),
         Requests::Deny { id, reason, admin } => {
             (admin, Method::POST, format!("/v1/requests/{id}/deny"), json!({ "reason": reason }))
         }
@@ -127,7 +126,44 @@ impl Submission {
     }
 }
 
-/// Signs exactly what the proxy shows, in the name that it knows the caller by.
+/// Approves what is shown, and nothing else.
+fn approve(id: RequestId, reason: Option<&str>, admin: &AdminOption) -> ExitCode {
+    let looked_at = match admin.call(Method::GET, &format!("/v1/requests/{id}"), &Value::Null) {
+        Ok(request) => request,
+        Err(failed) => return failed.tell(admin.json),
+    };
+    let digest = match digest_of(id, &looked_at) {
+        Ok(digest) => digest,
+        Err(error) => return ended(Err(error)),
+    };
+    if !admin.json {
+        say(&format!("{}\n", page(&looked_at)));
+    }
+    let body = json!({ "reason": reason, "digest": digest });
+    let decided = |answer: &Value| format!("decided:       {}", text(&answer["summary"]));
+    let path = format!("/v1/requests/{id}/approve");
+    match admin.call(Method::POST, &path, &body) {
+        Err(failed) => failed.tell(admin.json),
+        Ok(answer) => {
+            say(&if admin.json { format!("{answer:#}") } else { decided(&answer) });
+            ExitCode::SUCCESS
+        }
+    }
+}
+
+/// The digest of what is shown, computed here: what the proxy says of it is not relied on.
+fn digest_of(id: RequestId, shown: &Value) -> anyhow::Result<Digest> {
+    let request: Request = serde_json::from_value(shown["request"].clone())
+        .context("the proxy's answer is not understood: is it another version than this program?")?;
+    let digest = request.digest();
+    anyhow::ensure!(
+        digest.id() == id && shown["digest"] == digest.to_string(),
+        "what the proxy shows is not the request {id}: its digest is {digest}. Nothing was approved"
+    );
+    Ok(digest)
+}
+
+/// Signs exactly what is shown, in the name that the proxy knows the caller by.
 fn sign(id: RequestId, key: &Path, until: Option<&str>, out: Option<&Path>, admin: &AdminOption) -> ExitCode {
     let asked = || -> Result<(Value, Value), Failed> {
         let request = admin.call(Method::GET, &format!("/v1/requests/{id}"), &Value::Null)?;
@@ -145,23 +181,30 @@ fn sign(id: RequestId, key: &Path, until: Option<&str>, out: Option<&Path>, admi
 
 fn write(
     id: RequestId,
-    request: &Value,
+    shown: &Value,
     operator: &Value,
     key: &Path,
     until: Option<&str>,
     out: Option<&Path>,
 ) -> anyhow::Result<PathBuf> {
-    let text = |value: &Value| value.as_str().map(str::to_owned).context("the proxy's answer is not understood");
-    let asked = text(&request["until"])?;
-    let until = since_epoch(until.unwrap_or(&asked)).with_context(|| {
-        format!("say until when, as in --until 2027-06-30T00:00:00Z: the request asks for \"{asked}\"")
-    })?;
+    let digest = digest_of(id, shown)?;
+    let request: Request = serde_json::from_value(shown["request"].clone())?;
     anyhow::ensure!(
-        !asked.starts_with("for "),
+        !request.is_submitted(),
         "a request that was submitted is decided where it was made: approve it without --sign"
     );
-    let (digest, token, approver) = (text(&request["digest"])?, text(&request["token"])?, text(&operator["name"])?);
-    let grant = signer(key)?.grant(digest.parse()?, &token.parse()?, &approver, until);
+    let until = match (until, request.until) {
+        (Some(text), _) => {
+            since_epoch(text).with_context(|| format!("{text:?} is no time, as 2027-06-30T00:00:00Z"))?
+        }
+        (None, Until::At(end)) => end,
+        (None, Until::For(_) | Until::Permanent) => {
+            anyhow::bail!("say until when, as in --until 2027-06-30T00:00:00Z: the request is {}", request.until)
+        }
+    };
+    anyhow::ensure!(until > SystemClock.now().wall, "the grant would have ended already: say another --until");
+    let approver = operator["name"].as_str().context("the proxy's answer is not understood")?;
+    let grant = signer(key)?.grant(digest, &request.token, approver, until);
     let file = out.map_or_else(|| PathBuf::from(format!("{id}.json")), Path::to_owned);
     std::fs::write(&file, format!("{}\n", serde_json::to_string(&grant)?))
         .with_context(|| format!("cannot write {}", file.display()))?;
@@ -190,29 +233,59 @@ fn table(requests: &[Value]) -> String {
     columns(head, requests.iter().map(row))
 }
 
-/// A line for each thing that there is to say of one request.
-fn page(request: &Value) -> String {
+/// A line for each thing that there is to say of one request. All that is asked for is taken from what the digest is of.
+fn page(shown: &Value) -> String {
     let mut lines = Vec::new();
     let mut say = |name: &str, value: String| lines.push(format!("{:<15}{value}", format!("{name}:")));
-    for name in
-        ["id", "summary", "token", "requester", "owner", "reason", "scopes", "hosts", "until", "source", "asked"]
-    {
+    let request = &shown["request"];
+    say("id", text(&shown["id"]));
+    say("summary", text(&shown["summary"]));
+    say("token", text(&request["token"]));
+    say(
+        "requester",
+        match &request["requester"]["operator"] {
+            Value::Object(operator) => {
+                let groups = operator.get("groups").map(text).filter(|groups| !groups.is_empty());
+                let groups = groups.map(|groups| format!(" (of {groups})")).unwrap_or_default();
+                format!("{}{groups}", operator.get("name").map(text).unwrap_or_default())
+            }
+            _ => "the owner of the config file".to_owned(),
+        },
+    );
+    for name in ["owner", "reason", "scopes", "hosts", "until"] {
         say(name, text(&request[name]));
     }
+    let lives = if request["source"]["static"] == true { ", static" } else { "" };
+    say(
+        "source",
+        format!("{}{lives}, settings {}", text(&request["source"]["kind"]), text(&request["source"]["settings"])),
+    );
+    say("asked", text(&shown["asked"]));
     for (route, reach) in request["routes"].as_object().into_iter().flatten() {
         let allow = if reach["allow"] == "any" { "any".to_owned() } else { text(&reach["allow"]["these"]) };
         say("route", format!("{route}: {allow}, to {}", text(&reach["upstream"])));
+        let denied = reach["deny"].as_array().is_some_and(|rules| !rules.is_empty());
+        let further = [
+            denied.then(|| format!("deny {}", text(&reach["deny"]))),
+            Some(match &reach["clients"] {
+                Value::Null => "for all clients".to_owned(),
+                clients => format!("for the clients {}", text(clients)),
+            }),
+            (reach["observe"] == true).then(|| "its rules are not enforced (observe)".to_owned()),
+            (reach["opaque"] == true).then(|| "an encoded slash is data (opaque)".to_owned()),
+        ];
+        further.into_iter().flatten().for_each(|line| say("", line));
     }
-    say("risk", text(&request["risk"]["level"]));
-    for factor in request["risk"]["factors"].as_array().into_iter().flatten() {
+    say("risk", text(&shown["risk"]["level"]));
+    for factor in shown["risk"]["factors"].as_array().into_iter().flatten() {
         say("", format!("{} for {}", text(&factor["points"]), text(&factor["why"])));
     }
-    for approval in request["approvals"].as_array().into_iter().flatten() {
+    for approval in shown["approvals"].as_array().into_iter().flatten() {
         say(
             "approved",
             format!("by {} at {}: {}", text(&approval["by"]), text(&approval["at"]), text(&approval["reason"])),
         );
     }
-    say("digest", text(&request["digest"]));
+    say("digest", text(&shown["digest"]));
     lines.join("\n")
 }

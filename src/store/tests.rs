@@ -51,6 +51,33 @@ fn records_outlive_a_restart() {
 }
 
 #[test]
+fn many_records_are_written_together() {
+    let state = folder();
+    let store = open(&state);
+    for round in 1..=2 {
+        let record = |number: u64| Record {
+            name: format!("{number:03}"),
+            generation: round,
+            content: format!("{number} in round {round}").into_bytes().into(),
+        };
+        let records: Vec<Record> = (0..100).map(record).collect();
+        store.write_all("request", &records).expect("written");
+        let (found, refused) = open(&state).read("request").expect("readable");
+        assert!(refused.is_empty(), "{refused:?}");
+        let texts = |records: &[Record]| -> Vec<(String, u64, Vec<u8>)> {
+            records.iter().map(|record| (record.name.clone(), record.generation, record.content.to_vec())).collect()
+        };
+        assert_eq!(texts(&found), texts(&records));
+    }
+    store.write_all("request", &[]).expect("nothing to write");
+    std::fs::create_dir(state.path().join("sealed/request-050.new")).expect("something in the way");
+    let late = |name: &str| Record { name: name.to_owned(), generation: 3, content: b"late".to_vec().into() };
+    store.write_all("request", &[late("049"), late("050")]).expect_err("in the way");
+    let (found, _) = open(&state).read("request").expect("readable");
+    assert!(found.iter().all(|record| record.generation == 2), "one that fails keeps all back");
+}
+
+#[test]
 fn all_of_it_is_for_our_eyes_only() {
     let state = folder();
     open(&state).write(LABEL, 1, b"content").expect("written");

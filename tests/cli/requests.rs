@@ -43,6 +43,8 @@ fn a_request_is_looked_at_decided_and_submitted_by_commands() {
     let row: Vec<&str> = table.lines().nth(1).expect("a request").split_whitespace().collect();
     assert_eq!((row[1], row[2]), ("pending", "api"), "{table}");
     let page = as_operator(&place, "alice", &["requests", "show", row[0]]).ok();
+    assert!(page.contains("deny * /things/secret") && page.contains("for all clients"), "{page}");
+    assert!(page.contains("source:        file, static, settings "), "{page}");
     assert!(page.contains("pending: 0 of 1 approvals (approver)") && page.contains("first use of"), "{page}");
     let said = as_operator(&place, "bob", &["requests", "approve", row[0], "--reason", "mine"]).failed(77);
     assert!(said.contains("(not_allowed)"), "{said}");
@@ -58,6 +60,58 @@ fn a_request_is_looked_at_decided_and_submitted_by_commands() {
     assert!(page.contains("denied by bob: not needed"), "{page}");
     let none = as_operator(&place, "alice", &["requests", "show", "0011223344556677"]).failed(1);
     assert!(none.contains("(no_request)"), "{none}");
+}
+
+/// A proxy that shows something else than what has the digest.
+#[test]
+fn what_is_shown_is_what_is_approved_and_signed() {
+    let place = place("");
+    let pkcs8 = aws_lc_rs::signature::Ed25519KeyPair::generate_pkcs8(&aws_lc_rs::rand::SystemRandom::new());
+    let pem = STANDARD.encode(pkcs8.expect("a key").as_ref());
+    place.write("signing.pem", &format!("-----BEGIN PRIVATE KEY-----\n{pem}\n-----END PRIVATE KEY-----\n"));
+    let request = {
+        let _running = place.start();
+        place.run(&["wait"]).ok();
+        let list = as_operator(&place, "alice", &["requests", "list", "--json"]).json();
+        list["requests"][0].clone()
+    };
+    let id = request["id"].as_str().expect("an id").to_owned();
+    let mut lie = request;
+    lie["request"]["scopes"] = serde_json::json!(["harmless"]);
+    let listener = std::net::TcpListener::bind("127.0.0.1:0").expect("a free port");
+    let address = listener.local_addr().expect("an address").to_string();
+    let heads = std::thread::spawn(move || {
+        let mut heads = Vec::new();
+        for _ in 0..3 {
+            heads.push(answer(&listener, &lie.to_string()));
+        }
+        heads
+    });
+    let approve = ["requests", "approve", &id, "--admin", &address];
+    let said = as_operator(&place, "alice", &[&approve[..], &["--reason", "looks good"]].concat()).failed(1);
+    assert!(said.contains("is not the request") && said.contains("Nothing was approved"), "{said}");
+    let signed = [&approve[..], &["--sign", "signing.pem", "--out", "grant.json"]].concat();
+    let said = as_operator(&place, "alice", &signed).failed(1);
+    assert!(said.contains("is not the request") && !place.path("grant.json").exists(), "{said}");
+    let heads = heads.join().expect("the proxy in the middle");
+    assert!(heads.iter().all(|head| head.starts_with("GET ")), "{heads:?}");
+}
+
+/// Answers one request with this JSON; its first line.
+fn answer(listener: &std::net::TcpListener, json: &str) -> String {
+    let (mut stream, _) = listener.accept().expect("a caller");
+    let mut head = Vec::new();
+    while !head.ends_with(b"\r\n\r\n") {
+        let mut byte = [0];
+        stream.read_exact(&mut byte).expect("a head");
+        head.push(byte[0]);
+    }
+    let length = json.len();
+    let text = format!(
+        "HTTP/1.1 200 OK\r\nContent-Type: application/json\r\nContent-Length: {length}\r\nConnection: close\r\n\r\n{json}"
+    );
+    stream.write_all(text.as_bytes()).expect("answered");
+    String::from_utf8_lossy(&head).lines().next().unwrap_or_default().to_owned()
 }
 
 #[test]

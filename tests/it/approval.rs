@@ -75,8 +75,15 @@ async fn call(scene: &Scene, who: &str, line: &str, body: &Value) -> Answer {
     client.answer().await.expect("an answer")
 }
 
+/// An approval is of what somebody who may look at it has seen.
 async fn decide(scene: &Scene, who: &str, id: &str, decision: &str) -> Answer {
-    call(scene, who, &format!("POST /v1/requests/{id}/{decision}"), &json!({ "reason": "looked at it" })).await
+    let mut body = json!({ "reason": "looked at it" });
+    if decision == "approve" {
+        let seen = call(scene, "alice", &format!("GET /v1/requests/{id}"), &Value::Null).await;
+        let seen: Value = serde_json::from_slice(&seen.body).expect("JSON");
+        body["digest"] = seen["digest"].clone();
+    }
+    call(scene, who, &format!("POST /v1/requests/{id}/{decision}"), &body).await
 }
 
 async fn approve(scene: &Scene, who: &str, id: &str) {
@@ -174,6 +181,10 @@ async fn nobody_approves_what_is_its_own() {
     assert_eq!(refused.refusal(), (409, "not_pending".to_owned()), "it looked at another one");
     let refused = call(&scene, "alice", &format!("POST /v1/requests/{id}/approve"), &json!({})).await;
     assert_eq!(refused.status, 422, "a decision needs a reason");
+    let unseen = json!({ "reason": "yes" });
+    let refused = call(&scene, "alice", &format!("POST /v1/requests/{id}/approve"), &unseen).await;
+    assert_eq!(refused.status, 422, "nobody approves what it has not seen");
+    assert!(refused.text().contains("`digest` is missing"), "{}", refused.text());
     let wish = json!({ "token": "api", "for": "30m", "reason": "a hotfix" });
     let submitted = submit(&scene, "bob", wish).await;
     let refused = decide(&scene, "carol", &submitted, "approve").await;
@@ -196,7 +207,7 @@ async fn without_the_section_only_what_is_risky_asks_and_our_own_user_does_not_a
     assert_eq!(scene.get("/api/x").await.status, 200, "what is not risky passes");
     let problem = is_refused(&scene, "/for-ever/x", "approval_pending").await;
     let id = problem["detail"].as_str().and_then(|text| text.split([' ', ',']).find(|word| word.len() == 16));
-    let own = json!({ "reason": "yes" }).to_string();
+    let own = json!({ "reason": "yes", "digest": "00".repeat(32) }).to_string();
     let line = format!("POST /v1/requests/{}/approve HTTP/1.1", id.expect("an id"));
     let mut client = Client::unix(&socket(&scene)).await;
     let fields = format!("Host: localhost\r\nContent-Type: application/json\r\nContent-Length: {}", own.len());
@@ -352,6 +363,22 @@ async fn a_retired_token_stays_so_when_a_grant_on_top_of_it_ends() {
     is_refused(&scene, "/api/x/1", "approval_denied").await;
     assert_eq!(place.issuer.count(), calls);
     scene.finish().await;
+}
+
+#[tokio::test]
+async fn what_waits_is_judged_by_the_rules_that_hold_when_it_is_decided() {
+    let place = Place::new().await;
+    let scene = place.setup().start().await;
+    let id = pending(&scene).await;
+    scene.reload(&place.setup().approval("required = 2")).await.expect("a good config");
+    approve(&scene, "alice", &id).await;
+    is_refused(&scene, "/api/x/1", "approval_pending").await;
+    scene.reload(&place.setup()).await.expect("a good config");
+    is_refused(&scene, "/api/x/1", "approval_pending").await;
+    approve(&scene, "carol", &id).await;
+    assert_eq!(scene.get("/api/x/1").await.status, 200);
+    let records = scene.finish().await;
+    assert_eq!(trail::of(&records, "token_requested").len(), 2, "the trail has what each of the rules said");
 }
 
 #[tokio::test]

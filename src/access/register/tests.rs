@@ -41,6 +41,7 @@ fn approve(register: &mut Register, request: &Request) {
 fn told(register: &mut Register) -> Vec<(RequestId, &'static str)> {
     let name = |what: &What| match what {
         What::Asked => "asked",
+        What::Judged => "judged",
         What::Approved { .. } => "approved",
         What::Granted => "granted",
         What::Denied => "denied",
@@ -99,6 +100,50 @@ fn going_back_to_what_is_still_granted_asks_nobody() {
     assert_eq!(told(&mut register), [(new, "ended")]);
     let refused = register.approve(new, &alice(), edited().digest(), "late", NOW);
     assert!(matches!(refused, Err(NotDecided::NotAllowed(NotAllowed::Decided(_)))));
+}
+
+#[test]
+fn stricter_rules_reach_what_waits_and_others_grant_nothing() {
+    let two_admins = Quorum { required: 2.try_into().expect("not zero"), role: Role::Admin };
+    let mut register = Register::default();
+    let own = register.ask(standing(), &asking(), NOW);
+    let other = register.submit(submitted("1"), &asking(), None, NOW).expect("taken");
+    told(&mut register);
+    let again = |register: &mut Register, decision: Decision| {
+        register.ask(standing(), &policy(decision), NOW);
+        register.judge_again(&policy(decision), |_, _| None, NOW);
+        told(register)
+    };
+    assert_eq!(again(&mut register, Decision::Approve), [], "people are asked still");
+    assert_eq!(again(&mut register, Decision::Ask(Quorum::default())), []);
+    let mut both = again(&mut register, Decision::Ask(two_admins));
+    both.sort();
+    let mut expected = [(own, "judged"), (other, "judged")];
+    expected.sort();
+    assert_eq!(both, expected);
+    assert_eq!(again(&mut register, Decision::Ask(Quorum::default())), [], "nothing gets easier");
+    let refused = register.approve(own, &alice(), standing().digest(), "yes", NOW);
+    assert_eq!(refused, Err(NotDecided::NotAllowed(NotAllowed::Role("alice".into(), Role::Admin))));
+    let root = Voter { role: Some(Role::Admin), ..alice() };
+    let progress = register.approve(own, &root, standing().digest(), "yes", NOW);
+    assert_eq!(progress, Ok(Progress::Missing(1)));
+    told(&mut register);
+    assert!(again(&mut register, Decision::Deny).contains(&(own, "denied")));
+    assert_eq!(register.pending(), 0);
+}
+
+#[test]
+fn what_less_strict_rules_made_of_it_does_not_count() {
+    let with = |required: u32, role: Role| {
+        policy(Decision::Ask(Quorum { required: required.try_into().expect("not zero"), role }))
+    };
+    let mut register = Register::default();
+    let id = register.ask(standing(), &with(2, Role::Approver), NOW);
+    approve(&mut register, &standing());
+    register.judge_again(&with(2, Role::Admin), |_, _| None, NOW);
+    let root = Voter { name: "root", role: Some(Role::Admin), ..alice() };
+    let progress = register.approve(id, &root, standing().digest(), "yes", NOW);
+    assert_eq!(progress, Ok(Progress::Missing(1)), "an approver's word is none of an admin");
 }
 
 #[test]

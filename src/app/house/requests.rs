@@ -20,6 +20,7 @@ use crate::name::TokenName;
 use crate::operator::{Operator, Role};
 use crate::proxy::Want;
 use crate::secret::Fingerprinter;
+use crate::text;
 
 /// How long a grant on top is left out whose generation could not be had, and a change that could not be put in force.
 const AGAIN: Duration = Duration::from_secs(5);
@@ -220,15 +221,10 @@ impl Requests for House {
 
 /// An operator, as far as decisions are concerned.
 fn voter<'a>(name: &'a str, operator: &'a Operator) -> Voter<'a> {
-    let role = match (operator.may(Role::Approver), operator.may(Role::Admin)) {
-        (true, true) => Some(Quorum::Admin),
-        (true, false) => Some(Quorum::Approver),
-        (false, _) => None,
-    };
     Voter {
         name,
         groups: &operator.groups,
-        role,
+        role: Quorum::of(operator.may(Role::Approver), operator.may(Role::Admin)),
         may_deny: operator.may(Role::Approver) || operator.may(Role::Responder),
         is_told_apart: operator.is_told_apart(),
     }
@@ -236,5 +232,5 @@ fn voter<'a>(name: &'a str, operator: &'a Operator) -> Voter<'a> {
 
 /// What no other request has.
 fn nonce() -> String {
-    Fingerprinter::random_key()[..8].iter().map(|byte| format!("{byte:02x}")).collect()
+    text::hex(&Fingerprinter::random_key()[..8])
 }
