@@ -48,6 +48,9 @@ const SEND_BUFFER: usize = 64 * 1024;
 /// A client that had connected before the drain may still say what it wants.
 const LAST_WORDS: Duration = Duration::from_secs(1);
 
+/// A client that was refused has heard so by then.
+const HEARING: Duration = Duration::from_secs(1);
+
 /// How clients are served, as the limits say.
 pub struct Server {
     http2: http2::Builder<LocalExecutor>,
@@ -131,11 +134,13 @@ impl Desk {
                 Ok(Some(request)) => request,
                 Ok(None) => return None,
                 Err(refusal) => {
+                    let busy = watch.busy();
                     let text = self.refused_unread(refusal);
                     let mut rest = &*text;
                     // A client that does not hear it has gone.
                     let _ = poll_fn(|context| link.borrow_mut().poll_say(&mut rest, context)).await;
-                    self.linger(link).await;
+                    drop(busy);
+                    self.linger(link, watch).await;
                     return None;
                 }
             };
@@ -155,7 +160,7 @@ impl Desk {
                     drop((answering, busy));
                     let is_whole = link.borrow_mut().end();
                     if !keeps || !is_whole {
-                        self.part(link).await;
+                        self.part(link, watch).await;
                         return None;
                     }
                 }
@@ -186,18 +191,25 @@ impl Desk {
     }
 
     /// Ends a connection of which nothing is expected any more.
-    async fn part(&self, link: &Rc<RefCell<Inbound>>) {
+    async fn part(&self, link: &Rc<RefCell<Inbound>>, watch: &Rc<Watch>) {
         if link.borrow().is_read() {
             // A client that has gone already is not told.
             let _ = poll_fn(|context| link.borrow_mut().poll_end(context)).await;
         } else {
-            self.linger(link).await;
+            self.linger(link, watch).await;
         }
     }
 
-    async fn linger(&self, link: &Rc<RefCell<Inbound>>) {
+    async fn linger(&self, link: &Rc<RefCell<Inbound>>, watch: &Rc<Watch>) {
         let longest = self.proxy.shared.limits.body_timeout.min(LINGER);
-        let _ = timeout(longest, poll_fn(|context| link.borrow_mut().poll_linger(context))).await;
+        let linger = || poll_fn(|context| link.borrow_mut().poll_linger(context));
+        // Nobody else gets its room before it can have heard what it was told.
+        let busy = watch.busy();
+        if timeout(longest.min(HEARING), linger()).await.is_ok() {
+            return;
+        }
+        drop(busy);
+        let _ = timeout(longest.saturating_sub(HEARING), linger()).await;
     }
 
     async fn serve_http2<S: Socket>(self: Rc<Self>, stream: WatchedStream<S>, caller: Rc<Caller>, watch: Rc<Watch>) {

@@ -77,6 +77,20 @@ async fn who_has_rested_longest_makes_room() {
 }
 
 #[tokio::test]
+async fn who_is_being_refused_hears_it_before_another_gets_its_room() {
+    let (issuer, upstream) = (Issuer::start().await, Upstream::http1().await);
+    let scene = Setup::api(&issuer, &upstream).workers(1).limits("connections = 2").start().await;
+    let mut resting = scene.client().await;
+    assert_eq!(resting.get("/api/x").await.status, 200);
+    let mut wrong = scene.client().await;
+    wrong.send("GET /api/x HTTP/1.1\r\nHost: a\r\nHost: b\r\n\r\n").await;
+    assert_eq!(wrong.answer().await.expect("an answer").status, 400);
+    assert_eq!(scene.get("/api/x").await.status, 200, "a third comes in");
+    assert!(resting.is_closed().await, "in the place of who has nothing to hear");
+    scene.finish().await;
+}
+
+#[tokio::test]
 async fn a_head_that_does_not_come_to_its_end_is_given_up() {
     let (_issuer, upstream, scene) = limited("header_timeout = \"500ms\"").await;
     let (mut silent, mut slow) = (scene.client().await, scene.client().await);
