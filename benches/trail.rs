@@ -89,8 +89,9 @@ fn main() {
     thread.finish().expect("nothing to write");
 
     let begin = SystemClock.now().boot;
-    for seq in (0..records).step_by(usize::try_from(records / 1000 + 1).expect("small")) {
-        archive.inclusion(seq, records).expect("a proof");
+    let proved: Vec<u64> = (0..records).step_by(usize::try_from(records / 1000 + 1).expect("small")).collect();
+    for seq in &proved {
+        archive.inclusion(*seq, records).expect("a proof");
     }
-    println!("proof of inclusion: {:.0} us each", seconds(begin) * 1e6 / 1000.0);
+    println!("proof of inclusion: {:.0} us each, of {}", seconds(begin) * 1e6 / proved.len() as f64, proved.len());
 }

@@ -155,6 +155,7 @@ pub struct Admin {
     recorder: Recorder,
     /// The trail as it lies on the disk.
     archive: Archive,
+    readers: audit::Readers,
     clock: Arc<dyn Clock>,
     rates: Rates,
     denials: Denials,
@@ -162,7 +163,8 @@ pub struct Admin {
 
 impl Admin {
     pub fn new(house: Arc<dyn House>, recorder: Recorder, archive: Archive, clock: Arc<dyn Clock>) -> Self {
-        Self { house, recorder, archive, rates: Rates::new(clock.clone()), denials: Denials::default(), clock }
+        let (rates, readers) = (Rates::new(clock.clone()), audit::Readers::default());
+        Self { house, recorder, archive, readers, rates, denials: Denials::default(), clock }
     }
 
     /// Puts the sums of denied calls into the trail.
@@ -189,6 +191,7 @@ impl Admin {
         entrance: &Entrance,
         seen: &mut Seen,
     ) -> Result<Answer, Refusal> {
+        seen.endpoint = endpoint::find(request.method(), request.uri().path()).ok().map(|(endpoint, _)| endpoint);
         guard::judge(&request, entrance)?;
         let operator = &*seen.operator.insert(caller.authenticate(request.headers(), self)?);
         self.rates.call(&operator.name).map_err(Refusal::RateLimited)?;
@@ -218,6 +221,7 @@ impl Admin {
                 return self.denials.count(Denied {
                     operator,
                     source: caller.source.clone(),
+                    call: seen.endpoint.map(|endpoint| format!("{} {}", endpoint.method, endpoint.path)),
                     reason: refusal.reason(),
                 });
             }
@@ -238,6 +242,8 @@ impl Admin {
 /// How far a call came.
 #[derive(Default)]
 struct Seen {
+    /// What was called, whoever called it.
+    endpoint: Option<&'static Endpoint>,
     operator: Option<Operator>,
     /// Method and path, which are of the table.
     call: Option<String>,
@@ -297,5 +303,6 @@ impl std::fmt::Display for Source {
 struct Denied {
     operator: Option<OperatorName>,
     source: Source,
+    call: Option<String>,
     reason: &'static str,
 }

@@ -13,6 +13,7 @@ use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 
 use tokio::sync::{mpsc, oneshot};
+use tokio::task::JoinSet;
 use tokio::time::{Instant, timeout_at};
 
 /// Orders that wait for one worker. Who orders more waits.
@@ -48,7 +49,7 @@ impl<T> Default for Barrier<T> {
     }
 }
 
-impl<T: Clone> Barrier<T> {
+impl<T: Clone + Send + 'static> Barrier<T> {
     /// A worker sits down. When its seat is gone, so is whatever it held.
     pub fn seat(&self) -> Orders<T> {
         let (sender, receiver) = mpsc::channel(WAITING);
@@ -64,22 +65,21 @@ impl<T: Clone> Barrier<T> {
     /// When a worker does not answer.
     pub async fn pass(&self, what: T) -> Result<(), Stuck> {
         let seats = self.0.lock().unwrap_or_else(PoisonError::into_inner).clone();
-        let deadline = Instant::now() + PATIENCE;
-        let mut answers = Vec::with_capacity(seats.len());
-        let mut missing = 0;
-        for seat in &seats {
-            let (done, answer) = oneshot::channel();
-            match timeout_at(deadline, seat.send(Order { what: what.clone(), done })).await {
-                // One whose seat is gone holds nothing.
-                Ok(_) => answers.push(answer),
-                Err(_) => missing += 1,
-            }
+        let (of, deadline) = (seats.len(), Instant::now() + PATIENCE);
+        // Side by side: one that has stopped keeps no other from its order.
+        let mut letting_go = JoinSet::new();
+        for seat in seats {
+            let what = what.clone();
+            letting_go.spawn(timeout_at(deadline, async move {
+                let (done, answer) = oneshot::channel();
+                // One whose seat is gone holds nothing; dropped or acknowledged: it has let go.
+                if seat.send(Order { what, done }).await.is_ok() {
+                    let _ = answer.await;
+                }
+            }));
         }
-        for answer in answers {
-            // Dropped or acknowledged: it has let go.
-            missing += usize::from(timeout_at(deadline, answer).await.is_err());
-        }
-        if missing == 0 { Ok(()) } else { Err(Stuck { missing, of: seats.len() }) }
+        let let_go = letting_go.join_all().await.iter().filter(|outcome| outcome.is_ok()).count();
+        if let_go == of { Ok(()) } else { Err(Stuck { missing: of - let_go, of }) }
     }
 }
 
@@ -125,6 +125,24 @@ mod tests {
         };
         order.acknowledge();
         assert_eq!(passing.await, Ok(()));
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_worker_that_takes_no_orders_keeps_no_other_from_its_own() {
+        let barrier = Arc::new(Barrier::default());
+        let (_stuck, mut lively) = (barrier.seat(), barrier.seat());
+        let begin = Instant::now();
+        let mut passing = JoinSet::new();
+        for number in 0..=WAITING {
+            let barrier = barrier.clone();
+            passing.spawn(async move { barrier.pass(number).await });
+        }
+        for _ in 0..=WAITING {
+            lively.next().await.acknowledge();
+        }
+        assert_eq!(begin.elapsed(), Duration::ZERO, "nobody has waited for the one that has stopped");
+        let outcomes = passing.join_all().await;
+        assert!(outcomes.iter().all(|outcome| *outcome == Err(Stuck { missing: 1, of: 2 })), "{outcomes:?}");
     }
 
     #[tokio::test]

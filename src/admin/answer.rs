@@ -185,6 +185,14 @@ impl Refusal {
             | Self::NotAllowed(_)
             | Self::NotToldApart(_)
             | Self::OwnToken => true,
+            Self::NotDecided(NotDecided::NotAllowed(error)) => match error {
+                NotAllowed::Role(..) | NotAllowed::NotToldApart(_) | NotAllowed::Own(_) | NotAllowed::Group(..) => true,
+                NotAllowed::Twice(_)
+                | NotAllowed::Decided(_)
+                | NotAllowed::Edited(..)
+                | NotAllowed::Past(_)
+                | NotAllowed::NoReason => false,
+            },
             Self::NotFound
             | Self::MethodRefused(_)
             | Self::ContentType
@@ -195,7 +203,7 @@ impl Refusal {
             | Self::NoRequest
             | Self::NotInTrail(_)
             | Self::NotSubmitted(_)
-            | Self::NotDecided(_)
+            | Self::NotDecided(NotDecided::Unknown(_) | NotDecided::NotNow(_))
             | Self::NotRotated(_)
             | Self::NotDrilled(_)
             | Self::NotReloaded(_)

@@ -1,7 +1,10 @@
 //! The trail, for operators: its records, what was signed last, and what proves that a record or an earlier trail is in it.
 
+use std::sync::Arc;
+
 use http::{Method, StatusCode};
 use serde_json::{Map, Value, json};
+use tokio::sync::Semaphore;
 
 use super::Pending;
 use super::answer::{Answer, Refusal};
@@ -163,19 +166,81 @@ fn proof<'a>(call: &'a Call<'a>) -> Pending<'a, Result<Answer, Refusal>> {
     })
 }
 
+/// So many calls read the trail at a time; the others wait for their turn.
+const MOST_READERS: usize = 4;
+
+/// Threads that may wait for the disk.
+pub struct Readers(Arc<Semaphore>);
+
+impl Default for Readers {
+    fn default() -> Self {
+        Self(Arc::new(Semaphore::new(MOST_READERS)))
+    }
+}
+
+impl Readers {
+    /// Runs it when there is room. Whoever waits for it may go: it keeps its room until it ends.
+    async fn run<T: Send + 'static>(&self, work: impl FnOnce() -> T + Send + 'static) -> Option<T> {
+        let room = self.0.clone().acquire_owned().await.ok()?;
+        let working = tokio::task::spawn_blocking(move || {
+            let _room = room;
+            work()
+        });
+        working.await.ok()
+    }
+}
+
 /// Reads the trail on a thread that may wait for the disk.
 pub async fn read(
     call: &Call<'_>,
     read: impl FnOnce(&Archive) -> Result<Value, ArchiveError> + Send + 'static,
 ) -> Result<Answer, Refusal> {
     let archive = call.admin.archive.clone();
-    match tokio::task::spawn_blocking(move || read(&archive)).await {
-        Ok(Ok(value)) => Ok(Answer::ok(value)),
-        Ok(Err(error @ ArchiveError::OutOfRange { .. })) => Err(Refusal::NotInTrail(error.to_string())),
-        Ok(Err(error)) => {
+    match call.admin.readers.run(move || read(&archive)).await {
+        Some(Ok(value)) => Ok(Answer::ok(value)),
+        Some(Err(error @ ArchiveError::OutOfRange { .. })) => Err(Refusal::NotInTrail(error.to_string())),
+        Some(Err(error)) => {
             tracing::warn!(%error, "the audit trail cannot be read");
             Err(Refusal::TrailUnreadable)
         }
-        Err(_) => Err(Refusal::TrailUnreadable),
+        None => Err(Refusal::TrailUnreadable),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::{Mutex, mpsc as blocking};
+
+    use tokio::sync::mpsc;
+    use tokio::task::JoinSet;
+
+    use super::*;
+
+    #[tokio::test]
+    async fn only_so_many_read_at_a_time() {
+        let readers = Arc::new(Readers::default());
+        let (begun, mut begins) = mpsc::channel(16);
+        let (end, ends) = blocking::sync_channel(16);
+        let ends = Arc::new(Mutex::new(ends));
+        let mut reading = JoinSet::new();
+        for _ in 0..=MOST_READERS {
+            let (readers, begun, ends) = (readers.clone(), begun.clone(), ends.clone());
+            let work = move || {
+                begun.blocking_send(()).expect("the test looks on");
+                ends.lock().expect("no panic").recv().expect("the test ends it");
+            };
+            reading.spawn(async move { readers.run(work).await });
+        }
+        for _ in 0..MOST_READERS {
+            begins.recv().await.expect("one begins");
+        }
+        assert_eq!(readers.0.available_permits(), 0);
+        assert!(begins.try_recv().is_err(), "one waits for its turn");
+        end.send(()).expect("one ends");
+        begins.recv().await.expect("the last begins");
+        for _ in 0..MOST_READERS {
+            end.send(()).expect("all end");
+        }
+        assert!(reading.join_all().await.iter().all(Option::is_some));
     }
 }

@@ -16,16 +16,18 @@ impl Denials {
     pub fn count(&self, denied: Denied) {
         let mut sums = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         let full = sums.len() >= KINDS && !sums.contains_key(&denied);
-        let denied = if full { Denied { operator: None, source: Source::Unknown, ..denied } } else { denied };
+        let denied =
+            if full { Denied { operator: None, source: Source::Unknown, call: None, ..denied } } else { denied };
         *sums.entry(denied).or_default() += 1;
     }
 
     /// Puts the sums into the trail.
     pub fn record(&self, recorder: &Recorder) {
         let sums = std::mem::take(&mut *self.0.lock().unwrap_or_else(PoisonError::into_inner));
-        for (Denied { operator, source, reason }, count) in sums {
-            tracing::warn!(operator = operator.as_ref().map(ToString::to_string), %source, reason, count, "admin calls were denied");
-            recorder.note(Event::AdminDenied { operator, source: source.to_string(), reason, count });
+        for (Denied { operator, source, call, reason }, count) in sums {
+            let name = operator.as_ref().map(ToString::to_string);
+            tracing::warn!(operator = name, %source, call, reason, count, "admin calls were denied");
+            recorder.note(Event::AdminDenied { operator, source: source.to_string(), call, reason, count });
         }
     }
 }

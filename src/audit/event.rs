@@ -150,7 +150,14 @@ pub enum Event {
         reason: Option<String>,
     },
     /// Calls of the admin API that were denied, of one kind, within a second.
-    AdminDenied { operator: Option<OperatorName>, source: String, reason: &'static str, count: u64 },
+    AdminDenied {
+        operator: Option<OperatorName>,
+        source: String,
+        /// As the description has it; none where there is no such call.
+        call: Option<String>,
+        reason: &'static str,
+        count: u64,
+    },
     /// Somebody approved a request; so many more approvals are missing.
     AccessApproved { request: String, token: TokenName, by: String, reason: String, missing: u32 },
     /// A request was granted: by a rule, or by everybody who has to approve.
@@ -398,7 +405,13 @@ pub(super) mod tests {
                 status: 200,
                 reason: Some("an incident".into()),
             },
-            Event::AdminDenied { operator: None, source: "uid 1000".into(), reason: "unauthenticated", count: 2 },
+            Event::AdminDenied {
+                operator: None,
+                source: "uid 1000".into(),
+                call: Some("POST /v1/tokens/{name}/revoke".into()),
+                reason: "unauthenticated",
+                count: 2,
+            },
             Event::AccessApproved {
                 request: "00112233aabbccdd".into(),
                 token: token.clone(),

@@ -24,7 +24,7 @@ pub struct Resumed {
     pub figures: Figures,
     /// What was used before, and is not a record.
     pub used: Vec<Used>,
-    /// When the last record was written, if its process did not tell its end.
+    /// From when on use may be lost, if the process before did not tell its end.
     pub unfinished_since: Option<String>,
 }
 
@@ -59,7 +59,7 @@ pub fn resume(folder: &Folder, seed: &[u8; 32]) -> Result<Resumed, ResumeError> 
     if last.is_none() {
         notary.publish(folder, &Rhythm::default()).map_err(ResumeError::Sign)?;
     }
-    let unfinished_since = unfinished_since(&review.last);
+    let unfinished_since = unfinished_since(&review.last, review.left.until());
     Ok(Resumed { trail, notary, figures: review.figures, used: review.left.into_used(), unfinished_since })
 }
 

@@ -101,6 +101,12 @@ impl Left {
         }
     }
 
+    /// Up to when use was told in any case.
+    pub fn until(&self) -> Option<Duration> {
+        let used = self.journal.iter().flat_map(|journal| &journal.used);
+        used.filter_map(|used| since_epoch(&used.until)).max()
+    }
+
     /// What was not written any more.
     pub fn into_used(self) -> Vec<Used> {
         let Self { journal, written } = self;
@@ -121,15 +127,25 @@ struct Named {
     from: String,
 }
 
-/// When a record was written that is not the stop of its process: use after that may be lost.
-pub fn unfinished_since(last: &[u8]) -> Option<String> {
+/// From when on use may be lost, if the last record is not the stop of its process. While that was there, use was kept within
+/// [`KEPT_WITHIN`]; `told_until` is up to when it was in any case.
+pub fn unfinished_since(last: &[u8], told_until: Option<Duration>) -> Option<String> {
     #[derive(Deserialize)]
     struct Last {
         event: String,
         time: String,
     }
     let last: Last = serde_json::from_slice(last).ok()?;
-    (last.event != "stop").then_some(last.time)
+    let there = since_epoch(&last.time)?.saturating_sub(KEPT_WITHIN);
+    (last.event != "stop").then(|| text(told_until.map_or(there, |until| until.max(there))))
+}
+
+/// The longest that use is told nowhere, while a process runs.
+const KEPT_WITHIN: Duration = Duration::from_secs(1);
+
+fn since_epoch(text: &str) -> Option<Duration> {
+    let time: jiff::Timestamp = text.parse().ok()?;
+    Some(Duration::from_millis(u64::try_from(time.as_millisecond()).ok()?))
 }
 
 /// As records write it.

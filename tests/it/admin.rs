@@ -1,12 +1,13 @@
 //! Operators call the admin API: who is let in, who is not, and what each of them learns.
 
+use std::collections::BTreeSet;
 use std::os::unix::fs::PermissionsExt;
 use std::sync::Arc;
 use std::time::Duration;
 
 use countersign::secret::Reference;
 use countersign::tls::{self, Alpn, Identity};
-use serde_json::json;
+use serde_json::{Value, json};
 
 use crate::support::certificate::Ca;
 use crate::support::issuer::Reply;
@@ -92,8 +93,37 @@ async fn what_an_operator_has_begun_goes_on_when_nobody_waits_for_it() {
     scene.finish().await;
 }
 
+/// Every call that the description names, made so that whoever may make it does no harm: method and path, the role that it
+/// needs, and a body with all that is required.
+fn calls(described: &Value) -> Vec<(String, String, String)> {
+    let example = |schema: &Value| match (&schema["type"], schema["pattern"].as_str()) {
+        (kind, _) if kind == "array" => json!(["read"]),
+        (_, Some(pattern)) if pattern.contains("{64}") => json!("00".repeat(32)),
+        (_, Some(pattern)) if pattern.contains("604800000") => json!("30m"),
+        _ => json!("api"),
+    };
+    let mut calls = Vec::new();
+    for (path, operations) in described["paths"].as_object().expect("paths") {
+        for (method, operation) in operations.as_object().expect("operations") {
+            let role = operation["description"].as_str().and_then(|text| text.strip_prefix("Needs the role "));
+            let schema = &operation["requestBody"]["content"]["application/json"]["schema"];
+            let required = schema["required"].as_array().cloned().unwrap_or_default();
+            let field = |name: Value| {
+                let name = name.as_str().expect("a name").to_owned();
+                (name.clone(), example(&schema["properties"][&name]))
+            };
+            let body: serde_json::Map<String, Value> = required.into_iter().map(field).collect();
+            let path = path.replace("{name}", "nobody").replace("{id}", "0011223344556677");
+            let query = if path.ends_with("/proof") { "?seq=0" } else { "" };
+            let line = format!("{} {path}{query}", method.to_uppercase());
+            calls.push((line, role.expect("a role").trim_end_matches('.').to_owned(), Value::Object(body).to_string()));
+        }
+    }
+    calls
+}
+
 #[tokio::test]
-async fn each_role_may_what_it_says() {
+async fn each_role_may_what_it_says_in_every_call_that_there_is() {
     let place = Place::new().await;
     let mut setup = place.setup().admin("listen = \"unix:admin.sock\"");
     let roles = ["viewer", "requester", "approver", "responder", "admin"];
@@ -104,26 +134,65 @@ async fn each_role_may_what_it_says() {
     let path = scene.folder().join("it.toml");
     std::fs::write(&path, setup.text()).expect("written");
     let _asks = scene.watch(&path, &setup);
-    for (line, allowed) in [
-        ("GET /v1/tokens", &roles[..]),
-        ("GET /v1/tokens/api", &roles),
-        ("GET /v1/config", &roles),
-        ("GET /v1/operator", &roles),
-        ("GET /openapi.json", &roles),
-        ("POST /v1/tokens/api/rotate", &["responder", "admin"]),
-        ("POST /v1/reload", &["admin"]),
-    ] {
+    let as_role = async |role: &str, line: &str, body: &str| {
+        let bearer = format!("Bearer key of {role}");
+        let text = call(line, "localhost", &[JSON, ("Authorization", &bearer)], body);
+        sent(Client::unix(&socket(&scene)).await, &text).await
+    };
+    let described = json_of(&as_role("viewer", "GET /openapi.json", "").await);
+    let calls = calls(&described);
+    assert!(calls.len() >= 20, "{calls:?}");
+    let mut denied = Vec::new();
+    for (line, needed, body) in &calls {
         for role in roles {
-            let bearer = format!("Bearer key of {role}");
-            let text = call(line, "localhost", &[JSON, ("Authorization", &bearer)], "{}");
-            let answer = sent(Client::unix(&socket(&scene)).await, &text).await;
-            if allowed.contains(&role) {
-                assert_eq!(answer.status, 200, "{role}: {line}: {}", answer.text());
+            let may = match needed.as_str() {
+                // Of two roles, each may; which is looked at when the call is under way.
+                "viewer" if line == "POST /v1/report/reviewed" => ["approver", "admin"].contains(&role),
+                "viewer" => true,
+                "requester" | "responder" => role == needed || role == "admin",
+                _ => role == needed,
+            };
+            let answer = as_role(role, line, if line.starts_with("POST") { body } else { "" }).await;
+            if may {
+                assert!(matches!(answer.status, 200 | 201 | 404), "{role}: {line} {body}: {}", answer.text());
             } else {
                 assert_eq!(answer.refusal(), (403, "not_allowed".to_owned()), "{role}: {line}");
+                denied.push((role.to_owned(), line.split(['?']).next().unwrap_or_default().to_owned()));
             }
         }
     }
+    let submitted =
+        as_role("requester", "POST /v1/requests", r#"{"token":"api","for":"30m","reason":"a hotfix"}"#).await;
+    assert_eq!((submitted.status, &json_of(&submitted)["state"]), (201, &json!("granted")), "{}", submitted.text());
+    let records = scene.finish().await;
+    let template = |line: &str| line.replace("/nobody", "/{name}").replace("/0011223344556677", "/{id}");
+    for (role, line) in denied {
+        let is_told = trail::of(&records, "admin_denied")
+            .iter()
+            .any(|record| record["operator"] == role && record["call"] == template(&line));
+        assert!(is_told, "{role}: {line}");
+    }
+}
+
+#[tokio::test]
+async fn who_decides_what_it_may_not_is_denied_and_the_trail_says_what() {
+    let place = Place::new().await;
+    let setup = place.setup().admin("listen = \"unix:admin.sock\"").approval("default = \"ask\"");
+    let setup =
+        setup.operator("owner", &format!("{}\ngroups = [\"team@example.com\"]\nroles = [\"approver\"]", key("k")));
+    let scene = setup.start().await;
+    let as_owner = async |line: &str, body: &str| {
+        let text = call(line, "localhost", &[JSON, ("Authorization", "Bearer k")], body);
+        sent(Client::unix(&socket(&scene)).await, &text).await
+    };
+    let request = json_of(&as_owner("GET /v1/requests", "").await)["requests"][0].take();
+    let line = format!("POST /v1/requests/{}/approve", request["id"].as_str().expect("an id"));
+    let body = json!({ "reason": "mine", "digest": request["digest"] }).to_string();
+    assert_eq!(as_owner(&line, &body).await.refusal(), (403, "not_allowed".to_owned()));
+    let denied = scene.recorded("admin_denied", 1).await;
+    assert_eq!((&denied[0]["operator"], &denied[0]["count"]), (&json!("owner"), &json!(1)));
+    assert_eq!(denied[0]["call"], "POST /v1/requests/{id}/approve");
+    scene.finish().await;
 }
 
 #[tokio::test]
@@ -436,20 +505,30 @@ async fn no_answer_and_no_record_holds_a_token() {
     assert!(!trail.contains(value));
 }
 
+/// The calls that the documentation tells of, as the description writes them.
+fn documented() -> BTreeSet<String> {
+    let table = include_str!("../../docs/admin.md").lines().filter(|line| line.starts_with("| `"));
+    let calls = table.flat_map(|line| line.split('|').nth(1).unwrap_or_default().split('`'));
+    let calls = calls.filter(|text| text.starts_with("GET /") || text.starts_with("POST /"));
+    calls
+        .map(|text| text.split('?').next().unwrap_or_default().replace("NAME", "{name}").replace("ID", "{id}"))
+        .collect()
+}
+
 #[tokio::test]
-async fn the_description_names_every_call() {
+async fn the_description_and_the_documentation_name_every_call() {
     let place = Place::new().await;
     let scene = place.start(&place.setup()).await;
     let described = json_of(&own(&scene, "GET /openapi.json", "").await);
     assert_eq!(described["openapi"], "3.1.0");
-    for (path, method) in [
-        ("/v1/tokens", "get"),
-        ("/v1/tokens/{name}", "get"),
-        ("/v1/tokens/{name}/rotate", "post"),
-        ("/v1/reload", "post"),
-    ] {
-        let operation = &described["paths"][path][method];
-        assert!(operation["responses"]["200"].is_object(), "{method} {path}");
-        assert!(operation["responses"]["401"].is_object(), "{method} {path}");
+    let mut named = BTreeSet::new();
+    for (path, operations) in described["paths"].as_object().expect("paths") {
+        for (method, operation) in operations.as_object().expect("operations") {
+            named.insert(format!("{} {path}", method.to_uppercase()));
+            let responses = &operation["responses"];
+            assert!(responses["200"].is_object() || responses["201"].is_object(), "{method} {path}");
+            assert!(responses["401"].is_object() && responses["403"].is_object(), "{method} {path}");
+        }
     }
+    assert_eq!(named, documented());
 }

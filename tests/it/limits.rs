@@ -83,7 +83,7 @@ async fn who_is_being_refused_hears_it_before_another_gets_its_room() {
     let mut resting = scene.client().await;
     assert_eq!(resting.get("/api/x").await.status, 200);
     let mut wrong = scene.client().await;
-    wrong.send("GET /api/x HTTP/1.1\r\nHost: a\r\nHost: b\r\n\r\n").await;
+    wrong.send("GET /api/x HTTP/1.1\nHost: localhost\n\n").await;
     assert_eq!(wrong.answer().await.expect("an answer").status, 400);
     assert_eq!(scene.get("/api/x").await.status, 200, "a third comes in");
     assert!(resting.is_closed().await, "in the place of who has nothing to hear");

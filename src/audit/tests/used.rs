@@ -56,13 +56,27 @@ async fn an_end_without_a_stop_is_told() {
     let (recorder, thread) = fixture.open();
     recorder.record(other()).await.expect("written");
     thread.finish().expect("written");
-    let time = fixture.records()[0]["time"].clone();
+    let time: jiff::Timestamp = fixture.records()[0]["time"].as_str().expect("text").parse().expect("a time");
     let (recorder, thread) = fixture.open();
     recorder.record(event("stop")).await.expect("written");
     thread.finish().expect("written");
     fixture.open().1.finish().expect("written");
     assert_eq!(fixture.story(), ["reload_refused", "usage_gap", "stop"]);
-    assert_eq!(fixture.records()[1]["from"], time);
+    let from: jiff::Timestamp = fixture.records()[1]["from"].as_str().expect("text").parse().expect("a time");
+    assert_eq!((time - from).total(jiff::Unit::Second).expect("seconds"), 1.0, "within which use is kept");
+}
+
+#[tokio::test]
+async fn nothing_before_the_journal_is_said_to_be_missing() {
+    let fixture = Fixture::new();
+    let (recorder, thread) = fixture.open();
+    recorder.record(other()).await.expect("written");
+    recorder.keep(vec![Used { until: "2126-11-22T10:00:59.000Z".into(), ..sums("a", 1) }, sums("b", 1)]);
+    until_kept(&fixture, 2).await;
+    thread.finish().expect("written");
+    fixture.open().1.finish().expect("written");
+    let gap = fixture.records().into_iter().find(|record| record["event"] == "usage_gap").expect("a gap");
+    assert_eq!(gap["from"], "2126-11-22T10:00:59.000Z");
 }
 
 #[tokio::test]
