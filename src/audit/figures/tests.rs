@@ -60,6 +60,11 @@ fn provisioning_is_measured_stage_by_stage_and_once() {
 }
 
 #[test]
+fn what_stricter_rules_judge_again_was_asked_before() {
+    assert_eq!(figures(&[(0, requested()), (30, requested()), (60, granted())]), [(Figure::Decision, 60)]);
+}
+
+#[test]
 fn a_grant_on_top_of_a_token_in_use_is_no_provisioning() {
     let records = [(0, issued("a", 4000)), (10, requested()), (15, granted()), (900, rotated("b", "due", 8000))];
     assert_eq!(figures(&records), [(Figure::Decision, 5)]);
