@@ -2,10 +2,21 @@
 //! input, so that the past is judged by the code that judges the present.
 //!
 //! ```text
+//!  event ─▶ Engine ─▶ profile (token, client) ─▶ findings ─▶ Anomaly
 //!  timestamp, value ─▶ series::Detector ─▶ score
 //! ```
 //!
 //! Invariant: what is said of an input depends on it and on those before it, never on a later one; and what is kept has a
 //! bound that no input moves.
 
+pub mod anomaly;
+pub mod event;
 pub mod series;
+
+mod baseline;
+mod engine;
+mod profile;
+
+pub use anomaly::Anomaly;
+pub use engine::Engine;
+pub use event::Event;

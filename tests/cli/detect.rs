@@ -54,3 +54,43 @@ fn a_row_that_cannot_be_read_is_named_by_its_line() {
     assert_eq!(ended.code, 1);
     assert!(ended.err.contains("absent.csv"), "{}", ended.err);
 }
+
+/// Ten days of an app that asks every ten minutes, and then deletes.
+fn use_of(token: &str) -> String {
+    let line = |turn: u64, method: &str| {
+        let time =
+            jiff::Timestamp::from_second(1_788_739_200 + i64::try_from(turn).expect("a turn") * 600).expect("a time");
+        format!(
+            "{{\"time\":\"{time}\",\"token\":\"{token}\",\"client\":\"app\",\"route\":\"api\",\"host\":\"127.0.0.1\",\"method\":\"{method}\",\
+             \"path\":\"/things/{turn}\",\"status\":200,\"request_bytes\":0,\"response_bytes\":10,\"duration_ms\":4.1}}\n"
+        )
+    };
+    (0..1440).map(|turn| line(turn, "GET")).chain([line(1440, "DELETE")]).collect()
+}
+
+#[test]
+fn recorded_use_is_judged_as_live_use_would_be() {
+    let place = Place::new("");
+    place.write("events.jsonl", &(use_of("api") + &use_of("elsewhere")));
+    let told = place.run(&["detect", "backtest", "--events", "events.jsonl"]).ok();
+    let told: Vec<serde_json::Value> = told.lines().map(|line| serde_json::from_str(line).expect("JSON")).collect();
+    assert!(!told.is_empty());
+    let deletion = told.iter().find(|line| line["signal"] == "new_method").expect("the deletion is told");
+    assert_eq!(deletion["token"], "api");
+    assert_eq!(deletion["time"], "2026-09-17T00:00:00.000Z");
+    assert_eq!(deletion["response"], "alert");
+    assert_eq!(deletion["evidence"]["signals"]["new_method"], "first DELETE in 1440 requests");
+    assert!(deletion["score"].as_f64().is_some_and(|score| (0.5..=1.0).contains(&score)));
+    let summary = place.run(&["detect", "backtest", "--events", "events.jsonl", "--summary"]).ok();
+    assert!(summary.contains(r#""day":"2026-09-17""#) && summary.contains(r#""signal":"new_method""#), "{summary}");
+    let config = ["detect", "backtest", "--events", "events.jsonl", "--config", "countersign.toml"];
+    assert!(!place.run(&config).ok().contains("elsewhere"), "a token that the config does not have");
+}
+
+#[test]
+fn an_event_that_cannot_be_read_is_named_by_its_line() {
+    let place = Place::empty();
+    place.write("events.jsonl", "{\"time\":\"2026-11-22T10:00:00Z\",\"token\":\"a\"}\n\n{\"time\":\"noon\"}\n");
+    let said = place.run(&["detect", "backtest", "--events", "events.jsonl"]).failed(1);
+    assert!(said.contains("events.jsonl: line 3: "), "{said}");
+}

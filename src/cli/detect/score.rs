@@ -1,32 +1,22 @@
 //! `detect score`: rows of `timestamp,value` in, the same with `anomaly_score` out, one for one and in their order.
 
-use std::fs::File;
-use std::io::{BufRead, BufReader, BufWriter, ErrorKind, Write, stdin, stdout};
+use std::io::{BufRead, BufWriter, Write, stdout};
 use std::path::Path;
 use std::process::ExitCode;
 
 use anyhow::{Context as _, bail};
 
+use super::{gone, open};
 use crate::detect::series::Detector;
 
 pub fn score(path: &Path) -> anyhow::Result<ExitCode> {
-    let input: Box<dyn BufRead> = if path == Path::new("-") {
-        Box::new(stdin().lock())
-    } else {
-        Box::new(BufReader::new(File::open(path).with_context(|| path.display().to_string())?))
-    };
+    let input = open(path)?;
     let mut output = BufWriter::new(stdout().lock());
-    let scored = rows(input, &mut output).with_context(|| path.display().to_string());
-    match scored.and_then(|()| Ok(output.flush()?)) {
+    match rows(input, &mut output).with_context(|| path.display().to_string()).and_then(|()| Ok(output.flush()?)) {
         Ok(()) => Ok(ExitCode::SUCCESS),
-        // The reader has what it wanted.
         Err(error) if gone(&error) => Ok(ExitCode::SUCCESS),
         Err(error) => Err(error),
     }
-}
-
-fn gone(error: &anyhow::Error) -> bool {
-    error.downcast_ref::<std::io::Error>().is_some_and(|error| error.kind() == ErrorKind::BrokenPipe)
 }
 
 fn rows(mut input: impl BufRead, output: &mut impl Write) -> anyhow::Result<()> {

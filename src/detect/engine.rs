@@ -1,0 +1,276 @@
+//! All tokens' use, as it comes: profiles of each client of each token, what is known of a token as such, of a host as such.
+//!
+//! ```text
+//!  event ─▶ host: in trouble? ─▶ profile of (token, client) ─▶ findings ─┐
+//!        ─▶ token: new client, issuance, issuer's changes ───────────────┴▶ joined ─▶ anomaly
+//! ```
+//!
+//! Invariant: however many names events bring, profiles have a bound; the one that has rested longest makes room.
+
+use std::collections::BTreeMap;
+
+use super::anomaly::{Anomaly, Finding, Severity, Signal};
+use super::baseline::{Ceiling, DAY, HOUR, hash};
+use super::event::{Event, Step, Time};
+use super::profile::{Profile, Surroundings};
+
+#[derive(Default)]
+pub struct Engine {
+    tokens: BTreeMap<String, Token>,
+    hosts: BTreeMap<String, Host>,
+    profiles: usize,
+    /// The hour in which silence was last looked for.
+    swept: u64,
+}
+
+struct Token {
+    first: u64,
+    last: u64,
+    requests: u64,
+    clients: BTreeMap<String, Profile>,
+    new_clients: Daily,
+    issued: Daily,
+    refused: Daily,
+    open: Option<Open>,
+}
+
+/// How often something rare happens in a day.
+#[derive(Default)]
+struct Daily {
+    day: u64,
+    count: u32,
+    most: Ceiling,
+}
+
+/// An anomaly that signals of the same cause still join.
+struct Open {
+    since: u64,
+    severity: Severity,
+    findings: Vec<Finding>,
+}
+
+/// How a host fares, over all tokens.
+#[derive(Default)]
+struct Host {
+    span: u64,
+    answers: u32,
+    failures: u32,
+    /// Which tokens it has refused as not valid; two are enough.
+    refused: [u64; 2],
+    trouble: Option<u64>,
+}
+
+impl Engine {
+    /// What is unusual about an event, in the light of those before it.
+    pub fn observe(&mut self, event: &Event) -> Vec<Anomaly> {
+        let mut all = self.sweep(event.time);
+        if event.token.is_empty() {
+            return all;
+        }
+        let now = event.time.seconds();
+        if !self.tokens.contains_key(&event.token) {
+            self.make_room();
+        }
+        let found = match event.event {
+            Some(step) => self.token(event, now).step(step, now),
+            None => self.request(event, now),
+        };
+        if let Some(token) = self.tokens.get_mut(&event.token) {
+            all.extend(token.join(event.time, &event.token, &event.client, found));
+        }
+        all
+    }
+
+    fn token(&mut self, event: &Event, now: u64) -> &mut Token {
+        self.tokens.entry(event.token.clone()).or_insert_with(|| Token::new(now))
+    }
+
+    fn request(&mut self, event: &Event, now: u64) -> Vec<Finding> {
+        if self.hosts.len() >= MOST_HOSTS && !self.hosts.contains_key(&event.host) {
+            self.hosts.clear();
+        }
+        let host = self.hosts.entry(event.host.clone()).or_default();
+        let surroundings = Surroundings { trouble: host.observe(event, now) };
+        let known = self.tokens.get(&event.token).is_some_and(|token| token.clients.contains_key(&event.client));
+        if !known {
+            self.make_room();
+            self.profiles += 1;
+        }
+        let token = self.token(event, now);
+        let mut found = Vec::new();
+        if !known {
+            found.extend(token.new_client(&event.client, now));
+            token.clients.insert(event.client.clone(), Profile::new(now));
+        }
+        token.last = token.last.max(now);
+        token.requests += 1;
+        if let Some(profile) = token.clients.get_mut(&event.client) {
+            found.extend(profile.observe(event, surroundings));
+        }
+        found
+    }
+
+    /// Looks for silence, once an hour.
+    fn sweep(&mut self, time: Time) -> Vec<Anomaly> {
+        let now = time.seconds();
+        if now / HOUR <= self.swept {
+            return Vec::new();
+        }
+        self.swept = now / HOUR;
+        let mut all = Vec::new();
+        for (name, token) in &mut self.tokens {
+            // One client that is quiet while another works is no silence of the token.
+            let silent = token.clients.iter_mut().max_by_key(|(_, profile)| profile.last());
+            let Some((client, profile)) = silent else { continue };
+            let (client, found) = (client.clone(), profile.silence(now));
+            all.extend(token.join(time, name, &client, found.into_iter().collect()));
+        }
+        all
+    }
+
+    fn make_room(&mut self) {
+        while self.profiles >= MOST_PROFILES || self.tokens.len() >= MOST_TOKENS {
+            let Some(oldest) = self.tokens.iter().min_by_key(|(_, token)| token.last).map(|(name, _)| name.clone())
+            else {
+                return;
+            };
+            if let Some(token) = self.tokens.remove(&oldest) {
+                self.profiles -= token.clients.len();
+            }
+        }
+    }
+}
+
+impl Token {
+    fn new(now: u64) -> Self {
+        Self {
+            first: now,
+            last: now,
+            requests: 0,
+            clients: BTreeMap::new(),
+            new_clients: Daily::default(),
+            issued: Daily::default(),
+            refused: Daily::default(),
+            open: None,
+        }
+    }
+
+    fn new_client(&mut self, client: &str, now: u64) -> Option<Finding> {
+        let learned = now.saturating_sub(self.first) >= DAY && self.requests >= SOME;
+        // Those of the first day are what there is to learn.
+        if !learned {
+            return None;
+        }
+        let clients = self.clients.len();
+        let excess = self.new_clients.excess(now, learned, 2.0, 1.0)?;
+        let said = format!("first use by {client}; {clients} clients used it in {} requests before", self.requests);
+        Some(Finding::new(Signal::NewClient, excess + 1.0, said))
+    }
+
+    fn step(&mut self, step: Step, now: u64) -> Vec<Finding> {
+        let learned = now.saturating_sub(self.first) >= 3 * DAY;
+        let found = match step {
+            Step::Tripwire => {
+                Some(Finding::new(Signal::Tripwire, 12.0, "a phantom key was used where it cannot be".to_owned()))
+            }
+            Step::Shadow => Some(Finding::new(Signal::Shadow, 1.0, "the app sent a credential of its own".to_owned())),
+            Step::ScopeChanged => {
+                Some(Finding::new(Signal::IssuerChange, 1.5, "the issuer grants other scopes than before".to_owned()))
+            }
+            Step::ExpiryChanged => Some(Finding::new(
+                Signal::IssuerChange,
+                1.2,
+                "the issuer grants another lifetime than before".to_owned(),
+            )),
+            Step::Refused => self.refused.excess(now, learned, 2.0, 5.0).map(|excess| {
+                let said = format!("refused {} times in a day what was granted before", self.refused.count);
+                Finding::new(Signal::IssuerChange, excess, said)
+            }),
+            Step::Issued | Step::Rotated => self.issued.excess(now, learned, 3.0, 10.0).map(|excess| {
+                Finding::new(Signal::Issuance, excess, format!("{} generations in a day", self.issued.count))
+            }),
+            Step::Expired | Step::Revoked | Step::Unknown => None,
+        };
+        found.into_iter().collect()
+    }
+
+    /// An anomaly is told when it begins, and again when it has become graver.
+    fn join(&mut self, time: Time, token: &str, client: &str, found: Vec<Finding>) -> Option<Anomaly> {
+        if found.is_empty() {
+            return None;
+        }
+        let now = time.seconds();
+        let open = self.open.take().filter(|open| now.saturating_sub(open.since) < JOINED_FOR);
+        let (told, mut findings, since) = match open {
+            Some(open) => (Some(open.severity), open.findings, open.since),
+            None => (None, Vec::new(), now),
+        };
+        findings.retain(|old| !found.iter().any(|new| new.signal == old.signal));
+        findings.extend(found);
+        findings.sort_by(|one, other| other.score.total_cmp(&one.score));
+        findings.dedup_by_key(|finding| finding.signal);
+        let anomaly = Anomaly::new(time, token, client, findings);
+        let news = told.is_none_or(|told| anomaly.severity > told);
+        let severity = told.map_or(anomaly.severity, |told| told.max(anomaly.severity));
+        self.open = Some(Open { since, severity, findings: anomaly.findings.clone() });
+        news.then_some(anomaly)
+    }
+}
+
+impl Daily {
+    /// Counts one, and says how far that is beyond what is usual.
+    fn excess(&mut self, now: u64, learned: bool, times: f64, floor: f64) -> Option<f64> {
+        if now / DAY != self.day {
+            self.most.saw(self.count.into(), learned);
+            self.most.day_ends();
+            self.day = now / DAY;
+            self.count = 0;
+        }
+        self.count += 1;
+        let limit = times * self.most.most() + floor;
+        (learned && f64::from(self.count) >= limit).then(|| f64::from(self.count) / limit)
+    }
+}
+
+impl Host {
+    /// Whether it is in trouble: it fails, or takes no token of several.
+    fn observe(&mut self, event: &Event, now: u64) -> bool {
+        if now / SPAN != self.span {
+            *self = Self { span: now / SPAN, trouble: self.trouble, ..Self::default() };
+        }
+        self.answers += 1;
+        let refused = event.status == 401;
+        if refused {
+            let token = hash(&[&event.token]).max(1);
+            if self.refused[0] == 0 {
+                self.refused[0] = token;
+            } else if self.refused[0] != token {
+                self.refused[1] = token;
+            }
+        }
+        if refused || event.status >= 500 || event.status == 0 {
+            self.failures += 1;
+        }
+        let own = self.refused[1] != 0 || !refused;
+        if self.failures >= 5 && self.failures * 4 >= self.answers && own {
+            self.trouble = Some(now);
+        }
+        self.trouble.is_some_and(|since| now.saturating_sub(since) < AFTERMATH)
+    }
+}
+
+const MOST_TOKENS: usize = 4096;
+const MOST_PROFILES: usize = 16_384;
+const MOST_HOSTS: usize = 1024;
+
+/// Requests of a token before another client is a new one.
+const SOME: u64 = 50;
+
+const JOINED_FOR: u64 = HOUR;
+
+const SPAN: u64 = 300;
+/// How long apps catch up after trouble.
+const AFTERMATH: u64 = 2 * HOUR;
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,76 @@
+//! What detection looks at: one request that was made with a token, or one step of a token's life.
+
+use std::time::Duration;
+
+use serde::Deserialize;
+
+/// A line of `usage export`.
+#[derive(Deserialize, Clone, PartialEq, Debug)]
+pub struct Event {
+    pub time: Time,
+    #[serde(default)]
+    pub token: String,
+    /// A step of the token's life; without it, this is a request.
+    #[serde(default)]
+    pub event: Option<Step>,
+    #[serde(default)]
+    pub client: String,
+    #[serde(default)]
+    pub host: String,
+    #[serde(default)]
+    pub method: String,
+    #[serde(default)]
+    pub path: String,
+    #[serde(default)]
+    pub status: u16,
+    #[serde(default)]
+    pub request_bytes: u64,
+    #[serde(default)]
+    pub response_bytes: u64,
+}
+
+#[derive(Deserialize, Clone, Copy, PartialEq, Eq, Debug)]
+#[serde(rename_all = "snake_case")]
+pub enum Step {
+    Issued,
+    Rotated,
+    Expired,
+    Revoked,
+    Refused,
+    ScopeChanged,
+    ExpiryChanged,
+    /// A phantom key was seen where it cannot be.
+    Tripwire,
+    /// The app sent a credential of its own.
+    Shadow,
+    /// One that a newer version writes.
+    #[serde(other)]
+    Unknown,
+}
+
+/// Since the Unix epoch; written in RFC 3339.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Default, Debug)]
+pub struct Time(pub Duration);
+
+impl Time {
+    pub const fn seconds(self) -> u64 {
+        self.0.as_secs()
+    }
+}
+
+impl<'de> Deserialize<'de> for Time {
+    fn deserialize<D: serde::Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        let text = std::borrow::Cow::<'de, str>::deserialize(deserializer)?;
+        let time: jiff::Timestamp = text.parse().map_err(serde::de::Error::custom)?;
+        let millis =
+            u64::try_from(time.as_millisecond()).map_err(|_| serde::de::Error::custom("a time before 1970"))?;
+        Ok(Self(Duration::from_millis(millis)))
+    }
+}
+
+impl std::fmt::Display for Time {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        let millis = i64::try_from(self.0.as_millis()).unwrap_or(i64::MAX);
+        write!(f, "{:.3}", jiff::Timestamp::from_millisecond(millis).unwrap_or(jiff::Timestamp::MAX))
+    }
+}

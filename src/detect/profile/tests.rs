@@ -1,0 +1,149 @@
+//! What a profile takes for unusual, and the room it takes.
+
+use std::time::Duration;
+
+use super::*;
+use crate::detect::event::Time;
+
+/// A Monday, midnight.
+const MONDAY: u64 = 1_788_739_200;
+
+fn request(seconds: u64) -> Event {
+    Event {
+        time: Time(Duration::from_secs(MONDAY + seconds)),
+        token: "github".to_owned(),
+        event: None,
+        client: "app".to_owned(),
+        host: "api.github.com".to_owned(),
+        method: "GET".to_owned(),
+        path: "/repos/team/app".to_owned(),
+        status: 200,
+        request_bytes: 0,
+        response_bytes: 1000,
+    }
+}
+
+/// A request every five minutes for so many days, all of them usual.
+fn polled(days: u64) -> Profile {
+    let mut profile = Profile::new(MONDAY);
+    for turn in 0..days * 288 {
+        let found = profile.observe(&request(turn * 300), Surroundings::default());
+        assert_eq!(found, [], "at {turn}");
+    }
+    profile
+}
+
+fn signals(found: &[Finding]) -> Vec<Signal> {
+    found.iter().map(|finding| finding.signal).collect()
+}
+
+#[test]
+fn a_profile_takes_less_than_two_kib() {
+    assert!(size_of::<Profile>() < 2048, "{}", size_of::<Profile>());
+}
+
+#[test]
+fn the_first_write_of_a_reader_is_told_once() {
+    let mut profile = polled(10);
+    let write = |seconds| Event { method: "DELETE".to_owned(), ..request(10 * DAY + seconds) };
+    let found = profile.observe(&write(0), Surroundings::default());
+    assert_eq!(signals(&found), [Signal::NewMethod]);
+    assert_eq!(found[0].said, "first DELETE in 2880 requests");
+    assert_eq!(profile.observe(&write(60), Surroundings::default()), []);
+}
+
+#[test]
+fn a_burst_is_told_within_its_first_minute_but_not_what_a_failing_host_makes_an_app_do() {
+    let burst = |profile: &mut Profile, surroundings| -> Option<u64> {
+        (0..60).find(|second| !profile.observe(&request(10 * DAY + second), surroundings).is_empty())
+    };
+    assert!(burst(&mut polled(10), Surroundings::default()).is_some_and(|seconds| seconds < 30));
+    assert_eq!(burst(&mut polled(10), Surroundings { trouble: true }), None);
+}
+
+#[test]
+fn a_token_that_wakes_after_weeks_is_told_with_how_long_it_rested() {
+    let mut profile = polled(10);
+    let found = profile.observe(&request(40 * DAY), Surroundings::default());
+    assert!(signals(&found).contains(&Signal::Dormant), "{found:?}");
+    assert!(found.iter().any(|finding| finding.said.starts_with("used after 30 days of rest")), "{found:?}");
+}
+
+#[test]
+fn another_host_is_told_and_another_resource_of_a_known_kind_is_not() {
+    let mut profile = polled(10);
+    let known = Event { path: "/repos/team/app".to_owned(), ..request(10 * DAY) };
+    assert_eq!(profile.observe(&known, Surroundings::default()), []);
+    let elsewhere = Event { host: "uploads.github.com".to_owned(), ..request(10 * DAY + 1) };
+    assert_eq!(signals(&profile.observe(&elsewhere, Surroundings::default())), [Signal::NewPlace]);
+    assert_eq!(template("/users/4711/keys/7f3c2a9b"), "/users/*/keys/*");
+    assert_eq!(template("/v2/users"), "/v2/users");
+}
+
+#[test]
+fn refusals_are_counted_against_the_usual_ones_and_not_while_the_host_refuses_everybody() {
+    let refused = |seconds| Event { status: 401, ..request(10 * DAY + seconds) };
+    let mut profile = polled(10);
+    let told = (0..60).find(|second| {
+        signals(&profile.observe(&refused(second * 5), Surroundings::default())).contains(&Signal::Errors)
+    });
+    assert!(told.is_some(), "an hour of refusals");
+    let mut profile = polled(10);
+    for second in 0..60 {
+        assert_eq!(profile.observe(&refused(second * 5), Surroundings { trouble: true }), []);
+    }
+}
+
+#[test]
+fn a_client_that_keeps_hours_is_told_outside_them_all_night() {
+    let mut profile = Profile::new(MONDAY);
+    let at = |day: u64, minute: u64| request(day * DAY + minute * 60);
+    for day in (0..21).filter(|day| day % 7 < 5) {
+        for minute in (9 * 60..17 * 60).step_by(5) {
+            assert_eq!(profile.observe(&at(day, minute), Surroundings::default()), [], "day {day}");
+        }
+    }
+    // An hour beside the usual ones is none of it; the middle of the night is.
+    for minute in (17 * 60..18 * 60).step_by(10) {
+        assert_eq!(profile.observe(&at(21, minute), Surroundings::default()), []);
+    }
+    let found: Vec<Finding> = (22 * 60..23 * 60)
+        .step_by(10)
+        .flat_map(|minute| profile.observe(&at(21, minute), Surroundings::default()))
+        .collect();
+    assert_eq!(signals(&found), [Signal::Hours]);
+    assert_eq!(found[0].said, "never used on weekdays 22:00 before");
+}
+
+#[test]
+fn whoever_raises_use_by_a_twentieth_a_day_is_taken_for_usual_and_by_a_half_is_not() {
+    let told = |growth: f64| {
+        let mut profile = Profile::new(MONDAY);
+        let mut daily = 400.0;
+        let mut told = false;
+        for day in 0..16_u64 {
+            let many = daily as u64;
+            for turn in 0..many {
+                told |= !profile.observe(&request(day * DAY + turn * DAY / many), Surroundings::default()).is_empty();
+            }
+            if day >= 9 {
+                daily *= growth;
+            }
+        }
+        told
+    };
+    assert!(!told(1.05));
+    assert!(told(1.5));
+}
+
+#[test]
+fn odd_events_do_no_harm() {
+    let mut profile = polled(10);
+    let odd = Event { response_bytes: u64::MAX, request_bytes: u64::MAX, status: 999, ..request(0) };
+    for seconds in [0, 10 * DAY, 5, u64::from(u32::MAX)] {
+        let event = Event { time: Time(Duration::from_secs(seconds)), path: "/".repeat(5000), ..odd.clone() };
+        for finding in profile.observe(&event, Surroundings::default()) {
+            assert!((0.5..=1.0).contains(&finding.score), "{finding:?}");
+        }
+    }
+}

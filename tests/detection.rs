@@ -1,0 +1,92 @@
+//! How well unusual use is told from usual use, in a world that is made up from seeds: see `docs/detection.md`.
+
+#[path = "detection/world.rs"]
+mod world;
+
+use std::collections::BTreeMap;
+
+use countersign::detect::Engine;
+use world::{APPS, ATTACKS, App, Attack, DAYS, live};
+
+/// None of them was looked at while the detector was made.
+const JUDGING_SEEDS: std::ops::Range<u64> = 7000..7001;
+
+const MINUTE: u64 = 60;
+const DAY: u64 = 86_400;
+
+/// What came of the lives of some tokens.
+#[derive(Default)]
+struct Outcome {
+    lives: u32,
+    false_alarms: u32,
+    /// In time, late, and how long it took.
+    attacks: BTreeMap<String, Vec<Option<u64>>>,
+}
+
+impl Outcome {
+    fn play(&mut self, app: App, attack: Attack, seed: u64) {
+        let life = live(app, Some(attack), seed);
+        let (from, until) = life.misuse.expect("there is an attack");
+        let mut engine = Engine::default();
+        let mut noticed = None;
+        for anomaly in life.events.iter().flat_map(|event| engine.observe(event)) {
+            match anomaly.time.seconds() {
+                time if (from..=until + DAY).contains(&time) => noticed = noticed.or(Some(time - from)),
+                _ => self.false_alarms += 1,
+            }
+        }
+        let allowed = if attack.is_loud() { MINUTE } else { DAY };
+        self.lives += 1;
+        self.attacks.entry(format!("{attack:?}")).or_default().push(noticed.filter(|seconds| *seconds <= allowed));
+    }
+
+    /// The share of attacks that were noticed in time.
+    fn recall(&self) -> f64 {
+        let all: Vec<bool> = self.attacks.values().flatten().map(Option::is_some).collect();
+        all.iter().filter(|noticed| **noticed).count() as f64 / all.len() as f64
+    }
+
+    /// A token and thirty days.
+    fn false_alarms(&self) -> f64 {
+        f64::from(self.false_alarms) / (f64::from(self.lives) * DAYS as f64 / 30.0)
+    }
+
+    fn table(&self) -> String {
+        let mut table = String::new();
+        for (attack, noticed) in &self.attacks {
+            let mut seconds: Vec<u64> = noticed.iter().flatten().copied().collect();
+            seconds.sort_unstable();
+            let (median, last) = (seconds.get(seconds.len() / 2), seconds.last());
+            table +=
+                &format!("{attack:14} {}/{}, median {median:?} s, longest {last:?} s\n", seconds.len(), noticed.len());
+        }
+        table + &format!("recall {:.3}, {:.3} false alarms a token and 30 days", self.recall(), self.false_alarms())
+    }
+}
+
+#[test]
+fn misuse_is_noticed_in_time_and_use_is_left_alone() {
+    let mut outcome = Outcome::default();
+    for seed in JUDGING_SEEDS {
+        for (number, attack) in (0..).zip(ATTACKS) {
+            for app in APPS.into_iter().filter(|app| attack.concerns(*app)) {
+                outcome.play(app, attack, seed * 100 + number);
+            }
+        }
+    }
+    println!("{}", outcome.table());
+    assert!(outcome.recall() >= 0.95, "{}", outcome.table());
+    assert!(outcome.false_alarms() <= 1.0, "{}", outcome.table());
+    for (attack, noticed) in &outcome.attacks {
+        let share = noticed.iter().flatten().count() as f64 / noticed.len() as f64;
+        assert!(share >= 0.6, "{attack}: {}", outcome.table());
+    }
+}
+
+#[test]
+fn the_same_seed_is_the_same_life() {
+    let lives = [(); 2].map(|()| live(App::Office, Some(Attack::Burst), 5));
+    assert_eq!(lives[0].events, lives[1].events);
+    assert!(lives[0].events.is_sorted_by_key(|event| event.time));
+    assert_ne!(live(App::Office, Some(Attack::Burst), 6).events, lives[0].events);
+}
