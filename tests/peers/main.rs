@@ -22,4 +22,5 @@ mod proofs;
 mod strangers;
 mod support;
 mod themselves;
+mod tlog;
 mod upstream_proxy;
