@@ -1,8 +1,9 @@
 //! A token that a program prints: a cloud's command line, a company's own helper.
 //!
 //! ```text
-//!  run ─▶ text: the first line  ─────────────────────┐
-//!      └▶ json: judged as a token endpoint's answer ─┴▶ Issued | Failure
+//!  run ─▶ text: the first line ──────────────────────┐
+//!      ├▶ json: judged as a token endpoint's answer ─┼▶ Issued | Failure
+//!      └▶ kubernetes: its ExecCredential ────────────┘
 //! ```
 //!
 //! Invariant: what the program writes to its standard error is for the log alone, and there without what it printed. Of
@@ -13,6 +14,7 @@ use std::sync::Arc;
 
 use zeroize::Zeroizing;
 
+use super::answer::members::Member;
 use super::answer::{self, Asked};
 use super::{Class, Failure, Issued, Obtaining, Reason, Source, found};
 use crate::clock::{Clock, Moment};
@@ -36,6 +38,21 @@ pub enum Format {
     Text,
     /// An object with `access_token` or `token`, and perhaps `expires_in` or `expires_at`, and `scope`.
     Json,
+    /// An `ExecCredential` (client.authentication.k8s.io), as the helpers of kubectl print it.
+    Kubernetes,
+}
+
+#[derive(serde::Deserialize)]
+struct ExecCredential {
+    kind: Member,
+    status: CredentialStatus,
+}
+
+#[derive(Default, serde::Deserialize)]
+#[serde(default, rename_all = "camelCase")]
+struct CredentialStatus {
+    token: Member,
+    expiration_timestamp: Member,
 }
 
 pub struct Exec {
@@ -64,6 +81,10 @@ impl Exec {
                 let secrets: Vec<&str> = given.iter().map(|value| value.as_str()).collect();
                 let asked = Asked { scopes, at: asked_at, now: self.clock.now(), secrets: &secrets };
                 answer::judge_output(&output.stdout, &asked)
+            }
+            Format::Kubernetes => {
+                let asked = Asked { scopes: &[], at: asked_at, now: self.clock.now(), secrets: &[] };
+                credential(&output.stdout, &asked)
             }
         };
         judged
@@ -131,6 +152,23 @@ fn first_line(stdout: &[u8], now: Moment) -> Result<Issued, Failure> {
         return Err(Failure::transient(Reason::TokenMissing, "it printed no token on its first line"));
     }
     found(Secret::new(line), now)
+}
+
+/// The token of an `ExecCredential`; one without an end of its own lasts as long as it is printed.
+fn credential(stdout: &[u8], asked: &Asked<'_>) -> Result<Issued, Failure> {
+    // The library's own text is not used: it quotes what it read.
+    let parsed = serde_json::from_slice::<ExecCredential>(stdout).ok();
+    let Some(ExecCredential { status, .. }) = parsed.filter(|it| it.kind.text() == Some("ExecCredential")) else {
+        return Err(Failure::transient(Reason::Malformed, "it prints no ExecCredential in JSON"));
+    };
+    if status.expiration_timestamp.is_there() {
+        let issued = answer::judge_found(status.token, &status.expiration_timestamp, Vec::new(), asked)?;
+        return Ok(Issued { granted: None, ..issued });
+    }
+    match status.token.text() {
+        Some(token) if !token.is_empty() => found(Secret::new(token.as_bytes()), asked.now),
+        Some(_) | None => Err(Failure::transient(Reason::TokenMissing, "its ExecCredential has no `status.token`")),
+    }
 }
 
 /// The program's standard error, fit for a log: without what stands on its standard output or in the variables that it was

@@ -45,6 +45,38 @@ async fn an_object_is_judged_as_a_token_endpoints_answer() {
 }
 
 #[tokio::test]
+async fn what_a_helper_of_kubectl_prints_is_a_token_with_its_end_or_without() {
+    let print = |status: &str| {
+        format!(
+            r#"echo '{{"kind":"ExecCredential","apiVersion":"client.authentication.k8s.io/v1","spec":{{}},"status":{status}}}'"#
+        )
+    };
+    let time = ManualClock::default().now().after(Duration::from_secs(300)).to_rfc3339();
+    let script = print(&format!(r#"{{"token":"abc.def","expirationTimestamp":"{time}"}}"#));
+    let issued = printed(&script, Format::Kubernetes).await.unwrap_or_else(|failure| panic!("{failure}"));
+    assert!(about(300).contains(&issued.expires.expect("an end").remaining(ManualClock::default().now())));
+    let issued = printed(&print(r#"{"token":"abc.def"}"#), Format::Kubernetes).await.expect("a token");
+    assert!(issued.secret.same_as(&Secret::new("abc.def")));
+    assert_eq!((issued.expires, issued.granted), (None, None));
+
+    for (script, reason) in [
+        (print("{}"), Reason::TokenMissing),
+        (print(r#"{"token":""}"#), Reason::TokenMissing),
+        (print(r#"{"token":"canary canary"}"#), Reason::TokenCharset),
+        (print(r#"{"clientCertificateData":"canary"}"#), Reason::TokenMissing),
+        (print(r#"{"token":"a","expirationTimestamp":"soon"}"#), Reason::Lifetime),
+        (print(r#"{"token":"a","expirationTimestamp":"2001-01-01T00:00:00Z"}"#), Reason::Expired),
+        ("echo canary".to_owned(), Reason::Malformed),
+        (r#"echo '{"token":"canary"}'"#.to_owned(), Reason::Malformed),
+        (r#"echo '{"kind":"Pod","status":{"token":"canary"}}'"#.to_owned(), Reason::Malformed),
+    ] {
+        let failure = printed(&script, Format::Kubernetes).await.err().unwrap_or_else(|| panic!("{script}"));
+        assert_eq!(failure.reason, reason, "{script}: {failure}");
+        assert!(!failure.detail.contains("canary"), "{failure}");
+    }
+}
+
+#[tokio::test]
 async fn what_is_no_token_is_refused_for_what_it_is() {
     use Format::{Json, Text};
     for (script, format, reason) in [
