@@ -17,6 +17,7 @@ mod reading;
 mod reload;
 mod restraint;
 mod review;
+mod unused;
 mod used;
 
 use std::future::Future;
@@ -81,6 +82,8 @@ pub enum StartError {
     Desk(#[from] desk::OpenError),
     #[error(transparent)]
     Review(#[from] review::OpenError),
+    #[error(transparent)]
+    Unused(#[from] unused::OpenError),
     #[error("cannot open the audit trail: {0}")]
     Audit(#[from] audit::OpenError),
     #[error("cannot write the audit trail, and nothing starts without it: {0}")]
@@ -352,6 +355,7 @@ impl Bound {
         reading.read();
         used.finish();
         house.keep_books().await;
+        house.keep_uses(true).await;
         house.close();
         recorder.note(Event::Stop { cause: cause.to_owned() });
         let finished = tokio::task::spawn_blocking(move || trail.finish()).await;
@@ -404,6 +408,7 @@ fn sums(tasks: &Tasks, house: Arc<House>) -> Task {
             tick.tick().await;
             house.record_refusals();
             house.let_go().await;
+            house.look_after_unused().await;
         }
     })
 }

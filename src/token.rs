@@ -234,6 +234,8 @@ pub struct Settings {
     pub required: bool,
     pub placement: Placement,
     pub rotation: Rotation,
+    /// It is retired when it has not been used for so long.
+    pub retire_unused: Option<Duration>,
     pub source: source::Settings,
 }
 

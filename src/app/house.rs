@@ -22,6 +22,7 @@ use super::force::{self, InForce};
 use super::reload::Asks;
 use super::restraint::Restraints;
 use super::review::Review;
+use super::unused::Unused;
 use crate::access::request::RequestId;
 use crate::admin;
 use crate::audit::{Event, Recorder};
@@ -89,6 +90,7 @@ pub(super) struct House {
     pub(super) revoker: Revoker,
     _telling: Task,
     pub(super) restraints: Restraints,
+    pub(super) unused: Unused,
 }
 
 /// The longest that a replaced token outlives the swap.
@@ -162,6 +164,7 @@ impl House {
             Revoker::new(metrics, ground.clock.clone(), ground.recorder.clone(), ground.store.clone())?;
         let telling = ground.tasks.essential("revocations", revoker.clone().run(tellings));
         let restraints = Restraints::open(ground.store.clone(), ground.barrier.clone(), &ground.recorder)?;
+        let unused = Unused::open(ground.store.clone(), metrics)?;
         let kitchen = Kitchen {
             ground: &ground,
             metrics: &token_metrics,
@@ -208,6 +211,7 @@ impl House {
             revoker,
             _telling: telling,
             restraints,
+            unused,
             ground,
         });
         house.taken();

@@ -117,6 +117,13 @@ pub enum Event {
         outcome: &'static str,
         attempts: u32,
     },
+    /// A token was retired because nobody has used it for long.
+    TokenUnused {
+        token: TokenName,
+        /// Absent: never.
+        #[serde(serialize_with = "time_or_none", skip_serializing_if = "Option::is_none")]
+        last_used: Option<Duration>,
+    },
     /// Somebody rehearses a compromise of this generation.
     DrillStarted {
         token: TokenName,
@@ -244,6 +251,7 @@ impl Event {
             Self::TokenRevoked { .. } => "token_revoked",
             Self::TokenReleased { .. } => "token_released",
             Self::GenerationRevoked { .. } => "generation_revoked",
+            Self::TokenUnused { .. } => "token_unused",
             Self::DrillStarted { .. } => "drill_started",
             Self::DrillFinished { .. } => "drill_finished",
             Self::AdminCall { .. } => "admin_call",
@@ -381,6 +389,7 @@ pub(super) mod tests {
                 outcome: "success",
                 attempts: 2,
             },
+            Event::TokenUnused { token: token.clone(), last_used: Some(expires) },
             Event::DrillStarted {
                 token: token.clone(),
                 generation: 1,

@@ -11,7 +11,7 @@ pub const HELP: &str = "remove it: what it asks for would not be done";
 const KEYS: &[(&str, &[&str])] = &[
     (ROOT, &["vault", "detect", "alert"]),
     ("[[client]]", &["key", "jwt", "cgroup", "version"]),
-    ("[[token]]", &["next_source", "retire_unused", "version"]),
+    ("[[token]]", &["next_source", "version"]),
     ("`rotation`", &["shorten", "mode", "probe"]),
     ("`source`", &["login"]),
     ("[[route]]", &["version"]),

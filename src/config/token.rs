@@ -15,6 +15,7 @@ use crate::name::TokenName;
 use crate::token::{NEVER, Rotation, Settings};
 
 const DAY: Duration = Duration::from_secs(86_400);
+const HOUR: Duration = Duration::from_secs(3600);
 const SECOND: Duration = Duration::from_secs(1);
 
 /// A longer grant is worth a look.
@@ -42,6 +43,7 @@ pub fn read(mut section: Section<'_>, context: &Context<'_>) -> Token {
     let required = section.boolean("required").unwrap_or(true);
     let placement = placement::read(&mut section);
     let rotation = rotation(section.table("rotation", "`rotation`"));
+    let retire_unused = section.duration("retire_unused", HOUR..=DAY * 366);
     let source = section.table("source", "`source`");
     let terms = Terms { permanent, further_scopes, source: reference_of(&source) };
     let source = source::read(source, scopes.as_deref(), context);
@@ -57,6 +59,7 @@ pub fn read(mut section: Section<'_>, context: &Context<'_>) -> Token {
             required,
             placement: placement?,
             rotation,
+            retire_unused,
             source: source?,
         })
     };

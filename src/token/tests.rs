@@ -124,6 +124,7 @@ fn settings_of_a_token() -> Settings {
             max_life: Duration::from_secs(3600),
             overlap: Duration::from_secs(30),
         },
+        retire_unused: None,
         source: source::Settings::Env { name: "UNUSED".into() },
     }
 }

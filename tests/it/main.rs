@@ -40,6 +40,7 @@ mod sources;
 mod support;
 mod tls;
 mod traces;
+mod unused;
 mod upstream_proxy;
 mod used;
 mod watch;
