@@ -92,8 +92,8 @@ async fn a_token_that_rules_approve_is_in_use_within_two_seconds() {
         worst += whole.worst_seconds;
     }
     assert!(worst <= 2.0, "{worst}");
-    let stages = scene.metric("countersign_time_to_provision_seconds_count", &[]).await;
-    assert_eq!(stages, 3.0 * TOKENS as f64);
+    // The scrape shows a record a moment after it is on the disk.
+    scene.reaches("countersign_time_to_provision_seconds_count", &[], 3.0 * TOKENS as f64).await;
 }
 
 #[tokio::test]
