@@ -2,6 +2,7 @@
 
 mod admin;
 mod audit;
+mod ca;
 mod child;
 mod detect;
 mod doctor;
@@ -169,6 +170,11 @@ enum Command {
     /// Rehearse a compromise of a token while requests go on: replace it, have it let go of, have it voided at its issuer.
     /// Says how long each step took: 0 if all were done. A responder's
     Drill(drill::Drill),
+    /// The local certificate authority, which apps have to trust whose tunnels are looked into
+    Ca {
+        #[command(subcommand)]
+        command: ca::Command,
+    },
     /// Print the JSON Schema of the config, for editors
     Schema,
     /// Print what a shell needs to complete the commands
@@ -241,6 +247,7 @@ pub fn main(arguments: impl Iterator<Item = OsString>) -> ExitCode {
         Command::Usage { command } => usage::usage(&command),
         Command::Tokens { command } => tokens::tokens(&command),
         Command::Drill(drill) => drill::drill(&drill),
+        Command::Ca { command } => ca::ca(&command),
         Command::Schema => {
             print(config::SCHEMA.as_bytes());
             ExitCode::SUCCESS

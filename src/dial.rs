@@ -187,6 +187,18 @@ impl Dialer {
         Ok(Connection { io, authority: authority.clone(), protocol })
     }
 
+    /// A way to `authority` for bytes that are not ours to read: who is at its other end is for its user to verify.
+    ///
+    /// # Errors
+    /// When an address is prohibited, or none answers in time.
+    pub async fn connect_blindly(&self, authority: &Authority, timeout: Duration) -> Result<Stream, DialError> {
+        let deadline = Instant::now() + timeout;
+        match self.tunnel.load_full().filter(|tunnel| tunnel.takes(authority)) {
+            None => Ok(Stream::Plain(self.reach(authority, false, deadline).await?)),
+            Some(tunnel) => self.open(&tunnel, authority, deadline).await,
+        }
+    }
+
     /// As [`Dialer::connect`], but that the address of a metadata service is open too, directly and in the clear, as those
     /// speak: for the sources that ask one, and for no request of an app.
     ///

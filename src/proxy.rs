@@ -10,6 +10,7 @@
 
 mod answer;
 mod body;
+mod connect;
 mod connection;
 mod credentials;
 mod cut;
@@ -68,11 +69,13 @@ pub use message::Fields;
 pub use places::Places;
 pub use pulse::Pulses;
 pub use target::{By, Target};
+pub use tunnel::TunnelLimits;
 pub use via::Via;
 pub use wanted::{Want, Wants};
 pub use worker::{Worker, WorkerSettings};
 
 use crate::audit::Recorder;
+use crate::authority::Authority;
 use crate::clock::Clock;
 use crate::identity::{ClientIndex, Peer};
 use crate::metrics::{Error as MetricsError, Metrics as Registry};
@@ -83,6 +86,7 @@ use crate::secret::Needles;
 use crate::token::Placement;
 use crate::usage::{self, Observer, UsageGuard};
 use body::{ClientBody, Relay, RequestBody, ResponseBody, Trailers, UpstreamBody};
+use connect::Onward;
 use echo::Scrubber;
 use error::{Context, RefusedTotal, RequestIds};
 use exchange::{Answered, Outgoing};
@@ -101,6 +105,8 @@ pub struct Settings {
     pub workers: usize,
     pub drain: Duration,
     pub acquire_timeout: Duration,
+    /// Whether tunnels lead to hosts without a route, too: `unrouted`.
+    pub tunnels: bool,
     pub limits: Limits,
 }
 
@@ -127,6 +133,8 @@ pub struct Limits {
     pub idle_timeout: Duration,
     /// Between two pieces of a request's body of known length, and for a client to take some of its answer.
     pub body_timeout: Duration,
+    /// Of tunnels that nobody looks into.
+    pub tunnel: TunnelLimits,
 }
 
 /// The metrics of the proxy itself.
@@ -138,6 +146,7 @@ pub struct Metrics {
     closed: IntCounterVec,
     http2_abuse: IntCounter,
     repeated: IntCounterVec,
+    tunnels: tunnel::Metrics,
 }
 
 impl Metrics {
@@ -147,6 +156,7 @@ impl Metrics {
             refused: RefusedTotal::register(registry)?,
             pool: pool::Metrics::register(registry)?,
             connections: registry.gauges("connections", help, &["listener"])?,
+            tunnels: tunnel::Metrics::register(registry)?,
             closed: registry.counters(
                 "connections_closed_total",
                 "Connections of clients that the proxy closed: idle, slow_head, stalled, evicted.",
@@ -195,6 +205,8 @@ pub struct Caller {
     pub peer: Peer,
     /// Unix sockets have none.
     pub port: Option<u16>,
+    /// The authority of the tunnel that it came in, if it came in one.
+    pub inside: Option<Authority>,
 }
 
 /// One worker's proxy.
@@ -259,7 +271,10 @@ impl Proxy {
         head: Head,
         fields: Fields,
         body: ClientBody,
-    ) -> (Response<ResponseBody>, Option<Box<Tunnel>>) {
+    ) -> (Response<ResponseBody>, Option<Onward>) {
+        if head.method == Method::CONNECT && head.version != Version::HTTP_2 && caller.inside.is_none() {
+            return Box::pin(self.connect(caller, &head, &fields)).await;
+        }
         let mut usage = UsageGuard::new(&self.observer, &head.method);
         let grpc = head::is_grpc(&head, &fields);
         // One table for the whole request: a reload in the middle cannot mix two configurations.
@@ -271,7 +286,7 @@ impl Proxy {
         match self.forward(asked, &table.0, &mut usage, &mut place).await {
             Ok(Answer { response, lease, route, switching: Some(switching), .. }) => {
                 let tunnel = Tunnel::new(switching, usage, route.timeouts.idle, lease);
-                (response.map(|_| ResponseBody::Switched), Some(Box::new(tunnel)))
+                (response.map(|_| ResponseBody::Switched), Some(Onward::Tunnel(Box::new(tunnel))))
             }
             Ok(Answer { response, lease, route, needles, scrubber, trailers, .. }) => {
                 let trailers = trailers.then(|| Trailers::of(route, needles));
@@ -295,7 +310,10 @@ impl Proxy {
         if self.shared.via.is_in(&headers) {
             return Err(Refusal::Loop);
         }
-        let target = Target::of(head, &headers, caller.port, |authority| table.is_upstream(authority))?;
+        let target = match &caller.inside {
+            None => Target::of(head, &headers, caller.port, |authority| table.is_upstream(authority))?,
+            Some(authority) => Target::inside(head, &headers, authority)?,
+        };
         let client = table.clients.identify(&caller.peer).ok_or(Refusal::ClientUnknown)?;
         let route = find(table, &target, client).ok_or(Refusal::NoRoute)?;
         let cell = route.cell(client);

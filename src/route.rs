@@ -10,10 +10,11 @@ use std::time::Duration;
 use http::HeaderValue;
 use http::header::InvalidHeaderValue;
 
-use crate::authority::{Authority, Endpoint, Scheme};
+use crate::authority::{Authority, Endpoint, Host, Scheme};
 use crate::clock::Clock;
 use crate::dial::Dialer;
 use crate::identity::{ClientIndex, Clients};
+use crate::interception::Interception;
 use crate::name::{ClientName, RouteName, TokenName};
 use crate::path::{Canonical, PathError};
 use crate::policy::limit::{Limits, Rate, RateLimit};
@@ -42,6 +43,8 @@ pub struct Settings {
     pub tls: tls::Settings,
     /// Whether requests may change to WebSocket.
     pub websocket: bool,
+    /// Whether tunnels to the upstream's authority are looked into.
+    pub intercept: bool,
 }
 
 /// There is no total timeout: streams may last.
@@ -115,6 +118,7 @@ pub struct Route {
     /// Whether the token is looked for in the bodies of answers, too.
     pub scrub: bool,
     pub websocket: bool,
+    pub intercept: bool,
     rules: Rules,
     mode: Mode,
     clients: Option<Vec<ClientIndex>>,
@@ -185,8 +189,13 @@ impl Route {
         &self.accounts[client.as_usize()].cell
     }
 
-    fn is_for(&self, client: ClientIndex) -> bool {
+    pub fn is_for(&self, client: ClientIndex) -> bool {
         self.clients.as_ref().is_none_or(|clients| clients.contains(&client))
+    }
+
+    /// Whether there is nothing that its rules refuse.
+    pub fn passes_everything(&self) -> bool {
+        matches!(self.rules.allow, Allow::Any) && self.rules.deny.is_empty()
     }
 }
 
@@ -213,6 +222,10 @@ pub struct Table {
     pub acquire_timeout: Duration,
     /// Whether a trail that cannot be written stops the use of tokens.
     pub refuse_without_trail: bool,
+    /// For tunnels to routes that intercept; `None` where there is none.
+    pub interception: Option<Arc<Interception>>,
+    /// Whether tunnels lead to hosts without a route, too.
+    pub tunnels: bool,
     routes: Vec<Arc<Route>>,
     names: HashMap<RouteName, usize>,
     authorities: HashMap<Authority, Vec<usize>>,
@@ -224,6 +237,9 @@ pub struct Ingredients<'a> {
     pub dialer: Arc<Dialer>,
     pub acquire_timeout: Duration,
     pub refuse_without_trail: bool,
+    pub interception: Option<Arc<Interception>>,
+    /// Whether tunnels lead to hosts without a route, too.
+    pub tunnels: bool,
     pub metrics: &'a usage::Metrics,
     pub clock: &'a Arc<dyn Clock>,
     /// As the route with this name may have it.
@@ -261,6 +277,8 @@ impl Table {
             dialer: ingredients.dialer,
             acquire_timeout: ingredients.acquire_timeout,
             refuse_without_trail: ingredients.refuse_without_trail,
+            interception: ingredients.interception,
+            tunnels: ingredients.tunnels,
         })
     }
 
@@ -288,6 +306,11 @@ impl Table {
     /// Whether a route leads to exactly this authority.
     pub fn is_upstream(&self, authority: &Authority) -> bool {
         self.authorities.contains_key(authority)
+    }
+
+    /// Whether a route leads to this host, on whichever port.
+    pub fn is_host(&self, host: &Host) -> bool {
+        self.authorities.keys().any(|authority| authority.host == *host)
     }
 
     pub fn routes(&self) -> &[Arc<Route>] {
@@ -355,6 +378,7 @@ fn build(settings: &Settings, ingredients: &Ingredients<'_>) -> Result<Route, Ta
         limits: settings.limits,
         scrub: settings.scrub,
         websocket: settings.websocket,
+        intercept: settings.intercept,
         rules: settings.rules.clone(),
         mode: settings.mode,
         clients,

@@ -127,6 +127,11 @@ impl Store {
         Ok(Self { folder, sealer: Sealer::new(&key, instance), refused: Mutex::default() })
     }
 
+    /// Whether a state folder has one.
+    pub fn is_there(state: &Path) -> bool {
+        state.join(FOLDER).is_dir()
+    }
+
     /// Every record of a kind, and what looks like one but cannot be trusted. Blocks.
     ///
     /// # Errors

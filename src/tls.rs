@@ -20,7 +20,7 @@ use rustls::sign::SingleCertAndKey;
 use rustls::version::{TLS12, TLS13};
 use rustls::{AlertDescription, CertificateError, CipherSuite, ClientConfig, OtherError, RootCertStore};
 use rustls_pki_types::CertificateDer;
-use rustls_pki_types::pem::{self, PemObject};
+use rustls_pki_types::pem::{Error as PemError, PemObject};
 
 pub use self::identity::Identity;
 pub use self::pin::Pin;
@@ -59,7 +59,7 @@ pub enum Error {
     #[error("cannot read {}: {error}", .path.display())]
     Unreadable { path: PathBuf, error: io::Error },
     #[error("{} is not well-formed PEM: {error}", .path.display())]
-    NotPem { path: PathBuf, error: pem::Error },
+    NotPem { path: PathBuf, error: PemError },
     #[error("{} holds no certificate: there is no \"BEGIN CERTIFICATE\" in it", .0.display())]
     NoCertificate(PathBuf),
     #[error("certificate {number} in {} cannot be trusted as a root: {error}", .path.display())]
@@ -240,6 +240,21 @@ fn system_roots() -> Result<Arc<RootCertStore>, Error> {
         return Err(Error::NoSystemRoots(why));
     }
     Ok(ROOTS.get_or_init(|| Arc::new(roots)).clone())
+}
+
+/// The system's roots as a file has them, for apps that are to trust one more.
+///
+/// # Errors
+/// When there are none.
+pub fn system_roots_in_pem() -> Result<String, Error> {
+    let found = rustls_native_certs::load_native_certs();
+    if found.certs.is_empty() {
+        let why = found.errors.first().map_or_else(|| "none was found".to_owned(), ToString::to_string);
+        return Err(Error::NoSystemRoots(why));
+    }
+    let certificates: Vec<_> = found.certs.iter().map(|root| pem::Pem::new("CERTIFICATE", root.as_ref())).collect();
+    let unix = pem::EncodeConfig::new().set_line_ending(pem::LineEnding::LF);
+    Ok(pem::encode_many_config(&certificates, unix))
 }
 
 /// The roots in a file of PEM. Here each must be sound: the file was written for us.

@@ -36,6 +36,7 @@ const FLOORS: &[&str] = &[
     "tls",
     "dial",
     "fetch",
+    "interception",
     // Records, and who.
     "audit",
     "usage",

@@ -5,8 +5,8 @@
 //!                     └─ variables ───────► GITHUB_BASE_URL, HTTP_PROXY, http_proxy, NO_PROXY, no_proxy
 //! ```
 //!
-//! Invariant: no variable leads to something that this version would refuse. Nothing looks into tunnels, so there is no
-//! `HTTPS_PROXY` among them.
+//! Invariant: no variable leads to something that is always refused: `HTTPS_PROXY` is among them only where some tunnels lead
+//! somewhere.
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 
@@ -47,13 +47,17 @@ impl Entrance {
 
     /// All variables, each once: those of routes in their order, then those for URLs as they are. `no_proxy` is what the app
     /// would have as `NO_PROXY`, or nothing: it is added to.
-    pub fn variables(self, routes: &[route::Settings], no_proxy: &str) -> Vec<(String, String)> {
+    /// `tunnels`: those lead to hosts without a route, too.
+    pub fn variables(self, routes: &[route::Settings], tunnels: bool, no_proxy: &str) -> Vec<(String, String)> {
         let known = routes.iter().filter_map(|route| self.known_to_sdks(route));
         let named = routes.iter().map(|route| (variable(&route.name), self.base_url(&route.name)));
         let proxy = format!("http://{}", self.0);
         let exempt = exempt(no_proxy);
         let as_they_are =
             [("HTTP_PROXY", &proxy), ("http_proxy", &proxy), ("NO_PROXY", &exempt), ("no_proxy", &exempt)];
+        let in_tunnels = [("HTTPS_PROXY", &proxy), ("https_proxy", &proxy)];
+        let has_tunnels = tunnels || routes.iter().any(|route| route.intercept);
+        let as_they_are = as_they_are.into_iter().chain(in_tunnels.into_iter().filter(|_| has_tunnels));
         let as_they_are = as_they_are.map(|(name, value)| (name.to_owned(), value.clone()));
         let mut all: Vec<(String, String)> = Vec::new();
         for (name, value) in known.chain(named).chain(as_they_are) {
@@ -75,6 +79,21 @@ impl Entrance {
         }
         Some(((*name).to_owned(), format!("{}{rest}", self.base_url(&route.name))))
     }
+}
+
+/// The variables by which runtimes and tools are told which roots to trust: the first ones in place of their own, the last one
+/// beside them.
+pub fn variables_of_roots(bundle: &str) -> Vec<(String, String)> {
+    const NAMES: [&str; 7] = [
+        "SSL_CERT_FILE",
+        "CURL_CA_BUNDLE",
+        "REQUESTS_CA_BUNDLE",
+        "AWS_CA_BUNDLE",
+        "GIT_SSL_CAINFO",
+        "GRPC_DEFAULT_SSL_ROOTS_FILE_PATH",
+        "NODE_EXTRA_CA_CERTS",
+    ];
+    NAMES.iter().map(|name| ((*name).to_owned(), bundle.to_owned())).collect()
 }
 
 /// `GITHUB_BASE_URL`. A shell takes no name that begins with a digit.
@@ -118,7 +137,7 @@ mod tests {
 
     fn variables(upstreams: &[(&str, &str)]) -> Vec<(String, String)> {
         let entrance = Entrance::of(&[Address::Tcp(([127, 0, 0, 1], 8080).into())]).expect("an address");
-        entrance.variables(&routes(upstreams), "")
+        entrance.variables(&routes(upstreams), false, "")
     }
 
     fn value<'v>(variables: &'v [(String, String)], name: &str) -> Option<&'v str> {
@@ -132,7 +151,7 @@ mod tests {
         assert_eq!(
             names,
             ["GIT_HUB_BASE_URL", "_1ST_BASE_URL", "HTTP_PROXY", "http_proxy", "NO_PROXY", "no_proxy"],
-            "and no HTTPS_PROXY: tunnels are refused"
+            "and no HTTPS_PROXY: no tunnel leads anywhere"
         );
         assert_eq!(value(&all, "GIT_HUB_BASE_URL"), Some("http://127.0.0.1:8080/git-hub"));
         assert_eq!(value(&all, "http_proxy"), Some("http://127.0.0.1:8080"));

@@ -362,6 +362,11 @@ impl Handle {
         Self(house)
     }
 
+    /// The certificate of the local authority, in PEM; `None` where no route intercepts.
+    pub fn certificate_authority(&self) -> Option<String> {
+        self.0.tables.load().interception.as_ref().map(|authority| authority.certificate().to_owned())
+    }
+
     /// Puts another configuration in force, whole, or none of it.
     ///
     /// # Errors

@@ -44,7 +44,7 @@ pub fn env(config: &Config, platform: Option<Platform>, route: Option<&RouteName
         return ExitCode::from(CONFIG);
     }
     let no_proxy = Environment::of_this_process(SystemClock.now()).no_proxy;
-    show(&lines(entrance, &routes, platform, &no_proxy), json);
+    show(&lines(entrance, &routes, config.proxy.tunnels, platform, &no_proxy), json);
     ExitCode::SUCCESS
 }
 
@@ -54,8 +54,14 @@ struct Lines {
     notes: Vec<String>,
 }
 
-fn lines(entrance: Entrance, routes: &[route::Settings], platform: Option<Platform>, no_proxy: &str) -> Lines {
-    let mut lines = Lines { variables: entrance.variables(routes, no_proxy), notes: Vec::new() };
+fn lines(
+    entrance: Entrance,
+    routes: &[route::Settings],
+    tunnels: bool,
+    platform: Option<Platform>,
+    no_proxy: &str,
+) -> Lines {
+    let mut lines = Lines { variables: entrance.variables(routes, tunnels, no_proxy), notes: Vec::new() };
     for route in routes {
         let (name, base_url) = (variable(&route.name), entrance.base_url(&route.name));
         let taken = lines.variables.iter().find(|(known, _)| *known == name).map(|(_, value)| value);
@@ -65,10 +71,15 @@ fn lines(entrance: Entrance, routes: &[route::Settings], platform: Option<Platfo
                 .push(format!("route {}: {name} is another route's already; its base URL is {base_url}", route.name));
         }
     }
-    lines.notes.push(
-        "HTTPS_PROXY is not set: this version looks into no tunnel, so https:// URLs reach their hosts directly, without a token"
-            .to_owned(),
-    );
+    let note = if routes.iter().any(|route| route.intercept) {
+        "https:// URLs are looked into on the routes that intercept, by apps that trust us: write \
+         `countersign ca export --bundle` to a file, and name it in SSL_CERT_FILE, REQUESTS_CA_BUNDLE, NODE_EXTRA_CA_CERTS"
+    } else if tunnels {
+        "https:// URLs pass in tunnels without a token: no route has `intercept = true`"
+    } else {
+        "HTTPS_PROXY is not set: no route has `intercept = true`, so https:// URLs reach their hosts directly, without a token"
+    };
+    lines.notes.push(note.to_owned());
     if let Some(platform) = platform {
         obeyed_by(platform, entrance, routes, &mut lines);
     }

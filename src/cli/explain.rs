@@ -182,6 +182,8 @@ fn table(config: &Config) -> anyhow::Result<Table> {
         dialer: Arc::new(Dialer::new(config.destinations.clone(), Vec::new())),
         acquire_timeout: config.proxy.acquire_timeout,
         refuse_without_trail: false,
+        interception: None,
+        tunnels: config.proxy.tunnels,
         metrics: &usage::Metrics::register(&Metrics::new()?)?,
         clock: &(Arc::new(SystemClock) as Arc<dyn Clock>),
         token: &find,

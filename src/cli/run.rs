@@ -2,18 +2,22 @@
 //! ends at once, SIGHUP reloads.
 
 use std::convert::Infallible;
+use std::fs::Permissions;
+use std::io::Write as _;
+use std::os::unix::fs::PermissionsExt as _;
 use std::path::Path;
 use std::process::ExitCode;
 use std::sync::Arc;
 
 use anyhow::Context as _;
+use tempfile::NamedTempFile;
 use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::sync::Notify;
 
 use super::child::{self, Forwarded, Launch};
 use super::process;
 use super::user::User;
-use crate::app::environment::Entrance;
+use crate::app::environment::{Entrance, variables_of_roots};
 use crate::app::{App, Reloads, Surroundings, announce, warn_of};
 use crate::clock::{Clock, SystemClock};
 use crate::config::{Config, Environment};
@@ -22,6 +26,7 @@ use crate::proxy::Address;
 use crate::signals::Stop;
 use crate::systemd::{Inherited, Manager};
 use crate::telemetry::Log;
+use crate::tls;
 
 pub fn run(path: &Path, config: Config, launch: Option<&Launch>) -> anyhow::Result<ExitCode> {
     let environment = Environment::of_this_process(SystemClock.now());
@@ -51,7 +56,9 @@ pub fn run(path: &Path, config: Config, launch: Option<&Launch>) -> anyhow::Resu
         let reloads = Reloads::new(bound.handle(), path.to_owned(), &config, environment, clock);
         let reloads = reloads.telling(manager.clone());
         let announcing = announce(manager.clone(), bound.vitals.clone());
-        let given = surroundings_of_app(&config, &bound.listen, &no_proxy, files);
+        let authority = bound.handle().certificate_authority();
+        let roots = launch.and(authority).map(|authority| roots_for_app(&authority)).transpose()?;
+        let given = surroundings_of_app(&config, &bound.listen, &no_proxy, roots.as_ref(), files);
         let vitals = bound.vitals.clone();
         let mut code = ExitCode::SUCCESS;
         let stopped = async {
@@ -86,10 +93,31 @@ fn knows(config: &Config, user: &User) -> bool {
     implicit || config.clients.iter().any(|client| client.uid.is_none_or(|uid| uid == user.uid))
 }
 
+/// The system's roots and our own, in a file that the app can read whoever it is. It is there until dropped.
+fn roots_for_app(authority: &str) -> anyhow::Result<NamedTempFile> {
+    let mut builder = tempfile::Builder::new();
+    builder.prefix("countersign-roots-").suffix(".pem").permissions(Permissions::from_mode(0o644));
+    let mut file = builder.tempfile().context("cannot write the roots that the app is to trust")?;
+    file.write_all(format!("{}{authority}", tls::system_roots_in_pem()?).as_bytes())?;
+    Ok(file)
+}
+
 /// How the app finds the proxy, and what it must not see.
-fn surroundings_of_app(config: &Config, listen: &[Address], no_proxy: &str, files: Option<u64>) -> child::Surroundings {
-    let entrance = Entrance::of(listen);
-    let variables = entrance.map(|entrance| entrance.variables(&config.routes, no_proxy)).unwrap_or_default();
+fn surroundings_of_app(
+    config: &Config,
+    listen: &[Address],
+    no_proxy: &str,
+    roots: Option<&NamedTempFile>,
+    files: Option<u64>,
+) -> child::Surroundings {
+    let (entrance, tunnels) = (Entrance::of(listen), config.proxy.tunnels);
+    let variables = entrance.map(|entrance| entrance.variables(&config.routes, tunnels, no_proxy));
+    let mut variables = variables.unwrap_or_default();
+    if let Some(roots) = roots {
+        variables.extend(variables_of_roots(&roots.path().to_string_lossy()));
+        // Before version 24 it obeys no proxy variable at all.
+        variables.push(("NODE_USE_ENV_PROXY".to_owned(), "1".to_owned()));
+    }
     child::Surroundings { variables, secrets: config.secret_variables.clone(), files }
 }
 

@@ -10,7 +10,7 @@ use toml::Spanned;
 use super::reader::Section;
 use super::{Context, upstream_proxy};
 use crate::dial::{Destinations, address, tunnel};
-use crate::proxy::{Address, Limits, Settings};
+use crate::proxy::{Address, Limits, Settings, TunnelLimits};
 
 /// The longest path of a unix socket (`sun_path` less its end mark).
 const MAX_SOCKET_PATH: usize = 107;
@@ -29,7 +29,7 @@ pub struct Proxy {
 
 pub fn read(mut section: Section<'_>, context: &Context<'_>) -> Proxy {
     let listen = listen(&mut section, context.base);
-    section.choice("unrouted", &[("refuse", ())], &["tunnel"]);
+    let tunnels = section.choice("unrouted", &[("refuse", false), ("tunnel", true)], &[]).unwrap_or(false);
     let settings = Settings {
         listen: listen.iter().map(|address| address.get_ref().clone()).collect(),
         workers: section.count("workers", 1..=1024).unwrap_or(context.environment.cores.clamp(1, 1024)),
@@ -37,6 +37,7 @@ pub fn read(mut section: Section<'_>, context: &Context<'_>) -> Proxy {
         acquire_timeout: section
             .duration("acquire_timeout", MILLISECOND..=Duration::from_secs(300))
             .unwrap_or(Duration::from_secs(10)),
+        tunnels,
         limits: limits(section.table("limits", "[proxy.limits]")),
     };
     let watch = section.boolean("watch").unwrap_or(true);
@@ -69,6 +70,10 @@ fn limits(mut section: Section<'_>) -> Limits {
         header_timeout: section.duration("header_timeout", wait.clone()).unwrap_or(Duration::from_secs(10)),
         idle_timeout: section.duration("idle_timeout", wait.clone()).unwrap_or(Duration::from_secs(60)),
         body_timeout: section.duration("body_timeout", wait).unwrap_or(Duration::from_secs(30)),
+        tunnel: TunnelLimits {
+            bytes: section.size("tunnel_bytes", 1..=1 << 50).unwrap_or(10 << 30),
+            time: section.duration("tunnel_time", MILLISECOND..=24 * 30 * HOUR).unwrap_or(24 * HOUR),
+        },
     };
     section.finish();
     limits

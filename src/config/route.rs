@@ -8,7 +8,7 @@ use toml::de::DeValue;
 
 use super::reader::Section;
 use super::{Context, tls};
-use crate::authority::Endpoint;
+use crate::authority::{Endpoint, Scheme};
 use crate::name::{ClientName, RouteName, TokenName};
 use crate::path::Form;
 use crate::policy::Mode;
@@ -52,9 +52,10 @@ pub fn read(mut section: Section<'_>, context: &Context<'_>) -> Route {
         context.report.warning(section.place("mode"), message, "remove the key to enforce them");
     }
     let rate = section.parsed("rate", str::parse::<Rate>).map(Spanned::into_inner);
-    if section.boolean("intercept") == Some(true) {
-        let message = "this version does not support `intercept = true` yet";
-        section.refuse("intercept", message, "point the app at the route's base URL instead");
+    let intercept = section.boolean("intercept").unwrap_or(false);
+    if intercept && upstream.as_ref().is_some_and(|upstream| upstream.get_ref().scheme == Scheme::Http) {
+        let message = "`intercept` is for upstreams under TLS: a tunnel leads to no other";
+        section.refuse("intercept", message, "remove the key, or give the route an https:// upstream");
     }
     let limits = limits(section.table("limits", "`limits`"));
     let scrub = section.boolean("scrub").unwrap_or(false);
@@ -83,6 +84,7 @@ pub fn read(mut section: Section<'_>, context: &Context<'_>) -> Route {
             scrub,
             tls,
             websocket,
+            intercept,
         })
     };
     let settings = settings();

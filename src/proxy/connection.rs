@@ -15,6 +15,7 @@ use std::sync::Arc;
 use std::task::Poll;
 use std::time::Duration;
 
+use bytes::Bytes;
 use http::Request;
 use hyper::body::{Body, Incoming};
 use hyper::rt::{Read, Write};
@@ -24,12 +25,12 @@ use hyper_util::rt::{TokioIo, TokioTimer};
 use tokio::time::{Instant, timeout};
 
 use super::body::{ClientBody, LINGER, ResponseBody};
+use super::connect::{Inside, Onward};
 use super::executor::LocalExecutor;
 use super::h1::{self, Answering, Asked, Date, Inbound};
 use super::head::Head;
 use super::message::Response;
 use super::stream::{Socket, Spoken, WatchedStream};
-use super::tunnel::Tunnel;
 use super::watch::{Late, Watch, Watched};
 use super::worker::{Desk, Stay};
 use super::{Caller, Limits};
@@ -75,6 +76,11 @@ impl Server {
 impl Desk {
     /// Serves a connection to its end.
     pub(super) async fn serve<S: Socket>(self: Rc<Self>, stream: S, caller: Caller, watch: Rc<Watch>, _stay: Stay) {
+        self.speak(stream, caller, watch).await;
+    }
+
+    /// Serves what is spoken on a stream: a socket, or what is inside of a tunnel.
+    async fn speak<S: Socket>(self: Rc<Self>, stream: S, caller: Caller, watch: Rc<Watch>) {
         let mut stream = WatchedStream::new(stream, watch.clone());
         let spoken = self.first_words(&mut stream, &watch).await;
         match spoken {
@@ -113,21 +119,47 @@ impl Desk {
     }
 
     /// Serves requests until one side has enough, or the connection is cut off.
-    async fn serve_http1<S: Socket>(&self, stream: WatchedStream<S>, caller: Rc<Caller>, watch: Rc<Watch>) {
+    async fn serve_http1<S: Socket>(self: Rc<Self>, stream: WatchedStream<S>, caller: Rc<Caller>, watch: Rc<Watch>) {
         if *self.draining.borrow() {
             watch.drain();
         }
         let link = Rc::new(RefCell::new(Inbound::new(Box::new(stream), self.buffers.clone())));
         let served = until_cut_off(&watch, self.converse(&link, &caller, &watch)).await;
-        let Some(Some(tunnel)) = served else { return };
+        let Some(Some(onward)) = served else { return };
         let Some(link) = Rc::into_inner(link) else { return };
-        let _busy = watch.busy();
         let (io, early) = link.into_inner().into_parts();
-        until_cut_off(&watch, tunnel.run(io, early)).await;
+        match onward {
+            Onward::Tunnel(tunnel) => {
+                let _busy = watch.busy();
+                until_cut_off(&watch, tunnel.run(io, early)).await;
+            }
+            // Apart, so that a connection that is none of these does not keep room for it.
+            Onward::Inside(inside) => Box::pin(self.look_into(inside, io, early, &caller, watch)).await,
+        }
+    }
+
+    /// Serves the requests inside of a tunnel.
+    async fn look_into(
+        self: Rc<Self>,
+        inside: Inside,
+        io: Box<dyn Socket>,
+        early: Bytes,
+        caller: &Caller,
+        watch: Rc<Watch>,
+    ) {
+        let limit = self.proxy.shared.limits.header_timeout;
+        let (ended, authority) = match timeout(limit, inside.accept(io, early)).await {
+            Ok(Ok(accepted)) => accepted,
+            Ok(Err(error)) => return tracing::debug!(%error, "a tunnel's handshake failed"),
+            Err(_) => return tracing::debug!("a tunnel's handshake took too long"),
+        };
+        let caller = Caller { peer: caller.peer, port: caller.port, inside: Some(authority) };
+        let served: Pin<Box<dyn Future<Output = ()>>> = Box::pin(self.speak(ended, caller, watch));
+        served.await;
     }
 
     /// One request after the other. Returns the tunnel that the connection turns into, if it does.
-    async fn converse(&self, link: &Rc<RefCell<Inbound>>, caller: &Caller, watch: &Rc<Watch>) -> Option<Box<Tunnel>> {
+    async fn converse(&self, link: &Rc<RefCell<Inbound>>, caller: &Caller, watch: &Rc<Watch>) -> Option<Onward> {
         let limits = &self.proxy.shared.limits;
         loop {
             let request = match poll_fn(|context| link.borrow_mut().poll_head(watch, limits, context)).await {
@@ -178,7 +210,7 @@ impl Desk {
         link: &Rc<RefCell<Inbound>>,
         caller: &Caller,
         request: h1::Request,
-    ) -> Option<(Response<ResponseBody>, Option<Box<Tunnel>>)> {
+    ) -> Option<(Response<ResponseBody>, Option<Onward>)> {
         let body = Inbound::begin(link, request.framing, request.waits);
         let (head, fields) = (request.head, request.fields);
         let mut answer = pin!(self.proxy.handle(caller, head, fields, ClientBody::Http1(body)));

@@ -54,7 +54,9 @@ pub enum Refusal {
     DestinationProhibited(String),
     #[error("The request comes from a web page. Browsers may not use this proxy.")]
     BrowserRefused,
-    #[error("Tunnels are not available: point the app at the route's base URL, or use HTTP_PROXY with an http:// URL.")]
+    #[error(
+        "No tunnel leads there: set `intercept = true` on its route, and have the app trust `countersign ca export`; or point the app at the route's base URL."
+    )]
     TunnelDenied,
     #[error("The token's grant has ended: its owner can renew it by setting a later `expires` after a review.")]
     GrantEnded,

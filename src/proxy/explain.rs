@@ -3,8 +3,12 @@
 //! Invariant: it is judged by the functions that the request path calls, in the same order, on a table made of the same
 //! config; what differs is that the client is named, not recognised, and that nothing is dialled.
 
+use http::Method;
+
+use super::connect::{asked_for, lead};
 use super::message::Fields;
 use super::{Head, Limits, Refusal, Target, find, head as heads, path_and_query};
+use crate::authority::Scheme;
 use crate::identity::ClientIndex;
 use crate::policy::Denied;
 use crate::policy::rule::Ruling;
@@ -14,7 +18,7 @@ pub struct Explanation<'t> {
     pub route: Option<&'t Route>,
     /// None where no rule was asked.
     pub ruling: Option<Ruling<'t>>,
-    /// The path and query that the upstream would get, if policy lets the request pass.
+    /// The path and query that the upstream would get, if policy lets the request pass; nothing of a tunnel, which has none.
     pub outcome: Result<String, Refusal>,
 }
 
@@ -30,6 +34,12 @@ pub fn explain<'t>(
     let (mut route, mut ruling) = (None, None);
     let mut judge = || {
         heads::judge(head, headers, limits)?;
+        if head.method == Method::CONNECT {
+            let authority = asked_for(head, headers)?;
+            route = table.authority(Scheme::Https, &authority, client).map(|route| &**route);
+            lead(table, &authority, client)?;
+            return Ok(String::new());
+        }
         let target = Target::of(head, headers, port, |authority| table.is_upstream(authority))?;
         let found = find(table, &target, client).ok_or(Refusal::NoRoute)?;
         route = Some(found);

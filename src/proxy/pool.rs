@@ -22,6 +22,7 @@ use std::rc::Rc;
 use std::sync::Arc;
 use std::time::Duration;
 
+use bytes::Bytes;
 use hyper::client::conn::http2;
 use hyper_util::rt::{TokioIo, TokioTimer};
 use prometheus::{IntGauge, IntGaugeVec};
@@ -36,7 +37,7 @@ use super::answer::HEAD_BYTES;
 use super::body::RequestBody;
 use super::cut::{Line, Lines};
 use super::executor::{LocalExecutor, run};
-use super::h1::{Buffers, Outbound};
+use super::h1::{Buffers, Outbound, Upgraded};
 use super::places::{Places, UpstreamPlace};
 use crate::authority::Authority;
 use crate::dial::{Connection as Dialled, DialError, Dialer, Protocol, Stage, Stream as Socket, Target, TlsKind};
@@ -198,6 +199,21 @@ impl Pool {
             Ok(way) => Ok(Lease::new(way?, entry)),
             Err(_) => Err(DialError::Timeout(Stage::Connect).into()),
         }
+    }
+
+    /// A way to an authority that is nobody's but one client's, and that nobody looks into.
+    ///
+    /// # Errors
+    /// When it cannot be dialled in time.
+    pub async fn dig(
+        &self,
+        authority: &Authority,
+        dialer: &Dialer,
+        timeout: Duration,
+    ) -> Result<Upgraded, NoConnection> {
+        let place = self.places.take_upstream().ok_or(NoConnection::NoRoom)?;
+        let io = dialer.connect_blindly(authority, timeout).await?;
+        Ok(Upgraded { io: self.lines.lay(None, io), ahead: Bytes::new(), place })
     }
 
     /// Closes what has been idle for long, and forgets what no route uses any more. Called once a second.

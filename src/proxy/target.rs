@@ -88,6 +88,32 @@ impl<'a> Target<'a> {
         Ok(Self { by: By::Authority { scheme, authority: named }, rest, query })
     }
 
+    /// The same of a request that came in a tunnel to `authority`, and is for nobody else.
+    ///
+    /// # Errors
+    /// As [`Target::of`], and when it names another authority.
+    pub fn inside(head: &'a Head, headers: &Fields, authority: &Authority) -> Result<Self, Refusal> {
+        if head.method == Method::CONNECT {
+            return Err(Refusal::TunnelDenied);
+        }
+        let host = host(head, headers)?;
+        let query = head.uri.query();
+        if query.is_some_and(|query| !query_is_clean(query)) {
+            return Err(Refusal::QueryAmbiguous);
+        }
+        let named = head.uri.authority().map(http::uri::Authority::as_str);
+        if named.is_some() && head.uri.scheme_str() != Some("https") {
+            return Err(Refusal::HostMismatch);
+        }
+        for text in named.iter().copied().chain(host) {
+            if parse(text, Scheme::Https)? != *authority {
+                return Err(Refusal::HostMismatch);
+            }
+        }
+        let by = By::Authority { scheme: Scheme::Https, authority: authority.clone() };
+        Ok(Self { by, rest: head.uri.path(), query })
+    }
+
     fn origin_form(host: &str, path: &'a str, query: Option<&'a str>) -> Result<Self, Refusal> {
         if is_plain_loopback(host) {
             return Self::prefixed(path, query);

@@ -8,12 +8,55 @@ use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
 use bytes::Bytes;
+use prometheus::IntCounterVec;
 use tokio::io::{AsyncRead, AsyncWrite, AsyncWriteExt, ReadBuf, copy_bidirectional};
 
 use super::h1::Upgraded;
 use super::pool::Lease;
 use super::progress::while_there_is_progress;
+use crate::metrics::{Error as MetricsError, Metrics as Registry};
 use crate::usage::UsageGuard;
+
+/// What a tunnel that nobody looks into may carry.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct TunnelLimits {
+    /// In both directions together.
+    pub bytes: u64,
+    pub time: Duration,
+}
+
+/// `countersign_tunnels_total{outcome}`, `countersign_tunnel_bytes_total{direction}`: of those that nobody looks into.
+#[derive(Clone)]
+pub struct Metrics {
+    tunnels: IntCounterVec,
+    bytes: IntCounterVec,
+}
+
+impl Metrics {
+    pub fn register(registry: &Registry) -> Result<Self, MetricsError> {
+        let help =
+            "Tunnels that nobody looked into, by how they ended: ended, broken, idle, too_large, too_long, no_room.";
+        let bytes =
+            "Bytes in tunnels that nobody looked into: request towards the upstream, response towards the client.";
+        Ok(Self {
+            tunnels: registry.counters("tunnels_total", help, &["outcome"])?,
+            bytes: registry.counters("tunnel_bytes_total", bytes, &["direction"])?,
+        })
+    }
+
+    pub fn no_room(&self) {
+        self.ended("no_room");
+    }
+
+    fn ended(&self, outcome: &str) {
+        self.tunnels.with_label_values(&[outcome]).inc();
+    }
+
+    fn carried(&self, sent: u64, received: u64) {
+        self.bytes.with_label_values(&["request"]).inc_by(sent);
+        self.bytes.with_label_values(&["response"]).inc_by(received);
+    }
+}
 
 /// An upstream's half of a tunnel, which waits for the client's.
 pub struct Tunnel {
@@ -21,23 +64,38 @@ pub struct Tunnel {
     usage: UsageGuard,
     /// The longest that neither side may say anything.
     idle: Duration,
-    /// The upstream's connection counts as in use.
-    _lease: Lease,
+    /// The upstream's connection counts as in use, if it is a route's.
+    _lease: Option<Lease>,
+    /// Of one that nobody looks into.
+    limits: Option<(TunnelLimits, Metrics)>,
 }
 
 impl Tunnel {
     pub fn new(upstream: Upgraded, usage: UsageGuard, idle: Duration, lease: Lease) -> Self {
-        Self { upstream, usage, idle, _lease: lease }
+        Self { upstream, usage, idle, _lease: Some(lease), limits: None }
+    }
+
+    /// One that nobody looks into.
+    pub fn blind(
+        upstream: Upgraded,
+        usage: UsageGuard,
+        idle: Duration,
+        limits: TunnelLimits,
+        metrics: Metrics,
+    ) -> Self {
+        Self { upstream, usage, idle, _lease: None, limits: Some((limits, metrics)) }
     }
 
     /// Carries bytes until both sides have ended, or neither says anything for too long. `early` is what the client said
     /// before it heard that the protocol had changed.
     pub async fn run(self, client: impl AsyncRead + AsyncWrite + Unpin, early: Bytes) {
-        let Self { upstream, mut usage, idle, .. } = self;
+        let Self { upstream, mut usage, idle, limits, _lease } = self;
         let Upgraded { io: upstream, ahead, place: _place } = upstream;
         let (sent, received) = (Rc::new(Cell::new(early.len() as u64)), Rc::new(Cell::new(ahead.len() as u64)));
-        let mut client = Counted { inner: client, read: sent.clone() };
-        let mut upstream = Counted { inner: upstream, read: received.clone() };
+        let most = limits.as_ref().map_or(u64::MAX, |(limits, _)| limits.bytes);
+        let longest = limits.as_ref().map_or(Duration::MAX, |(limits, _)| limits.time);
+        let mut client = Counted { inner: client, read: sent.clone(), other: received.clone(), most };
+        let mut upstream = Counted { inner: upstream, read: received.clone(), other: sent.clone(), most };
         let carried = async {
             upstream.write_all(&early).await?;
             upstream.flush().await?;
@@ -45,13 +103,27 @@ impl Tunnel {
             client.flush().await?;
             copy_bidirectional(&mut client, &mut upstream).await.map(drop)
         };
-        let ended = while_there_is_progress(carried, idle, || sent.get() + received.get()).await;
+        let moving = while_there_is_progress(carried, idle, || sent.get() + received.get());
+        let ended = tokio::time::timeout(longest, moving).await;
         usage.upload().bytes.set(sent.get());
         usage.downloaded(usize::try_from(received.get()).unwrap_or(usize::MAX));
-        match ended {
-            Some(Ok(())) => usage.complete(),
-            Some(Err(error)) => tracing::debug!(%error, "a tunnel broke"),
-            None => tracing::debug!("a tunnel was idle for too long"),
+        let outcome = match ended {
+            Ok(Some(Ok(()))) => {
+                usage.complete();
+                "ended"
+            }
+            Ok(Some(Err(_))) if sent.get().saturating_add(received.get()) > most => "too_large",
+            Ok(Some(Err(error))) => {
+                tracing::debug!(%error, "a tunnel broke");
+                "broken"
+            }
+            Ok(None) => "idle",
+            Err(_) => "too_long",
+        };
+        tracing::debug!(outcome, "a tunnel is over");
+        if let Some((_, metrics)) = limits {
+            metrics.carried(sent.get(), received.get());
+            metrics.ended(outcome);
         }
     }
 }
@@ -60,6 +132,10 @@ impl Tunnel {
 struct Counted<S> {
     inner: S,
     read: Rc<Cell<u64>>,
+    /// What the other stream has read.
+    other: Rc<Cell<u64>>,
+    /// By both.
+    most: u64,
 }
 
 impl<S: AsyncRead + Unpin> AsyncRead for Counted<S> {
@@ -71,6 +147,9 @@ impl<S: AsyncRead + Unpin> AsyncRead for Counted<S> {
         let before = buffer.filled().len();
         ready!(Pin::new(&mut self.inner).poll_read(context, buffer))?;
         self.read.set(self.read.get() + (buffer.filled().len() - before) as u64);
+        if self.read.get().saturating_add(self.other.get()) > self.most {
+            return Poll::Ready(Err(io::Error::other("the tunnel has carried as much as it may")));
+        }
         Poll::Ready(Ok(()))
     }
 }

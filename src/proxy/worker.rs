@@ -214,7 +214,7 @@ impl Desk {
     /// Serves a connection, if there is room for it.
     fn take(self: Rc<Self>, accepted: Accepted, gauge: IntGauge) {
         let (peer, port) = accepted.peer(&mut self.inspector.borrow_mut());
-        let caller = Caller { peer, port };
+        let caller = Caller { peer, port, inside: None };
         match accepted {
             Accepted::Tcp(stream, _) => {
                 // A socket that has gone already fails at its first read.

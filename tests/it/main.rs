@@ -40,6 +40,7 @@ mod sources;
 mod support;
 mod tls;
 mod traces;
+mod tunnels;
 mod unused;
 mod upstream_proxy;
 mod used;

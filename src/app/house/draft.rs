@@ -1,6 +1,6 @@
 //! A configuration built, as far as it is in force: whatever can fail is done, and nothing is asked of anybody.
 
-use std::collections::HashMap;
+use std::collections::{BTreeSet, HashMap};
 use std::sync::Arc;
 
 use super::{Ground, Tokens};
@@ -10,8 +10,9 @@ use crate::audit::OnFailure;
 use crate::dial::{Dialer, Tunnel, tunnel};
 use crate::fetch::Fetcher;
 use crate::identity::Clients;
+use crate::interception::{self, Interception, InterceptionError};
 use crate::name::{RouteName, TokenName};
-use crate::route::{Ingredients, RouteToken, Table, TableError};
+use crate::route::{self, Ingredients, RouteToken, Table, TableError};
 use crate::tasks::Tasks;
 use crate::token::revocation::Revoker;
 use crate::token::source::{self, BuildError, Keep};
@@ -31,6 +32,8 @@ pub enum DraftError {
     Source(TokenName, BuildError),
     #[error(transparent)]
     Table(#[from] TableError),
+    #[error(transparent)]
+    Interception(#[from] InterceptionError),
     #[error("upstream_proxy: {0}")]
     UpstreamProxy(#[from] tunnel::SetUpError),
 }
@@ -97,6 +100,8 @@ impl Kitchen<'_> {
                 clients: Clients::new(config.clients.clone(), rustix::process::geteuid().as_raw()),
                 dialer: self.dialer.clone(),
                 acquire_timeout: config.proxy.acquire_timeout,
+                interception: self.interception(&config.routes, table)?,
+                tunnels: config.proxy.tunnels,
                 refuse_without_trail: config.audit.on_failure == OnFailure::Refuse,
                 metrics: &self.ground.usage,
                 clock: &self.ground.clock,
@@ -107,6 +112,28 @@ impl Kitchen<'_> {
         )?;
         let tunnel = config.upstream_proxy.as_ref().map(Tunnel::new).transpose()?;
         Ok(Draft { table, kept, prepared, tunnel: tunnel.map(Arc::new) })
+    }
+
+    /// What looks into tunnels to the routes that want it: the one that is there, as long as it may.
+    fn interception(
+        &self,
+        routes: &[route::Settings],
+        before: Option<&Table>,
+    ) -> Result<Option<Arc<Interception>>, InterceptionError> {
+        let hosts: BTreeSet<Box<str>> = routes
+            .iter()
+            .filter(|route| route.intercept)
+            .map(|route| interception::bare(&route.upstream.authority.host).into())
+            .collect();
+        if hosts.is_empty() {
+            return Ok(None);
+        }
+        let kept = before.and_then(|before| before.interception.clone()).filter(|kept| kept.serves(&hosts));
+        if kept.is_some() {
+            return Ok(kept);
+        }
+        let opened = Interception::open(&self.ground.store, &hosts, self.ground.clock.clone())?;
+        Ok(Some(Arc::new(opened)))
     }
 }
 

@@ -318,7 +318,8 @@ impl Answering {
 /// How the end of an answer's body is told.
 fn told(response: &Response<ResponseBody>, asked: Asked) -> Told {
     let status = response.status;
-    if asked.is_head || status.is_informational() || matches!(status.as_u16(), 204 | 304) {
+    let has_none = asked.is_head || matches!(response.body, ResponseBody::Switched);
+    if has_none || status.is_informational() || matches!(status.as_u16(), 204 | 304) {
         return Told::Not;
     }
     match response.body.size_hint().exact() {

@@ -76,6 +76,23 @@ impl Client {
         Ok(Self { stream: Box::new(stream), read: Vec::new() })
     }
 
+    /// TLS on a connection that is there, with whoever is at the other end of it.
+    pub async fn tls_stream(
+        self,
+        name: &str,
+        config: Arc<rustls::ClientConfig>,
+    ) -> io::Result<tokio_rustls::client::TlsStream<impl AsyncRead + AsyncWrite + Unpin + Send + use<>>> {
+        assert!(self.read.is_empty(), "nothing came before the handshake");
+        let name = rustls_pki_types::ServerName::try_from(name.to_owned()).expect("a name");
+        soon("a handshake", tokio_rustls::TlsConnector::from(config).connect(name, self.stream)).await
+    }
+
+    /// The same as a client.
+    pub async fn over_tls(self, name: &str, config: Arc<rustls::ClientConfig>) -> io::Result<Self> {
+        let stream = self.tls_stream(name, config).await?;
+        Ok(Self { stream: Box::new(stream), read: Vec::new() })
+    }
+
     pub async fn unix(path: &Path) -> Self {
         Self { stream: Box::new(UnixStream::connect(path).await.expect("connects")), read: Vec::new() }
     }

@@ -1,0 +1,318 @@
+//! CONNECT (RFC 9110, section 9.3.6): the way of the apps that obey `HTTPS_PROXY`.
+//!
+//! ```text
+//!  route with `intercept`  ─▶ 200 ─▶ we end TLS as that host ─▶ requests, judged like all others
+//!  open route, no token    ─▶ dial ─▶ 200 ─▶ bytes in both directions, which nobody looks at
+//!  no route, and allowed   ─▶ likewise, to port 443
+//!  anything else           ─▶ 403
+//! ```
+//!
+//! Invariant: no token ever enters a tunnel that is not looked into, and nothing that a route's rules would refuse does. A
+//! request that comes in a tunnel that is looked into is for the tunnel's own authority, or is refused.
+
+use std::io;
+use std::os::fd::{AsFd, BorrowedFd};
+use std::pin::Pin;
+use std::sync::Arc;
+use std::task::{Context, Poll};
+use std::time::Duration;
+
+use bytes::{Buf, Bytes};
+use http::header::HOST;
+use http::{HeaderValue, StatusCode};
+use rustls::ServerConfig;
+use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+use tokio_rustls::TlsAcceptor;
+use tokio_rustls::server::TlsStream;
+
+use super::body::ResponseBody;
+use super::error::Refusal;
+use super::head::{self, Head};
+use super::message::{Fields, Response};
+use super::pool::NoConnection;
+use super::stream::Socket;
+use super::tunnel::Tunnel;
+use super::{Caller, Place, Proxy};
+use crate::authority::{Authority, Scheme};
+use crate::identity::ClientIndex;
+use crate::route::{Route, Table, Timeouts};
+use crate::usage::UsageGuard;
+
+/// Where a tunnel may lead that no route knows.
+const PORT: u16 = 443;
+
+/// Of one that no route speaks of.
+const TIMEOUTS: Timeouts =
+    Timeouts { connect: Duration::from_secs(5), response: Duration::from_secs(300), idle: Duration::from_secs(300) };
+
+/// What a client's connection turns into.
+pub enum Onward {
+    Tunnel(Box<Tunnel>),
+    Inside(Inside),
+}
+
+/// A tunnel that is looked into.
+pub struct Inside {
+    pub authority: Authority,
+    config: Arc<ServerConfig>,
+}
+
+impl Proxy {
+    /// Answers a request for a tunnel. With the answer 200 comes what the client's connection turns into.
+    pub(super) async fn connect(
+        &self,
+        caller: &Caller,
+        head: &Head,
+        fields: &Fields,
+    ) -> (Response<ResponseBody>, Option<Onward>) {
+        let mut usage = UsageGuard::new(&self.observer, &head.method);
+        let table = self.table();
+        let mut place = Place::default();
+        let onward = match self.judge_tunnel(caller, head, fields, &table.0, &mut usage, &mut place) {
+            Ok(Judged::Inside(inside)) => {
+                usage.answered(StatusCode::OK);
+                usage.complete();
+                Ok(Onward::Inside(inside))
+            }
+            Ok(Judged::Blind(authority, route)) => self.dig(&authority, route, &table.0, usage).await,
+            Err(refusal) => Err((refusal, usage)),
+        };
+        match onward {
+            Ok(onward) => (Response::new(StatusCode::OK, ResponseBody::Switched), Some(onward)),
+            Err((refusal, usage)) => (self.refuse(refusal, usage, place, head, false), None),
+        }
+    }
+
+    fn judge_tunnel<'t>(
+        &self,
+        caller: &Caller,
+        head: &Head,
+        fields: &Fields,
+        table: &'t Table,
+        usage: &mut UsageGuard,
+        place: &mut Place<'t>,
+    ) -> Result<Judged<'t>, Refusal> {
+        head::judge(head, fields, &self.shared.limits)?;
+        if self.shared.via.is_in(fields) {
+            return Err(Refusal::Loop);
+        }
+        let authority = asked_for(head, fields)?;
+        let client = table.clients.identify(&caller.peer).ok_or(Refusal::ClientUnknown)?;
+        place.route = table.authority(Scheme::Https, &authority, client).map(|route| &**route);
+        let Lead { route, looked_into } = lead(table, &authority, client)?;
+        let Some(route) = route else { return Ok(Judged::Blind(authority, None)) };
+        if looked_into {
+            let interception = table.interception.as_ref().ok_or(Refusal::TunnelDenied)?;
+            let config = interception.server(&authority.host).map_err(|error| {
+                tracing::error!(route = %route.name, %error, "a tunnel cannot be looked into");
+                Refusal::TunnelDenied
+            })?;
+            return Ok(Judged::Inside(Inside { authority, config }));
+        }
+        usage.of(route.cell(client));
+        route.admit(client, &head.method, "/")?;
+        Ok(Judged::Blind(authority, Some(route)))
+    }
+
+    /// A tunnel that nobody looks into, to an address that has been judged.
+    async fn dig(
+        &self,
+        authority: &Authority,
+        route: Option<&Route>,
+        table: &Table,
+        mut usage: UsageGuard,
+    ) -> Result<Onward, (Refusal, UsageGuard)> {
+        let timeouts = route.map_or(TIMEOUTS, |route| route.timeouts);
+        let metrics = &self.shared.metrics.tunnels;
+        usage.waits();
+        let dug = self.pool.dig(authority, &table.dialer, timeouts.connect).await;
+        usage.resumes();
+        match dug {
+            Ok(upstream) => {
+                usage.answered(StatusCode::OK);
+                let tunnel = Tunnel::blind(upstream, usage, timeouts.idle, self.shared.limits.tunnel, metrics.clone());
+                Ok(Onward::Tunnel(Box::new(tunnel)))
+            }
+            Err(error) => {
+                tracing::debug!(%authority, %error, "no tunnel");
+                if matches!(error, NoConnection::NoRoom) {
+                    metrics.no_room();
+                }
+                Err((Refusal::from(&error), usage))
+            }
+        }
+    }
+}
+
+enum Judged<'t> {
+    Inside(Inside),
+    Blind(Authority, Option<&'t Route>),
+}
+
+/// Where a tunnel leads.
+pub struct Lead<'t> {
+    pub route: Option<&'t Route>,
+    pub looked_into: bool,
+}
+
+/// Whether, and how, a tunnel leads to this authority.
+///
+/// # Errors
+/// When it does not.
+pub fn lead<'t>(table: &'t Table, authority: &Authority, client: ClientIndex) -> Result<Lead<'t>, Refusal> {
+    let Some(route) = table.authority(Scheme::Https, authority, client) else {
+        let may = table.tunnels && authority.port == PORT && !table.is_host(&authority.host);
+        return if may { Ok(Lead { route: None, looked_into: false }) } else { Err(Refusal::TunnelDenied) };
+    };
+    if !route.is_for(client) {
+        return Err(Refusal::RouteDenied);
+    }
+    let is_open = route.token.is_none() && route.passes_everything();
+    if route.intercept || is_open {
+        Ok(Lead { route: Some(route), looked_into: route.intercept })
+    } else {
+        Err(Refusal::TunnelDenied)
+    }
+}
+
+/// The authority that a request for a tunnel names, once or twice.
+///
+/// # Errors
+/// When it names none, or two.
+pub fn asked_for(head: &Head, fields: &Fields) -> Result<Authority, Refusal> {
+    let named = head.uri.authority().filter(|named| named.port().is_some()).ok_or(Refusal::HostMismatch)?;
+    // Whoever leaves the port out means nothing: there is no default (RFC 9110, section 9.3.6).
+    let parse = |text: &str| Authority::parse(text, 0).map_err(|_| Refusal::HostMismatch);
+    let authority = parse(named.as_str())?;
+    let mut hosts = fields.get_all(HOST).map(HeaderValue::to_str);
+    match (hosts.next(), hosts.next()) {
+        (None, None) => Ok(authority),
+        (Some(Ok(host)), None) => {
+            let host = Authority::parse(host, authority.port).map_err(|_| Refusal::HostMismatch)?;
+            if host == authority { Ok(authority) } else { Err(Refusal::HostMismatch) }
+        }
+        _ => Err(Refusal::HostMismatch),
+    }
+}
+
+impl Inside {
+    /// Ends the client's TLS.
+    ///
+    /// # Errors
+    /// When the handshake fails, or is for another host.
+    pub async fn accept(self, io: Box<dyn Socket>, early: Bytes) -> io::Result<(Ended, Authority)> {
+        let tls = TlsAcceptor::from(self.config).accept(Early { io, early }).await?;
+        Ok((Ended(Box::new(tls)), self.authority))
+    }
+}
+
+/// A client's connection whose TLS ends here.
+pub struct Ended(Box<TlsStream<Early>>);
+
+/// A socket of which something has been read ahead.
+pub struct Early {
+    io: Box<dyn Socket>,
+    early: Bytes,
+}
+
+impl AsyncRead for Early {
+    fn poll_read(
+        mut self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+        buffer: &mut ReadBuf<'_>,
+    ) -> Poll<io::Result<()>> {
+        if self.early.is_empty() {
+            return Pin::new(&mut self.io).poll_read(context, buffer);
+        }
+        let length = self.early.len().min(buffer.remaining());
+        buffer.put_slice(&self.early[..length]);
+        self.early.advance(length);
+        Poll::Ready(Ok(()))
+    }
+}
+
+impl AsyncWrite for Early {
+    fn poll_write(mut self: Pin<&mut Self>, context: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
+        Pin::new(&mut self.io).poll_write(context, bytes)
+    }
+
+    fn poll_flush(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.io).poll_flush(context)
+    }
+
+    fn poll_shutdown(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.io).poll_shutdown(context)
+    }
+}
+
+impl AsyncRead for Ended {
+    fn poll_read(
+        mut self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+        buffer: &mut ReadBuf<'_>,
+    ) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.0).poll_read(context, buffer)
+    }
+}
+
+impl AsyncWrite for Ended {
+    fn poll_write(mut self: Pin<&mut Self>, context: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
+        Pin::new(&mut self.0).poll_write(context, bytes)
+    }
+
+    fn poll_write_vectored(
+        mut self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+        pieces: &[io::IoSlice<'_>],
+    ) -> Poll<io::Result<usize>> {
+        Pin::new(&mut self.0).poll_write_vectored(context, pieces)
+    }
+
+    fn is_write_vectored(&self) -> bool {
+        self.0.is_write_vectored()
+    }
+
+    fn poll_flush(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.0).poll_flush(context)
+    }
+
+    fn poll_shutdown(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.0).poll_shutdown(context)
+    }
+}
+
+impl AsFd for Ended {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        self.0.get_ref().0.io.as_fd()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use http::{Method, Version};
+
+    use super::*;
+
+    fn asked(target: &str, hosts: &[&str]) -> Result<String, &'static str> {
+        let head = Head { method: Method::CONNECT, uri: target.parse().expect("a target"), version: Version::HTTP_11 };
+        let lines: Vec<_> = hosts.iter().map(|host| ("host", *host)).collect();
+        asked_for(&head, &Fields::of(&lines)).map(|found| found.to_string()).map_err(|refusal| refusal.reason())
+    }
+
+    #[test]
+    fn a_tunnel_is_asked_for_by_host_and_port_and_by_one_alone() {
+        let table: &[(&str, &[&str], Result<&str, &str>)] = &[
+            ("api.example.com:443", &["api.example.com:443"], Ok("api.example.com:443")),
+            ("API.example.com:443", &["api.example.com"], Ok("api.example.com:443")),
+            ("api.example.com:8443", &[], Ok("api.example.com:8443")),
+            ("api.example.com", &["api.example.com"], Err("host_mismatch")),
+            ("api.example.com:443", &["other.example.com:443"], Err("host_mismatch")),
+            ("api.example.com:443", &["api.example.com:8443"], Err("host_mismatch")),
+            ("api.example.com:443", &["api.example.com", "api.example.com"], Err("host_mismatch")),
+            ("/api.example.com:443", &["api.example.com"], Err("host_mismatch")),
+        ];
+        for (target, hosts, expected) in table {
+            assert_eq!(asked(target, hosts).as_deref().map_err(|reason| *reason), *expected, "{target} {hosts:?}");
+        }
+    }
+}
