@@ -39,9 +39,13 @@ impl House {
         let live = live.ok_or(NotDrilled::NotInUse)?;
         let (replaced, carried) = (live.number, Carried::new(live));
         let Order { by, reason, since: _ } = order;
-        let started = Event::DrillStarted { token: name.clone(), generation: replaced, by, reason };
-        self.ground.recorder.record(started).await?;
+        // Before anything is waited for: the token may be rotated at any moment, and its old generation's telling be under way.
         let voided = token.source().revokes().then(|| self.revoker.expect(name, replaced));
+        let started = Event::DrillStarted { token: name.clone(), generation: replaced, by, reason };
+        if let Err(error) = self.ground.recorder.record(started).await {
+            self.revoker.expect_no_more(name, replaced);
+            return Err(error.into());
+        }
         let begun = Instant::now();
         let rotated = token.control.rotate().await;
         let mut steps = vec![Step { name: "replace", took: begun.elapsed(), is_done: rotated.is_ok(), note: None }];
