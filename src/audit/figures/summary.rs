@@ -11,7 +11,7 @@ use serde::Serialize;
 use super::{Figure, Figures, Measured, Told};
 use crate::audit::{Archive, ArchiveError};
 
-/// All figures of a trail, by [`Figure::as_str`]. One that was never measured is not there.
+/// All figures of a trail, by the name of each in the metrics. One that was never measured is not there.
 #[derive(Clone, Default, PartialEq, Debug, Serialize)]
 pub struct Summary(pub BTreeMap<&'static str, Trend>);
 
