@@ -33,7 +33,9 @@ fn every_answer_is_as_the_description_says() {
         let described = http::get_with(address, "/openapi.json", &[("authorization", &bearer)]).await;
         let described: serde_json::Value = serde_json::from_slice(&described.expect("an answer").body).expect("JSON");
         let paths = described["paths"].as_object().expect("paths");
-        let calls: usize = paths.values().map(|path| path.as_object().map_or(0, serde_json::Map::len)).sum();
+        // Where it has the description from, schemathesis does not call.
+        let others = paths.iter().filter(|(path, _)| *path != "/openapi.json");
+        let calls: usize = others.map(|(_, path)| path.as_object().map_or(0, serde_json::Map::len)).sum();
         assert!(calls >= 10, "{calls}");
 
         let folder = tempfile::tempdir().expect("temporary folder");
