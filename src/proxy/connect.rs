@@ -18,8 +18,8 @@ use std::task::{Context, Poll};
 use std::time::Duration;
 
 use bytes::{Buf, Bytes};
-use http::header::HOST;
-use http::{HeaderValue, StatusCode};
+use http::header::{CONTENT_LENGTH, HOST, TRANSFER_ENCODING};
+use http::{HeaderValue, StatusCode, Version};
 use rustls::ServerConfig;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio_rustls::TlsAcceptor;
@@ -178,15 +178,19 @@ pub fn lead<'t>(table: &'t Table, authority: &Authority, client: ClientIndex) ->
 /// The authority that a request for a tunnel names, once or twice.
 ///
 /// # Errors
-/// When it names none, or two.
+/// When it names none, or two, or has a body.
 pub fn asked_for(head: &Head, fields: &Fields) -> Result<Authority, Refusal> {
+    // What follows is the tunnel's (RFC 9110, section 9.3.6): to whoever reads a body there it would begin later.
+    if fields.contains(TRANSFER_ENCODING) || fields.get(CONTENT_LENGTH).is_some_and(|length| length != "0") {
+        return Err(Refusal::Framing);
+    }
     let named = head.uri.authority().filter(|named| named.port().is_some()).ok_or(Refusal::HostMismatch)?;
     // Whoever leaves the port out means nothing: there is no default (RFC 9110, section 9.3.6).
     let parse = |text: &str| Authority::parse(text, 0).map_err(|_| Refusal::HostMismatch);
     let authority = parse(named.as_str())?;
     let mut hosts = fields.get_all(HOST).map(HeaderValue::to_str);
     match (hosts.next(), hosts.next()) {
-        (None, None) => Ok(authority),
+        (None, None) if head.version == Version::HTTP_10 => Ok(authority),
         (Some(Ok(host)), None) => {
             let host = Authority::parse(host, authority.port).map_err(|_| Refusal::HostMismatch)?;
             if host == authority { Ok(authority) } else { Err(Refusal::HostMismatch) }
@@ -289,14 +293,36 @@ impl AsFd for Ended {
 
 #[cfg(test)]
 mod tests {
-    use http::{Method, Version};
+    use http::Method;
 
     use super::*;
 
     fn asked(target: &str, hosts: &[&str]) -> Result<String, &'static str> {
-        let head = Head { method: Method::CONNECT, uri: target.parse().expect("a target"), version: Version::HTTP_11 };
         let lines: Vec<_> = hosts.iter().map(|host| ("host", *host)).collect();
-        asked_for(&head, &Fields::of(&lines)).map(|found| found.to_string()).map_err(|refusal| refusal.reason())
+        judged(target, &lines, Version::HTTP_11)
+    }
+
+    fn asked_with(lines: &[(&str, &str)], version: Version) -> Result<String, &'static str> {
+        judged("api.example.com:443", lines, version)
+    }
+
+    fn judged(target: &str, lines: &[(&str, &str)], version: Version) -> Result<String, &'static str> {
+        let head = Head { method: Method::CONNECT, uri: target.parse().expect("a target"), version };
+        asked_for(&head, &Fields::of(lines)).map(|found| found.to_string()).map_err(|refusal| refusal.reason())
+    }
+
+    #[test]
+    fn what_follows_a_head_is_the_tunnels() {
+        let asked = |line| asked_with(&[("host", "api.example.com:443"), line], Version::HTTP_11);
+        assert_eq!(asked(("content-length", "5")), Err("framing"));
+        assert_eq!(asked(("transfer-encoding", "chunked")), Err("framing"));
+        assert!(asked(("content-length", "0")).is_ok());
+    }
+
+    #[test]
+    fn only_http_1_0_does_without_host() {
+        assert!(asked_with(&[], Version::HTTP_10).is_ok());
+        assert_eq!(asked_with(&[], Version::HTTP_11), Err("host_mismatch"));
     }
 
     #[test]
@@ -304,7 +330,7 @@ mod tests {
         let table: &[(&str, &[&str], Result<&str, &str>)] = &[
             ("api.example.com:443", &["api.example.com:443"], Ok("api.example.com:443")),
             ("API.example.com:443", &["api.example.com"], Ok("api.example.com:443")),
-            ("api.example.com:8443", &[], Ok("api.example.com:8443")),
+            ("api.example.com:8443", &["api.example.com:8443"], Ok("api.example.com:8443")),
             ("api.example.com", &["api.example.com"], Err("host_mismatch")),
             ("api.example.com:443", &["other.example.com:443"], Err("host_mismatch")),
             ("api.example.com:443", &["api.example.com:8443"], Err("host_mismatch")),

@@ -1,7 +1,7 @@
 //! The ways in, as the README shows them: with curl.
 
 use std::path::Path;
-use std::process::Command;
+use std::process::{Command, Output};
 
 use crate::support::caddy::Caddy;
 use crate::support::issuer::Issuer;
@@ -82,18 +82,23 @@ fn put(file: &Path, url: &str, header: Option<&str>) -> Vec<String> {
     arguments
 }
 
-/// What curl prints.
-///
-/// # Panics
-/// When the call fails, or is answered with an error.
-fn curl(arguments: &[String]) -> Vec<u8> {
-    let output = Command::new(tool("curl"))
+/// What comes of a call with curl.
+pub fn call(arguments: &[String]) -> Output {
+    Command::new(tool("curl"))
         .args(["--silent", "--show-error", "--fail-with-body", "--max-time", "30"])
         // An environment that names a proxy has no part in this.
         .args(["--noproxy", if arguments.iter().any(|argument| argument == "--proxy") { "" } else { "*" }])
         .args(arguments)
         .output()
-        .expect("curl runs");
+        .expect("curl runs")
+}
+
+/// What curl prints.
+///
+/// # Panics
+/// When the call fails, or is answered with an error.
+pub fn curl(arguments: &[String]) -> Vec<u8> {
+    let output = call(arguments);
     let [body, said] = [&output.stdout, &output.stderr].map(|bytes| String::from_utf8_lossy(bytes));
     assert!(
         output.status.success(),

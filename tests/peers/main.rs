@@ -23,4 +23,5 @@ mod strangers;
 mod support;
 mod themselves;
 mod tlog;
+mod tunnels;
 mod upstream_proxy;

@@ -23,6 +23,8 @@ pub struct Settings<'a> {
     pub log_level: &'static str,
     /// Lines of `[proxy]`.
     pub proxy_lines: String,
+    /// Lines of the `[[route]]`.
+    pub route_lines: &'static str,
     /// What the upstream is called by, if not by its address.
     pub host: Option<&'static str>,
     /// Keys of the token's source.
@@ -169,15 +171,16 @@ impl<'a> Settings<'a> {
     /// With an ordinary log, and nothing out of the ordinary else.
     pub fn between(issuer: &Issuer, upstream: SocketAddr, certificates: &'a Certificates) -> Self {
         let (proxy_lines, source) = (String::new(), issuer.source());
-        Self { upstream, certificates, log_level: "info", proxy_lines, host: None, source }
+        Self { upstream, certificates, log_level: "info", proxy_lines, route_lines: "", host: None, source }
     }
 
     fn config(&self, place: &Place) -> String {
         let rules = r#"allow = ["GET /**", "PUT /files/**"]
 deny = ["GET /denied"]"#;
+        let rules = format!("{rules}\n{}", self.route_lines);
         let address = self.upstream.ip().to_string();
         let host = self.host.unwrap_or(&address);
-        let route = route(ROUTE, &format!("{host}:{}", self.upstream.port()), self.certificates, rules);
+        let route = route(ROUTE, &format!("{host}:{}", self.upstream.port()), self.certificates, &rules);
         let sections = place.sections(self.log_level, &[], &self.proxy_lines);
         format!("{sections}{}{route}", token(&self.source, &[host]))
     }
