@@ -29,7 +29,6 @@ use super::body::ResponseBody;
 use super::error::Refusal;
 use super::head::{self, Head};
 use super::message::{Fields, Response};
-use super::pool::NoConnection;
 use super::stream::Socket;
 use super::tunnel::Tunnel;
 use super::{Caller, Place, Proxy};
@@ -135,9 +134,6 @@ impl Proxy {
             }
             Err(error) => {
                 tracing::debug!(%authority, %error, "no tunnel");
-                if matches!(error, NoConnection::NoRoom) {
-                    metrics.no_room();
-                }
                 Err((Refusal::from(&error), usage))
             }
         }

@@ -55,7 +55,7 @@ pub enum Refusal {
     #[error("The request comes from a web page. Browsers may not use this proxy.")]
     BrowserRefused,
     #[error(
-        "No tunnel leads there: set `intercept = true` on its route, and have the app trust `countersign ca export`; or point the app at the route's base URL."
+        "No tunnel leads there. To a host with a route: `intercept = true` on the route, and an app that trusts `countersign ca export`; or the route's base URL. To any other: a route, or `unrouted = \"tunnel\"` in [proxy] for port 443."
     )]
     TunnelDenied,
     #[error("The token's grant has ended: its owner can renew it by setting a later `expires` after a review.")]

@@ -34,18 +34,13 @@ pub struct Metrics {
 
 impl Metrics {
     pub fn register(registry: &Registry) -> Result<Self, MetricsError> {
-        let help =
-            "Tunnels that nobody looked into, by how they ended: ended, broken, idle, too_large, too_long, no_room.";
+        let help = "Tunnels that nobody looked into, by how they ended: ended, broken, idle, too_large, too_long.";
         let bytes =
             "Bytes in tunnels that nobody looked into: request towards the upstream, response towards the client.";
         Ok(Self {
             tunnels: registry.counters("tunnels_total", help, &["outcome"])?,
             bytes: registry.counters("tunnel_bytes_total", bytes, &["direction"])?,
         })
-    }
-
-    pub fn no_room(&self) {
-        self.ended("no_room");
     }
 
     fn ended(&self, outcome: &str) {

@@ -1,19 +1,10 @@
 //! `report`
 
-use crate::support::{Place, Running};
-
-/// A running proxy whose token is there.
-fn running(more: &str) -> (Place, Running) {
-    let place = Place::new(more);
-    place.write("token", "the-token");
-    let proxy = place.start();
-    place.run(&["wait"]).ok();
-    (place, proxy)
-}
+use crate::support::Place;
 
 #[test]
 fn the_report_comes_in_the_form_that_is_asked_for() {
-    let (place, _proxy) = running("");
+    let (place, _proxy) = Place::running("");
     let text = place.run(&["report"]).ok();
     assert!(text.starts_with("Access review, ") && text.contains("\napi (active, "), "{text}");
     let markdown = place.run(&["report", "--format", "md"]).ok();
@@ -27,7 +18,7 @@ fn the_report_comes_in_the_form_that_is_asked_for() {
 
 #[test]
 fn usage_is_given_out_in_lines() {
-    let (place, _proxy) = running("");
+    let (place, _proxy) = Place::running("");
     let lines = place.run(&["usage", "export", "--since", "1h", "--token", "api"]).ok();
     let first: serde_json::Value = serde_json::from_str(lines.lines().next().expect("a line")).expect("JSON");
     assert_eq!((&first["event"], &first["token"]), (&"issued".into(), &"api".into()), "{lines}");
@@ -38,7 +29,7 @@ fn usage_is_given_out_in_lines() {
 
 #[test]
 fn a_review_is_said_with_a_reason() {
-    let (place, _proxy) = running("");
+    let (place, _proxy) = Place::running("");
     let said = place.run(&["report", "--reviewed"]).failed(64);
     assert!(said.contains("--reason <TEXT>"), "{said}");
     let text = place.run(&["report", "--reviewed", "--reason", "nothing to tighten"]).ok();

@@ -39,6 +39,15 @@ pub struct Ended {
 }
 
 impl Place {
+    /// As [`Place::new`], with the token there and the proxy ready.
+    pub fn running(more: &str) -> (Self, Running) {
+        let place = Self::new(more);
+        place.write("token", "the-token");
+        let proxy = place.start();
+        place.run(&["wait"]).ok();
+        (place, proxy)
+    }
+
     /// With one route `api` to a token from the file `token`, which is not there yet; `more` is added to the config.
     pub fn new(more: &str) -> Self {
         let place = Self::empty();

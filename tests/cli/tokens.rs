@@ -1,21 +1,12 @@
 //! `tokens`
 
-use crate::support::{Place, Running, until};
+use crate::support::{Place, until};
 
 const KEY: &str = "0123456789abcdef0123456789abcdef";
 
-/// A running proxy whose token is there.
-fn running(more: &str) -> (Place, Running) {
-    let place = Place::new(more);
-    place.write("token", "the-token");
-    let proxy = place.start();
-    place.run(&["wait"]).ok();
-    (place, proxy)
-}
-
 #[test]
 fn tokens_are_listed_for_people_and_for_programs() {
-    let (place, _proxy) = running("");
+    let (place, _proxy) = Place::running("");
     let table = place.run(&["tokens", "list"]).ok();
     let lines: Vec<Vec<&str>> = table.lines().map(|line| line.split_whitespace().collect()).collect();
     assert_eq!(lines[0], ["NAME", "STATE", "GENERATION", "FINGERPRINT", "EXPIRES", "GRANT", "ENDS", "OWNER"]);
@@ -29,7 +20,7 @@ fn tokens_are_listed_for_people_and_for_programs() {
 
 #[test]
 fn a_token_is_taken_out_of_use_and_whoever_did_it_does_not_let_it_in() {
-    let (place, _proxy) = running("");
+    let (place, _proxy) = Place::running("");
     let said = place.run(&["tokens", "quarantine", "api"]).failed(64);
     assert!(said.contains("--reason <TEXT>"), "{said}");
     let page = place.run(&["tokens", "quarantine", "api", "--reason", "odd use"]).ok();
@@ -48,7 +39,7 @@ fn an_operator_is_known_by_its_key() {
         "[[operator]]\nname = \"guard\"\nuid = {own}\nroles = [\"responder\"]\n\
          [[operator]]\nname = \"approver\"\nkey = \"sha256:{digest}\"\nroles = [\"approver\"]"
     );
-    let (place, _proxy) = running(&operators);
+    let (place, _proxy) = Place::running(&operators);
     place.run(&["tokens", "quarantine", "api", "--reason", "odd use"]).ok();
     let release = ["tokens", "release", "api", "--reason", "it was us"];
     place.run(&release).failed(77);
@@ -77,7 +68,7 @@ fn where_nobody_listens_the_proxy_is_not_reachable() {
 
 #[test]
 fn the_address_is_taken_from_the_variable_and_from_the_option_first() {
-    let (place, _proxy) = running("[admin]\nlisten = \"unix:elsewhere/admin.sock\"");
+    let (place, _proxy) = Place::running("[admin]\nlisten = \"unix:elsewhere/admin.sock\"");
     let socket = place.path("elsewhere/admin.sock");
     until("the socket is there", || socket.exists().then_some(()));
     place.run(&["tokens", "list"]).ok();

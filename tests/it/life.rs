@@ -275,8 +275,8 @@ async fn a_record_that_was_tampered_with_lets_nothing_in() {
     assert_eq!(scene.get("/api/x").await.status, 200);
 }
 
-#[tokio::test]
-async fn an_issuer_that_has_not_confirmed_is_told_after_a_restart() {
+/// A proxy that has ended before the issuer would hear that the token is void, and the folder that it left.
+async fn revoked_in_vain() -> (Place, Arc<tempfile::TempDir>) {
     let place = Place::new().await;
     place.told.answers(|_| Reply::json(503, "{}"));
     let folder = Arc::new(tempfile::TempDir::new().expect("a temporary folder"));
@@ -286,6 +286,12 @@ async fn an_issuer_that_has_not_confirmed_is_told_after_a_restart() {
     assert_eq!(act(&scene, "api", "revoke", None).await.status, 200);
     wait_until("the issuer is told, in vain", SOON, async || place.told.count() > 0).await;
     scene.finish().await;
+    (place, folder)
+}
+
+#[tokio::test]
+async fn an_issuer_that_has_not_confirmed_is_told_after_a_restart() {
+    let (place, folder) = revoked_in_vain().await;
     let kept = || {
         let entries = std::fs::read_dir(folder.path().join("state/sealed")).expect("a folder");
         let names = entries.map(|entry| entry.expect("an entry").file_name().to_string_lossy().into_owned());
@@ -304,15 +310,7 @@ async fn an_issuer_that_has_not_confirmed_is_told_after_a_restart() {
 
 #[tokio::test]
 async fn nobody_is_told_of_a_void_generation_but_the_issuer_it_came_from() {
-    let place = Place::new().await;
-    place.told.answers(|_| Reply::json(503, "{}"));
-    let folder = Arc::new(tempfile::TempDir::new().expect("a temporary folder"));
-    std::fs::write(folder.path().join("client-secret"), "secret").expect("written");
-    let scene = Scene::start_in(folder.clone(), &place.setup("")).await;
-    scene.ready().await;
-    assert_eq!(act(&scene, "api", "revoke", None).await.status, 200);
-    wait_until("the issuer is told, in vain", SOON, async || place.told.count() > 0).await;
-    scene.finish().await;
+    let (place, folder) = revoked_in_vain().await;
     let stranger = Issuer::answering(|_| Reply::json(200, "")).await;
     let edited = place.setup_telling(&stranger, "").approval("default = \"ask\"");
     let scene = Scene::start_in(folder.clone(), &edited).await;
