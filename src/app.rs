@@ -352,7 +352,7 @@ impl Bound {
         drop(serving);
         admin.record_denials();
         house.record_refusals();
-        reading.read();
+        reading.finish();
         used.finish();
         house.keep_books().await;
         house.keep_uses(true).await;

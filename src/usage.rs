@@ -461,20 +461,19 @@ impl UsageGuard {
         let path = self.path.take();
         let observer = &self.observer;
         if let Some(cell) = self.cell.take() {
-            let entry = Entry {
+            observer.collector.add(path.as_deref().unwrap_or_default(), |path_end| Entry {
                 cell,
                 started: self.started,
                 elapsed,
-                attached: self.attached,
-                method: self.method,
+                attached: self.attached.map(|(generation, moment)| (generation, moment.wall)),
                 rule: self.rule,
-                status: self.status.map_or(0, |status| status.as_u16()),
                 reason: self.reason,
                 bytes: [self.upload.bytes.get(), self.downloaded],
+                path_end,
+                status: self.status.map_or(0, |status| status.as_u16()),
+                method: self.method as u8,
                 complete: self.complete,
-                path: 0..0,
-            };
-            observer.collector.add(entry, path.as_deref().unwrap_or_default());
+            });
         }
         if let Some(path) = path {
             observer.collector.give_back(path);

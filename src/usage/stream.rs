@@ -13,7 +13,6 @@
 
 use std::cell::RefCell;
 use std::collections::VecDeque;
-use std::ops::Range;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
@@ -37,7 +36,7 @@ const FULL_BYTES: usize = 64 * 1024;
 const MOST_WAITING: usize = 128;
 
 /// Batches and texts that are kept to be used again, and how long such a text may be.
-const SPARE_BATCHES: usize = 16;
+const SPARE_BATCHES: usize = 4;
 const SPARE_TEXTS: usize = 256;
 const SPARE_TEXT_BYTES: usize = 4 * 1024;
 
@@ -106,34 +105,38 @@ pub(super) struct Entry {
     pub cell: Arc<Cell>,
     pub started: Instant,
     pub elapsed: Duration,
-    pub attached: Option<(u64, Moment)>,
-    pub method: usize,
+    /// The generation, and when, since the Unix epoch.
+    pub attached: Option<(u64, Duration)>,
     pub rule: Option<RuleMark>,
-    pub status: u16,
     pub reason: Option<&'static str>,
     pub bytes: [u64; 2],
+    /// Where its path ends in the batch; it begins where the one before ends.
+    pub path_end: u32,
+    pub status: u16,
+    /// Its place in [`METHODS`].
+    pub method: u8,
     pub complete: bool,
-    /// Its place in the batch; set when it gets there.
-    pub path: Range<usize>,
 }
 
 impl Batch {
     pub fn uses(&self) -> impl ExactSizeIterator<Item = Use<'_>> {
-        self.entries.iter().map(|entry| self.told(entry))
+        let path_end = |at: usize| self.entries[at].path_end as usize;
+        let path = move |at: usize| &self.paths[at.checked_sub(1).map_or(0, path_end)..path_end(at)];
+        self.entries.iter().enumerate().map(move |(at, entry)| self.told(entry, path(at)))
     }
 
-    fn told<'a>(&'a self, entry: &'a Entry) -> Use<'a> {
+    fn told<'a>(&'a self, entry: &'a Entry, path: &'a str) -> Use<'a> {
         let Entry { cell, attached, .. } = entry;
         let began = || self.taken.map(|(instant, now)| now.wall.saturating_sub(instant - entry.started));
         Use {
-            at: attached.map(|(_, moment)| moment.wall).or_else(began).unwrap_or_default(),
+            at: attached.map(|(_, wall)| wall).or_else(began).unwrap_or_default(),
             token: cell.token.as_ref().filter(|_| attached.is_some()).map(|token| &token.name),
             generation: attached.map(|(generation, _)| generation),
             client: &cell.client,
             route: &cell.route,
             host: &cell.host,
-            method: METHODS[entry.method],
-            path: &self.paths[entry.path.clone()],
+            method: METHODS[usize::from(entry.method)],
+            path,
             rule: entry.rule,
             status: entry.status,
             outcome: OUTCOMES[outcome_index(http::StatusCode::from_u16(entry.status).ok(), entry.complete)],
@@ -181,17 +184,17 @@ impl Stream {
         self.arrived.notified().await;
     }
 
-    /// Shows each batch that waits to all readers.
-    pub fn read(&self, clock: &dyn Clock, readers: &mut [Box<dyn Reader>]) {
-        while let Some(mut batch) = self.take(readers) {
-            batch.taken = Some((Instant::now(), clock.now()));
-            readers.iter_mut().for_each(|reader| reader.read(&batch));
-            batch.clear();
-            let mut state = self.lock();
-            if state.spare.len() < SPARE_BATCHES {
-                state.spare.push(batch);
-            }
+    /// Shows one batch to all readers: the one that waits the longest. Returns whether there was one.
+    pub fn read(&self, clock: &dyn Clock, readers: &mut [Box<dyn Reader>]) -> bool {
+        let Some(mut batch) = self.take(readers) else { return false };
+        batch.taken = Some((Instant::now(), clock.now()));
+        readers.iter_mut().for_each(|reader| reader.read(&batch));
+        batch.clear();
+        let mut state = self.lock();
+        if state.spare.len() < SPARE_BATCHES {
+            state.spare.push(batch);
         }
+        true
     }
 
     fn take(&self, readers: &mut [Box<dyn Reader>]) -> Option<Batch> {
@@ -256,12 +259,12 @@ impl Collector {
         }
     }
 
-    pub fn add(&self, entry: Entry, path: &str) {
+    /// Adds what there is to tell of a request, given where its path ends.
+    pub fn add(&self, path: &str, entry: impl FnOnce(u32) -> Entry) {
         let mut batch = self.batch.borrow_mut();
-        let from = batch.paths.len();
         batch.paths.push_str(path);
-        let path = from..batch.paths.len();
-        batch.entries.push(Entry { path, ..entry });
+        let path_end = u32::try_from(batch.paths.len()).expect("a batch is full long before, and a path is no longer");
+        batch.entries.push(entry(path_end));
         if batch.is_full() {
             let full = std::mem::take(&mut *batch);
             *batch = self.stream.hand_over(full);

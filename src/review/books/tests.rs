@@ -36,7 +36,7 @@ impl Scene {
         guard.complete();
         drop(guard);
         drop(observer);
-        self.metrics.stream().read(&self.clock, &mut [Box::new(Pen(self.books.clone()))]);
+        assert!(self.metrics.stream().read(&self.clock, &mut [Box::new(Pen(self.books.clone()))]));
     }
 
     fn templates(&self, token: &str, route: &str) -> Vec<String> {

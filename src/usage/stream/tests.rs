@@ -42,7 +42,7 @@ impl Scene {
     fn read(&self) -> Seen {
         let seen = Arc::new(Mutex::new(Seen::default()));
         let mut readers: Vec<Box<dyn Reader>> = vec![Box::new(Notes(seen.clone()))];
-        self.metrics.stream().read(&SystemClock, &mut readers);
+        while self.metrics.stream().read(&SystemClock, &mut readers) {}
         drop(readers);
         Arc::into_inner(seen).expect("nobody else has it").into_inner().expect("no panic")
     }
@@ -111,7 +111,15 @@ fn a_use_says_what_was_done_with_which_token() {
             panic!("{count} were lost");
         }
     }
-    scene.metrics.stream().read(&SystemClock, &mut [Box::new(Look)]);
+    assert!(scene.metrics.stream().read(&SystemClock, &mut [Box::new(Look)]));
+}
+
+#[test]
+fn a_burst_leaves_little_memory_behind() {
+    let scene = Scene::new();
+    (0..MOST_WAITING * FULL).for_each(|_| scene.request("/x"));
+    scene.read();
+    assert_eq!(scene.metrics.stream().lock().spare.len(), SPARE_BATCHES);
 }
 
 #[test]
