@@ -55,6 +55,11 @@ pub fn refresh_token(section: &mut Section<'_>, scopes: &[String], context: &Con
     let common = Common::read(section, None, scopes, context);
     let refresh_token = section.reference("refresh_token", context.base);
     let rotating = section.boolean("rotating").unwrap_or(true);
+    let reuse_after_loss = section.boolean("reuse_after_loss").unwrap_or(false);
+    if reuse_after_loss && !rotating {
+        let message = "`reuse_after_loss` is for an issuer that gives another refresh token with each answer";
+        section.refuse("reuse_after_loss", message, "remove it: one that stays the same is always shown again");
+    }
     let single_instance = section.boolean("single_instance").unwrap_or(false);
     if rotating && !single_instance {
         let message = "two replicas would make each other's refresh tokens invalid";
@@ -63,7 +68,8 @@ pub fn refresh_token(section: &mut Section<'_>, scopes: &[String], context: &Con
     }
     let client = optional_client(section, &common, context);
     let oauth = common.settings("refresh_token", Grant::RefreshToken, client)?;
-    Some(Source::RefreshToken(Box::new(refresh::Settings { oauth, refresh_token: refresh_token?, rotating })))
+    let settings = refresh::Settings { oauth, refresh_token: refresh_token?, rotating, reuse_after_loss };
+    Some(Source::RefreshToken(Box::new(settings)))
 }
 
 pub fn service_account(section: &mut Section<'_>, scopes: &[String], context: &Context<'_>) -> Option<Source> {

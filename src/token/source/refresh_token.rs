@@ -6,12 +6,14 @@
 //! ```
 //!
 //! Invariants: no issuer is called before the disk has taken the intent, and no access token is given out before the disk
-//! has taken the refresh token that came with it. A refresh token whose answer was lost is shown once more, and then never
-//! again; one that the issuer calls invalid never. A sign-in, which is another value of the reference in the config, begins anew.
+//! has taken the refresh token that came with it. A refresh token whose answer was lost is not shown again, unless the issuer is
+//! known to allow that: then once more, and not at once. One that the issuer calls invalid is never. A sign-in, which is another
+//! value of the reference in the config, begins anew.
 
 mod kept;
 
 use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
 
 use aws_lc_rs::digest::{SHA256, digest};
 use http::StatusCode;
@@ -22,7 +24,7 @@ use super::answer::{self, Reply};
 use super::oauth::grant::Shown;
 use super::oauth::{self, OAuth, Posted, Unanswered};
 use super::{BuildError, Changing, Class, Failure, Issued, Obtaining, Reason, Revoking, Source};
-use crate::clock::Clock;
+use crate::clock::{Clock, Moment};
 use crate::fetch::Fetcher;
 use crate::secret::{Reference, Secret};
 use crate::watched::WatchedFile;
@@ -38,11 +40,17 @@ pub struct Settings {
     pub refresh_token: Reference,
     /// Whether the issuer may give another one with each answer.
     pub rotating: bool,
+    /// Whether the issuer is known to take one that rotates once more, after its answer was lost.
+    pub reuse_after_loss: bool,
 }
+
+/// An issuer that has lost its way, or the network to it, has found it again by then.
+const BEFORE_REUSE: Duration = Duration::from_secs(60);
 
 pub struct RefreshToken {
     settings: Settings,
     oauth: OAuth,
+    clock: Arc<dyn Clock>,
     place: Option<Place>,
     /// What the disk did not take.
     unsaved: Mutex<Option<Kept>>,
@@ -60,12 +68,12 @@ impl RefreshToken {
         clock: Arc<dyn Clock>,
         keep: Option<Keep>,
     ) -> Result<Self, BuildError> {
-        let oauth = OAuth::new(settings.oauth.clone(), fetcher, clock)?;
+        let oauth = OAuth::new(settings.oauth.clone(), fetcher, clock.clone())?;
         let watched = match &settings.refresh_token {
             Reference::File(path) => Some(tokio::sync::Mutex::new(WatchedFile::new(path.clone()))),
             Reference::Env(_) | Reference::Credential(_) => None,
         };
-        Ok(Self { settings, oauth, place: keep.map(Place::new), unsaved: Mutex::default(), watched })
+        Ok(Self { settings, oauth, clock, place: keep.map(Place::new), unsaved: Mutex::default(), watched })
     }
 
     async fn ask(&self) -> Result<Issued, Failure> {
@@ -77,18 +85,10 @@ impl RefreshToken {
         let place = self.place.as_ref().ok_or_else(|| state("there is no state folder"))?;
         let _lock = place.lock().await?;
         let before = self.current(place, &signed_in).await?;
-        if before.void {
-            return Err(sign_in_again(
-                "the issuer has refused the refresh token, and there has been no other sign-in since",
-            ));
-        }
-        if before.lost > 1 {
-            return Err(sign_in_again(
-                "two answers with a new refresh token were lost: the old one is not shown again",
-            ));
-        }
+        let now = self.clock.now();
+        self.may_be_shown(&before, now)?;
         // The disk is known to take what follows before the issuer is asked for it.
-        place.write(before.intent(self.settings.rotating)).await?;
+        place.write(before.intent(self.settings.rotating, now)).await?;
         let posted = match self.oauth.post(&Shown::refresh_token(&before.token)).await {
             Ok(posted) => posted,
             Err(Unanswered::Unsent(failure)) => {
@@ -99,6 +99,33 @@ impl RefreshToken {
             Err(Unanswered::Lost(failure)) => return Err(failure),
         };
         self.answered(place, before, &posted).await
+    }
+
+    /// Whether the issuer would not take it for stolen.
+    fn may_be_shown(&self, kept: &Kept, now: Moment) -> Result<(), Failure> {
+        if kept.void {
+            return Err(sign_in_again(
+                "the issuer has refused the refresh token, and there has been no other sign-in since",
+            ));
+        }
+        if !self.settings.rotating || kept.lost == 0 {
+            return Ok(());
+        }
+        if !self.settings.reuse_after_loss {
+            return Err(sign_in_again("an answer with a new refresh token was lost: the old one is not shown again"));
+        }
+        if kept.lost > 1 {
+            return Err(sign_in_again(
+                "two answers with a new refresh token were lost: the old one is not shown again",
+            ));
+        }
+        let wait = BEFORE_REUSE.saturating_sub(kept.shown_ago(now));
+        if wait.is_zero() {
+            return Ok(());
+        }
+        let class = Class::Transient { retry_after: Some(wait) };
+        let detail = "an answer with a new refresh token was lost: the old one is shown once more in a minute";
+        Err(Failure { reason: Reason::CutOff, class, detail: detail.to_owned() })
     }
 
     /// The issuer's answer: the refresh token in it is on the disk before anything else is made of it.
@@ -129,18 +156,17 @@ impl RefreshToken {
             return Ok(kept);
         }
         let kept = place.read().await?.filter(|kept| kept.seed == seed);
-        Ok(kept.unwrap_or_else(|| Kept { seed, token: signed_in.clone(), lost: 0, void: false }))
+        Ok(kept.unwrap_or_else(|| Kept::signed_in(seed, signed_in.clone())))
     }
 
     /// Ends an intent. What the disk does not take is kept here, and written before the issuer is called again.
     async fn settle(&self, place: &Place, kept: Kept) {
-        let settled = Kept { lost: 0, ..kept };
-        if let Err(failure) = place.write(settled.clone()).await {
+        if let Err(failure) = place.write(kept.clone()).await {
             tracing::error!(
                 detail = failure.detail,
                 "a refresh token is in memory only: it is lost if this process ends"
             );
-            *self.unsaved() = Some(settled);
+            *self.unsaved() = Some(kept);
         }
     }
 

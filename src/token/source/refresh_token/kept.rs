@@ -1,11 +1,13 @@
 //! What lies sealed on the disk of a refresh token, one record a token, and the lock that one process at a time holds over it.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 use zeroize::{Zeroize, Zeroizing};
 
 use super::state;
+use crate::clock::Moment;
 use crate::name::TokenName;
 use crate::seal::Label;
 use crate::store::{Lock, Store};
@@ -30,6 +32,8 @@ pub(super) struct Kept {
     pub token: Zeroizing<String>,
     /// How often it was shown to the issuer without an answer: an intent without its end is one.
     pub lost: u8,
+    /// When it was shown last, in seconds of the wall clock.
+    pub shown_at: u64,
     /// The issuer has called it invalid.
     pub void: bool,
 }
@@ -39,13 +43,25 @@ struct Written {
     seed: String,
     token: String,
     lost: u8,
+    #[serde(default)]
+    shown_at: u64,
     void: bool,
 }
 
 impl Kept {
+    pub(super) fn signed_in(seed: String, token: Zeroizing<String>) -> Self {
+        Self { seed, token, lost: 0, shown_at: 0, void: false }
+    }
+
     /// It is shown now. Where the issuer gives the same one for good, a lost answer has lost nothing.
-    pub(super) fn intent(&self, rotating: bool) -> Self {
-        Self { lost: if rotating { self.lost.saturating_add(1) } else { 0 }, ..self.clone() }
+    pub(super) fn intent(&self, rotating: bool, now: Moment) -> Self {
+        let lost = if rotating { self.lost.saturating_add(1) } else { 0 };
+        Self { lost, shown_at: now.wall.as_secs(), ..self.clone() }
+    }
+
+    /// A clock that was set back makes nobody wait for it.
+    pub(super) fn shown_ago(&self, now: Moment) -> Duration {
+        Duration::from_secs(now.wall.as_secs().abs_diff(self.shown_at))
     }
 
     pub(super) fn followed_by(self, token: Zeroizing<String>) -> Self {
@@ -94,14 +110,14 @@ impl Place {
         let Some(written) = record.and_then(|record| serde_json::from_slice::<Written>(&record.content).ok()) else {
             return Ok(None);
         };
-        let Written { seed, token, lost, void } = written;
-        Ok(Some(Kept { seed, token: Zeroizing::new(token), lost, void }))
+        let Written { seed, token, lost, shown_at, void } = written;
+        Ok(Some(Kept { seed, token: Zeroizing::new(token), lost, shown_at, void }))
     }
 
     /// It is durable when this returns.
     pub(super) async fn write(&self, kept: Kept) -> Result<(), Failure> {
-        let Kept { seed, token, lost, void } = kept;
-        let mut written = Written { seed, token: token.to_string(), lost, void };
+        let Kept { seed, token, lost, shown_at, void } = kept;
+        let mut written = Written { seed, token: token.to_string(), lost, shown_at, void };
         // In one piece from the start: growing would leave copies behind.
         let room = (2 * written.token.len() + 512).next_multiple_of(BLOCK);
         let mut content = Zeroizing::new(Vec::with_capacity(room));

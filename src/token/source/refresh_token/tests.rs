@@ -12,13 +12,22 @@ use crate::token::source::oauth::{Auth, Client, Grant};
 struct Single {
     server: Scripted,
     folder: tempfile::TempDir,
+    clock: Arc<ManualClock>,
+}
+
+#[derive(Clone, Copy, PartialEq)]
+enum Gives {
+    TheSame,
+    Another,
+    /// And takes the one before once more.
+    AnotherForgiving,
 }
 
 impl Single {
     async fn start() -> Self {
         let folder = tempfile::tempdir().unwrap();
         std::fs::write(folder.path().join("signed-in"), "rt-1\n").unwrap();
-        Self { server: Scripted::start().await, folder }
+        Self { server: Scripted::start().await, folder, clock: Arc::default() }
     }
 
     fn state(&self) -> &Path {
@@ -26,7 +35,7 @@ impl Single {
     }
 
     /// A process that starts: what it knows is on the disk.
-    fn started(&self, rotating: bool) -> RefreshToken {
+    fn started(&self, gives: Gives) -> RefreshToken {
         let oauth = oauth::Settings {
             kind: "refresh_token",
             grant: Grant::RefreshToken,
@@ -42,8 +51,13 @@ impl Single {
         };
         let refresh_token = Reference::File(self.folder.path().join("signed-in"));
         let keep = Keep { store: Arc::new(Store::open(self.state(), None).unwrap()), token: "api".parse().unwrap() };
-        let settings = Settings { oauth, refresh_token, rotating };
-        RefreshToken::new(settings, fetcher(), Arc::new(ManualClock::default()), Some(keep)).ok().unwrap()
+        let settings = Settings {
+            oauth,
+            refresh_token,
+            rotating: gives != Gives::TheSame,
+            reuse_after_loss: gives == Gives::AnotherForgiving,
+        };
+        RefreshToken::new(settings, fetcher(), self.clock.clone(), Some(keep)).ok().unwrap()
     }
 
     /// What comes of asking, and the refresh token that the issuer was shown.
@@ -91,14 +105,19 @@ async fn asks_nobody(source: &RefreshToken) -> Failure {
     source.obtain().await.err().unwrap()
 }
 
+async fn asks_for_a_sign_in(source: &RefreshToken) {
+    let failure = asks_nobody(source).await;
+    assert_eq!((failure.reason, failure.class), (Reason::InvalidGrant, Class::Reauthenticate), "{failure}");
+}
+
 #[tokio::test]
 async fn each_answers_refresh_token_is_the_next_ones_also_after_a_restart() {
     let issuer = Single::start().await;
-    let source = issuer.started(true);
+    let source = issuer.started(Gives::Another);
     assert_eq!(issuer.good(&source, "rt-2").await, "rt-1");
     assert_eq!(issuer.good(&source, "rt-3").await, "rt-2");
     drop(source);
-    assert_eq!(issuer.good(&issuer.started(true), "rt-4").await, "rt-3");
+    assert_eq!(issuer.good(&issuer.started(Gives::Another), "rt-4").await, "rt-3");
     let plain = ["rt-1", "rt-2", "rt-3", "rt-4"];
     for file in std::fs::read_dir(issuer.state().join("sealed")).unwrap() {
         let content = std::fs::read(file.unwrap().path()).unwrap();
@@ -110,14 +129,14 @@ async fn each_answers_refresh_token_is_the_next_ones_also_after_a_restart() {
 #[tokio::test]
 async fn one_that_stays_the_same_is_shown_again_and_again() {
     let issuer = Single::start().await;
-    let source = issuer.started(false);
+    let source = issuer.started(Gives::TheSame);
     let body = r#"{"access_token":"at","token_type":"bearer","expires_in":60}"#;
     for _ in 0..3 {
         let (issued, shown) = issuer.exchange(&source, "200 OK", body).await;
         assert_eq!((issued.is_ok(), shown.as_str()), (true, "rt-1"));
     }
     for _ in 0..3 {
-        assert_eq!(issuer.dies_waiting(issuer.started(false)).await, "rt-1", "a lost answer has lost nothing");
+        assert_eq!(issuer.dies_waiting(issuer.started(Gives::TheSame)).await, "rt-1", "a lost answer has lost nothing");
     }
 }
 
@@ -125,27 +144,53 @@ async fn one_that_stays_the_same_is_shown_again_and_again() {
 async fn whenever_the_process_dies_what_is_shown_next_is_right() {
     let issuer = Single::start().await;
     // Before anything was written: nothing has happened.
-    drop(issuer.started(true));
-    assert_eq!(issuer.good(&issuer.started(true), "rt-2").await, "rt-1");
-    // Between the intent and the answer: the old one once more, with luck.
-    assert_eq!(issuer.dies_waiting(issuer.started(true)).await, "rt-2");
-    assert_eq!(issuer.good(&issuer.started(true), "rt-3").await, "rt-2");
+    drop(issuer.started(Gives::Another));
+    assert_eq!(issuer.good(&issuer.started(Gives::Another), "rt-2").await, "rt-1");
     // After the new one was written, and before it was used.
-    assert_eq!(issuer.good(&issuer.started(true), "rt-4").await, "rt-3");
-    // Twice in a row: the old one is not shown a third time, by whoever starts.
+    assert_eq!(issuer.good(&issuer.started(Gives::Another), "rt-3").await, "rt-2");
+    // Between the intent and the answer: the old one is not shown again, by whoever starts.
+    assert_eq!(issuer.dies_waiting(issuer.started(Gives::Another)).await, "rt-3");
+    issuer.clock.advance(BEFORE_REUSE);
     for _ in 0..2 {
-        assert_eq!(issuer.dies_waiting(issuer.started(true)).await, "rt-4");
+        asks_for_a_sign_in(&issuer.started(Gives::Another)).await;
     }
+}
+
+#[tokio::test]
+async fn an_issuer_that_allows_it_is_shown_the_old_one_once_more_and_not_at_once() {
+    let issuer = Single::start().await;
+    let start = || issuer.started(Gives::AnotherForgiving);
+    assert_eq!(issuer.dies_waiting(start()).await, "rt-1");
+    let failure = asks_nobody(&start()).await;
+    let Class::Transient { retry_after: Some(wait) } = failure.class else { panic!("{failure}") };
+    assert!((55..=60).contains(&wait.as_secs()), "{wait:?}");
+    issuer.clock.advance(BEFORE_REUSE);
+    assert_eq!(issuer.good(&start(), "rt-2").await, "rt-1");
+    // A new one may be lost once, too.
     for _ in 0..2 {
-        let failure = asks_nobody(&issuer.started(true)).await;
-        assert_eq!((failure.reason, failure.class), (Reason::InvalidGrant, Class::Reauthenticate), "{failure}");
+        assert_eq!(issuer.dies_waiting(start()).await, "rt-2");
+        issuer.clock.advance(BEFORE_REUSE);
     }
+    asks_for_a_sign_in(&start()).await;
+}
+
+#[tokio::test]
+async fn a_plain_no_after_a_lost_answer_makes_nobody_forget_that_it_was_lost() {
+    let issuer = Single::start().await;
+    let start = || issuer.started(Gives::AnotherForgiving);
+    assert_eq!(issuer.dies_waiting(start()).await, "rt-1");
+    issuer.clock.advance(BEFORE_REUSE);
+    let (issued, shown) = issuer.exchange(&start(), "429 Too Many Requests", "{}").await;
+    assert_eq!((issued.is_err(), shown.as_str()), (true, "rt-1"));
+    assert_eq!(issuer.dies_waiting(start()).await, "rt-1");
+    issuer.clock.advance(BEFORE_REUSE);
+    asks_for_a_sign_in(&start()).await;
 }
 
 #[tokio::test]
 async fn an_invalid_one_is_never_shown_again_and_another_sign_in_begins_anew() {
     let issuer = Single::start().await;
-    let source = issuer.started(true);
+    let source = issuer.started(Gives::Another);
     assert_eq!(issuer.good(&source, "rt-2").await, "rt-1");
     let refused = r#"{"error":"invalid_grant","error_description":"reuse of rt-2"}"#;
     let (issued, shown) = issuer.exchange(&source, "400 Bad Request", refused).await;
@@ -153,17 +198,17 @@ async fn an_invalid_one_is_never_shown_again_and_another_sign_in_begins_anew() {
     assert_eq!((shown.as_str(), failure.class), ("rt-2", Class::Reauthenticate));
     assert!(!failure.detail.contains("rt-2"), "{failure}");
     assert_eq!(asks_nobody(&source).await.class, Class::Reauthenticate);
-    assert_eq!(asks_nobody(&issuer.started(true)).await.class, Class::Reauthenticate);
+    assert_eq!(asks_nobody(&issuer.started(Gives::Another)).await.class, Class::Reauthenticate);
 
     std::fs::write(issuer.folder.path().join("signed-in"), "new-1").unwrap();
     assert_eq!(issuer.good(&source, "new-2").await, "new-1");
-    assert_eq!(issuer.good(&issuer.started(true), "new-3").await, "new-2");
+    assert_eq!(issuer.good(&issuer.started(Gives::Another), "new-3").await, "new-2");
 }
 
 #[tokio::test]
 async fn a_plain_no_or_an_issuer_that_is_not_there_uses_nothing_up() {
     let issuer = Single::start().await;
-    let source = issuer.started(true);
+    let source = issuer.started(Gives::Another);
     for (status, body) in [
         ("401 Unauthorized", r#"{"error":"invalid_client"}"#),
         ("429 Too Many Requests", "{}"),
@@ -181,23 +226,21 @@ async fn a_plain_no_or_an_issuer_that_is_not_there_uses_nothing_up() {
 #[tokio::test]
 async fn an_answer_that_cannot_be_used_still_brings_the_next_refresh_token() {
     let issuer = Single::start().await;
-    let source = issuer.started(true);
+    let source = issuer.started(Gives::Another);
     let narrower = r#"{"access_token":"at","expires_in":60,"scope":"other","refresh_token":"rt-2"}"#;
     let (issued, _) = issuer.exchange(&source, "200 OK", narrower).await;
     assert_eq!(issued.err().unwrap().reason, Reason::Scope);
     assert_eq!(issuer.good(&source, "rt-3").await, "rt-2");
-    // What a gateway answers in the issuer's place leaves it open what happened: once more, and no more.
-    for _ in 0..2 {
-        let (issued, shown) = issuer.exchange(&source, "502 Bad Gateway", "{}").await;
-        assert_eq!((issued.is_err(), shown.as_str()), (true, "rt-3"));
-    }
-    assert_eq!(asks_nobody(&source).await.class, Class::Reauthenticate);
+    // What a gateway answers in the issuer's place leaves it open what happened.
+    let (issued, shown) = issuer.exchange(&source, "502 Bad Gateway", "{}").await;
+    assert_eq!((issued.is_err(), shown.as_str()), (true, "rt-3"));
+    asks_for_a_sign_in(&source).await;
 }
 
 #[tokio::test]
 async fn a_disk_that_takes_nothing_is_known_before_the_issuer_is_called() {
     let issuer = Single::start().await;
-    let source = issuer.started(true);
+    let source = issuer.started(Gives::Another);
     assert_eq!(issuer.good(&source, "rt-2").await, "rt-1");
     issuer.disk(false);
     let failure = asks_nobody(&source).await;
@@ -209,7 +252,7 @@ async fn a_disk_that_takes_nothing_is_known_before_the_issuer_is_called() {
 #[tokio::test]
 async fn what_the_disk_did_not_take_is_kept_in_memory_and_written_before_the_next_call() {
     let issuer = Single::start().await;
-    let source = issuer.started(true);
+    let source = issuer.started(Gives::Another);
     let answered = async {
         let (request, mut tcp) = issuer.server.request().await;
         issuer.disk(false);
@@ -229,7 +272,7 @@ async fn what_the_disk_did_not_take_is_kept_in_memory_and_written_before_the_nex
 #[tokio::test]
 async fn two_processes_do_not_show_one_refresh_token_at_a_time() {
     let issuer = Single::start().await;
-    let (one, other) = (issuer.started(true), issuer.started(true));
+    let (one, other) = (issuer.started(Gives::AnotherForgiving), issuer.started(Gives::AnotherForgiving));
     let waiting = async {
         let (request, tcp) = issuer.server.request().await;
         let failure = asks_nobody(&other).await;
@@ -239,6 +282,7 @@ async fn two_processes_do_not_show_one_refresh_token_at_a_time() {
     };
     let (issued, shown) = tokio::join!(one.obtain(), waiting);
     assert_eq!((issued.err().unwrap().reason, shown.as_str()), (Reason::CutOff, "rt-1"));
+    issuer.clock.advance(BEFORE_REUSE);
     assert_eq!(issuer.good(&other, "rt-2").await, "rt-1", "its answer was lost: once more");
 }
 
