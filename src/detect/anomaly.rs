@@ -1,5 +1,8 @@
 //! What is said of unusual use, and how signals of one cause become one anomaly.
 
+use std::cmp::Ordering;
+use std::collections::{BTreeMap, BTreeSet};
+
 use serde_json::{Map, Value, json};
 
 use super::event::Time;
@@ -88,16 +91,35 @@ impl Severity {
 #[derive(Clone, PartialEq, Debug)]
 pub struct Finding {
     pub signal: Signal,
+    /// Whose use it is; empty where it is nobody's.
+    pub client: String,
     /// From 0.5, where it is told, to 1.
     pub score: f64,
     /// What a person reads.
     pub said: String,
+    /// It happens or it does not, as the first deletion: another one of its signal is another matter. What is no fact is a
+    /// figure, and the strongest of its signal says all.
+    pub is_fact: bool,
 }
 
 impl Finding {
     /// `excess` is what was found over what it takes to be told: at least 1.
     pub fn new(signal: Signal, excess: f64, said: String) -> Self {
-        Self { signal, score: 1.0 - 0.5_f64.powf(excess.clamp(1.0, 12.0)), said }
+        let score = 1.0 - 0.5_f64.powf(excess.clamp(1.0, 12.0));
+        Self { signal, client: String::new(), score, said, is_fact: false }
+    }
+
+    pub fn fact(signal: Signal, excess: f64, said: String) -> Self {
+        Self { is_fact: true, ..Self::new(signal, excess, said) }
+    }
+
+    /// Whether it says nothing that the other does not say.
+    pub fn repeats(&self, other: &Self) -> bool {
+        self.signal == other.signal && self.client == other.client && self.said == other.said
+    }
+
+    pub fn gravity(&self, other: &Self) -> Ordering {
+        self.severity().cmp(&other.severity()).then(self.score.total_cmp(&other.score))
     }
 
     /// A strong signal is graver than one that has only just crossed.
@@ -111,6 +133,7 @@ impl Finding {
 pub struct Anomaly {
     pub time: Time,
     pub token: String,
+    /// That of the gravest finding.
     pub client: String,
     /// The gravest first.
     pub findings: Vec<Finding>,
@@ -118,21 +141,24 @@ pub struct Anomaly {
 }
 
 impl Anomaly {
-    pub fn new(time: Time, token: &str, client: &str, mut findings: Vec<Finding>) -> Self {
-        let gravity = |finding: &Finding| (finding.severity(), finding.score);
-        findings.sort_by(|one, other| {
-            let (one, other) = (gravity(one), gravity(other));
-            other.0.cmp(&one.0).then(other.1.total_cmp(&one.1))
-        });
-        let gravest = findings.first().map_or(Severity::Low, Finding::severity);
+    pub fn new(time: Time, token: &str, mut findings: Vec<Finding>) -> Self {
+        findings.sort_by(|one, other| other.gravity(one));
+        let first = findings.first();
+        let (gravest, client) = first.map_or((Severity::Low, ""), |first| (first.severity(), &first.client));
+        let signals: BTreeSet<Signal> = findings.iter().map(|finding| finding.signal).collect();
         // Signals that agree are graver than each alone.
-        let severity = if findings.len() >= MANY { gravest.raised() } else { gravest };
-        Self { time, token: token.to_owned(), client: client.to_owned(), findings, severity }
+        let severity = if signals.len() >= MANY { gravest.raised() } else { gravest };
+        Self { time, token: token.to_owned(), client: client.to_owned(), severity, findings }
     }
 
     pub fn score(&self) -> f64 {
+        let mut strongest: BTreeMap<Signal, f64> = BTreeMap::new();
+        for finding in &self.findings {
+            let score = strongest.entry(finding.signal).or_default();
+            *score = score.max(finding.score);
+        }
         // The chance that not all of them are chance.
-        1.0 - self.findings.iter().map(|finding| 1.0 - finding.score).product::<f64>()
+        1.0 - strongest.values().map(|score| 1.0 - score).product::<f64>()
     }
 
     pub fn signal(&self) -> Signal {
@@ -140,11 +166,12 @@ impl Anomaly {
     }
 
     pub fn to_json(&self, response: &str) -> Value {
-        let signals: Map<String, Value> = self
-            .findings
-            .iter()
-            .map(|finding| (finding.signal.as_str().to_owned(), Value::from(finding.said.as_str())))
-            .collect();
+        let mut signals = Map::new();
+        for Finding { signal, said, .. } in &self.findings {
+            let all = signals.entry(signal.as_str()).or_insert_with(|| Value::from(""));
+            let before = all.as_str().unwrap_or_default();
+            *all = if before.is_empty() { said.as_str().into() } else { format!("{before}; {said}").into() };
+        }
         let said: Vec<&str> = self.findings.iter().map(|finding| finding.said.as_str()).collect();
         json!({
             "time": self.time.to_string(),

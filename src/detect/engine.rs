@@ -164,20 +164,20 @@ impl Token {
         let clients = self.clients.len();
         let excess = self.new_clients.excess(now, learned, 2.0, 1.0)?;
         let said = format!("first use by {client}; {clients} clients used it in {} requests before", self.requests);
-        Some(Finding::new(Signal::NewClient, excess + 1.0, said))
+        Some(Finding::fact(Signal::NewClient, excess + 1.0, said))
     }
 
     fn step(&mut self, step: Step, now: u64) -> Vec<Finding> {
         let learned = now.saturating_sub(self.first) >= 3 * DAY;
         let found = match step {
             Step::Tripwire => {
-                Some(Finding::new(Signal::Tripwire, 12.0, "a phantom key was used where it cannot be".to_owned()))
+                Some(Finding::fact(Signal::Tripwire, 12.0, "a phantom key was used where it cannot be".to_owned()))
             }
-            Step::Shadow => Some(Finding::new(Signal::Shadow, 1.0, "the app sent a credential of its own".to_owned())),
+            Step::Shadow => Some(Finding::fact(Signal::Shadow, 1.0, "the app sent a credential of its own".to_owned())),
             Step::ScopeChanged => {
-                Some(Finding::new(Signal::IssuerChange, 1.5, "the issuer grants other scopes than before".to_owned()))
+                Some(Finding::fact(Signal::IssuerChange, 1.5, "the issuer grants other scopes than before".to_owned()))
             }
-            Step::ExpiryChanged => Some(Finding::new(
+            Step::ExpiryChanged => Some(Finding::fact(
                 Signal::IssuerChange,
                 1.2,
                 "the issuer grants another lifetime than before".to_owned(),
@@ -194,26 +194,54 @@ impl Token {
         found.into_iter().collect()
     }
 
-    /// An anomaly is told when it begins, and again when it has become graver.
+    /// An anomaly is told when it begins, and again with each new fact and when it has become graver.
     fn join(&mut self, time: Time, token: &str, client: &str, found: Vec<Finding>) -> Option<Anomaly> {
         if found.is_empty() {
             return None;
         }
         let now = time.seconds();
         let open = self.open.take().filter(|open| now.saturating_sub(open.since) < JOINED_FOR);
-        let (told, mut findings, since) = match open {
-            Some(open) => (Some(open.severity), open.findings, open.since),
-            None => (None, Vec::new(), now),
-        };
-        findings.retain(|old| !found.iter().any(|new| new.signal == old.signal));
-        findings.extend(found);
-        findings.sort_by(|one, other| other.score.total_cmp(&one.score));
-        findings.dedup_by_key(|finding| finding.signal);
-        let anomaly = Anomaly::new(time, token, client, findings);
-        let news = told.is_none_or(|told| anomaly.severity > told);
-        let severity = told.map_or(anomaly.severity, |told| told.max(anomaly.severity));
-        self.open = Some(Open { since, severity, findings: anomaly.findings.clone() });
+        let told = open.as_ref().map(|open| open.severity);
+        let mut open = open.unwrap_or_else(|| Open { since: now, severity: Severity::Low, findings: Vec::new() });
+        let is_fresh = open.add(found.into_iter().map(|found| Finding { client: client.to_owned(), ..found }));
+        let anomaly = Anomaly::new(time, token, open.findings.clone());
+        let news = is_fresh || told.is_none_or(|told| anomaly.severity > told);
+        open.severity = open.severity.max(anomaly.severity);
+        self.open = Some(open);
         news.then_some(anomaly)
+    }
+}
+
+impl Open {
+    /// Whether a fact is among them that is not known yet. Of the figures of a signal the gravest is kept, and of the facts
+    /// the gravest few.
+    fn add(&mut self, found: impl Iterator<Item = Finding>) -> bool {
+        let mut fresh = Vec::new();
+        for finding in found {
+            if !finding.is_fact {
+                self.figure(finding);
+            } else if !self.findings.iter().chain(&fresh).any(|old| finding.repeats(old)) {
+                fresh.push(finding);
+            }
+        }
+        let (mut facts, figures): (Vec<Finding>, Vec<Finding>) =
+            std::mem::take(&mut self.findings).into_iter().partition(|finding| finding.is_fact);
+        facts.extend(fresh.iter().cloned());
+        facts.sort_by(|one, other| other.gravity(one));
+        facts.truncate(MOST_FACTS);
+        let is_fresh = fresh.iter().any(|fresh| facts.contains(fresh));
+        self.findings = figures;
+        self.findings.append(&mut facts);
+        is_fresh
+    }
+
+    fn figure(&mut self, finding: Finding) {
+        let same = self.findings.iter_mut().find(|old| !old.is_fact && old.signal == finding.signal);
+        match same {
+            Some(old) if finding.gravity(old).is_ge() => *old = finding,
+            Some(_) => {}
+            None => self.findings.push(finding),
+        }
     }
 }
 
@@ -248,7 +276,7 @@ impl Host {
                 self.refused[1] = token;
             }
         }
-        if refused || event.status >= 500 || event.status == 0 {
+        if refused || event.status >= 500 {
             self.failures += 1;
         }
         let own = self.refused[1] != 0 || !refused;
@@ -267,6 +295,9 @@ const MOST_HOSTS: usize = 1024;
 const SOME: u64 = 50;
 
 const JOINED_FOR: u64 = HOUR;
+
+/// Facts of one anomaly.
+const MOST_FACTS: usize = 16;
 
 const SPAN: u64 = 300;
 /// How long apps catch up after trouble.

@@ -115,7 +115,7 @@ impl Profile {
         self.requests += 1;
         let bytes = event.request_bytes.saturating_add(event.response_bytes) as f32;
         self.bytes += (bytes - self.bytes) / self.requests.min(1000) as f32;
-        found.retain(|finding| self.tells(now, finding));
+        found.retain(|finding| finding.is_fact || self.tells(now, finding));
         found
     }
 
@@ -147,7 +147,7 @@ impl Profile {
         if gap > usual && self.last - self.first >= LEARNED && self.requests >= FEW {
             let said =
                 format!("used after {} of rest, never longer than {} before", span(gap), span(self.longest_gap.into()));
-            found.push(Finding::new(Signal::Dormant, 1.0 + gap as f64 / usual as f64, said));
+            found.push(Finding::fact(Signal::Dormant, 1.0 + gap as f64 / usual as f64, said));
         }
         self.longest_gap = self.longest_gap.max(u32::try_from(gap).unwrap_or(u32::MAX));
         self.silent = false;
@@ -210,7 +210,7 @@ impl Profile {
         let mut one =
             Sums { downloaded: event.response_bytes as f32, uploaded: event.request_bytes as f32, ..Sums::default() };
         // What the host could not do is tried again and again.
-        if !matches!(event.status, 0 | 429 | 500..) && !surroundings.trouble {
+        if !matches!(event.status, 0 | 429 | 500..) {
             one.requests = 1.0;
         }
         one.errors = match event.status {
@@ -226,7 +226,7 @@ impl Profile {
             one.new_places = 1.0;
         }
         if self.places.is_new(hash(&["host", &event.host])) && experienced {
-            found.push(Finding::new(Signal::NewPlace, 2.5, format!("first request to {}", event.host)));
+            found.push(Finding::fact(Signal::NewPlace, 2.5, format!("first request to {}", event.host)));
         }
         if event.method == "DELETE" {
             one.deletions = 1.0;
@@ -250,7 +250,7 @@ impl Profile {
         let wrote = WRITES.iter().any(|write| before & (1 << write) != 0);
         let excess = if wrote && event.method != "DELETE" { 1.2 } else { 2.5 };
         let said = format!("first {} in {} requests", event.method, self.requests);
-        found.push(Finding::new(Signal::NewMethod, excess, said));
+        found.push(Finding::fact(Signal::NewMethod, excess, said));
     }
 
     fn rates(&self, now: u64, surroundings: Surroundings, found: &mut Vec<Finding>) {
@@ -263,9 +263,7 @@ impl Profile {
         }
         let mut scale = Scale { caution, found };
         let day = self.day();
-        if !surroundings.trouble {
-            self.bursts(now, &day, &mut scale);
-        }
+        self.bursts(now, &day, &mut scale);
         let some = f64::from(self.bytes) * SOME_ANSWERS;
         for (span, sums, most, times, few) in [
             ("a minute", &self.minute, &self.most_a_minute, 3.0, 8.0),

@@ -72,13 +72,13 @@ impl Attack {
 /// Sixty days of one token, in order of time, and the seconds between which it was misused.
 pub struct Life {
     pub events: Vec<Event>,
-    pub misuse: Option<(u64, u64)>,
+    pub misuse: (u64, u64),
 }
 
-pub fn live(app: App, attack: Option<Attack>, seed: u64) -> Life {
+pub fn live(app: App, attack: Attack, seed: u64) -> Life {
     let mut life =
         Living { random: Rng::with_seed(seed), app, events: Vec::new(), paths: 3, scale: 1.0, errors: 0.005 };
-    let last = if attack == Some(Attack::Dormant) { 30 } else { DAYS };
+    let last = if attack == Attack::Dormant { 30 } else { DAYS };
     let outages = [(); 2].map(|()| life.random.u64(10..DAYS) * DAY + life.random.u64(0..DAY));
     let lasts = life.random.u64(1200..5400);
     for day in 0..last {
@@ -94,7 +94,7 @@ pub fn live(app: App, attack: Option<Attack>, seed: u64) -> Life {
         }
     }
     life.retries();
-    let misuse = attack.map(|attack| life.attack(attack));
+    let misuse = life.attack(attack);
     life.events.sort_by_key(|event| event.time);
     Life { events: life.events, misuse }
 }

@@ -50,6 +50,65 @@ fn another_client_of_a_token_is_told_at_its_first_request_and_only_then() {
 }
 
 #[test]
+fn each_fact_is_told_though_its_anomaly_was_told_before() {
+    let mut engine = usual();
+    let mut said = |event: Event| -> Vec<String> {
+        engine.observe(&event).iter().map(|anomaly| anomaly.findings[0].said.clone()).collect()
+    };
+    let by = |client: &str, seconds| request("github", client, NOW + seconds);
+    assert!(said(by("stranger", 0))[0].starts_with("first use by stranger;"));
+    assert!(said(by("another", 1))[0].starts_with("first use by another;"));
+    assert_eq!(said(by("stranger", 2)), [""; 0]);
+    let tripped = |client: &str, seconds| Event { event: Some(Step::Tripwire), ..by(client, seconds) };
+    for client in ["app", "stranger"] {
+        assert_eq!(said(tripped(client, 3)), ["a phantom key was used where it cannot be"], "{client}");
+    }
+    // Each in a loop: told once an hour.
+    for seconds in 4..3600 {
+        for client in ["app", "stranger"] {
+            assert_eq!(said(tripped(client, seconds)), [""; 0], "{client} after {seconds} s");
+        }
+    }
+    assert_eq!(said(tripped("app", 3600)), ["a phantom key was used where it cannot be"]);
+}
+
+#[test]
+fn an_hour_has_so_many_facts_and_no_more() {
+    let mut engine = usual();
+    let mut told = 0;
+    for number in 0..MOST_FACTS as u64 * 2 {
+        let host = format!("{number}.example.com");
+        told += engine.observe(&Event { host, ..request("github", "app", NOW + number) }).len();
+    }
+    assert!((MOST_FACTS..MOST_FACTS + 4).contains(&told), "{told}");
+}
+
+#[test]
+fn an_anomaly_names_the_client_of_its_gravest_finding() {
+    let mut engine = usual();
+    let write = |client: &str, seconds| Event { method: "DELETE".to_owned(), ..request("github", client, seconds) };
+    assert_eq!(engine.observe(&request("github", "stranger", NOW))[0].client, "stranger");
+    let told = engine.observe(&write("app", NOW + 1));
+    assert_eq!((told[0].signal(), told[0].client.as_str()), (Signal::NewClient, "stranger"));
+    let clients: Vec<(Signal, &str)> =
+        told[0].findings.iter().map(|finding| (finding.signal, finding.client.as_str())).collect();
+    assert_eq!(clients, [(Signal::NewClient, "stranger"), (Signal::NewMethod, "app")]);
+}
+
+#[test]
+fn a_strong_figure_of_a_signal_does_not_hide_a_fact_of_it() {
+    let mut engine = usual();
+    for number in 0..200 {
+        let path = format!("/kind-{}{}", char::from(b'a' + number / 26), char::from(b'a' + number % 26));
+        engine.observe(&Event { path, ..request("github", "app", NOW + u64::from(number) / 10) });
+    }
+    let host = "elsewhere.example.com".to_owned();
+    let told = engine.observe(&Event { host, path: "/kind".to_owned(), ..request("github", "app", NOW + 30) });
+    let said: Vec<&str> = told.iter().flat_map(|told| &told.findings).map(|finding| finding.said.as_str()).collect();
+    assert!(said.iter().any(|said| said.contains("first request to elsewhere.example.com")), "{said:?}");
+}
+
+#[test]
 fn signals_of_one_cause_are_one_anomaly_that_is_told_again_only_when_it_is_graver() {
     let mut engine = usual();
     let mut told = Vec::new();
@@ -77,6 +136,30 @@ fn a_host_that_refuses_every_token_is_in_trouble_and_one_token_alone_is_not() {
     };
     assert_eq!(refusals(&["github", "other"]), 0);
     assert!(refusals(&["github"]) > 0);
+}
+
+/// When a burst of one token is told of, a tenth of a second a request, after so many answers to it of one status.
+fn burst_after(status: u16, seconds: u64) -> Option<u64> {
+    let mut engine = usual();
+    for second in 0..seconds {
+        engine.observe(&Event { status, ..request("other", "app", NOW + second) });
+    }
+    (0..1200).find(|tenth| {
+        let told = engine.observe(&request("github", "app", NOW + 60 + tenth / 10));
+        told.iter().any(|anomaly| anomaly.signal() == Signal::Burst)
+    })
+}
+
+#[test]
+fn whoever_provokes_failures_of_a_host_does_not_switch_burst_detection_off() {
+    let (usually, in_trouble) = (burst_after(200, 5), burst_after(503, 5));
+    assert!(usually.is_some_and(|tenth| tenth < 200), "{usually:?}");
+    assert!(in_trouble.is_some_and(|tenth| tenth < 600) && in_trouble > usually, "{in_trouble:?}");
+}
+
+#[test]
+fn an_answer_that_never_came_is_no_failure_of_the_host() {
+    assert_eq!(burst_after(0, 5), burst_after(200, 5));
 }
 
 #[test]

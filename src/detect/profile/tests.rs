@@ -53,12 +53,29 @@ fn the_first_write_of_a_reader_is_told_once() {
 }
 
 #[test]
-fn a_burst_is_told_within_its_first_minute_but_not_what_a_failing_host_makes_an_app_do() {
-    let burst = |profile: &mut Profile, surroundings| -> Option<u64> {
+fn a_fact_is_told_also_after_another_of_its_signal() {
+    let mut profile = polled(10);
+    let mut said = |method: &str, host: &str, seconds| -> Vec<String> {
+        let (method, host) = (method.to_owned(), host.to_owned());
+        let event = Event { method, host, ..request(10 * DAY + seconds) };
+        profile.observe(&event, Surroundings::default()).into_iter().map(|finding| finding.said).collect()
+    };
+    assert_eq!(said("POST", "api.github.com", 0), ["first POST in 2880 requests"]);
+    assert_eq!(said("DELETE", "api.github.com", 1), ["first DELETE in 2881 requests"]);
+    assert_eq!(said("GET", "one.example.com", 2), ["first request to one.example.com"]);
+    assert_eq!(said("GET", "other.example.com", 3), ["first request to other.example.com"]);
+    assert_eq!(said("DELETE", "other.example.com", 4), [""; 0]);
+}
+
+#[test]
+fn a_burst_is_told_within_its_first_minute_and_later_while_the_host_fails() {
+    let burst = |surroundings| {
+        let mut profile = polled(10);
         (0..60).find(|second| !profile.observe(&request(10 * DAY + second), surroundings).is_empty())
     };
-    assert!(burst(&mut polled(10), Surroundings::default()).is_some_and(|seconds| seconds < 30));
-    assert_eq!(burst(&mut polled(10), Surroundings { trouble: true }), None);
+    let (usually, in_trouble) = (burst(Surroundings::default()), burst(Surroundings { trouble: true }));
+    assert!(usually.is_some_and(|seconds| seconds < 30), "{usually:?}");
+    assert!(in_trouble > usually, "{in_trouble:?}");
 }
 
 #[test]
