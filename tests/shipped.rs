@@ -1,5 +1,8 @@
 //! What is shipped beside the program is checked by the tools that will read it.
 
+#[path = "shipped/rules.rs"]
+mod rules;
+
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output};
 use std::time::Duration;
