@@ -57,6 +57,13 @@ pub struct Timeouts {
     pub idle: Duration,
 }
 
+impl Default for Timeouts {
+    fn default() -> Self {
+        let patience = Duration::from_secs(300);
+        Self { connect: Duration::from_secs(5), response: patience, idle: patience }
+    }
+}
+
 /// Where a route's requests go, and how we know that it is the right place. Kept over reloads that do not touch it, so that
 /// its connections are kept too.
 pub struct Upstream {

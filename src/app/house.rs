@@ -45,7 +45,7 @@ use crate::token::revocation::Revoker;
 use crate::token::{self, Order, Restraint, RotateError, Token};
 use crate::usage;
 pub use draft::DraftError;
-use draft::{Draft, Kitchen, begin};
+use draft::{Draft, Kitchen, begin, keep_authorities};
 use fixed::Fixed;
 use requests::Aside;
 
@@ -180,6 +180,7 @@ impl House {
         let force = force::in_force(config, &proposal.register, &desk.sources(), &on_top);
         let Draft { table, prepared, tunnel, .. } = kitchen.draft(&force, &Tokens::new(), None, false)?;
         dialer.through(tunnel);
+        keep_authorities(&table, &ground)?;
         desk.record(&mut proposal).await?;
         desk.keep(proposal).await?;
         let tokens: Tokens = begin(prepared, &ground.tasks).collect();
@@ -362,9 +363,9 @@ impl Handle {
         Self(house)
     }
 
-    /// The certificate of the local authority, in PEM; `None` where no route intercepts.
-    pub fn certificate_authority(&self) -> Option<String> {
-        self.0.tables.load().interception.as_ref().map(|authority| authority.certificate().to_owned())
+    /// The certificates of the local authorities, in PEM; `None` where no route intercepts.
+    pub fn certificate_authorities(&self) -> Option<String> {
+        self.0.tables.load().interception.as_ref().map(|authorities| authorities.certificates())
     }
 
     /// Puts another configuration in force, whole, or none of it.

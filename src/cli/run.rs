@@ -56,8 +56,8 @@ pub fn run(path: &Path, config: Config, launch: Option<&Launch>) -> anyhow::Resu
         let reloads = Reloads::new(bound.handle(), path.to_owned(), &config, environment, clock);
         let reloads = reloads.telling(manager.clone());
         let announcing = announce(manager.clone(), bound.vitals.clone());
-        let authority = bound.handle().certificate_authority();
-        let roots = launch.and(authority).map(|authority| roots_for_app(&authority)).transpose()?;
+        let authorities = bound.handle().certificate_authorities();
+        let roots = launch.and(authorities).map(|authorities| roots_for_app(&authorities)).transpose()?;
         let given = surroundings_of_app(&config, &bound.listen, &no_proxy, roots.as_ref(), files);
         let vitals = bound.vitals.clone();
         let mut code = ExitCode::SUCCESS;
@@ -94,12 +94,17 @@ fn knows(config: &Config, user: &User) -> bool {
 }
 
 /// The system's roots and our own, in a file that the app can read whoever it is. It is there until dropped.
-fn roots_for_app(authority: &str) -> anyhow::Result<NamedTempFile> {
+fn roots_for_app(authorities: &str) -> anyhow::Result<NamedTempFile> {
+    let roots = format!("{}{authorities}", tls::system_roots_in_pem()?);
     let mut builder = tempfile::Builder::new();
-    builder.prefix("countersign-roots-").suffix(".pem").permissions(Permissions::from_mode(0o644));
-    let mut file = builder.tempfile().context("cannot write the roots that the app is to trust")?;
-    file.write_all(format!("{}{authority}", tls::system_roots_in_pem()?).as_bytes())?;
-    Ok(file)
+    builder.prefix("countersign-roots-").suffix(".pem");
+    let written = builder.tempfile().and_then(|mut file| {
+        // Whatever our umask is.
+        file.as_file().set_permissions(Permissions::from_mode(0o644))?;
+        file.write_all(roots.as_bytes())?;
+        Ok(file)
+    });
+    written.context("cannot write the roots that the app is to trust")
 }
 
 /// How the app finds the proxy, and what it must not see.

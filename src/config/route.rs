@@ -138,10 +138,11 @@ fn limits(mut section: Section<'_>) -> Limits {
 
 fn timeouts(mut section: Section<'_>) -> Timeouts {
     let least = Duration::from_millis(1);
+    let Timeouts { connect, response, idle } = Timeouts::default();
     let timeouts = Timeouts {
-        connect: section.duration("connect", least..=Duration::from_secs(300)).unwrap_or(Duration::from_secs(5)),
-        response: section.duration("response", least..=DAY).unwrap_or(Duration::from_secs(300)),
-        idle: section.duration("idle", least..=DAY).unwrap_or(Duration::from_secs(300)),
+        connect: section.duration("connect", least..=Duration::from_secs(300)).unwrap_or(connect),
+        response: section.duration("response", least..=DAY).unwrap_or(response),
+        idle: section.duration("idle", least..=DAY).unwrap_or(idle),
     };
     section.finish();
     timeouts

@@ -15,7 +15,6 @@ use std::os::fd::{AsFd, BorrowedFd};
 use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll};
-use std::time::Duration;
 
 use bytes::{Buf, Bytes};
 use http::header::{CONTENT_LENGTH, HOST, TRANSFER_ENCODING};
@@ -39,10 +38,6 @@ use crate::usage::UsageGuard;
 
 /// Where a tunnel may lead that no route knows.
 const PORT: u16 = 443;
-
-/// Of one that no route speaks of.
-const TIMEOUTS: Timeouts =
-    Timeouts { connect: Duration::from_secs(5), response: Duration::from_secs(300), idle: Duration::from_secs(300) };
 
 /// What a client's connection turns into.
 pub enum Onward {
@@ -98,8 +93,8 @@ impl Proxy {
         let authority = asked_for(head, fields)?;
         let client = table.clients.identify(&caller.peer).ok_or(Refusal::ClientUnknown)?;
         place.route = table.authority(Scheme::Https, &authority, client).map(|route| &**route);
-        let Lead { route, looked_into } = lead(table, &authority, client)?;
-        let Some(route) = route else { return Ok(Judged::Blind(authority, None)) };
+        let looked_into = lead(table, place.route, &authority, client)?;
+        let Some(route) = place.route else { return Ok(Judged::Blind(authority, None)) };
         if looked_into {
             let interception = table.interception.as_ref().ok_or(Refusal::TunnelDenied)?;
             let config = interception.server(&authority.host).map_err(|error| {
@@ -110,6 +105,9 @@ impl Proxy {
         }
         usage.of(route.cell(client));
         route.admit(client, &head.method, "/")?;
+        if !usage.enters(route.limits.concurrency) {
+            return Err(Refusal::Busy);
+        }
         Ok(Judged::Blind(authority, Some(route)))
     }
 
@@ -121,7 +119,7 @@ impl Proxy {
         table: &Table,
         mut usage: UsageGuard,
     ) -> Result<Onward, (Refusal, UsageGuard)> {
-        let timeouts = route.map_or(TIMEOUTS, |route| route.timeouts);
+        let timeouts = route.map_or_else(Timeouts::default, |route| route.timeouts);
         let metrics = &self.shared.metrics.tunnels;
         usage.waits();
         let dug = self.pool.dig(authority, &table.dialer, timeouts.connect).await;
@@ -145,30 +143,21 @@ enum Judged<'t> {
     Blind(Authority, Option<&'t Route>),
 }
 
-/// Where a tunnel leads.
-pub struct Lead<'t> {
-    pub route: Option<&'t Route>,
-    pub looked_into: bool,
-}
-
-/// Whether, and how, a tunnel leads to this authority.
+/// Whether a tunnel that leads to this authority, which has this route, is looked into.
 ///
 /// # Errors
-/// When it does not.
-pub fn lead<'t>(table: &'t Table, authority: &Authority, client: ClientIndex) -> Result<Lead<'t>, Refusal> {
-    let Some(route) = table.authority(Scheme::Https, authority, client) else {
+/// When none leads there.
+pub fn lead(table: &Table, route: Option<&Route>, authority: &Authority, client: ClientIndex) -> Result<bool, Refusal> {
+    let Some(route) = route else {
         let may = table.tunnels && authority.port == PORT && !table.is_host(&authority.host);
-        return if may { Ok(Lead { route: None, looked_into: false }) } else { Err(Refusal::TunnelDenied) };
+        return if may { Ok(false) } else { Err(Refusal::TunnelDenied) };
     };
     if !route.is_for(client) {
         return Err(Refusal::RouteDenied);
     }
-    let is_open = route.token.is_none() && route.passes_everything();
-    if route.intercept || is_open {
-        Ok(Lead { route: Some(route), looked_into: route.intercept })
-    } else {
-        Err(Refusal::TunnelDenied)
-    }
+    // What cannot be seen cannot be judged, nor can its bodies be measured.
+    let is_open = route.token.is_none() && route.passes_everything() && route.limits.body.is_none();
+    if route.intercept || is_open { Ok(route.intercept) } else { Err(Refusal::TunnelDenied) }
 }
 
 /// The authority that a request for a tunnel names, once or twice.
@@ -234,6 +223,18 @@ impl AsyncRead for Early {
 impl AsyncWrite for Early {
     fn poll_write(mut self: Pin<&mut Self>, context: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
         Pin::new(&mut self.io).poll_write(context, bytes)
+    }
+
+    fn poll_write_vectored(
+        mut self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+        pieces: &[io::IoSlice<'_>],
+    ) -> Poll<io::Result<usize>> {
+        Pin::new(&mut self.io).poll_write_vectored(context, pieces)
+    }
+
+    fn is_write_vectored(&self) -> bool {
+        self.io.is_write_vectored()
     }
 
     fn poll_flush(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {

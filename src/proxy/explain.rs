@@ -37,7 +37,7 @@ pub fn explain<'t>(
         if head.method == Method::CONNECT {
             let authority = asked_for(head, headers)?;
             route = table.authority(Scheme::Https, &authority, client).map(|route| &**route);
-            lead(table, &authority, client)?;
+            lead(table, route, &authority, client)?;
             return Ok(String::new());
         }
         let target = Target::of(head, headers, port, |authority| table.is_upstream(authority))?;

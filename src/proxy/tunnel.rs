@@ -25,6 +25,10 @@ pub struct TunnelLimits {
     pub time: Duration,
 }
 
+impl TunnelLimits {
+    const NONE: Self = Self { bytes: u64::MAX, time: Duration::MAX };
+}
+
 /// `countersign_tunnels_total{outcome}`, `countersign_tunnel_bytes_total{direction}`: of those that nobody looks into.
 #[derive(Clone)]
 pub struct Metrics {
@@ -34,7 +38,8 @@ pub struct Metrics {
 
 impl Metrics {
     pub fn register(registry: &Registry) -> Result<Self, MetricsError> {
-        let help = "Tunnels that nobody looked into, by how they ended: ended, broken, idle, too_large, too_long.";
+        let help =
+            "Tunnels that nobody looked into, by how they ended: ended, broken, idle, too_large, too_long, cut_off.";
         let bytes =
             "Bytes in tunnels that nobody looked into: request towards the upstream, response towards the client.";
         Ok(Self {
@@ -84,11 +89,13 @@ impl Tunnel {
     /// Carries bytes until both sides have ended, or neither says anything for too long. `early` is what the client said
     /// before it heard that the protocol had changed.
     pub async fn run(self, client: impl AsyncRead + AsyncWrite + Unpin, early: Bytes) {
-        let Self { upstream, mut usage, idle, limits, _lease } = self;
+        let Self { upstream, usage, idle, limits, _lease } = self;
         let Upgraded { io: upstream, ahead, place: _place } = upstream;
         let (sent, received) = (Rc::new(Cell::new(early.len() as u64)), Rc::new(Cell::new(ahead.len() as u64)));
-        let most = limits.as_ref().map_or(u64::MAX, |(limits, _)| limits.bytes);
-        let longest = limits.as_ref().map_or(Duration::MAX, |(limits, _)| limits.time);
+        let TunnelLimits { bytes: most, time: longest } =
+            limits.as_ref().map_or(TunnelLimits::NONE, |(limits, _)| *limits);
+        let metrics = limits.map(|(_, metrics)| metrics);
+        let mut count = Count { sent: sent.clone(), received: received.clone(), usage, metrics, outcome: "cut_off" };
         let mut client = Counted { inner: client, read: sent.clone(), other: received.clone(), most };
         let mut upstream = Counted { inner: upstream, read: received.clone(), other: sent.clone(), most };
         let carried = async {
@@ -98,16 +105,14 @@ impl Tunnel {
             client.flush().await?;
             copy_bidirectional(&mut client, &mut upstream).await.map(drop)
         };
-        let moving = while_there_is_progress(carried, idle, || sent.get() + received.get());
+        let moving = while_there_is_progress(carried, idle, || count.bytes());
         let ended = tokio::time::timeout(longest, moving).await;
-        usage.upload().bytes.set(sent.get());
-        usage.downloaded(usize::try_from(received.get()).unwrap_or(usize::MAX));
-        let outcome = match ended {
+        count.outcome = match ended {
             Ok(Some(Ok(()))) => {
-                usage.complete();
+                count.usage.complete();
                 "ended"
             }
-            Ok(Some(Err(_))) if sent.get().saturating_add(received.get()) > most => "too_large",
+            Ok(Some(Err(_))) if count.bytes() > most => "too_large",
             Ok(Some(Err(error))) => {
                 tracing::debug!(%error, "a tunnel broke");
                 "broken"
@@ -115,10 +120,34 @@ impl Tunnel {
             Ok(None) => "idle",
             Err(_) => "too_long",
         };
-        tracing::debug!(outcome, "a tunnel is over");
-        if let Some((_, metrics)) = limits {
-            metrics.carried(sent.get(), received.get());
-            metrics.ended(outcome);
+    }
+}
+
+/// What a tunnel has carried, which is told when it is over, however that comes.
+struct Count {
+    sent: Rc<Cell<u64>>,
+    received: Rc<Cell<u64>>,
+    usage: UsageGuard,
+    /// Of one that nobody looks into.
+    metrics: Option<Metrics>,
+    outcome: &'static str,
+}
+
+impl Count {
+    fn bytes(&self) -> u64 {
+        self.sent.get().saturating_add(self.received.get())
+    }
+}
+
+impl Drop for Count {
+    fn drop(&mut self) {
+        let (sent, received) = (self.sent.get(), self.received.get());
+        self.usage.upload().bytes.set(sent);
+        self.usage.downloaded(usize::try_from(received).unwrap_or(usize::MAX));
+        tracing::debug!(outcome = self.outcome, sent, received, "a tunnel is over");
+        if let Some(metrics) = &self.metrics {
+            metrics.carried(sent, received);
+            metrics.ended(self.outcome);
         }
     }
 }

@@ -14,7 +14,8 @@ const ROUTE: &str = r#"token = "api"
 allow = ["GET /repos/**", "POST /repos/*"]
 deny = ["GET /repos/secret/**"]"#;
 
-/// A request's line and fields, and how it is refused. `HOST` stands for a good Host field.
+/// A request's line and fields, and how it is refused. `HOST` stands for a good Host field, `BODY` for a body, which all have
+/// but those for a tunnel.
 const TABLE: &[(&str, u16, &str)] = &[
     ("GET /canary-7d1c HTTP/1.1|HOST", 404, "no_route"),
     ("GET / HTTP/1.1|HOST", 404, "no_route"),
@@ -69,6 +70,8 @@ const TABLE: &[(&str, u16, &str)] = &[
     ("CONNECT UPSTREAM HTTP/1.1|Host: UPSTREAM", 403, "tunnel_denied"),
     ("CONNECT canary-7d1c.test:443 HTTP/1.1|Host: canary-7d1c.test:443", 403, "tunnel_denied"),
     ("CONNECT UPSTREAM HTTP/1.0", 403, "tunnel_denied"),
+    ("CONNECT UPSTREAM HTTP/1.1|Host: UPSTREAM|BODY", 400, "framing"),
+    ("CONNECT UPSTREAM HTTP/1.1", 400, "host_mismatch"),
     ("GET /api/repos/x HTTP/1.1|HOST|Expect: canary-7d1c", 417, "expect_refused"),
     ("GET /api/repos/LONG HTTP/1.1|HOST", 414, "target_too_long"),
     ("GET /api/repos/x?LONG HTTP/1.1|HOST", 414, "target_too_long"),
@@ -90,8 +93,11 @@ fn request(line: &str, upstream: &Upstream) -> String {
         .replace("CROWD", &format!("X-A: {CANARY}|").repeat(150))
         .replace("MANY", &format!("X-A: {CANARY}|").repeat(30))
         .replace('|', "\r\n");
-    let head = head.trim_end();
-    format!("{head}\r\nX-Canary: {CANARY}\r\nCookie: {CANARY}\r\nContent-Length: {}\r\n\r\n{CANARY}", CANARY.len())
+    let has_body = !head.starts_with("CONNECT") || head.ends_with("BODY");
+    let head = head.trim_end_matches("BODY").trim_end();
+    let (length, body) =
+        if has_body { (format!("Content-Length: {}\r\n", CANARY.len()), CANARY) } else { Default::default() };
+    format!("{head}\r\nX-Canary: {CANARY}\r\nCookie: {CANARY}\r\n{length}\r\n{body}")
 }
 
 /// An answer of our own has one form.

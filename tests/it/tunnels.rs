@@ -30,13 +30,19 @@ fn exported(scene: &Scene) -> String {
 
 /// What an app trusts that was told of the local authority, and of nothing else.
 fn told(scene: &Scene, protocols: &[&str]) -> Arc<ClientConfig> {
-    let root = CertificateDer::from_pem_slice(exported(scene).as_bytes()).expect("a certificate");
-    trusting(root, protocols)
+    trusting_all(&exported(scene), protocols)
 }
 
-fn trusting(root: CertificateDer<'_>, protocols: &[&str]) -> Arc<ClientConfig> {
+fn trusting_all(certificates: &str, protocols: &[&str]) -> Arc<ClientConfig> {
+    let roots = CertificateDer::pem_slice_iter(certificates.as_bytes()).map(|root| root.expect("a certificate"));
+    trusting(roots, protocols)
+}
+
+fn trusting<'c>(certificates: impl IntoIterator<Item = CertificateDer<'c>>, protocols: &[&str]) -> Arc<ClientConfig> {
     let mut roots = RootCertStore::empty();
-    roots.add(root.into_owned()).expect("a root");
+    for root in certificates {
+        roots.add(root.into_owned()).expect("a root");
+    }
     let builder = ClientConfig::builder_with_provider(tls::provider());
     let builder = builder.with_safe_default_protocol_versions().expect("versions");
     let mut config = builder.with_root_certificates(roots).with_no_client_auth();
@@ -197,7 +203,8 @@ async fn no_tunnel_leads_where_a_token_would_be_missing() {
     client.send(connect(&open.address.to_string())).await;
     assert_eq!(client.head().await.expect("an answer").status, 200);
     let root = CertificateDer::from_pem_file(open.certificate.ca()).expect("a certificate");
-    let (client, connection) = tokio::join!(client.over_tls("127.0.0.1", trusting(root, &["http/1.1"])), open.accept());
+    let (client, connection) =
+        tokio::join!(client.over_tls("127.0.0.1", trusting([root], &["http/1.1"])), open.accept());
     let (mut client, mut connection) = (client.expect("the upstream itself"), connection);
     client.send("whatever").await;
     assert_eq!(connection.bytes(8).await, b"whatever");
@@ -255,16 +262,73 @@ async fn the_authority_is_kept_and_another_is_made_for_other_hosts() {
     let scene = Scene::start_in(folder.clone(), &setup).await;
     assert_eq!(exported(&scene), first);
     let named = setup
+        .clone()
         .token("named", &issuer, "hosts = [\"other.test\"]\n")
         .route("named", &other, "upstream = \"https://other.test\"\ntoken = \"named\"\nintercept = true\n")
         .resolver(|_| Ok(vec![[127, 0, 0, 1].into()]));
     scene.reload(&named).await.expect("reloads");
-    assert_ne!(exported(&scene), first);
+    let both = exported(&scene);
+    assert!(both.starts_with(&first) && both.matches("BEGIN CERTIFICATE").count() == 2, "one more: {both}");
+    // An app that runs trusts the first, and goes on.
+    let mut client = scene.client().await;
+    client.send(connect(&upstream.address.to_string())).await;
+    assert_eq!(client.head().await.expect("an answer").status, 200);
+    let trusting_the_first = trusting_all(&first, &["http/1.1"]);
+    let mut client = client.over_tls("127.0.0.1", trusting_the_first).await.expect("a handshake");
+    client.send(get("/x", &upstream.address.to_string())).await;
+    assert_eq!(client.answer().await.expect("an answer").status, 200);
     let kept: Vec<u8> = std::fs::read_dir(folder.path().join("state/sealed"))
         .expect("a folder")
         .flat_map(|entry| std::fs::read(entry.expect("an entry").path()).expect("readable"))
         .collect();
     assert!(!kept.windows(11).any(|bytes| bytes == b"PRIVATE KEY"), "it is sealed");
+    scene.reload(&setup).await.expect("reloads");
+    assert_eq!(exported(&scene), first, "what no route needs any more is gone");
+    scene.finish().await;
+}
+
+#[tokio::test]
+async fn a_tunnel_takes_one_of_the_routes_places_until_the_proxys_own_end() {
+    let open = RawUpstream::start().await;
+    let measured = Upstream::http1().await;
+    let setup = Setup::new()
+        .route("open", &open, "limits = { concurrency = 1 }\n")
+        .route("measured", &measured, "limits = { body = \"1MiB\" }\n")
+        .drain("100ms");
+    let scene = setup.start().await;
+    let mut client = scene.client().await;
+    client.send(connect(&open.address.to_string())).await;
+    assert_eq!(client.head().await.expect("an answer").status, 200);
+    let root = CertificateDer::from_pem_file(open.certificate.ca()).expect("a certificate");
+    let (client, connection) =
+        tokio::join!(client.over_tls("127.0.0.1", trusting([root], &["http/1.1"])), open.accept());
+    let (mut client, mut connection) = (client.expect("the upstream itself"), connection);
+    let second = scene.exchange(connect(&open.address.to_string())).await;
+    assert_eq!(second.refusal(), (503, "overloaded".to_owned()));
+    let unmeasured = scene.exchange(connect(&measured.address.to_string())).await;
+    assert_eq!(unmeasured.refusal(), (403, "tunnel_denied".to_owned()), "nobody could measure its bodies");
+    connection.write("until the end").await;
+    assert_eq!(client.bytes(13).await.expect("bytes"), b"until the end");
+    scene.finish().await;
+    assert!(client.is_closed().await);
+}
+
+/// The time for a head begins with its first byte: a handshake is none.
+#[tokio::test]
+async fn an_app_may_rest_between_its_handshake_and_its_first_request() {
+    let (issuer, upstream) = (Issuer::start().await, Upstream::http1().await);
+    let route = format!("{TOKEN}intercept = true\n");
+    let setup = Setup::new().token("api", &issuer, "").route("api", &upstream, &route);
+    let scene = setup.limits("header_timeout = \"300ms\"").start().await;
+    scene.ready().await;
+    let authority = upstream.address.to_string();
+    let mut client = inside(&scene, &authority, "127.0.0.1").await.expect("a tunnel");
+    // Another connection stalls for longer than a head may take.
+    let mut stalled = scene.client().await;
+    stalled.send("GET /x HTTP/1.1\r\n").await;
+    assert_eq!(stalled.answer().await.expect("an answer").refusal(), (408, "request_timeout".to_owned()));
+    client.send(get("/x", &authority)).await;
+    assert_eq!(client.answer().await.expect("an answer").status, 200);
     scene.finish().await;
 }
 

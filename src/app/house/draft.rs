@@ -1,6 +1,6 @@
 //! A configuration built, as far as it is in force: whatever can fail is done, and nothing is asked of anybody.
 
-use std::collections::{BTreeSet, HashMap};
+use std::collections::HashMap;
 use std::sync::Arc;
 
 use super::{Ground, Tokens};
@@ -10,7 +10,7 @@ use crate::audit::OnFailure;
 use crate::dial::{Dialer, Tunnel, tunnel};
 use crate::fetch::Fetcher;
 use crate::identity::Clients;
-use crate::interception::{self, Interception, InterceptionError};
+use crate::interception::{self, Hosts, Interception, InterceptionError};
 use crate::name::{RouteName, TokenName};
 use crate::route::{self, Ingredients, RouteToken, Table, TableError};
 use crate::tasks::Tasks;
@@ -120,7 +120,7 @@ impl Kitchen<'_> {
         routes: &[route::Settings],
         before: Option<&Table>,
     ) -> Result<Option<Arc<Interception>>, InterceptionError> {
-        let hosts: BTreeSet<Box<str>> = routes
+        let hosts: Hosts = routes
             .iter()
             .filter(|route| route.intercept)
             .map(|route| interception::bare(&route.upstream.authority.host).into())
@@ -128,13 +128,23 @@ impl Kitchen<'_> {
         if hosts.is_empty() {
             return Ok(None);
         }
-        let kept = before.and_then(|before| before.interception.clone()).filter(|kept| kept.serves(&hosts));
-        if kept.is_some() {
-            return Ok(kept);
+        match before.and_then(|before| before.interception.clone()) {
+            Some(kept) if kept.fits(&hosts) => Ok(Some(kept)),
+            Some(kept) => Ok(Some(Arc::new(kept.following(&hosts)?))),
+            None => {
+                let opened = Interception::open(&self.ground.store, &hosts, self.ground.clock.clone())?;
+                Ok(Some(Arc::new(opened)))
+            }
         }
-        let opened = Interception::open(&self.ground.store, &hosts, self.ground.clock.clone())?;
-        Ok(Some(Arc::new(opened)))
     }
+}
+
+/// What apps are to trust is on the disk before anybody is answered with it. Blocks.
+pub(super) fn keep_authorities(table: &Table, ground: &Ground) -> Result<(), DraftError> {
+    if let Some(authorities) = &table.interception {
+        authorities.keep(&ground.store)?;
+    }
+    Ok(())
 }
 
 pub(super) fn begin(prepared: Vec<Prepared>, tasks: &Tasks) -> impl Iterator<Item = (TokenName, Arc<Token>)> {

@@ -13,7 +13,7 @@ use std::sync::Arc;
 
 use tokio::sync::MutexGuard;
 
-use super::draft::{Draft, DraftError, Kitchen, begin};
+use super::draft::{Draft, DraftError, Kitchen, begin, keep_authorities};
 use super::{House, LEAVE_WITHIN, Leaving, ReloadError, Running, Tokens, operators};
 use crate::access::register::Register;
 use crate::access::request::RequestId;
@@ -102,10 +102,13 @@ impl House {
             }
         };
         let reload = Event::Reload { config_digest: config.digest.clone() };
-        let admitted = match self.ground.recorder.record_patiently(reload).await {
-            Ok(()) => self.desk.keep(proposal).await.map_err(ReloadError::from),
-            Err(error) => Err(error.into()),
+        let admitted = async {
+            keep_authorities(&swap.table, &self.ground)?;
+            self.ground.recorder.record_patiently(reload).await?;
+            self.desk.keep(proposal).await?;
+            Ok::<(), ReloadError>(())
         };
+        let admitted = admitted.await;
         if let Err(error) = admitted {
             self.take_back(running, swap).await;
             return Err(error.into());
