@@ -37,11 +37,20 @@ pub struct Way {
 /// For how long generations are used, from the first request that carries one to the last.
 #[derive(Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize, Debug)]
 pub struct Spans {
-    /// The generation in use: its number, first and last use.
+    /// Not kept: a restart begins with another generation, and with its number 1.
     #[serde(skip)]
-    current: Option<(u64, u64, u64)>,
+    current: Option<Span>,
+    /// How many were followed by another one. What a restart has cut short says nothing of how long it was needed.
     pub generations: u64,
     pub longest: u64,
+}
+
+/// The use of one generation.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+struct Span {
+    number: u64,
+    first: u64,
+    last: u64,
 }
 
 impl Book {
@@ -128,18 +137,64 @@ impl Spans {
         Self { current: None, generations, longest }
     }
 
-    fn note(&mut self, generation: u64, at: u64) {
+    fn note(&mut self, number: u64, at: u64) {
         match &mut self.current {
-            Some((number, first, last)) if *number == generation => {
-                (*first, *last) = ((*first).min(at), (*last).max(at));
-                self.longest = self.longest.max(*last - *first);
+            Some(current) if current.number == number => {
+                (current.first, current.last) = (current.first.min(at), current.last.max(at));
+                self.longest = self.longest.max(current.last - current.first);
             }
-            // A request that carries the one before may end later than the first that carries the next.
-            Some((number, ..)) if *number > generation && *number - generation == 1 => {}
-            _ => {
-                self.current = Some((generation, at, at));
-                self.generations += 1;
+            // It carried an older one, and ends only now.
+            Some(current) if number < current.number && at <= current.last => {}
+            current => {
+                // Where numbers begin again, what was before has been cut short.
+                let is_followed = current.is_some_and(|current| current.number < number);
+                self.generations += u64::from(is_followed);
+                *current = Some(Span { number, first: at, last: at });
             }
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// After uses of generations, each with the second in which it was attached.
+    fn spans(uses: &[(u64, u64)]) -> Spans {
+        let mut spans = Spans::default();
+        uses.iter().for_each(|(number, at)| spans.note(*number, *at));
+        spans
+    }
+
+    fn told(spans: Spans) -> (u64, u64) {
+        (spans.generations, spans.longest)
+    }
+
+    #[test]
+    fn a_generation_counts_when_another_one_has_followed_it() {
+        assert_eq!(told(spans(&[(1, 100), (1, 130)])), (0, 30));
+        assert_eq!(told(spans(&[(1, 100), (1, 130), (2, 200), (2, 240), (5, 900)])), (2, 40));
+    }
+
+    #[test]
+    fn a_request_that_ends_late_counts_no_generation_again() {
+        assert_eq!(told(spans(&[(1, 100), (2, 200), (3, 300), (1, 101), (2, 201), (3, 301)])), (2, 1));
+    }
+
+    #[test]
+    fn a_generation_that_a_restart_has_cut_short_does_not_count() {
+        let mut spans = spans(&[(1, 100), (2, 200)]);
+        for restart in 1..10 {
+            let json = serde_json::to_string(&spans).expect("JSON");
+            spans = serde_json::from_str(&json).expect("what was written");
+            spans.note(1, 1000 * restart);
+            spans.note(1, 1000 * restart + 5);
+        }
+        assert_eq!(told(spans), (1, 5));
+    }
+
+    #[test]
+    fn numbers_may_begin_again() {
+        assert_eq!(told(spans(&[(7, 100), (1, 200), (1, 260), (2, 300), (3, 400)])), (2, 60));
     }
 }
