@@ -1,11 +1,12 @@
 //! Tokens that nobody uses: said ahead of time, then retired.
 //!
 //! ```text
-//! counters of use ─▶ last used ─▶ sealed state, now and then
-//!                        └─▶ warned of a week, a day, an hour ahead ─▶ `retire_unused` later: retired
+//! counters of use ─▶ idle for so long ─▶ sealed state, now and then
+//!                        └─▶ warned of a week, a day, an hour ahead ─▶ for `retire_unused`: retired
 //! ```
 //!
-//! Invariant: a restart does not make a token look used, and time in which it could not be used does not count.
+//! Invariants: a restart does not make a token look used; time in which it could not be used does not count, nor does time
+//! in which the proxy did not run; what the wall clock does retires nothing.
 
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -16,6 +17,7 @@ use serde::{Deserialize, Serialize};
 
 use super::house::House;
 use crate::audit::Event;
+use crate::clock::Moment;
 use crate::metrics::{Error as MetricsError, Metrics};
 use crate::name::TokenName;
 use crate::seal::Label;
@@ -40,26 +42,44 @@ pub(super) struct Unused {
     retirement: IntGaugeVec,
 }
 
-/// What is known of one token. Times are since the Unix epoch.
+/// What is known of one token.
 struct Known {
     kept: Kept,
     /// How often it has been used since the start.
     uses: u64,
-    /// The last use that is on the disk.
-    written: Option<Duration>,
+    /// What is on the disk.
+    written: Option<Kept>,
     /// How many of [`AHEAD`] were said.
     warned: usize,
+    /// When it was looked at; `None`: not in this run.
+    looked: Option<Moment>,
+    /// By the boot clock.
     not_before: Duration,
+    /// When the metric says that it ends.
+    shown: Duration,
 }
 
 /// What lies on the disk.
-#[derive(Clone, Serialize, Deserialize)]
+#[derive(Clone, PartialEq, Serialize, Deserialize)]
 struct Kept {
     /// Of which grant it is, by its digest: another one begins anew.
     grant: String,
-    /// Since when it has not been used: its last use, or from when on it could be.
+    /// Since when it has not been used, since the Unix epoch: its last use, or from when on it could be.
     since: Duration,
     was_used: bool,
+    /// For how long it could have been used, and was not.
+    #[serde(default)]
+    idle: Duration,
+}
+
+/// A token as it is looked at.
+struct Seen<'a> {
+    name: &'a TokenName,
+    grant: &'a str,
+    limit: Duration,
+    /// How often it has been used since the start.
+    uses: u64,
+    can_be_used: bool,
 }
 
 /// What there is to do about a token.
@@ -86,56 +106,61 @@ impl Unused {
         }
         let known = records.into_iter().filter_map(|record| {
             let kept: Kept = serde_json::from_slice(&record.content).ok()?;
-            let written = Some(kept.since);
-            Some((record.name.parse().ok()?, Known { kept, uses: 0, written, warned: 0, not_before: Duration::ZERO }))
+            Some((record.name.parse().ok()?, Known { written: Some(kept.clone()), ..Known::new(kept) }))
         });
         Ok(Self { list: Mutex::new(known.collect()), store, retirement })
     }
 
-    /// Looks at a token of this grant that has been used so often since the start.
-    fn look(&self, token: &Token, grant: &str, limit: Duration, uses: u64, now: Duration) -> Due {
+    fn look(&self, token: &Seen<'_>, now: Moment) -> Due {
         let mut list = self.list();
-        let known = list.entry(token.settings.name.clone()).or_insert_with(|| Known::new(grant, now));
-        if known.kept.grant != grant {
-            *known = Known { uses: known.uses, ..Known::new(grant, now) };
-        }
-        let is_used = std::mem::replace(&mut known.uses, uses) != uses;
-        let cannot_be_used = token.reader.withdrawn().is_some() || token.reader.is_barred();
-        if is_used || cannot_be_used {
-            known.kept.since = known.kept.since.max(now);
-            known.kept.was_used |= is_used;
-            known.warned = 0;
-        }
-        let end = known.kept.since.saturating_add(limit);
-        let gauge = self.retirement.with_label_values(&[token.settings.name.as_str()]);
-        gauge.set(i64::try_from(end.as_secs()).unwrap_or(i64::MAX));
-        let left = end.saturating_sub(now);
-        if left.is_zero() && now >= known.not_before {
-            known.not_before = now.saturating_add(AGAIN);
-            return Due::Retire { last_used: known.kept.was_used.then_some(known.kept.since) };
-        }
-        // What is as far ahead as the whole is no warning.
-        let passed = AHEAD.iter().filter(|ahead| **ahead < limit && left <= **ahead).count();
-        if passed > std::mem::replace(&mut known.warned, passed) { Due::Warn { left } } else { Due::Nothing }
+        let known = list.entry(token.name.clone()).or_insert_with(|| Known::new(Kept::new(token.grant, now)));
+        let due = known.look(token, now);
+        let gauge = self.retirement.with_label_values(&[token.name.as_str()]);
+        gauge.set(i64::try_from(known.shown.as_secs()).unwrap_or(i64::MAX));
+        due
     }
 
-    /// Puts on the disk what is worth it: what is lost otherwise is at most a fiftieth of `limit`, and an hour. Blocks.
-    fn write(&self, name: &TokenName, least: Duration) -> Result<(), StoreError> {
-        let kept = match self.list().get_mut(name) {
-            Some(known) if known.written.is_none_or(|written| known.kept.since > written + least) => {
-                known.written = Some(known.kept.since);
-                known.kept.clone()
-            }
-            Some(_) | None => return Ok(()),
+    /// What is worth being written: what is lost otherwise is at most a fiftieth of `limit`, and an hour; or all of it.
+    fn pages(&self, limits: &BTreeMap<&TokenName, Duration>, all: bool) -> Vec<(TokenName, Kept)> {
+        let list = self.list();
+        let is_worth = |name: &TokenName, known: &Known| {
+            let least = limits.get(name).map(|limit| if all { Duration::ZERO } else { (*limit / 50).min(HOUR) });
+            least.is_some_and(|least| known.is_worth_writing(least))
         };
-        let content = serde_json::to_vec(&kept).expect("a text, a duration and a truth are JSON");
-        self.store.write(Label { kind: KIND, name: name.as_str() }, 1, &content)
+        let worth = list.iter().filter(|(name, known)| is_worth(name, known));
+        worth.map(|(name, known)| (name.clone(), known.kept.clone())).collect()
     }
 
-    /// The token is not looked after any more.
-    fn forget(&self, name: &TokenName) {
+    /// Puts it on the disk. Blocks.
+    fn write(&self, name: &TokenName, kept: Kept) -> Result<(), StoreError> {
+        let content = serde_json::to_vec(&kept).expect("texts, durations and a truth are JSON");
+        self.store.write(Label { kind: KIND, name: name.as_str() }, 1, &content)?;
+        if let Some(known) = self.list().get_mut(name) {
+            known.written = Some(kept);
+        }
+        Ok(())
+    }
+
+    /// There is nothing left to retire.
+    fn hide(&self, name: &TokenName) {
         // A family that never had the series says so.
         let _ = self.retirement.remove_label_values(&[name.as_str()]);
+    }
+
+    /// Forgets all tokens but these, and tells which were forgotten: their records are to be removed.
+    fn retain(&self, limits: &BTreeMap<&TokenName, Duration>) -> Vec<TokenName> {
+        let mut list = self.list();
+        let gone: Vec<TokenName> = list.keys().filter(|name| !limits.contains_key(name)).cloned().collect();
+        for name in &gone {
+            list.remove(name);
+            self.hide(name);
+        }
+        gone
+    }
+
+    /// Blocks.
+    fn remove(&self, name: &TokenName) -> Result<(), StoreError> {
+        self.store.remove(Label { kind: KIND, name: name.as_str() })
     }
 
     fn list(&self) -> MutexGuard<'_, BTreeMap<TokenName, Known>> {
@@ -143,10 +168,67 @@ impl Unused {
     }
 }
 
+impl Kept {
+    fn new(grant: &str, now: Moment) -> Self {
+        Self { grant: grant.to_owned(), since: now.wall, was_used: false, idle: Duration::ZERO }
+    }
+}
+
 impl Known {
-    fn new(grant: &str, now: Duration) -> Self {
-        let kept = Kept { grant: grant.to_owned(), since: now, was_used: false };
-        Self { kept, uses: 0, written: None, warned: 0, not_before: Duration::ZERO }
+    fn new(kept: Kept) -> Self {
+        Self {
+            kept,
+            uses: 0,
+            written: None,
+            warned: 0,
+            looked: None,
+            not_before: Duration::ZERO,
+            shown: Duration::ZERO,
+        }
+    }
+
+    fn look(&mut self, token: &Seen<'_>, now: Moment) -> Due {
+        if self.kept.grant != token.grant {
+            *self = Self { uses: self.uses, ..Self::new(Kept::new(token.grant, now)) };
+        }
+        let is_used = std::mem::replace(&mut self.uses, token.uses) != token.uses;
+        let is_first = self.looked.is_none();
+        let before = self.looked.replace(now).unwrap_or(now);
+        if is_used || !token.can_be_used {
+            self.kept.since = now.wall;
+            self.kept.was_used |= is_used;
+            self.kept.idle = Duration::ZERO;
+            self.warned = 0;
+        } else {
+            self.kept.idle += now.boot.saturating_sub(before.boot);
+        }
+        if is_first {
+            // Whoever uses it gets the time to.
+            self.not_before = now.boot.saturating_add(token.limit.min(HOUR));
+        }
+        let left = token.limit.saturating_sub(self.kept.idle).max(self.not_before.saturating_sub(now.boot));
+        self.show(now.wall.saturating_add(left));
+        if left.is_zero() {
+            self.not_before = now.boot.saturating_add(AGAIN);
+            return Due::Retire { last_used: self.kept.was_used.then_some(self.kept.since) };
+        }
+        // What is as far ahead as the whole is no warning.
+        let passed = AHEAD.iter().filter(|ahead| **ahead < token.limit && left <= **ahead).count();
+        if passed > std::mem::replace(&mut self.warned, passed) { Due::Warn { left } } else { Due::Nothing }
+    }
+
+    /// The two clocks are not read at the same instant: that much is no other end.
+    fn show(&mut self, end: Duration) {
+        if end.abs_diff(self.shown) > Duration::from_secs(1) {
+            self.shown = end;
+        }
+    }
+
+    fn is_worth_writing(&self, least: Duration) -> bool {
+        self.written.as_ref().is_none_or(|written| {
+            let (since, idle) = (self.kept.since.abs_diff(written.since), self.kept.idle.abs_diff(written.idle));
+            since > least || idle > least || self.kept.grant != written.grant
+        })
     }
 }
 
@@ -154,26 +236,31 @@ impl House {
     /// Retires what has not been used for as long as its `retire_unused` says. Called each second.
     pub(super) async fn look_after_unused(self: &Arc<Self>) {
         let tokens = self.tokens();
-        if tokens.values().all(|token| token.settings.retire_unused.is_none()) {
+        let limits = limits(&tokens);
+        self.forget_uses(self.unused.retain(&limits)).await;
+        if limits.is_empty() {
             return;
         }
         let mut uses: BTreeMap<TokenName, u64> = BTreeMap::new();
         for (key, totals) in self.ground.usage.ledger().totals() {
             *uses.entry(key.token).or_default() += totals.uses.iter().sum::<u64>();
         }
-        let (register, now) = (self.desk.register(), self.ground.clock.now().wall);
-        for (name, token) in tokens.iter() {
-            let is_over = token.reader.withdrawn() == Some(Absent::Retired);
-            let Some(limit) = token.settings.retire_unused.filter(|_| !is_over) else {
-                self.unused.forget(name);
+        let (register, now) = (self.desk.register(), self.ground.clock.now());
+        for (name, limit) in limits {
+            let Some(token) = tokens.get(name) else { continue };
+            let withdrawn = token.reader.withdrawn();
+            if withdrawn == Some(Absent::Retired) {
+                self.unused.hide(name);
                 continue;
-            };
+            }
             let grant = register.entitlement(name).standing.map(|case| case.digest.to_string()).unwrap_or_default();
-            match self.unused.look(token, &grant, limit, uses.get(name).copied().unwrap_or_default(), now) {
+            let can_be_used = withdrawn.is_none() && !token.reader.is_barred();
+            let uses = uses.get(name).copied().unwrap_or_default();
+            match self.unused.look(&Seen { name, grant: &grant, limit, uses, can_be_used }, now) {
                 Due::Nothing => {}
                 Due::Warn { left } => {
                     let owner = &token.settings.owner;
-                    tracing::warn!(token = %name, owner, hours = left.as_secs() / 3600, "nobody uses the token: it is retired soon");
+                    tracing::warn!(token = %name, owner, hours = left.as_secs().div_ceil(3600), "nobody uses the token: it is retired soon");
                 }
                 Due::Retire { last_used } => self.retire_unused(token, last_used).await,
             }
@@ -186,7 +273,7 @@ impl House {
         match self.retire(name).await {
             Ok(()) => {
                 tracing::warn!(token = %name, owner, "nobody has used the token for as long as `retire_unused` says: it is retired");
-                self.unused.forget(name);
+                self.unused.hide(name);
                 self.ground.recorder.note(Event::TokenUnused { token: name.clone(), last_used });
             }
             Err(error) => tracing::warn!(token = %name, %error, "a token that nobody uses could not be retired"),
@@ -195,13 +282,15 @@ impl House {
 
     /// Writes down when tokens were used last: all of it, or what is worth it.
     pub(super) async fn keep_uses(self: &Arc<Self>, all: bool) {
-        let (house, tokens) = (self.clone(), self.tokens());
+        let pages = self.unused.pages(&limits(&self.tokens()), all);
+        if pages.is_empty() {
+            return;
+        }
+        let house = self.clone();
         let writing = tokio::task::spawn_blocking(move || {
-            for (name, token) in tokens.iter() {
-                let Some(limit) = token.settings.retire_unused else { continue };
-                let least = if all { Duration::ZERO } else { (limit / 50).min(HOUR) };
-                if let Err(error) = house.unused.write(name, least) {
-                    tracing::error!(token = %name, %error, "when the token was used last is not kept: a restart would take it for older");
+            for (name, kept) in pages {
+                if let Err(error) = house.unused.write(&name, kept) {
+                    tracing::error!(token = %name, %error, "when the token was used last is not kept: a restart would not know it");
                 }
             }
         });
@@ -209,6 +298,29 @@ impl House {
             tracing::error!("when tokens were used last is not kept: writing it failed");
         }
     }
+
+    /// Removes the records of tokens that are not looked after any more.
+    async fn forget_uses(self: &Arc<Self>, gone: Vec<TokenName>) {
+        if gone.is_empty() {
+            return;
+        }
+        let house = self.clone();
+        let removing = tokio::task::spawn_blocking(move || {
+            for name in gone {
+                if let Err(error) = house.unused.remove(&name) {
+                    tracing::warn!(token = %name, %error, "the record of when the token was used last could not be removed");
+                }
+            }
+        });
+        if removing.await.is_err() {
+            tracing::error!("the records of tokens that have gone are still there: removing them failed");
+        }
+    }
+}
+
+/// The tokens that are retired when nobody uses them, and after how long.
+fn limits(tokens: &BTreeMap<TokenName, Arc<Token>>) -> BTreeMap<&TokenName, Duration> {
+    tokens.iter().filter_map(|(name, token)| Some((name, token.settings.retire_unused?))).collect()
 }
 
 /// Why it cannot be told when tokens were used last.
@@ -218,4 +330,114 @@ pub enum OpenError {
     Store(#[from] StoreError),
     #[error(transparent)]
     Metrics(#[from] MetricsError),
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const DAY: Duration = Duration::from_secs(86_400);
+    const LIMIT: Duration = Duration::from_secs(30 * 86_400);
+
+    /// One token, its time and its state.
+    struct Scene {
+        name: TokenName,
+        now: Moment,
+        uses: u64,
+        known: Known,
+    }
+
+    impl Scene {
+        fn new() -> Self {
+            let now = Moment { boot: DAY, wall: 20_000 * DAY };
+            let mut scene =
+                Self { name: "api".parse().expect("a name"), now, uses: 0, known: Known::new(Kept::new("grant", now)) };
+            scene.look();
+            scene
+        }
+
+        fn look(&mut self) -> Due {
+            let (name, uses) = (&self.name, self.uses);
+            self.known.look(&Seen { name, grant: "grant", limit: LIMIT, uses, can_be_used: true }, self.now)
+        }
+
+        fn after(&mut self, time: Duration) -> Due {
+            self.now = self.now.after(time);
+            self.look()
+        }
+
+        /// Another run, after the proxy and its machine were off for so long.
+        fn restarted_after(&mut self, time: Duration) -> Due {
+            let kept = serde_json::to_string(&self.known.kept).expect("JSON");
+            self.known = Known::new(serde_json::from_str(&kept).expect("what was written"));
+            self.now = Moment { boot: Duration::from_secs(30), wall: self.now.wall + time };
+            self.uses = 0;
+            self.look()
+        }
+    }
+
+    #[test]
+    fn a_token_is_retired_when_it_was_idle_for_so_long() {
+        let mut scene = Scene::new();
+        assert!(matches!(scene.after(LIMIT - 7 * DAY - HOUR), Due::Nothing));
+        assert!(matches!(scene.after(HOUR), Due::Warn { left } if left == 7 * DAY));
+        assert!(matches!(scene.after(6 * DAY), Due::Warn { left } if left == DAY));
+        assert_eq!(scene.known.shown, scene.now.wall + DAY);
+        assert!(matches!(scene.after(DAY - HOUR), Due::Warn { left } if left == HOUR));
+        assert!(matches!(scene.after(HOUR), Due::Retire { last_used: None }));
+        assert!(matches!(scene.after(Duration::from_secs(1)), Due::Nothing), "the next attempt is later");
+        assert!(matches!(scene.after(AGAIN), Due::Retire { .. }));
+    }
+
+    #[test]
+    fn a_use_begins_it_anew() {
+        let mut scene = Scene::new();
+        scene.after(29 * DAY);
+        scene.uses = 1;
+        scene.after(Duration::from_secs(1));
+        let used = scene.now.wall;
+        assert!(matches!(scene.after(LIMIT - HOUR), Due::Warn { .. }));
+        assert!(matches!(scene.after(HOUR), Due::Retire { last_used: Some(at) } if at == used));
+    }
+
+    #[test]
+    fn whatever_the_wall_clock_does_nothing_is_retired() {
+        let mut scene = Scene::new();
+        scene.now.wall += 400 * DAY;
+        assert!(matches!(scene.look(), Due::Nothing));
+        scene.now.wall = Duration::ZERO;
+        assert!(matches!(scene.look(), Due::Nothing));
+        assert!(matches!(scene.after(LIMIT), Due::Retire { .. }), "and nothing is put off");
+    }
+
+    #[test]
+    fn time_in_which_the_proxy_did_not_run_does_not_count() {
+        let mut scene = Scene::new();
+        scene.after(20 * DAY);
+        assert!(matches!(scene.restarted_after(100 * DAY), Due::Nothing));
+        assert!(matches!(scene.after(10 * DAY - HOUR), Due::Warn { .. }), "what was before does");
+        assert!(matches!(scene.after(HOUR), Due::Retire { .. }));
+    }
+
+    #[test]
+    fn nothing_is_retired_without_a_warning_and_an_hour_to_use_it() {
+        let mut scene = Scene::new();
+        scene.after(LIMIT - Duration::from_secs(10));
+        assert!(matches!(scene.restarted_after(Duration::ZERO), Due::Warn { left } if left == HOUR));
+        assert!(matches!(scene.after(HOUR - Duration::from_secs(1)), Due::Nothing));
+        scene.uses = 1;
+        assert!(matches!(scene.after(Duration::from_secs(1)), Due::Nothing));
+    }
+
+    #[test]
+    fn what_is_on_the_disk_is_not_written_again() {
+        let mut scene = Scene::new();
+        assert!(scene.known.is_worth_writing(HOUR), "nothing is");
+        scene.known.written = Some(scene.known.kept.clone());
+        scene.after(HOUR);
+        assert!(!scene.known.is_worth_writing(HOUR));
+        assert!(scene.known.is_worth_writing(Duration::ZERO), "the end keeps all");
+        scene.after(Duration::from_secs(1));
+        assert!(scene.known.is_worth_writing(HOUR));
+    }
 }
