@@ -161,6 +161,14 @@ impl Store {
         Ok((records, refused))
     }
 
+    /// What was read here has a content that its reader does not know: like all that is not used, it is moved aside before
+    /// its name is used again.
+    pub fn refuse(&self, label: Label<'_>) -> Refused {
+        let path = self.path(label);
+        self.refused.lock().unwrap_or_else(PoisonError::into_inner).insert(path.clone());
+        Refused { path, why: Broken::Form.into() }
+    }
+
     /// Writes a record; it is durable when this returns. Blocks.
     ///
     /// # Errors

@@ -1,7 +1,7 @@
 //! The review of access in the running whole: its books, its schedule and its metrics.
 //!
 //! ```text
-//!  each 5 s      how tokens stand ─▶ metrics; a date that was missed ─▶ log, trail
+//!  each 5 s      how tokens stand, if it has changed ─▶ metrics; a date that was missed ─▶ log, trail
 //!  each minute, and at the end    ─▶ sealed state
 //! ```
 //!
@@ -15,7 +15,7 @@ use std::time::Duration;
 use prometheus::{Gauge, IntGauge};
 
 use crate::audit::{Event, Recorder, Unavailable, time_text};
-use crate::clock::Clock;
+use crate::clock::{Clock, Moment};
 use crate::metrics::{Error as MetricsError, Metrics};
 use crate::name::{OperatorName, TokenName};
 use crate::review::books::{Page, write};
@@ -27,6 +27,9 @@ use crate::usage::Reader;
 
 /// What is remembered of reviews, as the store knows it.
 const LABEL: Label<'static> = Label { kind: "review", name: "memory" };
+
+/// How long it holds what was found of the tokens, where nothing changes.
+const JUDGED_FOR: Duration = Duration::from_secs(60);
 
 pub(super) struct Review {
     store: Arc<Store>,
@@ -46,6 +49,17 @@ struct State {
     /// How often it was written.
     written: u64,
     is_changed: bool,
+    judged: Option<Judged>,
+}
+
+/// What was found, and of what.
+struct Judged {
+    facts: Vec<Facts>,
+    news: u64,
+    window: Duration,
+    /// Time itself changes what counts as used.
+    until: Moment,
+    sums: Sums,
 }
 
 struct Gauges {
@@ -80,19 +94,27 @@ impl Review {
         let (books, mut refused) = Books::open(&store)?;
         let (records, of_reviews) = store.read(LABEL.kind)?;
         refused.extend(of_reviews);
-        for refused in refused {
-            let (file, reason) = (refused.path.display().to_string(), refused.why.to_string());
-            tracing::warn!(file, reason, "what tokens were used for is lost in part: a record of it is not used");
-            recorder.note(Event::StateRejected { file, reason });
-        }
         let record = records.into_iter().find(|record| record.name == LABEL.name);
         let written = record.as_ref().map_or(0, |record| record.generation);
-        let memory = record.and_then(|record| serde_json::from_slice(&record.content).ok());
+        let memory = record.and_then(|record| {
+            let memory = serde_json::from_slice(&record.content);
+            memory.map_err(|_| refused.push(store.refuse(LABEL))).ok()
+        });
+        for refused in refused {
+            let (file, reason) = (refused.path.display().to_string(), refused.why.to_string());
+            tracing::warn!(
+                file,
+                reason,
+                "what tokens were used for, or who has reviewed it, is lost in part: a record is not used"
+            );
+            recorder.note(Event::StateRejected { file, reason });
+        }
         let state = State {
             settings,
             is_changed: memory.is_none(),
             memory: memory.unwrap_or_else(|| Memory::new(clock.now().wall)),
             written,
+            judged: None,
         };
         Ok(Arc::new(Self {
             gauges: Gauges::register(metrics)?,
@@ -147,13 +169,28 @@ impl Review {
         (entries, sums)
     }
 
+    /// As [`Review::judge`] finds them: anew where something has changed, and now and then.
+    fn sums(&self, facts: Vec<Facts>) -> Sums {
+        let (now, news, window) = (self.clock.now(), self.books.news(), self.lock().settings.window());
+        let is_so = |judged: &&Judged| {
+            judged.news == news && judged.window == window && !judged.until.reached(now) && judged.facts == facts
+        };
+        if let Some(judged) = self.lock().judged.as_ref().filter(is_so) {
+            return judged.sums;
+        }
+        let (_, sums) = self.judge(&facts);
+        self.lock().judged = Some(Judged { facts, news, window, until: now.after(JUDGED_FOR), sums });
+        sums
+    }
+
     /// Shows how tokens stand now, and says that a review is overdue. Called now and then.
-    pub fn look(&self, facts: &[Facts]) {
+    pub fn look(&self, facts: Vec<Facts>) {
         let now = self.clock.now().wall;
-        let (_, sums) = self.judge(facts);
+        let is_new = self.lock().memory.meet(facts.iter().map(|facts| &facts.name), now);
+        let sums = self.sums(facts);
         let mut state = self.lock();
         let State { settings, memory, is_changed, .. } = &mut *state;
-        *is_changed |= memory.meet(facts.iter().map(|facts| &facts.name), now);
+        *is_changed |= is_new;
         let missed = memory.missed(*settings, now);
         *is_changed |= missed.is_some();
         self.gauges.show(&sums, memory.last(), memory.is_overdue(*settings, now));

@@ -100,15 +100,20 @@ impl Unused {
             "When the token is retired if it is not used until then, as Unix time.",
             &["token"],
         )?;
-        let (records, refused) = store.read(KIND)?;
+        let (records, mut refused) = store.read(KIND)?;
+        let mut list = BTreeMap::new();
+        for record in records {
+            match (record.name.parse(), serde_json::from_slice::<Kept>(&record.content)) {
+                (Ok(name), Ok(kept)) => {
+                    list.insert(name, Known { written: Some(kept.clone()), ..Known::new(kept) });
+                }
+                (_, _) => refused.push(store.refuse(Label { kind: KIND, name: &record.name })),
+            }
+        }
         for file in refused {
             tracing::error!(file = %file.path.display(), why = %file.why, "when a token was used last is not known: the record of it is not used");
         }
-        let known = records.into_iter().filter_map(|record| {
-            let kept: Kept = serde_json::from_slice(&record.content).ok()?;
-            Some((record.name.parse().ok()?, Known { written: Some(kept.clone()), ..Known::new(kept) }))
-        });
-        Ok(Self { list: Mutex::new(known.collect()), store, retirement })
+        Ok(Self { list: Mutex::new(list), store, retirement })
     }
 
     fn look(&self, token: &Seen<'_>, now: Moment) -> Due {

@@ -32,7 +32,12 @@ pub struct Way {
     pub ok: u64,
     pub first: u64,
     pub last: u64,
+    /// The last with such an answer.
+    pub last_ok: Option<u64>,
 }
+
+/// A way that was not used for so many seconds is news when it is used again.
+const PAUSE: u64 = 60;
 
 /// For how long generations are used, from the first request that carries one to the last.
 #[derive(Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize, Debug)]
@@ -54,15 +59,18 @@ struct Span {
 }
 
 impl Book {
-    /// Writes a use down. One whose path is not known was refused before it got anywhere.
-    pub fn note(&mut self, used: &Use<'_>) {
+    /// Writes a use down. One whose path is not known was refused before it got anywhere. Returns whether its way is new, or
+    /// was not used for a while.
+    pub fn note(&mut self, used: &Use<'_>) -> bool {
         let at = used.at.as_secs();
         if let Some(generation) = used.generation {
             self.spans.note(generation, at);
         }
+        let mut is_news = false;
         if !used.path.is_empty() {
-            self.templates.learn(used.path, |ways| ways.note(used, at));
+            self.templates.learn(used.path, |ways| is_news = ways.note(used, at));
         }
+        is_news
     }
 
     /// Each way, with its template.
@@ -72,7 +80,9 @@ impl Book {
     }
 
     pub fn last(&self) -> Option<u64> {
-        self.ways().map(|(_, way)| way.last).max()
+        let mut last = None;
+        self.templates.each(&mut |ways| last = last.max(ways.0.iter().map(|way| way.last).max()));
+        last
     }
 
     /// Forgets what was last done before then.
@@ -85,8 +95,9 @@ impl Book {
 }
 
 impl Ways {
-    fn note(&mut self, used: &Use<'_>, at: u64) {
-        let ok = u64::from(used.outcome == "ok");
+    fn note(&mut self, used: &Use<'_>, at: u64) -> bool {
+        let last_ok = (used.outcome == "ok").then_some(at);
+        let ok = u64::from(last_ok.is_some());
         let known = |way: &&mut Way| {
             way.rule == used.rule && way.method == used.method && way.client.as_str() == used.client.as_str()
         };
@@ -94,18 +105,25 @@ impl Ways {
             Some(way) => {
                 way.uses += 1;
                 way.ok += ok;
+                let is_news = at > way.last.saturating_add(PAUSE);
                 way.first = way.first.min(at);
                 way.last = way.last.max(at);
+                way.last_ok = way.last_ok.max(last_ok);
+                is_news
             }
-            None => self.0.push(Way {
-                client: used.client.clone(),
-                method: used.method.to_owned(),
-                rule: used.rule,
-                uses: 1,
-                ok,
-                first: at,
-                last: at,
-            }),
+            None => {
+                self.0.push(Way {
+                    client: used.client.clone(),
+                    method: used.method.to_owned(),
+                    rule: used.rule,
+                    uses: 1,
+                    ok,
+                    first: at,
+                    last: at,
+                    last_ok,
+                });
+                true
+            }
         }
     }
 }
@@ -120,6 +138,7 @@ impl Learned for Ways {
                     own.ok += way.ok;
                     own.first = own.first.min(way.first);
                     own.last = own.last.max(way.last);
+                    own.last_ok = own.last_ok.max(way.last_ok);
                 }
                 None => self.0.push(way),
             }

@@ -9,6 +9,7 @@
 //! read or written is said, and nothing else depends on it.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
@@ -16,7 +17,7 @@ use super::book::Book;
 use crate::name::{RouteName, TokenName};
 use crate::seal::Label;
 use crate::store::{Refused, Store, StoreError};
-use crate::usage::{Batch, Reader};
+use crate::usage::{Batch, Reader, Use};
 
 /// As the store knows them.
 const KIND: &str = "book";
@@ -32,7 +33,11 @@ const REMEMBERED: Duration = Duration::from_secs(90 * 86_400);
 
 /// See the module.
 #[derive(Default)]
-pub struct Books(Mutex<BTreeMap<TokenName, BTreeMap<RouteName, Kept>>>);
+pub struct Books {
+    kept: Mutex<BTreeMap<TokenName, BTreeMap<RouteName, Kept>>>,
+    /// How often something was used in a new way.
+    news: AtomicU64,
+}
 
 #[derive(Default)]
 struct Kept {
@@ -50,21 +55,24 @@ impl Reader for Pen {
         let mut books = self.0.lock();
         for used in batch.uses() {
             let Some(token) = used.token else { continue };
-            if !books.contains_key(token) {
-                books.insert(token.clone(), BTreeMap::new());
-            }
-            let Some(routes) = books.get_mut(token) else { continue };
-            if !routes.contains_key(used.route) {
-                routes.insert(used.route.clone(), Kept::default());
-            }
-            let Some(kept) = routes.get_mut(used.route) else { continue };
-            kept.book.note(&used);
-            kept.is_changed = true;
+            let is_news = match books.get_mut(token).and_then(|routes| routes.get_mut(used.route)) {
+                Some(kept) => kept.note(&used),
+                None => books.entry(token.clone()).or_default().entry(used.route.clone()).or_default().note(&used),
+            };
+            self.0.news.fetch_add(u64::from(is_news), Ordering::Relaxed);
         }
     }
 
     /// The metric tells of it; a book says when something was used, and not how often it was not seen.
     fn lost(&mut self, _: u64) {}
+}
+
+impl Kept {
+    /// Returns whether this is a new way of use.
+    fn note(&mut self, used: &Use<'_>) -> bool {
+        self.is_changed = true;
+        self.book.note(used)
+    }
 }
 
 /// A book as it is to be written.
@@ -80,19 +88,24 @@ impl Books {
     /// # Errors
     /// When the store cannot be read.
     pub fn open(store: &Store) -> Result<(Self, Vec<Refused>), StoreError> {
-        let (records, refused) = store.read(KIND)?;
+        let (records, mut refused) = store.read(KIND)?;
         let books = Self::default();
         for record in records {
             let names = record.name.split_once(BETWEEN);
             let names = names.and_then(|(token, route)| Some((token.parse().ok()?, route.parse().ok()?)));
             let (Some((token, route)), Ok(book)) = (names, serde_json::from_slice(&record.content)) else {
-                tracing::warn!(name = record.name, "a book of uses is of another version, and begun anew");
+                refused.push(store.refuse(Label { kind: KIND, name: &record.name }));
                 continue;
             };
             let kept = Kept { book, written: record.generation, is_changed: false };
             books.lock().entry(token).or_default().insert(route, kept);
         }
         Ok((books, refused))
+    }
+
+    /// Rises whenever something is used in a way that is new, or that was not for a while.
+    pub fn news(&self) -> u64 {
+        self.news.load(Ordering::Relaxed)
     }
 
     /// Looks at what this token was used for, by route.
@@ -129,7 +142,7 @@ impl Books {
     }
 
     fn lock(&self) -> MutexGuard<'_, BTreeMap<TokenName, BTreeMap<RouteName, Kept>>> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+        self.kept.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 

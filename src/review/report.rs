@@ -20,6 +20,7 @@ use crate::name::{RouteName, TokenName};
 use crate::usage::RuleMark;
 
 /// What the running proxy knows of one token.
+#[derive(PartialEq)]
 pub struct Facts {
     pub name: TokenName,
     pub owner: String,
@@ -41,7 +42,7 @@ pub struct Facts {
 }
 
 /// The live generation.
-#[derive(Clone, Copy)]
+#[derive(Clone, Copy, PartialEq)]
 pub struct Life {
     pub number: u64,
     pub issued: Duration,
@@ -49,6 +50,7 @@ pub struct Life {
 }
 
 /// A route that carries the token.
+#[derive(PartialEq)]
 pub struct Reach {
     pub name: RouteName,
     /// The allow rules as they are in force; `None` where anything passes.

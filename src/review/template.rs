@@ -108,10 +108,20 @@ impl<V: Learned> Templates<V> {
         found
     }
 
+    /// Looks at what is known of each template.
+    pub fn each(&self, look: &mut impl FnMut(&V)) {
+        self.root.each(look);
+    }
+
     /// Keeps of each template what `keep` makes of it, if anything.
     pub fn retain(&mut self, keep: &mut impl FnMut(&mut V) -> bool) {
+        let before = self.size;
         self.root.retain(keep);
         self.size = self.root.size();
+        if self.size < before && self.size <= MOST / 2 {
+            // What took the room has gone.
+            self.deepest = DEEPEST;
+        }
     }
 
     /// Counts anew, since merging has made room, and gives depth up for more.
@@ -128,20 +138,20 @@ impl<V: Learned> Templates<V> {
 impl<V: Learned> Node<V> {
     /// Where a segment leads, and by how much the trie has grown for it.
     fn descend(&mut self, segment: &str) -> (&mut Self, usize) {
+        if self.literals.contains_key(segment) {
+            return (self.literals.get_mut(segment).expect("it was found"), 0);
+        }
         if !self.is_literal(segment) {
             let grown = usize::from(self.any.is_none());
             return (self.any.get_or_insert_default(), grown);
         }
-        let is_new = !self.literals.contains_key(segment);
-        if is_new {
-            self.literals.insert(segment.into(), Self::default());
-            self.merge_many();
-        }
+        self.literals.insert(segment.into(), Self::default());
+        self.merge_many();
         let next = match self.merged && !segment.is_empty() {
             true => self.any.get_or_insert_default(),
             false => self.literals.entry(segment.into()).or_default(),
         };
-        (next, usize::from(is_new))
+        (next, 1)
     }
 
     /// What no `*` covers stays as it is, always.
@@ -211,6 +221,11 @@ impl<V: Learned> Node<V> {
             node.collect(prefix, found);
             prefix.truncate(length);
         }
+    }
+
+    fn each(&self, look: &mut impl FnMut(&V)) {
+        self.end.iter().chain(&self.beyond).for_each(&mut *look);
+        self.literals.values().chain(self.any.as_deref()).for_each(|node| node.each(look));
     }
 
     /// Whether anything is left of it.

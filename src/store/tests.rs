@@ -151,6 +151,20 @@ fn what_was_refused_is_moved_aside_when_its_name_is_needed() {
 }
 
 #[test]
+fn what_its_reader_does_not_know_is_moved_aside_when_its_name_is_needed() {
+    let state = folder();
+    let store = open(&state);
+    store.write(LABEL, 1, b"of the future").expect("written");
+    let sealed = std::fs::read(file(&state)).expect("there");
+    let refused = store.refuse(LABEL);
+    assert_eq!(refused.path, file(&state));
+    assert!(refused.why.to_string().contains("not of the form"), "{refused:?}");
+    store.write(LABEL, 1, b"new").expect("written");
+    assert_eq!(only(&store).2, b"new");
+    assert_eq!(std::fs::read(file(&state).with_extension("refused-1")).expect("kept"), sealed);
+}
+
+#[test]
 fn a_record_of_another_installation_is_refused() {
     let (state, other) = (folder(), folder());
     open(&state).write(LABEL, 1, b"content").expect("written");

@@ -3,6 +3,8 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use countersign::seal::Label;
+use countersign::store::Store;
 use serde_json::{Value, json};
 use tempfile::TempDir;
 
@@ -125,6 +127,22 @@ async fn what_was_used_is_known_after_a_restart() {
     let after = entry(&again, "api", 1).await;
     assert_eq!((&before["first_use"], &before["routes"]), (&after["first_use"], &after["routes"]));
     assert_eq!(before["known_since"], after["known_since"]);
+}
+
+#[tokio::test]
+async fn what_cannot_be_read_of_earlier_reviews_is_told_and_kept_aside() {
+    let (issuer, upstream) = world().await;
+    let folder = Arc::new(TempDir::new().expect("a temporary folder"));
+    std::fs::write(folder.path().join("client-secret"), "first-client-secret\n").expect("written");
+    let store = Store::open(&folder.path().join("state"), None).expect("a store");
+    store.write(Label { kind: "review", name: "memory" }, 1, b"of another version").expect("written");
+    let scene = Scene::start_in(folder.clone(), &listed(&issuer, &upstream, r#"["GET /repos/**"]"#)).await;
+    let records = scene.recorded("state_rejected", 1).await;
+    assert!(records[0]["file"].as_str().is_some_and(|file| file.ends_with("review-memory.sealed")), "{}", records[0]);
+    scene.ready().await;
+    scene.finish().await;
+    let sealed = folder.path().join("state/sealed");
+    assert!(sealed.join("review-memory.refused-1").exists() && sealed.join("review-memory.sealed").exists());
 }
 
 #[tokio::test]

@@ -25,7 +25,7 @@ impl House {
         let mut tick = tokio::time::interval(LOOK);
         for look in 1_u32.. {
             tick.tick().await;
-            self.ground.review.look(&self.facts());
+            self.ground.review.look(self.facts());
             if look % LOOKS_A_MINUTE == 0 {
                 self.ground.review.keep().await;
             }

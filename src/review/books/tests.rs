@@ -100,6 +100,28 @@ fn what_was_edited_is_not_used_and_the_rest_is() {
 }
 
 #[test]
+fn what_no_book_says_is_refused_by_name() {
+    let (_folder, store) = store();
+    for name in ["github.api", "nameless"] {
+        store.write(Label { kind: KIND, name }, 1, b"{}").expect("written");
+    }
+    let (_, refused) = Books::open(&store).expect("readable");
+    assert_eq!(refused.len(), 2);
+}
+
+#[test]
+fn only_what_is_used_in_a_new_way_or_after_a_pause_is_news() {
+    let scene = Scene::new(Books::default());
+    let news = |path: &str| {
+        scene.request("github", "api", path);
+        scene.books.news()
+    };
+    assert_eq!([news("/users/1"), news("/users/2"), news("/repos"), news("/users/3")], [1, 1, 2, 2]);
+    scene.clock.advance(DAY);
+    assert_eq!([news("/repos"), news("/repos")], [3, 3]);
+}
+
+#[test]
 fn what_is_long_over_is_forgotten_also_on_the_disk() {
     let (folder, store) = store();
     let scene = Scene::new(Books::default());

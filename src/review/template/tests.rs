@@ -131,6 +131,19 @@ fn what_is_not_kept_leaves_nothing_behind() {
     assert_eq!((texts(&templates), templates.size), (vec!["/a/c 2".to_owned()], 3));
 }
 
+#[test]
+fn depth_comes_back_when_what_took_the_room_has_gone() {
+    let segment = |number: usize| ["a", "b", "c", "d"][number % 4];
+    let paths: Vec<String> =
+        (0..4096).map(|n| (0..6).map(|at| format!("/{}", segment(n / 4_usize.pow(at)))).collect()).collect();
+    let mut templates = learned(paths.iter().map(String::as_str));
+    templates.retain(&mut |_: &mut Count| true);
+    assert_eq!(templates.deepest, 4, "all of it is still there");
+    templates.retain(&mut |_: &mut Count| false);
+    templates.learn("/a/b/c/d/a/b", |count| count.0 += 1);
+    assert_eq!(texts(&templates), ["/a/b/c/d/a/b 1"]);
+}
+
 fn path() -> impl Strategy<Value = String> {
     let segment = prop_oneof![4 => "[a-d]", 2 => "[a-z]{1,2}", 1 => "[0-9]{1,3}"];
     let segments = prop::collection::vec(segment, 0..6);
