@@ -89,8 +89,13 @@ fn heading(report: &Report) -> String {
     )
 }
 
-fn window(report: &Report) -> String {
-    super::report::days(std::time::Duration::from_secs(report.window_seconds))
+/// Of what, and since when, uses are counted.
+fn counting(report: &Report) -> String {
+    let window = super::report::days(std::time::Duration::from_secs(report.window_seconds));
+    format!(
+        "What was used in the last {window}; each counted since its first use, at the earliest since {}",
+        report.since
+    )
 }
 
 #[cfg(test)]

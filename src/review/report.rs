@@ -121,6 +121,7 @@ pub struct Entry {
     pub known_since: String,
     pub grant_ends: Option<String>,
     pub generation: Option<Generation>,
+    /// Of all that was used within the window, since it was used first.
     pub uses: u64,
     pub first_use: Option<String>,
     pub last_use: Option<String>,
@@ -214,6 +215,9 @@ pub struct Used {
     #[serde(skip)]
     pub rule: Option<RuleMark>,
     pub last_use: String,
+    pub last_success: Option<String>,
+    /// Whether the tighter list lets it pass: it had success within the window.
+    pub proposed: bool,
 }
 
 impl Entry {
@@ -225,8 +229,11 @@ impl Entry {
             .map(|(route, book)| (*route, book.ways().filter(|(_, way)| way.last >= since).collect()))
             .collect();
         let all = || ways.values().flatten().map(|(_, way)| *way);
-        let routes: Vec<Route> =
-            facts.routes.iter().map(|reach| route(reach, ways.get(&reach.name).map_or(&[], Vec::as_slice))).collect();
+        let routes: Vec<Route> = facts
+            .routes
+            .iter()
+            .map(|reach| route(reach, ways.get(&reach.name).map_or(&[], Vec::as_slice), since))
+            .collect();
         let scopes: Vec<Scope> =
             facts.scopes.iter().map(|scope| Scope { scope: scope.clone(), known: known(scope, all()) }).collect();
         let spans = books.values().map(|book| book.spans).max_by_key(|spans| spans.longest);
@@ -265,8 +272,8 @@ impl Entry {
     #[must_use]
     pub fn propose(mut self, facts: &Facts) -> Self {
         for (route, reach) in self.routes.iter_mut().zip(&facts.routes) {
-            let succeeded = route.uses.iter().filter(|used| used.ok > 0);
-            let done = succeeded.map(|used| Done { method: &used.method, template: &used.template, rule: used.rule });
+            let proposed = route.uses.iter().filter(|used| used.proposed);
+            let done = proposed.map(|used| Done { method: &used.method, template: &used.template, rule: used.rule });
             route.tighter = tighter(reach.allow.as_deref(), done);
         }
         self
@@ -292,7 +299,8 @@ impl Sums {
     }
 }
 
-fn route(reach: &Reach, ways: &[(String, &Way)]) -> Route {
+/// `since` is the start of the window.
+fn route(reach: &Reach, ways: &[(String, &Way)], since: u64) -> Route {
     let rule = |text: &String| {
         let mark = Some(RuleMark::of(text));
         let under = || ways.iter().filter(|(_, way)| way.rule == mark);
@@ -312,6 +320,8 @@ fn route(reach: &Reach, ways: &[(String, &Way)]) -> Route {
             ok: way.ok,
             rule: way.rule,
             last_use: seconds(way.last),
+            last_success: way.last_ok.map(seconds),
+            proposed: way.last_ok.is_some_and(|at| at >= since),
         })
         .collect();
     uses.sort_by(|one, other| other.uses.cmp(&one.uses).then_with(|| one.template.cmp(&other.template)));

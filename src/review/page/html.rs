@@ -1,6 +1,6 @@
 //! For a browser: one page that needs nothing else, and runs nothing.
 
-use super::{grant_end, heading, measured, or_never, percent, proposal, review, window, words};
+use super::{counting, grant_end, heading, measured, or_never, percent, proposal, review, words};
 use crate::review::report::{Entry, Report, Route};
 
 /// The report as an HTML page.
@@ -19,12 +19,7 @@ pub fn html(report: &Report) -> String {
     let class = if report.review.overdue { " class=\"bad\"" } else { "" };
     let body = [
         "<header><h1>Access review</h1>".to_owned(),
-        format!(
-            "<p>{} · uses of the last {}, written down since {}</p></header>",
-            escape(&report.made),
-            escape(&window(report)),
-            escape(&report.since)
-        ),
+        format!("<p>{} · {}</p></header>", escape(&report.made), escape(&counting(report))),
         format!("<section class=\"tiles\" aria-label=\"{}\">", escape(&heading(report))),
         tiles.iter().map(tile).collect(),
         format!("</section><p{class}>Reviews: {}</p>", escape(&review(&report.review))),
@@ -86,14 +81,16 @@ fn route(route: &Route) -> String {
     let rules = rules.map(|rule| [code(&rule.rule), rule.uses.to_string(), escape(or_never(rule.last_use.as_ref()))]);
     let uses = route.uses.iter().map(|used| {
         let what = code(&format!("{} {}", used.method, used.template));
-        [what, code(&used.client), used.uses.to_string(), used.ok.to_string(), escape(&used.last_use)]
+        let last_success = escape(or_never(used.last_success.as_ref()));
+        let (uses, ok) = (used.uses.to_string(), used.ok.to_string());
+        [what, code(&used.client), uses, ok, escape(&used.last_use), last_success]
     });
     let proposal = proposal(route);
     let proposal = proposal.map(|list| format!("<h4>Tighter, ready to paste</h4><pre>{}</pre>", escape(&list)));
     [
         format!("<h3>Route {}{open}</h3>", escape(&route.route)),
         table("", ["allow", "uses", "last use"], rules),
-        table("", ["used", "client", "uses", "with success", "last use"], uses),
+        table("", ["used", "client", "uses", "with success", "last use", "last success"], uses),
         proposal.unwrap_or_default(),
     ]
     .concat()

@@ -1,6 +1,6 @@
 //! For an issue or a page of a wiki.
 
-use super::{counted, grant_end, heading, measured, or_never, proposal, review, window, words};
+use super::{counted, counting, grant_end, heading, measured, or_never, proposal, review, words};
 use crate::review::report::{Entry, Report, Route};
 
 /// The report as Markdown.
@@ -8,7 +8,7 @@ pub fn markdown(report: &Report) -> String {
     let mut page = vec![
         format!("# Access review, {}", report.made),
         heading(report),
-        format!("Uses of the last {}, written down since {}.", window(report), report.since),
+        format!("{}.", counting(report)),
         format!("Reviews: {}", code(&review(&report.review))),
     ];
     if !report.figures.is_empty() {
@@ -60,9 +60,11 @@ fn route(page: &mut Vec<String>, route: &Route) {
     if !route.uses.is_empty() {
         let rows = route.uses.iter().map(|used| {
             let what = code(&format!("{} {}", used.method, used.template));
-            [what, code(&used.client), used.uses.to_string(), used.ok.to_string(), used.last_use.clone()]
+            let last_success = or_never(used.last_success.as_ref()).to_owned();
+            let (uses, ok) = (used.uses.to_string(), used.ok.to_string());
+            [what, code(&used.client), uses, ok, used.last_use.clone(), last_success]
         });
-        page.push(table(["used", "client", "uses", "with success", "last use"], rows));
+        page.push(table(["used", "client", "uses", "with success", "last use", "last success"], rows));
     }
     if let Some(proposal) = proposal(route) {
         page.push(format!("Tighter, ready to paste:\n\n```toml\n{proposal}\n```"));

@@ -13,6 +13,8 @@ fn report(reason: &str) -> Report {
         ok,
         rule: None,
         last_use: time.clone(),
+        last_success: (ok > 0).then(|| time.clone()),
+        proposed: ok > 0,
     };
     let entry = Entry {
         token: "github".into(),

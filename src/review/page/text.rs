@@ -2,13 +2,13 @@
 
 use std::fmt::Write as _;
 
-use super::{counted, grant_end, heading, measured, or_never, proposal, review, window, words};
+use super::{counted, counting, grant_end, heading, measured, or_never, proposal, review, words};
 use crate::review::report::{Entry, Report, Route};
 
 /// The report as plain text.
 pub fn text(report: &Report) -> String {
     let mut page = format!("Access review, {}\n{}\n", report.made, heading(report));
-    say(&mut page, &format!("Uses of the last {}, written down since {}", window(report), report.since));
+    say(&mut page, &counting(report));
     say(&mut page, &format!("Reviews: {}", review(&report.review)));
     for figure in &report.figures {
         say(&mut page, &format!("{}: {}", figure.name, measured(figure)));
@@ -53,7 +53,11 @@ fn route(page: &mut String, route: &Route) {
         );
     }
     for used in &route.uses {
-        let failed = if used.ok == 0 { ", none with success" } else { "" };
+        let failed = match &used.last_success {
+            Some(_) if used.proposed => String::new(),
+            Some(last) => format!(", the last success {last}"),
+            None => ", none with success".to_owned(),
+        };
         let line = format!("{:>10}  {} {} by {}{failed}", used.uses, used.method, used.template, used.client);
         say(page, &format!("    {line}"));
     }

@@ -123,6 +123,19 @@ fn what_never_had_success_is_shown_and_not_proposed() {
 }
 
 #[test]
+fn what_had_its_last_success_before_the_window_is_not_proposed() {
+    let mut open = facts();
+    open.routes[0].allow = None;
+    let gone = [(31, "GET", "/gone", None, "ok"), (1, "GET", "/gone", None, "client_error")];
+    let entry = entry(&open, &[gone[0], gone[1], (1, "GET", "/a", None, "ok")]);
+    let route = &entry.routes[0];
+    assert_eq!(route.tighter, ["GET /a"]);
+    let gone = route.uses.iter().find(|used| used.template == "/gone").expect("it is shown");
+    assert_eq!((gone.uses, gone.ok, gone.proposed), (2, 1, false));
+    assert_eq!(gone.last_success, Some(time_text(NOW - 31 * DAY)));
+}
+
+#[test]
 fn a_generation_that_lives_for_long_is_told() {
     let year = |facts: &mut Facts| facts.generation.as_mut().expect("one").expires = NOW + 365 * DAY;
     let mut file = Facts { source: "file", is_static: true, ..facts() };
