@@ -1,5 +1,7 @@
 //! What is shipped beside the program is checked by the tools that will read it.
 
+#[path = "shipped/dashboard.rs"]
+mod dashboard;
 #[path = "shipped/rules.rs"]
 mod rules;
 

@@ -121,6 +121,7 @@ impl TokenMetrics {
             self.families.issuer_requests.with_label_values(&[name, outcome]);
             self.families.rotations.with_label_values(&[name, outcome]);
         }
+        self.families.restarts.with_label_values(&[name]);
         self.state(Phase::Provisioning);
     }
 
