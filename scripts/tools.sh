@@ -15,12 +15,14 @@ main() {
     for set in "$@"; do
         case $set in
         test)
-            commands curl:curl groff:groff-base nginx:nginx promtool:prometheus setpriv:util-linux squid:squid \
-                systemd-analyze:systemd systemd-socket-activate:systemd
+            commands curl:curl groff:groff-base nginx:nginx prometheus:prometheus promtool:prometheus \
+                prometheus-alertmanager:prometheus-alertmanager setpriv:util-linux squid:squid systemd-analyze:systemd \
+                systemd-socket-activate:systemd
             node_packages node tests/peers
             environment venv tests/peers/requirements.txt
             # It says that it needs a newer Python than Debian has, and uses nothing of one.
             environment tlog-venv tests/peers/tlog-requirements.txt --ignore-requires-python --no-deps
+            environment promql-venv tests/peers/promql-requirements.txt
             ;;
         clients)
             commands curl:curl javac:openjdk-17-jdk-headless unshare:util-linux mount:mount
@@ -90,7 +92,7 @@ install_quietly() {
     fi
     DEBIAN_FRONTEND=noninteractive apt-get install -yq --no-install-recommends "$@" </dev/null || return
     local service
-    for service in nginx haproxy squid prometheus; do
+    for service in nginx haproxy squid prometheus prometheus-alertmanager; do
         if [[ " $* " == *" $service "* ]] && found systemctl; then
             systemctl disable --quiet $service 2>/dev/null || true
         fi

@@ -18,6 +18,7 @@ mod leaks;
 mod life;
 mod load;
 mod outage;
+mod prometheus;
 mod proofs;
 mod strangers;
 mod support;

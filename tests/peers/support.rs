@@ -8,6 +8,7 @@ pub mod http;
 pub mod issuer;
 pub mod nginx;
 pub mod process;
+pub mod prometheus;
 pub mod proxy;
 pub mod relay;
 pub mod squid;

@@ -23,6 +23,8 @@ pub struct Settings<'a> {
     pub log_level: &'static str,
     /// Lines of `[proxy]`.
     pub proxy_lines: String,
+    /// Lines of the `[[token]]`.
+    pub token_lines: &'static str,
     /// Lines of the `[[route]]`.
     pub route_lines: &'static str,
     /// What the upstream is called by, if not by its address.
@@ -54,7 +56,7 @@ impl Proxy {
     pub async fn among_names(issuer: &Issuer, names: &[&str], routes: &str, listeners: &[SocketAddr]) -> Self {
         let hosts = format!("127.0.0.1 {}\n", names.join(" "));
         let config = |place: &Place| {
-            format!("{}{}{routes}", place.sections("info", listeners, ""), token(&issuer.source(), names))
+            format!("{}{}{routes}", place.sections("info", listeners, ""), token(&issuer.source(), names, ""))
         };
         Self::launch(config, |place| {
             let file = place.folder.path().join("hosts");
@@ -97,10 +99,24 @@ impl Proxy {
     /// Runs a command against it, as its own user: exit code, and what it printed.
     pub fn run(&self, arguments: &[&str]) -> (Option<i32>, String) {
         let mut command = Command::new(binary());
-        command.args(arguments).arg("--config").arg(self.folder.path().join("countersign.toml"));
+        command.args(arguments).arg("--config").arg(self.config_file());
         let ran = command.output().expect("the program runs");
         let printed = [ran.stdout, ran.stderr].concat();
         (ran.status.code(), String::from_utf8_lossy(&printed).into_owned())
+    }
+
+    /// Its config, as it lies on the disk.
+    pub fn config(&self) -> String {
+        std::fs::read_to_string(self.config_file()).expect("the config")
+    }
+
+    /// Writes another config, which the proxy sees by itself.
+    pub fn write_config(&self, config: &str) {
+        std::fs::write(self.config_file(), config).expect("write the config");
+    }
+
+    fn config_file(&self) -> PathBuf {
+        self.folder.path().join("countersign.toml")
     }
 
     /// All that it has printed until now.
@@ -171,7 +187,8 @@ impl<'a> Settings<'a> {
     /// With an ordinary log, and nothing out of the ordinary else.
     pub fn between(issuer: &Issuer, upstream: SocketAddr, certificates: &'a Certificates) -> Self {
         let (proxy_lines, source) = (String::new(), issuer.source());
-        Self { upstream, certificates, log_level: "info", proxy_lines, route_lines: "", host: None, source }
+        let (token_lines, route_lines) = ("", "");
+        Self { upstream, certificates, log_level: "info", proxy_lines, token_lines, route_lines, host: None, source }
     }
 
     fn config(&self, place: &Place) -> String {
@@ -182,12 +199,12 @@ deny = ["GET /denied"]"#;
         let host = self.host.unwrap_or(&address);
         let route = route(ROUTE, &format!("{host}:{}", self.upstream.port()), self.certificates, &rules);
         let sections = place.sections(self.log_level, &[], &self.proxy_lines);
-        format!("{sections}{}{route}", token(&self.source, &[host]))
+        format!("{sections}{}{route}", token(&self.source, &[host], self.token_lines))
     }
 }
 
-/// The one token, for these hosts.
-fn token(source: &str, hosts: &[&str]) -> String {
+/// The one token, for these hosts; `lines` are further ones.
+fn token(source: &str, hosts: &[&str], lines: &str) -> String {
     format!(
         r#"
 [[token]]
@@ -198,6 +215,7 @@ scopes = ["api:read"]
 expires = "{}"
 hosts = {hosts:?}
 source = {{ {source} }}
+{lines}
 "#,
         in_a_month(),
     )
