@@ -26,7 +26,7 @@ mod supervisor;
 #[cfg(test)]
 mod tests;
 
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex as StdMutex};
 use std::time::Duration;
 
@@ -70,6 +70,7 @@ pub struct Prepared {
     control: Control,
     gate: watch::Sender<Turn>,
     supervisor: Supervisor,
+    is_retired: bool,
 }
 
 /// A token whose supervisor runs; it stops when this is dropped.
@@ -79,6 +80,7 @@ pub struct Token {
     pub control: Control,
     gate: watch::Sender<Turn>,
     supervisor: Arc<Supervisor>,
+    is_retired: AtomicBool,
     _task: Task,
 }
 
@@ -125,7 +127,7 @@ impl Prepared {
             issued: Default::default(),
             void: Default::default(),
         };
-        Self { reader, control, gate, supervisor }
+        Self { reader, control, gate, supervisor, is_retired: false }
     }
 
     /// With this gate instead of an open one.
@@ -142,6 +144,7 @@ impl Prepared {
     #[must_use]
     pub fn retired(mut self) -> Self {
         self.supervisor.plan.grant_ends = Duration::ZERO;
+        self.is_retired = true;
         self
     }
 
@@ -151,13 +154,14 @@ impl Prepared {
 
     /// Begins the token's life: if its gate is open, the first call to its issuer is made at once.
     pub fn begin(self, tasks: &Tasks) -> Token {
-        let Self { reader, control, gate, supervisor } = self;
+        let Self { reader, control, gate, supervisor, is_retired } = self;
         supervisor.metrics.begin();
         let supervisor = Arc::new(supervisor);
         let (running, crashed) = (supervisor.clone(), supervisor.clone());
         let name = format!("token {}", supervisor.settings.name);
         let task = tasks.restarted(&name, move || running.clone().run(), move || crashed.crashed());
-        Token { settings: supervisor.settings.clone(), reader, control, gate, supervisor, _task: task }
+        let (settings, is_retired) = (supervisor.settings.clone(), AtomicBool::new(is_retired));
+        Token { settings, reader, control, gate, supervisor, is_retired, _task: task }
     }
 }
 
@@ -178,6 +182,17 @@ impl Token {
                 Gate::Pending(_) | Gate::Denied(_) => self.supervisor.bar(gate),
             }
         }
+    }
+
+    /// Ends the token's grant before its time. Returns when its generation is out of use.
+    pub async fn retire(&self) {
+        self.is_retired.store(true, Ordering::Relaxed);
+        self.control.retire().await;
+    }
+
+    /// Whether its grant was ended before its time.
+    pub fn is_retired(&self) -> bool {
+        self.is_retired.load(Ordering::Relaxed)
     }
 
     /// Another token of the same name has taken this one's place.

@@ -191,6 +191,13 @@ impl Request {
         Digest(bytes)
     }
 
+    /// What makes a grant another one to those who have ended one: its owner, its reason, its scopes, its hosts, its end. What
+    /// its routes let pass does not, nor where its generations come from.
+    pub fn terms(&self) -> Digest {
+        let source = Source { kind: String::new(), settings: String::new(), is_static: false };
+        Self { routes: BTreeMap::new(), source, ..self.clone() }.digest()
+    }
+
     /// Whether it asks for time on top of a token that the config defines.
     pub fn is_submitted(&self) -> bool {
         self.nonce.is_some()
@@ -350,6 +357,18 @@ pub(super) mod tests {
             assert_eq!(seen.insert(edited.digest(), what), None, "{what}");
         }
         assert_eq!(standing().digest(), standing().digest());
+    }
+
+    #[test]
+    fn only_what_makes_another_grant_makes_other_terms() {
+        let the_same: Vec<&str> = edits()
+            .into_iter()
+            .filter(|(_, edited)| edited.terms() == standing().terms())
+            .map(|(what, _)| what)
+            .collect();
+        let of_the_source = ["source kind", "source"];
+        let of_routes = ["any", "allow", "clients", "deny", "observe", "opaque", "upstream", "no route"];
+        assert_eq!(the_same, [&of_the_source[..], &of_routes].concat());
     }
 
     #[test]

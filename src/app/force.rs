@@ -37,7 +37,8 @@ pub struct InForce {
     pub barred: BTreeMap<RouteName, Gate>,
     /// The grants that each token and its routes rest on.
     pub grounds: BTreeMap<TokenName, Vec<Digest>>,
-    /// The grant that a token lives by, whether it can be used or not: its standing one, else the newest.
+    /// The [terms](Request::terms) of the grant that a token lives by, whether it can be used or not: of its standing one, else of
+    /// the newest.
     pub grants: BTreeMap<TokenName, Digest>,
 }
 
@@ -167,7 +168,7 @@ pub fn in_force(config: &Config, register: &Register, sources: &Sources, on_top:
     for (at, token) in config.tokens.iter().enumerate() {
         let mut entitlement = register.entitlement(&token.name);
         if let Some(grant) = entitlement.standing.or(entitlement.submitted.last().copied()) {
-            force.grants.insert(token.name.clone(), grant.digest);
+            force.grants.insert(token.name.clone(), grant.request.terms());
         }
         entitlement.submitted.retain(|case| on_top.contains(&case.digest.id()));
         let basis = Basis::of(&entitlement, config, token, sources);

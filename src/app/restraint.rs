@@ -27,6 +27,9 @@ use crate::token::{NotReleased, Order, Restraint, Token};
 /// What the records of this are called in the store.
 const KIND: &str = "restraint";
 
+/// Ended grants that are remembered of one token, at most.
+const MOST_ENDED: usize = 256;
+
 /// What is taken out of use, and the barrier behind which nobody has it.
 pub(super) struct Restraints {
     list: Mutex<BTreeMap<TokenName, Kept>>,
@@ -41,7 +44,7 @@ pub(super) struct Restraints {
 #[derive(Clone, Default, PartialEq, Eq, Debug, Serialize, Deserialize)]
 struct Kept {
     restraint: Option<Restraint>,
-    /// The grants that were ended, by what was asked for: another request is another grant.
+    /// The terms of the grants that were ended, the last ones last: whatever else is asked for on the same terms lets nothing in.
     ended: Vec<Digest>,
 }
 
@@ -85,10 +88,23 @@ impl Restraints {
         self.list().get(token)?.restraint
     }
 
-    /// Whether the grant that a token lives by was ended.
-    pub fn is_retired(&self, token: &TokenName, grant: Option<&Digest>) -> bool {
+    /// Whether a grant of these terms was ended.
+    pub fn is_retired(&self, token: &TokenName, terms: Option<&Digest>) -> bool {
         let list = self.list();
-        grant.is_some_and(|grant| list.get(token).is_some_and(|kept| kept.ended.contains(grant)))
+        terms.is_some_and(|terms| list.get(token).is_some_and(|kept| kept.ended.contains(terms)))
+    }
+
+    /// Grants of these terms have ended, for good.
+    fn end(&self, token: &TokenName, terms: impl Iterator<Item = Digest>) {
+        let mut list = self.list();
+        let ended = &mut list.entry(token.clone()).or_default().ended;
+        for terms in terms {
+            if !ended.contains(&terms) {
+                ended.push(terms);
+            }
+        }
+        let surplus = ended.len().saturating_sub(MOST_ENDED);
+        ended.drain(..surplus);
     }
 
     /// Whoever acts on tokens, or puts others in their place, waits for its turn.
@@ -150,11 +166,11 @@ impl House {
     pub(super) async fn retire(&self, name: &TokenName) -> Result<(), NotDone> {
         let _turn = self.restraints.turn().await;
         let token = self.token(name)?;
-        token.control.retire().await;
+        token.retire().await;
         let register = self.desk.register();
         let entitlement = register.entitlement(name);
         let grants = entitlement.standing.into_iter().chain(entitlement.submitted);
-        self.restraints.list().entry(name.clone()).or_default().ended = grants.map(|case| case.digest).collect();
+        self.restraints.end(name, grants.map(|case| case.request.terms()));
         self.let_go_of(name).await
     }
 
@@ -168,7 +184,7 @@ impl House {
                 let _ = token.control.restrain(restraint, order).await;
             }
             if self.restraints.is_retired(name, force.grants.get(name)) {
-                token.control.retire().await;
+                token.retire().await;
             }
         }
     }

@@ -174,6 +174,42 @@ async fn what_was_taken_out_of_use_stays_so_in_another_config() {
 }
 
 #[tokio::test]
+async fn a_retired_token_stays_so_in_routes_that_let_other_things_pass() {
+    let place = Place::new().await;
+    let folder = Arc::new(tempfile::TempDir::new().expect("a temporary folder"));
+    std::fs::write(folder.path().join("client-secret"), "secret").expect("written");
+    let scene = Scene::start_in(folder.clone(), &place.setup("")).await;
+    scene.ready().await;
+    assert_eq!(act(&scene, "api", "retire", None).await.status, 200);
+    let edited = place.setup("").without("route", "api").route(
+        "api",
+        &place.upstream,
+        "token = \"api\"\nallow = [\"GET /x/**\"]",
+    );
+    scene.reload(&edited).await.expect("taken");
+    assert_eq!(scene.get("/api/x/1").await.refusal(), (403, "approval_denied".to_owned()));
+    scene.finish().await;
+    let asked = place.issuer.count();
+    let scene = Scene::start_in(folder.clone(), &edited).await;
+    assert_eq!(scene.get("/api/x/1").await.refusal(), (403, "approval_denied".to_owned()), "after a restart");
+    assert_eq!(place.issuer.count(), asked, "nothing is asked for that nobody may use");
+    let another = edited.clone().without("token", "api").without("route", "api");
+    let another = another.token("api", &place.issuer, "reason = \"another one\"");
+    let another = another.route("api", &place.upstream, "token = \"api\"\nallow = [\"GET /x/**\"]");
+    scene.reload(&another).await.expect("another grant");
+    assert_eq!(scene.get("/api/x/1").await.status, 200);
+    scene.finish().await;
+    let scene = Scene::start_in(folder.clone(), &another).await;
+    assert_eq!(scene.get("/api/x/1").await.status, 200, "another grant lives on after a restart");
+    scene.reload(&edited).await.expect("the ended one once more");
+    assert_eq!(scene.get("/api/x/1").await.refusal(), (403, "approval_denied".to_owned()), "it has ended for good");
+    scene.finish().await;
+    let scene = Scene::start_in(folder, &edited).await;
+    assert_eq!(scene.get("/api/x/1").await.refusal(), (403, "approval_denied".to_owned()), "and after a restart");
+    scene.finish().await;
+}
+
+#[tokio::test]
 async fn the_end_of_a_grant_releases_nothing() {
     let place = Place::new().await;
     let scene = place.start("").await;

@@ -61,7 +61,10 @@ impl Kitchen<'_> {
         let (mut kept, mut prepared) = (Tokens::new(), Vec::new());
         for settings in &config.tokens {
             let old = before.get(&settings.name);
-            if let Some(token) = old.filter(|token| *token.settings == *settings) {
+            let is_retired = self.restraints.is_retired(&settings.name, grants.get(&settings.name));
+            // The settings of a token do not tell whether somebody has ended the grant that it lives by.
+            let goes_on = |token: &&Arc<Token>| *token.settings == *settings && token.is_retired() == is_retired;
+            if let Some(token) = old.filter(goes_on) {
                 kept.insert(settings.name.clone(), token.clone());
                 continue;
             }
@@ -84,7 +87,6 @@ impl Kitchen<'_> {
             let restraint = self.restraints.of(&settings.name);
             let new = Prepared::new(settings.clone(), source, parts, old.map(|old| &**old), restraint);
             let new = new.behind(gate);
-            let is_retired = self.restraints.is_retired(&settings.name, grants.get(&settings.name));
             prepared.push(if is_retired { new.retired() } else { new });
         }
         let new: HashMap<&TokenName, &Prepared> = prepared.iter().map(|new| (&new.settings().name, new)).collect();

@@ -254,7 +254,8 @@ impl House {
         let clock = &*self.ground.clock;
         let replaces_usable =
             |name: &TokenName| swap.before.get(name).is_some_and(|old| old.reader.is_usable(clock.now()));
-        let awaited = swap.started.iter().filter(|(name, token)| replaces_usable(name) && !token.reader.is_barred());
+        let has_to_come = |token: &Token| !token.reader.is_barred() && !token.is_retired();
+        let awaited = swap.started.iter().filter(|(name, token)| replaces_usable(name) && has_to_come(token));
         let readiness = async {
             let deadline = tokio::time::Instant::now() + config.proxy.acquire_timeout;
             let mut missing = BTreeSet::new();
