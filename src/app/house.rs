@@ -41,7 +41,7 @@ use crate::route::Table;
 use crate::secret::Fingerprinter;
 use crate::store::{Store, StoreError};
 use crate::tasks::{Task, Tasks};
-use crate::token::revocation::Revoker;
+use crate::token::revocation::{Cause, Revoker};
 use crate::token::{self, Order, Restraint, RotateError, Token};
 use crate::usage;
 pub use draft::DraftError;
@@ -277,7 +277,7 @@ impl House {
             .extract_if(.., |leaving| leaving.table.strong_count() == 0 || leaving.until.reached(now))
             .collect();
         for token in gone.iter().flat_map(|leaving| &leaving.tokens) {
-            token.control.step_down().await;
+            token.control.step_down(Cause::Replaced).await;
         }
     }
 

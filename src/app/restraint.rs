@@ -22,6 +22,7 @@ use crate::barrier::Barrier;
 use crate::name::TokenName;
 use crate::seal::Label;
 use crate::store::{Store, StoreError};
+use crate::token::revocation::Cause;
 use crate::token::{NotReleased, Order, Restraint, Token};
 
 /// What the records of this are called in the store.
@@ -142,7 +143,12 @@ impl House {
         if self.restraints.of(name) != Some(Restraint::Revoked) {
             self.restraints.list().entry(name.clone()).or_default().restraint = Some(restraint);
         }
-        self.let_go_of(name).await
+        let cause = match restraint {
+            // Nobody will ever use again what was replaced already.
+            Restraint::Quarantined => Cause::Retired,
+            Restraint::Revoked => Cause::Revoked,
+        };
+        self.let_go_of(name, cause).await
     }
 
     /// Lets a token in again.
@@ -171,7 +177,7 @@ impl House {
         let entitlement = register.entitlement(name);
         let grants = entitlement.standing.into_iter().chain(entitlement.submitted);
         self.restraints.end(name, grants.map(|case| case.request.terms()));
-        self.let_go_of(name).await
+        self.let_go_of(name, Cause::Retired).await
     }
 
     /// Takes out of use those of new tokens whose names were taken out of use since they were made.
@@ -190,9 +196,9 @@ impl House {
     }
 
     /// Has every worker let go, of those too whose successors are in force already, and writes it down meanwhile.
-    async fn let_go_of(&self, name: &TokenName) -> Result<(), NotDone> {
+    async fn let_go_of(&self, name: &TokenName, cause: Cause) -> Result<(), NotDone> {
         for token in self.replaced(name) {
-            token.control.step_down().await;
+            token.control.step_down(cause).await;
         }
         let (passed, kept) = tokio::join!(self.restraints.barrier.pass(name.clone()), self.restraints.keep(name));
         kept?;

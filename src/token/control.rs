@@ -5,6 +5,7 @@ use std::time::Duration;
 use tokio::sync::{mpsc, oneshot};
 
 use super::lifecycle::Restraint;
+use super::revocation::Cause;
 
 /// What a supervisor is told to do.
 pub(super) enum Command {
@@ -12,7 +13,7 @@ pub(super) enum Command {
     Retire(oneshot::Sender<()>),
     Restrain(Restraint, Order, oneshot::Sender<()>),
     Release(oneshot::Sender<Result<(), NotReleased>>),
-    StepDown,
+    StepDown(Cause, oneshot::Sender<()>),
     Restate,
 }
 
@@ -97,10 +98,14 @@ impl Control {
         outcome.await.map_err(|_| Gone)?
     }
 
-    /// Ends this token's supervisor in favour of another one of the same name. The generation is taken out of use and wiped.
-    pub async fn step_down(&self) {
-        // One that is gone has stepped down.
-        let _ = self.0.send(Command::StepDown).await;
+    /// Ends this token's supervisor in favour of another one of the same name. From when this returns on, no reader of the slot
+    /// gets its generation, and the issuer is told of it as `cause` says.
+    pub async fn step_down(&self, cause: Cause) {
+        let (done, outcome) = oneshot::channel();
+        if self.0.send(Command::StepDown(cause, done)).await.is_ok() {
+            // One that is gone has stepped down.
+            let _ = outcome.await;
+        }
     }
 
     /// Has the metrics say again how this token stands, after one that was to follow it did not.

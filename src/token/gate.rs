@@ -102,8 +102,9 @@ impl Supervisor {
                 let _ = done.send(());
                 ControlFlow::Break(())
             }
-            Some(Command::StepDown) => {
+            Some(Command::StepDown(_, done)) => {
                 self.slot.withdraw(Some(Standing::Followed));
+                let _ = done.send(());
                 ControlFlow::Break(())
             }
             None => {

@@ -192,10 +192,11 @@ impl Supervisor {
                 ControlFlow::Continue(Input::Timer)
             }
             // Its successor of the same name goes on with metrics and trail.
-            Some(Command::StepDown) => {
+            Some(Command::StepDown(cause, done)) => {
                 self.slot.withdraw(Some(Standing::Followed));
                 lock(&self.held).take();
-                self.void_all(revocation::Cause::Replaced);
+                self.void_all(cause);
+                let _ = done.send(());
                 ControlFlow::Break(())
             }
             // Nobody holds the token any more: the process ends, and its grant does not.

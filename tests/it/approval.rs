@@ -324,8 +324,16 @@ async fn an_approved_token_works_while_another_ones_issuer_gives_nothing() {
 
 #[tokio::test]
 async fn a_grant_on_top_that_is_denied_takes_its_scopes_along_without_its_issuer() {
-    let place = Place::new().await;
-    let scene = place.with("scopes_on_request = [\"write\"]").proxy("acquire_timeout = \"500ms\"").start().await;
+    let (place, told) = (Place::new().await, Issuer::answering(|_| Reply::json(200, "")).await);
+    let source = format!(
+        r#"{{ kind = "client_credentials", token_url = "{}", revocation_url = "{}", client_id = "api", client_secret = "file:client-secret" }}"#,
+        place.issuer.url(),
+        told.url(),
+    );
+    let lines = "scopes_on_request = [\"write\"]\nrotation = { overlap = \"1h\" }";
+    let setup = people(Setup::new().token_from("api", &source, lines).route("api", &place.upstream, ROUTE));
+    let setup = setup.approval("default = \"ask\"").proxy("acquire_timeout = \"500ms\"");
+    let scene = setup.start().await;
     approve(&scene, "alice", &pending(&scene).await).await;
     let wish = json!({ "token": "api", "for": "30m", "reason": "a hotfix", "scopes": ["read", "write"] });
     let id = submit(&scene, "bob", wish).await;
@@ -334,6 +342,10 @@ async fn a_grant_on_top_that_is_denied_takes_its_scopes_along_without_its_issuer
     place.issuer.answers(|_| Reply::json(503, "{}"));
     assert_eq!(decide(&scene, "carol", &id, "deny").await.status, 200);
     assert_eq!(scene.get("/api/x/1").await.status, 503, "nobody has the wider one any more");
+    wait_until("its issuer is told, whatever the overlap of rotations", SOON, async || {
+        told.calls().iter().any(|call| call.fields["token"] == "tok-2")
+    })
+    .await;
     scene.finish().await;
 }
 

@@ -24,6 +24,7 @@ use crate::dial::Tunnel;
 use crate::name::TokenName;
 use crate::route::Table;
 use crate::token::Token;
+use crate::token::revocation::Cause;
 
 /// What has begun and is not in force yet.
 struct Swap {
@@ -282,7 +283,7 @@ impl House {
         self.dialer.allow(running.config.destinations.clone());
         self.dialer.through(swap.way_before);
         for (name, token) in &swap.started {
-            token.control.step_down().await;
+            token.control.step_down(Cause::Replaced).await;
             match swap.before.get(name) {
                 Some(old) => {
                     token.superseded_by(old);
@@ -325,7 +326,10 @@ impl House {
                 Some(new) => {
                     token.superseded_by(new);
                     if fallen.contains(name) {
-                        token.control.step_down().await;
+                        // Those before it too, which a request may have found when they were in force.
+                        for token in self.replaced(name).iter().chain([token]) {
+                            token.control.step_down(Cause::Retired).await;
+                        }
                     } else {
                         replaced.push(token.clone());
                     }
