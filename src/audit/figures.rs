@@ -70,6 +70,8 @@ pub struct Figures {
     tokens: HashMap<String, Token>,
     /// Generations that may be good at their issuer, by token and fingerprint.
     out: BTreeMap<(String, String), Out>,
+    /// None of them runs out before that.
+    next_end: Duration,
 }
 
 /// What is known of one token.
@@ -79,11 +81,18 @@ struct Token {
     granted: Option<Duration>,
     /// Its first generation came then, and has not been used yet.
     provisioned: Option<Duration>,
-    /// The fingerprint and the expiry of the last generation.
-    live: Option<(String, Duration)>,
+    /// The last generation.
+    live: Option<Live>,
     restrained: Option<Restrained>,
-    /// The generation that a drill or a compromise replaces, and when that began.
-    alarm: Option<(u64, Duration)>,
+    /// The fingerprint of the generation that a drill replaces, and when that began.
+    alarm: Option<(String, Duration)>,
+}
+
+struct Live {
+    /// Of this process: the next one counts anew.
+    number: u64,
+    fingerprint: String,
+    expires: Duration,
 }
 
 #[derive(Clone, Copy)]
@@ -113,7 +122,7 @@ impl Figures {
         };
         match &told.what {
             // A process takes nothing over but what it is told by this trail and its state: generations are not in either.
-            What::Start {} => self.tokens.values_mut().for_each(|token| token.live = None),
+            What::Start {} => self.tokens.values_mut().for_each(Token::start),
             What::TokenRequested { request } => {
                 if self.asked.len() < MOST {
                     // One that stricter rules judge again was asked before.
@@ -131,11 +140,12 @@ impl Figures {
                 }
             }
             What::AccessDenied { request } | What::AccessEnded { request } => drop(self.asked.remove(request)),
-            What::TokenIssued { token, fingerprint, expires, .. }
-            | What::TokenRotated { token, fingerprint, expires, .. } => {
+            What::TokenIssued { token, generation, fingerprint, expires }
+            | What::TokenRotated { token, generation, fingerprint, expires, .. } => {
                 let is_by_others = matches!(&told.what, What::TokenRotated { cause, .. } if cause == "changed");
                 let state = self.token(token);
-                let before = state.live.replace((fingerprint.clone(), *expires));
+                let live = Live { number: *generation, fingerprint: fingerprint.clone(), expires: *expires };
+                let before = state.live.replace(live).map(|before| before.fingerprint);
                 if let Some(granted) = state.granted.take() {
                     add(Figure::Generation, granted);
                     state.provisioned = Some(at);
@@ -143,7 +153,7 @@ impl Figures {
                 if let Some(restrained) = state.restrained.take_if(|restrained| restrained.is_released) {
                     add(Figure::Replace, restrained.at);
                 }
-                if let Some((before, _)) = before.filter(|(before, _)| is_by_others && before != fingerprint) {
+                if let Some(before) = before.filter(|before| is_by_others && before != fingerprint) {
                     // Whoever changed a value that is only found here has taken the old one away.
                     measured.extend(self.ends(token, &before, at));
                 }
@@ -155,8 +165,8 @@ impl Figures {
                 }
             }
             What::TokenExpired { token, .. } | What::TokenRetired { token, .. } => {
-                if let Some((live, _)) = self.token(token).live.take() {
-                    measured.extend(self.ends(token, &live, at));
+                if let Some(live) = self.token(token).live.take() {
+                    measured.extend(self.ends(token, &live.fingerprint, at));
                 }
             }
             What::TokenQuarantined { token, since } | What::TokenRevoked { token, since } => {
@@ -176,15 +186,25 @@ impl Figures {
                 let keep = state.restrained.filter(|restrained| restrained.was_revoked || !goes_on);
                 state.restrained = keep.map(|restrained| Restrained { is_released: true, ..restrained });
             }
-            What::GenerationRevoked { token, generation, fingerprint, outcome } => {
+            What::GenerationRevoked { token, fingerprint, outcome } => {
+                let alarm = self.token(token).alarm.take_if(|(replaced, _)| replaced == fingerprint);
                 if outcome == "success" || outcome == "expired" {
-                    if let Some((_, since)) = self.token(token).alarm.take_if(|(number, _)| number == generation) {
+                    if let Some((_, since)) = alarm {
                         add(Figure::Replace, since);
                     }
                     measured.extend(self.ends(token, fingerprint, at));
                 }
             }
-            What::DrillStarted { token, generation } => self.token(token).alarm = Some((*generation, at)),
+            What::DrillStarted { token, generation } => {
+                let state = self.token(token);
+                let replaced = state.live.as_ref().filter(|live| live.number == *generation);
+                state.alarm = replaced.map(|live| (live.fingerprint.clone(), at));
+            }
+            What::DrillFinished { token, generation } => {
+                if generation.is_none() {
+                    self.token(token).alarm = None;
+                }
+            }
         }
         measured
     }
@@ -192,6 +212,9 @@ impl Figures {
     /// Generations that have run out by now.
     pub fn pass(&mut self, now: Duration) -> Vec<Measured> {
         let mut measured = Vec::new();
+        if now < self.next_end {
+            return measured;
+        }
         self.out.retain(|_, out| {
             let is_over = out.expires <= now;
             if is_over {
@@ -199,6 +222,7 @@ impl Figures {
             }
             !is_over
         });
+        self.next_end = self.out.values().map(|out| out.expires).min().unwrap_or(Duration::MAX);
         measured
     }
 
@@ -210,7 +234,8 @@ impl Figures {
     fn goes_out(&mut self, token: &str, fingerprint: &str, issued: Duration, expires: Duration) {
         if self.out.len() < MOST && expires > issued {
             let key = (token.to_owned(), fingerprint.to_owned());
-            self.out.entry(key).or_insert(Out { issued, expires });
+            let out = self.out.entry(key).or_insert(Out { issued, expires });
+            self.next_end = self.next_end.min(out.expires);
         }
     }
 
@@ -221,7 +246,14 @@ impl Figures {
 
 impl Token {
     fn has_usable(&self, now: Duration) -> bool {
-        self.live.as_ref().is_some_and(|(_, expires)| *expires > now)
+        self.live.as_ref().is_some_and(|live| live.expires > now)
+    }
+
+    /// Another process has it now.
+    fn start(&mut self) {
+        let live = self.live.take().map(|live| live.fingerprint);
+        // A drill that was cut off before it replaced anything is over.
+        self.alarm.take_if(|(replaced, _)| live.as_ref() == Some(replaced));
     }
 }
 

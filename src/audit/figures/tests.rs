@@ -35,11 +35,15 @@ fn issued(fingerprint: &str, expires: u64) -> Value {
 }
 
 fn rotated(fingerprint: &str, cause: &str, expires: u64) -> Value {
-    json!({ "event": "token_rotated", "token": "api", "fingerprint": fingerprint, "cause": cause, "expires": time(expires) })
+    json!({ "event": "token_rotated", "token": "api", "generation": 2, "fingerprint": fingerprint, "cause": cause, "expires": time(expires) })
 }
 
-fn void(fingerprint: &str, generation: u64) -> Value {
-    json!({ "event": "generation_revoked", "token": "api", "generation": generation, "fingerprint": fingerprint, "outcome": "success" })
+fn void(fingerprint: &str) -> Value {
+    json!({ "event": "generation_revoked", "token": "api", "fingerprint": fingerprint, "outcome": "success" })
+}
+
+fn drill_started() -> Value {
+    json!({ "event": "drill_started", "token": "api", "generation": 1 })
 }
 
 fn of(event: &str) -> Value {
@@ -76,7 +80,7 @@ fn what_was_revoked_is_replaced_when_its_new_generation_is_there() {
     let records = [
         (0, issued("a", 4000)),
         (100, revoked),
-        (103, void("a", 1)),
+        (103, void("a")),
         (160, of("token_released")),
         (162, rotated("b", "due", 5000)),
     ];
@@ -122,12 +126,57 @@ fn what_was_quarantined_and_goes_on_was_not_replaced() {
 fn in_a_drill_the_clock_runs_until_the_replaced_generation_is_void() {
     let records = [
         (0, issued("a", 4000)),
-        (100, json!({ "event": "drill_started", "token": "api", "generation": 1 })),
+        (100, drill_started()),
         (101, rotated("b", "asked", 5000)),
-        (104, void("a", 1)),
-        (900, void("b", 2)),
+        (104, void("a")),
+        (900, void("b")),
     ];
     assert_eq!(figures(&records), [(Figure::Replace, 4), (Figure::Lifetime, 104), (Figure::Lifetime, 799)]);
+}
+
+#[test]
+fn a_drill_that_replaced_nothing_measures_nothing_afterwards() {
+    let finished = json!({ "event": "drill_finished", "token": "api", "replaced": 1, "complete": false });
+    let the_issuer_gave_nothing = [
+        (0, issued("a", 9000)),
+        (100, drill_started()),
+        (101, finished),
+        (3700, rotated("b", "due", 9000)),
+        (3730, void("a")),
+    ];
+    assert_eq!(figures(&the_issuer_gave_nothing), [(Figure::Lifetime, 3730)]);
+    let cut_off = [
+        (0, issued("a", 9000)),
+        (100, drill_started()),
+        (110, json!({ "event": "start" })),
+        (111, issued("a", 9000)),
+        (3700, rotated("b", "due", 9000)),
+        (3730, void("a")),
+    ];
+    assert_eq!(figures(&cut_off), [(Figure::Lifetime, 3730)]);
+}
+
+#[test]
+fn after_a_restart_generations_are_counted_anew_and_a_drill_is_of_its_own_one() {
+    let start = || json!({ "event": "start" });
+    let another_number_one = [
+        (0, issued("a", 9000)),
+        (100, drill_started()),
+        (101, rotated("b", "asked", 9000)),
+        (110, start()),
+        (111, issued("c", 9000)),
+        (200, rotated("d", "due", 9000)),
+        (230, void("c")),
+    ];
+    assert_eq!(figures(&another_number_one), [(Figure::Lifetime, 119)]);
+    let told_on = [
+        (0, issued("a", 9000)),
+        (100, drill_started()),
+        (101, rotated("b", "asked", 9000)),
+        (110, start()),
+        (130, void("a")),
+    ];
+    assert_eq!(figures(&told_on), [(Figure::Replace, 30), (Figure::Lifetime, 130)], "its issuer was told after it");
 }
 
 #[test]
@@ -137,7 +186,7 @@ fn a_generation_lives_until_it_is_void_or_has_run_out() {
     let later = [(0, issued("a", 300)), (210, rotated("b", "due", 510)), (700, granted())];
     assert_eq!(figures(&later), [(Figure::Lifetime, 300), (Figure::Lifetime, 300)]);
     let found_again =
-        [(0, issued("a", 9000)), (50, json!({ "event": "start" })), (60, issued("a", 9000)), (80, void("a", 1))];
+        [(0, issued("a", 9000)), (50, json!({ "event": "start" })), (60, issued("a", 9000)), (80, void("a"))];
     assert_eq!(figures(&found_again), [(Figure::Lifetime, 80)], "it is the same value");
     let taken_away = [(0, issued("a", 9000)), (50, rotated("b", "changed", 9000))];
     assert_eq!(figures(&taken_away), [(Figure::Lifetime, 50)], "by whoever changed it");

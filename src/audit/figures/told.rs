@@ -33,12 +33,14 @@ pub(super) enum What {
     },
     TokenIssued {
         token: String,
+        generation: u64,
         fingerprint: String,
         #[serde(deserialize_with = "time")]
         expires: Duration,
     },
     TokenRotated {
         token: String,
+        generation: u64,
         fingerprint: String,
         cause: String,
         #[serde(deserialize_with = "time")]
@@ -68,7 +70,6 @@ pub(super) enum What {
     },
     GenerationRevoked {
         token: String,
-        generation: u64,
         fingerprint: String,
         outcome: String,
     },
@@ -76,10 +77,16 @@ pub(super) enum What {
         token: String,
         generation: u64,
     },
+    DrillFinished {
+        token: String,
+        /// Absent where nothing was replaced.
+        #[serde(default)]
+        generation: Option<u64>,
+    },
 }
 
 /// The events of [`What`]: the others, of which there are many more, need not be read.
-const EVENTS: [&str; 15] = [
+const EVENTS: [&str; 16] = [
     "start",
     "token_requested",
     "access_granted",
@@ -95,6 +102,7 @@ const EVENTS: [&str; 15] = [
     "token_released",
     "generation_revoked",
     "drill_started",
+    "drill_finished",
 ];
 
 impl Told {
