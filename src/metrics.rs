@@ -26,6 +26,10 @@ pub const LIFE_SECONDS: &[f64] =
 pub const PROVISION_SECONDS: &[f64] =
     &[0.01, 0.05, 0.1, 0.25, 0.5, 1.0, 2.0, 5.0, 30.0, 300.0, 3600.0, 28_800.0, 86_400.0, 604_800.0];
 
+/// From the beginning of a misuse to the answer to it: a second to 30 days.
+pub const DETECT_SECONDS: &[f64] =
+    &[1.0, 30.0, 60.0, 300.0, 900.0, 3600.0, 10_800.0, 28_800.0, 86_400.0, 259_200.0, 604_800.0, 2_592_000.0];
+
 /// The registry, and short ways to make metrics in it.
 #[derive(Clone)]
 pub struct Metrics(Registry);

@@ -14,7 +14,7 @@ use crate::name::{RouteName, TokenName};
 pub const LENGTHS: RangeInclusive<Duration> = Duration::from_secs(1)..=Duration::from_secs(7 * 86_400);
 
 /// The most rules in one request.
-const MOST_RULES: usize = 50;
+pub const MOST_RULES: usize = 50;
 
 pub const LONGEST_REASON: usize = 200;
 

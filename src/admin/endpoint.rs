@@ -3,13 +3,16 @@
 //!
 //! Invariant: a call reaches its work only with the role that it needs, and with fields of the right form and no others.
 
+use std::ops::RangeInclusive;
+use std::time::Duration;
+
 use http::{Method, StatusCode};
 use serde_json::{Map, Value};
 
 use super::answer::{Answer, Refusal};
 use super::{Admin, Pending, audit, drill, openapi, reports, requests, running, tokens, usage};
 use crate::access::request::Digest;
-use crate::access::submission;
+use crate::access::submission::{self, MOST_RULES};
 use crate::name::RouteName;
 use crate::operator::{Operator, Role};
 use crate::text;
@@ -20,9 +23,6 @@ const MOST: u64 = (1 << 53) - 1;
 /// The longest text of a field, in characters.
 pub const LONGEST_TEXT: usize = submission::LONGEST_REASON;
 
-/// The most rules of a list.
-const MOST_RULES: usize = 50;
-
 /// From a second to 7 days, in each unit, for those who read the description.
 const DURATIONS: &str = concat!(
     "^(",
@@ -31,6 +31,20 @@ const DURATIONS: &str = concat!(
     "([1-9][0-9]{0,3}|100[0-7][0-9]|10080)m|",
     "([1-9][0-9]?|1[0-5][0-9]|16[0-8])h|",
     "[1-7]d",
+    ")$"
+);
+
+/// How long ago something may have begun.
+const AGES: RangeInclusive<Duration> = Duration::from_millis(1)..=Duration::from_secs(365 * 86_400);
+
+/// The same, for those who read the description.
+const AGE: &str = concat!(
+    "^(",
+    "([1-9][0-9]{0,9}|[12][0-9]{10}|30[0-9]{9}|31[0-4][0-9]{8}|315[0-2][0-9]{7}|3153[0-5][0-9]{6}|31536000000)ms|",
+    "([1-9][0-9]{0,6}|[12][0-9]{7}|30[0-9]{6}|31[0-4][0-9]{5}|315[0-2][0-9]{4}|3153[0-5][0-9]{3}|31536000)s|",
+    "([1-9][0-9]{0,4}|[1-4][0-9]{5}|5[01][0-9]{4}|52[0-4][0-9]{3}|525[0-5][0-9]{2}|525600)m|",
+    "([1-9][0-9]{0,2}|[1-7][0-9]{3}|8[0-6][0-9]{2}|87[0-5][0-9]|8760)h|",
+    "([1-9][0-9]?|[12][0-9]{2}|3[0-5][0-9]|36[0-5])d",
     ")$"
 );
 
@@ -77,8 +91,10 @@ pub enum Shape {
     Rules,
     /// A whole number, as a query writes it.
     Number,
-    /// As `30m`.
+    /// For how long something is wanted, as `30m`.
     Duration,
+    /// For how long something has gone on, as `30d`.
+    Age,
     /// The digest of an access request.
     Digest,
 }
@@ -210,10 +226,8 @@ impl Shape {
         match self {
             Self::Text => value.as_str().is_some_and(is_line),
             Self::Number => value.as_str().is_some_and(|text| number(text).is_some()),
-            Self::Duration => value.as_str().is_some_and(|text| {
-                !text.starts_with('0')
-                    && text::duration(text).is_some_and(|length| submission::LENGTHS.contains(&length))
-            }),
+            Self::Duration => is_duration(value, &submission::LENGTHS),
+            Self::Age => is_duration(value, &AGES),
             Self::Digest => value.as_str().is_some_and(|text| text.parse::<Digest>().is_ok()),
             Self::Rules => value.as_array().is_some_and(|list| {
                 list.len() <= MOST_RULES && list.iter().all(|rule| rule.as_str().is_some_and(is_rule))
@@ -229,6 +243,7 @@ impl Shape {
             Self::Text => format!("one line of text, of 1 to {LONGEST_TEXT} characters"),
             Self::Number => format!("a whole number, up to {MOST}"),
             Self::Duration => "a duration from 1s to 7d, as in 30m".to_owned(),
+            Self::Age => "a duration of 365d at most, as in 30m".to_owned(),
             Self::Digest => "64 hex digits, in lower case".to_owned(),
             Self::Rules => format!("a list of at most {MOST_RULES} rules, each METHOD /path or ROUTE:METHOD /path"),
             Self::Texts => {
@@ -251,6 +266,7 @@ impl Shape {
             }
             Self::Number => serde_json::json!({ "type": "integer", "minimum": 0, "maximum": MOST }),
             Self::Duration => serde_json::json!({ "type": "string", "pattern": DURATIONS }),
+            Self::Age => serde_json::json!({ "type": "string", "pattern": AGE }),
             Self::Digest => serde_json::json!({ "type": "string", "pattern": "^[0-9a-f]{64}$" }),
             Self::Text => serde_json::json!({
                 "type": "string", "minLength": 1, "maxLength": LONGEST_TEXT,
@@ -264,6 +280,11 @@ impl Shape {
 fn number(text: &str) -> Option<u64> {
     let is_plain = !text.is_empty() && text.bytes().all(|byte| byte.is_ascii_digit());
     text.parse().ok().filter(|number| is_plain && *number <= MOST)
+}
+
+fn is_duration(value: &Value, range: &RangeInclusive<Duration>) -> bool {
+    let length = value.as_str().filter(|text| !text.starts_with('0')).and_then(text::duration);
+    length.is_some_and(|length| range.contains(&length))
 }
 
 fn is_rule(text: &str) -> bool {
@@ -287,4 +308,40 @@ pub fn split_rule(text: &str) -> (Option<&str>, &str) {
 
 fn is_line(text: &str) -> bool {
     !text.trim().is_empty() && !text.chars().any(char::is_control) && text.chars().count() <= LONGEST_TEXT
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_length_of_time_is_described_as_it_is_judged() {
+        let day = 86_400_000;
+        for (shape, days) in [(Shape::Duration, 7), (Shape::Age, 365)] {
+            let schema = shape.schema();
+            let pattern = regex::Regex::new(schema["pattern"].as_str().expect("a pattern")).expect("a good one");
+            let is_judged_alike = |text: &str| {
+                let fits = shape.fits(&text.into());
+                assert_eq!(fits, pattern.is_match(text), "{text} as {shape:?}");
+                fits
+            };
+            for (unit, worth) in [("ms", 1), ("s", 1000), ("m", 60_000), ("h", 3_600_000), ("d", day)] {
+                let most = days * day / worth;
+                // All around each place where one more digit, or another one, begins.
+                let tens = std::iter::successors(Some(1_u64), |ten| Some(ten * 10)).take_while(|ten| *ten <= 10 * most);
+                let cut = |ten: u64| (most / ten) * ten;
+                for near in tens.flat_map(|ten| [ten, 2 * ten, 9 * ten, cut(ten), cut(ten) + ten]) {
+                    for number in near.saturating_sub(1)..=near + 1 {
+                        is_judged_alike(&format!("{number}{unit}"));
+                    }
+                }
+                assert!(is_judged_alike(&format!("{most}{unit}")));
+                assert!(!is_judged_alike(&format!("{}{unit}", most + 1)));
+            }
+            for text in ["", "d", "1", "01d", "0s", "-1d", "+1d", "1 d", "1d ", "1.5h", "1w", "99999999999999999999ms"]
+            {
+                assert!(!is_judged_alike(text), "{text:?}");
+            }
+        }
+    }
 }

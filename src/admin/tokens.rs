@@ -13,7 +13,7 @@ use crate::token::{Order, Restraint, State, Token};
 
 const SINCE: Field = Field {
     name: "since",
-    shape: Shape::Duration,
+    shape: Shape::Age,
     required: false,
     about: "For how long that has gone on for which it is taken out of use, as in 30m",
 };

@@ -5,7 +5,7 @@ use prometheus::{
 };
 
 use super::figures::{Figure, Measured};
-use crate::metrics::{LIFE_SECONDS, PROVISION_SECONDS};
+use crate::metrics::{DETECT_SECONDS, LIFE_SECONDS, PROVISION_SECONDS};
 
 /// The audit trail's metrics; clones share their values.
 #[derive(Clone)]
@@ -85,7 +85,7 @@ impl Metrics {
             detect: histogram(
                 "countersign_time_to_detect_seconds",
                 "From the beginning of a misuse, where it is known, to the quarantine or revocation that answers it.",
-                PROVISION_SECONDS,
+                DETECT_SECONDS,
             )?,
             replace: histogram(
                 "countersign_time_to_replace_seconds",

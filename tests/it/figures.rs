@@ -41,7 +41,10 @@ async fn an_incident_is_measured_to_the_second() {
     scene.recorded("token_first_used", 1).await;
 
     scene.clock.advance(Duration::from_secs(600));
-    let order = json!({ "reason": "seen in a log", "since": "5m" }).to_string();
+    let too_old = json!({ "reason": "seen in a log", "since": "366d" }).to_string();
+    let refused = own(&scene, "POST /v1/tokens/api/revoke", &too_old).await;
+    assert!(refused.status == 422 && refused.text().contains("365d at most"), "{}", refused.text());
+    let order = json!({ "reason": "seen in a log", "since": "30d" }).to_string();
     assert_eq!(own(&scene, "POST /v1/tokens/api/revoke", &order).await.status, 200);
     scene.recorded("generation_revoked", 1).await;
     scene.clock.advance(Duration::from_secs(120));
@@ -49,7 +52,7 @@ async fn an_incident_is_measured_to_the_second() {
     assert_eq!(scene.get("/api/x").await.status, 200);
     scene.reaches("countersign_time_to_replace_seconds_count", &[], 1.0).await;
     let (detect, replace) = (sum(&scene, "time_to_detect").await, sum(&scene, "time_to_replace").await);
-    assert!(is_about(detect, 300.0), "{detect}");
+    assert!(is_about(detect, 30.0 * 86_400.0), "{detect}");
     assert!(is_about(replace, 120.0), "{replace}");
     let lifetime = sum(&scene, "token_lifetime").await;
     assert!(is_about(lifetime, 600.0), "void at the issuer: {lifetime}");
