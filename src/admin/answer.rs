@@ -148,6 +148,7 @@ impl Refusal {
             Self::NotDrilled(NotDrilled::NotInUse | NotDrilled::NotReplaced(_)) => {
                 (S::CONFLICT, "not_rotated", "Not rotated")
             }
+            Self::NotDrilled(NotDrilled::UnderWay) => (S::CONFLICT, "not_done", "Not done"),
             Self::NotDrilled(NotDrilled::Trail(_)) => (S::SERVICE_UNAVAILABLE, "audit_unavailable", "No audit trail"),
             Self::NotReloaded(NotReloaded::Problems(_)) => (S::UNPROCESSABLE_ENTITY, "config_refused", "Not reloaded"),
             Self::NotReloaded(NotReloaded::NeedsRestart(_) | NotReloaded::NoFile) => {

@@ -66,6 +66,8 @@ pub enum NotDrilled {
     NoToken,
     #[error("the token is not in use: it has no generation that could be replaced")]
     NotInUse,
+    #[error("a drill of this token is under way: wait until it is over")]
+    UnderWay,
     #[error("the live generation was not replaced, and is used on: {0}")]
     NotReplaced(#[from] RotateError),
     #[error("the audit trail cannot be written, and a drill is there to leave a proof in it: {0}")]

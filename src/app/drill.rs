@@ -4,10 +4,11 @@
 //! the trail has it ─▶ replace: a new generation is live ─▶ quarantine: nobody carries the old one ─▶ revoke: its issuer confirms
 //! ```
 //!
-//! Invariant: nothing that is under way is cut. The old generation is voided at its issuer when no request carries it any more, or
-//! those that do were sent long ago.
+//! Invariant: one drill of a token at a time. Nothing that is under way is cut. The old generation is voided at its issuer when no
+//! request carries it any more, or those that do were sent long ago.
 
-use std::sync::{Arc, Weak};
+use std::collections::BTreeSet;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 use std::time::Duration;
 
 use tokio::sync::oneshot;
@@ -30,10 +31,38 @@ const LET_GO_WITHIN: Duration = Duration::from_secs(10);
 /// How long the issuer may take to confirm. It is told on afterwards.
 const CONFIRMED_WITHIN: Duration = Duration::from_secs(15);
 
+/// Tokens of which a drill is under way: two of one token would each take the other's generation for its own.
+#[derive(Default)]
+pub(super) struct Drills(Mutex<BTreeSet<TokenName>>);
+
+/// A drill, until it is over.
+struct UnderWay<'d> {
+    drills: &'d Drills,
+    token: TokenName,
+}
+
+impl Drills {
+    /// `None` while another one of this token is under way.
+    fn begin(&self, token: &TokenName) -> Option<UnderWay<'_>> {
+        self.lock().insert(token.clone()).then(|| UnderWay { drills: self, token: token.clone() })
+    }
+
+    fn lock(&self) -> MutexGuard<'_, BTreeSet<TokenName>> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Drop for UnderWay<'_> {
+    fn drop(&mut self) {
+        self.drills.lock().remove(&self.token);
+    }
+}
+
 impl House {
     /// Replaces the live generation of a token, has it let go of, and has it voided at its issuer.
     pub(super) async fn drill(&self, name: &TokenName, order: Order) -> Result<Drill, NotDrilled> {
         let token = self.tokens().get(name).cloned().ok_or(NotDrilled::NoToken)?;
+        let _under_way = self.drills.begin(name).ok_or(NotDrilled::UnderWay)?;
         let now = self.ground.clock.now();
         let live = token.look(now).generation.filter(|live| !live.usable_until.reached(now));
         let live = live.ok_or(NotDrilled::NotInUse)?;

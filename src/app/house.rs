@@ -18,6 +18,7 @@ use tokio::sync::watch;
 
 use super::StartError;
 use super::desk::{Desk, SettleError};
+use super::drill::Drills;
 use super::force::{self, InForce};
 use super::reload::Asks;
 use super::restraint::Restraints;
@@ -91,6 +92,7 @@ pub(super) struct House {
     _telling: Task,
     pub(super) restraints: Restraints,
     pub(super) unused: Unused,
+    pub(super) drills: Drills,
 }
 
 /// The longest that a replaced token outlives the swap.
@@ -213,6 +215,7 @@ impl House {
             _telling: telling,
             restraints,
             unused,
+            drills: Drills::default(),
             ground,
         });
         house.taken();

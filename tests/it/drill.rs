@@ -113,6 +113,27 @@ async fn the_old_generation_is_not_voided_while_a_request_with_it_waits_for_its_
 }
 
 #[tokio::test]
+async fn a_token_has_one_drill_at_a_time() {
+    let place = Place::new().await;
+    let scene = place.start().await;
+    let gate = Gate::closed();
+    place.issuer.next(Reply::token("late", 3600).behind(&gate));
+    let second = async {
+        wait_until("the issuer is asked", SOON, async || place.issuer.count() == 2).await;
+        let second = act(&scene, "api", "drill", None).await;
+        gate.open();
+        second.refusal()
+    };
+    let (first, second) = tokio::join!(act(&scene, "api", "drill", None), second);
+    assert_eq!(second, (409, "not_done".to_owned()));
+    assert_eq!((first.status, &json_of(&first)["complete"]), (200, &json!(true)));
+    scene.clock.advance(Duration::from_secs(120));
+    assert_eq!(act(&scene, "api", "drill", None).await.status, 200, "the first one is over");
+    let records = scene.finish().await;
+    assert_eq!(trail::of(&records, "drill_started").len(), 2);
+}
+
+#[tokio::test]
 async fn a_drill_says_what_it_could_not_do() {
     let place = Place::new().await;
     let scene = place.start().await;
