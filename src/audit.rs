@@ -161,12 +161,14 @@ impl Recorder {
     /// # Errors
     /// As for [`Recorder::record_patiently`], for each of them.
     pub async fn record_all_patiently(&self, events: Vec<Event>) -> Result<(), Unavailable> {
-        for events in events.chunks(queue::MOST_AT_ONCE) {
-            let push = |event: &Event| {
+        let mut events = events.into_iter().peekable();
+        while events.peek().is_some() {
+            let push = |event| {
                 let (waiter, answer) = Waiter::new();
-                Ok((self.push(event.clone(), Some(waiter))?, answer))
+                Ok((self.push(event, Some(waiter))?, answer))
             };
-            for (ticket, answer) in events.iter().map(push).collect::<Result<Vec<_>, Unavailable>>()? {
+            let pushed: Result<Vec<_>, Unavailable> = events.by_ref().take(queue::MOST_AT_ONCE).map(push).collect();
+            for (ticket, answer) in pushed? {
                 self.answered(ticket, answer, PATIENCE).await?;
             }
         }

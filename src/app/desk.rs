@@ -66,6 +66,24 @@ pub(super) struct Proposal {
     _one: OwnedMutexGuard<()>,
 }
 
+/// What happened in a proposal.
+struct News {
+    events: Vec<Event>,
+    /// Whether something of it lets something in.
+    lets_in: bool,
+}
+
+impl Proposal {
+    /// What has happened since this was last asked.
+    fn news(&mut self) -> News {
+        let steps = self.register.take_steps();
+        let lets_in = steps.iter().any(|step| matches!(step.what, What::Asked | What::Approved { .. } | What::Granted));
+        let events = steps.iter().filter_map(|step| event(step, self.register.case(step.id)?)).collect();
+        self.steps.extend(steps);
+        News { events, lets_in }
+    }
+}
+
 impl Desk {
     /// Takes up what was decided before. Blocks.
     pub(super) fn open(
@@ -166,15 +184,27 @@ impl Desk {
 
     /// Has what happened in the trail, durably where it lets something in.
     pub(super) async fn record(&self, proposal: &mut Proposal) -> Result<(), Unavailable> {
-        let steps = proposal.register.take_steps();
-        let lets_in = steps.iter().any(|step| matches!(step.what, What::Asked | What::Approved { .. } | What::Granted));
-        let events = steps.iter().filter_map(|step| event(step, proposal.register.case(step.id)?)).collect();
+        let News { events, lets_in } = proposal.news();
+        self.tell(events, lets_in).await
+    }
+
+    /// The same, where a proposal takes the place of another one that came to nothing: but for what the trail was `told` of that.
+    pub(super) async fn record_further(
+        &self,
+        proposal: &mut Proposal,
+        told: &mut Vec<Event>,
+    ) -> Result<(), Unavailable> {
+        let News { mut events, lets_in } = proposal.news();
+        events.retain(|event| !told.contains(event));
+        told.extend_from_slice(&events);
+        self.tell(events, lets_in).await
+    }
+
+    async fn tell(&self, events: Vec<Event>, lets_in: bool) -> Result<(), Unavailable> {
         if lets_in {
-            self.recorder.record_all_patiently(events).await?;
-        } else {
-            events.into_iter().for_each(|event| self.recorder.note(event));
+            return self.recorder.record_all_patiently(events).await;
         }
-        proposal.steps.extend(steps);
+        events.into_iter().for_each(|event| self.recorder.note(event));
         Ok(())
     }
 

@@ -142,13 +142,7 @@ fn approve(id: RequestId, reason: Option<&str>, admin: &AdminOption) -> ExitCode
     let body = json!({ "reason": reason, "digest": digest });
     let decided = |answer: &Value| format!("decided:       {}", text(&answer["summary"]));
     let path = format!("/v1/requests/{id}/approve");
-    match admin.call(Method::POST, &path, &body) {
-        Err(failed) => failed.tell(admin.json),
-        Ok(answer) => {
-            say(&if admin.json { format!("{answer:#}") } else { decided(&answer) });
-            ExitCode::SUCCESS
-        }
-    }
+    admin.show(Method::POST, &path, &body, &Shown { list: "requests", table, page: decided })
 }
 
 /// The digest of what is shown, computed here: what the proxy says of it is not relied on.

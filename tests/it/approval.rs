@@ -293,6 +293,39 @@ async fn what_is_denied_is_out_of_use_at_once_whatever_another_tokens_issuer_doe
 }
 
 #[tokio::test]
+async fn what_a_reload_asks_for_is_told_once_however_often_it_is_interrupted() {
+    let place = Place::new().await;
+    let (slow, other) = (Issuer::named("slow", 3600).await, Upstream::on("127.0.0.2").await);
+    let with = |lines: &str| {
+        let setup = people(Setup::new().token("api", &place.issuer, "").route("api", &place.upstream, ROUTE));
+        setup.token("slow", &slow, lines).route("slow", &other, "token = \"slow\"").approval("default = \"approve\"")
+    };
+    let scene = with("").start().await;
+    assert_eq!((scene.get("/api/x/1").await.status, scene.get("/slow/x").await.status), (200, 200));
+    let granted = requests(&scene).await.into_iter().find(|request| request["token"] == "api");
+    let granted = granted.expect("it is granted")["id"].as_str().expect("an id").to_owned();
+    let gate = Gate::closed();
+    slow.next(Reply::token("wide", 3600).behind(&gate));
+    let edited = with("scopes = [\"read\", \"write\"]");
+    let deny = async {
+        wait_until("the issuer is asked for the edit", SOON, async || slow.count() == 2).await;
+        assert_eq!(decide(&scene, "carol", &granted, "deny").await.status, 200);
+        gate.open();
+    };
+    let (taken, ()) = tokio::join!(scene.reload(&edited), deny);
+    taken.expect("it is taken in the end");
+    assert!(slow.count() > 2, "it was interrupted");
+    let records = scene.finish().await;
+    let told = |event: &str| {
+        let edits = trail::of(&records, event).into_iter().filter(|record| record["token"] == "slow");
+        edits.map(|record| record["request"].clone()).collect::<Vec<_>>()
+    };
+    let asked = told("token_requested");
+    assert_eq!(asked.len(), 2, "the first and the edited one, each once: {asked:?}");
+    assert_eq!(told("access_granted"), asked);
+}
+
+#[tokio::test]
 async fn an_approved_token_works_while_another_ones_issuer_gives_nothing() {
     let place = Place::new().await;
     let (mute, other) = (Issuer::named("mute", 3600).await, Upstream::on("127.0.0.2").await);

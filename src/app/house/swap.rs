@@ -69,12 +69,13 @@ impl Drop for TakingAway<'_> {
 impl House {
     /// Puts another configuration in force, whole, or none of it.
     pub(super) async fn reload(&self, config: &Config) -> Result<(), ReloadError> {
+        let mut told = Vec::new();
         loop {
             let mut running = self.running.lock().await;
             if let Some(key) = running.fixed.differs(&super::Fixed::of(config)) {
                 return Err(ReloadError::NeedsRestart(key));
             }
-            match self.take_config(&mut running, config).await {
+            match self.take_config(&mut running, config, &mut told).await {
                 // The lock is fair: whoever waits for it has it next.
                 Err(Halted::Interrupted) => {}
                 Err(Halted::Failed(error)) => return Err(*error),
@@ -86,13 +87,13 @@ impl House {
         }
     }
 
-    /// A grant on top that cannot be had does not keep the rest back.
-    async fn take_config(&self, running: &mut Running, config: &Config) -> Result<(), Halted> {
+    /// A grant on top that cannot be had does not keep the rest back. `told` is what the trail has of an attempt before.
+    async fn take_config(&self, running: &mut Running, config: &Config, told: &mut Vec<Event>) -> Result<(), Halted> {
         let mut proposal = self.desk.ask(config).await;
         let (swap, on_top) = loop {
             let (force, on_top) = self.granted_of(config, &proposal.register);
             let draft = self.draft(running, config, &force)?;
-            self.desk.record(&mut proposal).await?;
+            self.desk.record_further(&mut proposal, told).await?;
             let swap = self.begin(config, force, draft);
             match self.is_ready(config, &swap).await {
                 Ok(()) => break (swap, on_top),
