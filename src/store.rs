@@ -45,6 +45,8 @@ pub struct Store {
     sealer: Sealer,
     /// Files that were refused, and are still there.
     refused: Mutex<BTreeSet<PathBuf>>,
+    /// Two writers of one record have one name for what is not finished.
+    writing: Mutex<()>,
 }
 
 /// A record as it was written.
@@ -124,7 +126,7 @@ impl Store {
             None => Secret::new(&*Zeroizing::new(own::<32>(&state.join(KEY_FILE))?).to_vec()),
         };
         let instance: Instance = own(&state.join(INSTANCE_FILE))?;
-        Ok(Self { folder, sealer: Sealer::new(&key, instance), refused: Mutex::default() })
+        Ok(Self { folder, sealer: Sealer::new(&key, instance), refused: Mutex::default(), writing: Mutex::default() })
     }
 
     /// Whether a state folder has one.
@@ -169,12 +171,29 @@ impl Store {
         Refused { path, why: Broken::Form.into() }
     }
 
+    /// One record, if it is there. Blocks.
+    ///
+    /// # Errors
+    /// When there is one that cannot be trusted. It stays where it is.
+    pub fn read_one(&self, label: Label<'_>) -> Result<Option<Record>, StoreError> {
+        let path = self.path(label);
+        let opened = match read_file(&path, MAX_BYTES) {
+            Err(RefusedBecause::Unreadable(error)) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
+            sealed => sealed.and_then(|sealed| Ok(self.sealer.open(label, &sealed)?)),
+        };
+        match opened {
+            Ok((content, generation)) => Ok(Some(Record { name: label.name.to_owned(), generation, content })),
+            Err(why) => Err(StoreError::File { path, why }),
+        }
+    }
+
     /// Writes a record; it is durable when this returns. Blocks.
     ///
     /// # Errors
     /// When it could not be written: what was there before is still there.
     pub fn write(&self, label: Label<'_>, generation: u64, content: &[u8]) -> Result<(), StoreError> {
         let path = self.path(label);
+        let _writing = self.writing.lock().unwrap_or_else(PoisonError::into_inner);
         self.put(label, generation, content)?;
         std::fs::rename(path.with_extension("new"), &path)
             .and_then(|()| self.sync())
@@ -186,6 +205,7 @@ impl Store {
     /// # Errors
     /// When one could not be written. Each of the others is as it was before, or as it is to be.
     pub fn write_all(&self, kind: &str, records: &[Record]) -> Result<(), StoreError> {
+        let _writing = self.writing.lock().unwrap_or_else(PoisonError::into_inner);
         let share = records.len().div_ceil(SIDE_BY_SIDE).max(1);
         let put = |records: &[Record]| {
             records
@@ -249,7 +269,8 @@ impl Store {
         }
     }
 
-    fn path(&self, label: Label<'_>) -> PathBuf {
+    /// Where a record lies, to be named to somebody.
+    pub fn path(&self, label: Label<'_>) -> PathBuf {
         self.folder.join(format!("{}-{}.{SUFFIX}", label.kind, label.name))
     }
 

@@ -138,6 +138,40 @@ fn a_file_that_others_could_have_made_is_refused() {
 }
 
 #[test]
+fn one_record_is_read_alone_and_one_that_cannot_be_trusted_stays_where_it_is() {
+    let state = folder();
+    let store = open(&state);
+    assert!(store.read_one(LABEL).expect("readable").is_none());
+    store.write(LABEL, 3, b"content").expect("written");
+    std::fs::write(state.path().join("sealed/request-cd.sealed"), b"tampered").expect("written");
+    let record = store.read_one(LABEL).expect("readable").expect("there");
+    assert_eq!((record.name.as_str(), record.generation, record.content.as_slice()), ("ab", 3, b"content".as_slice()));
+    std::fs::set_permissions(file(&state), Permissions::from_mode(0o640)).expect("chmod");
+    let error = store.read_one(LABEL).err().expect("refused").to_string();
+    assert!(error.contains("request-ab.sealed") && error.contains("chmod 600"), "{error}");
+    std::fs::set_permissions(file(&state), Permissions::from_mode(0o600)).expect("chmod");
+    assert!(store.read_one(LABEL).expect("readable").is_some());
+}
+
+#[test]
+fn several_may_write_one_record_at_a_time() {
+    let state = folder();
+    let store = open(&state);
+    let write = |number: u8| {
+        for _ in 0..20 {
+            store.write(LABEL, 1, &[number; 2000]).expect("written");
+        }
+    };
+    std::thread::scope(|scope| {
+        for number in 0..4 {
+            scope.spawn(move || write(number));
+        }
+    });
+    let (_, _, content) = only(&store);
+    assert!(content.iter().all(|byte| *byte == content[0]), "it is one of those that were written");
+}
+
+#[test]
 fn what_was_refused_is_moved_aside_when_its_name_is_needed() {
     let state = folder();
     open(&state).write(LABEL, 1, b"content").expect("written");
