@@ -51,6 +51,7 @@ use crate::store::{Store, StoreError};
 use crate::systemd::{InheritError, Inherited};
 use crate::tasks::{Failed, Task, Tasks};
 use crate::telemetry::Log;
+use crate::token::source::Keeping;
 use crate::usage;
 use house::House;
 use reading::Reading;
@@ -62,6 +63,9 @@ const SUMS: Duration = Duration::from_secs(1);
 
 /// How often it is looked whether a grant ends.
 const GRANTS: Duration = Duration::from_millis(250);
+
+/// The longest that the end waits for what must not be cut short: more than a call to an issuer may take.
+const LAST_TASKS: Duration = Duration::from_secs(12);
 
 /// Connections that may be told that there is no room for them, even where descriptors are few.
 const DOOR: usize = 16;
@@ -185,6 +189,7 @@ impl App {
                 readiness: readiness.clone(),
                 tasks: tasks.clone(),
                 barrier: barrier.clone(),
+                keeping: Arc::new(Keeping::new(store.clone(), tasks.clone())),
                 store,
                 wants: wants.clone(),
                 review,
@@ -357,6 +362,11 @@ impl Bound {
         house.keep_books().await;
         house.keep_uses(true).await;
         house.close();
+        if tokio::time::timeout(LAST_TASKS, tasks.at_rest()).await.is_err() {
+            tracing::error!(
+                "what should have come to its end has not: a call to an issuer, or the disk, takes too long"
+            );
+        }
         recorder.note(Event::Stop { cause: cause.to_owned() });
         let finished = tokio::task::spawn_blocking(move || trail.finish()).await;
         exports.drain().await;

@@ -1,7 +1,8 @@
 //! Named tasks on the control runtime: nothing runs unsupervised.
 //!
 //! An essential task that ends before it is told to takes the process out of ready and down. A restarted task (a token's
-//! supervisor) is started again with back-off when it panics.
+//! supervisor) is started again with back-off when it panics. One that goes to its end does so whoever waits for it: the
+//! process ends after it.
 
 use std::future::Future;
 use std::sync::Arc;
@@ -14,9 +15,12 @@ use crate::backoff::Backoff;
 
 const RESTART: Backoff = Backoff { first: Duration::from_millis(100), most: Duration::from_secs(30) };
 
-/// Starts tasks, and knows of the first that failed.
+/// Starts tasks, knows of the first that failed, and how many have to come to their end.
 #[derive(Clone)]
-pub struct Tasks(Arc<watch::Sender<Option<Failed>>>);
+pub struct Tasks {
+    failure: Arc<watch::Sender<Option<Failed>>>,
+    unfinished: Arc<watch::Sender<usize>>,
+}
 
 /// A task that ended though it should not have.
 #[derive(Clone, PartialEq, Eq, Debug, thiserror::Error)]
@@ -39,7 +43,7 @@ impl Drop for Task {
 impl Tasks {
     #[expect(clippy::new_without_default, reason = "a set of tasks is no plain value")]
     pub fn new() -> Self {
-        Self(Arc::new(watch::Sender::new(None)))
+        Self { failure: Arc::new(watch::Sender::new(None)), unfinished: Arc::new(watch::Sender::new(0)) }
     }
 
     /// Runs `task` until the returned [`Task`] is dropped; if it ends before, [`Tasks::failed`] resolves.
@@ -76,9 +80,34 @@ impl Tasks {
         }))
     }
 
+    /// Runs `task` to its end, also when nobody waits for what comes of it any more. `None`: it panicked.
+    pub async fn to_the_end<T: Send + 'static>(
+        &self,
+        name: &str,
+        task: impl Future<Output = T> + Send + 'static,
+    ) -> Option<T> {
+        let (unfinished, name) = (Unfinished::one_more(self.unfinished.clone()), name.to_owned());
+        // It goes on when its handle is dropped.
+        let watched = spawn(async move {
+            let _unfinished = unfinished;
+            let ended = spawn(task).await;
+            if ended.is_err() {
+                tracing::error!(task = %name, "a task panicked");
+            }
+            ended.ok()
+        });
+        watched.await.ok().flatten()
+    }
+
+    /// Resolves when none of the tasks runs that go to their end.
+    pub async fn at_rest(&self) {
+        // The sender is our own: it is there.
+        let _ = self.unfinished.subscribe().wait_for(|unfinished| *unfinished == 0).await;
+    }
+
     /// Resolves when an essential task has ended.
     pub async fn failed(&self) -> Failed {
-        let mut failure = self.0.subscribe();
+        let mut failure = self.failure.subscribe();
         loop {
             if let Some(failed) = failure.borrow_and_update().clone() {
                 return failed;
@@ -92,11 +121,27 @@ impl Tasks {
     /// Reports a failure of something supervised elsewhere, as a thread.
     pub fn fail(&self, failed: Failed) {
         tracing::error!(task = %failed.name, how = failed.how, "an essential task ended");
-        self.0.send_if_modified(|failure| {
+        self.failure.send_if_modified(|failure| {
             let first = failure.is_none();
             failure.get_or_insert(failed);
             first
         });
+    }
+}
+
+/// A task on its way to its end, counted.
+struct Unfinished(Arc<watch::Sender<usize>>);
+
+impl Unfinished {
+    fn one_more(count: Arc<watch::Sender<usize>>) -> Self {
+        count.send_modify(|unfinished| *unfinished += 1);
+        Self(count)
+    }
+}
+
+impl Drop for Unfinished {
+    fn drop(&mut self) {
+        self.0.send_modify(|unfinished| *unfinished -= 1);
     }
 }
 
@@ -124,7 +169,7 @@ impl Drop for Aborting {
 }
 
 #[expect(clippy::disallowed_methods, reason = "this is where tasks are supervised")]
-fn spawn(task: impl Future<Output = ()> + Send + 'static) -> JoinHandle<()> {
+fn spawn<T: Send + 'static>(task: impl Future<Output = T> + Send + 'static) -> JoinHandle<T> {
     tokio::spawn(task)
 }
 
@@ -158,6 +203,38 @@ mod tests {
         );
         done.notified().await;
         assert_eq!(runs.load(Ordering::SeqCst), 3);
+    }
+
+    #[tokio::test]
+    async fn what_goes_to_its_end_does_so_when_nobody_waits_for_it_any_more() {
+        let tasks = Tasks::new();
+        tasks.at_rest().await;
+        assert_eq!(tasks.to_the_end("short", async { 1 }).await, Some(1));
+        assert_eq!(tasks.to_the_end("clumsy", async { panic!("on purpose") }).await, None::<()>);
+        tasks.at_rest().await;
+
+        let (begun, may_end) = (Arc::new(tokio::sync::Notify::new()), Arc::new(tokio::sync::Notify::new()));
+        let done = Arc::new(AtomicU32::new(0));
+        let (own_begun, own_may_end, own_done) = (begun.clone(), may_end.clone(), done.clone());
+        let task = tasks.to_the_end("long", async move {
+            own_begun.notify_one();
+            own_may_end.notified().await;
+            own_done.store(1, Ordering::SeqCst);
+        });
+        tokio::select! {
+            _ = task => unreachable!("it may not end yet"),
+            () = begun.notified() => {}
+        }
+        let rest = tasks.at_rest();
+        tokio::pin!(rest);
+        tokio::select! {
+            biased;
+            () = &mut rest => unreachable!("it has not ended"),
+            () = tokio::task::yield_now() => {}
+        }
+        may_end.notify_one();
+        rest.await;
+        assert_eq!(done.load(Ordering::SeqCst), 1);
     }
 
     #[tokio::test]

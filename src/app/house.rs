@@ -43,6 +43,7 @@ use crate::secret::Fingerprinter;
 use crate::store::{Store, StoreError};
 use crate::tasks::{Task, Tasks};
 use crate::token::revocation::{Cause, Revoker};
+use crate::token::source::Keeping;
 use crate::token::{self, Order, Restraint, RotateError, Token};
 use crate::usage;
 pub use draft::DraftError;
@@ -61,6 +62,7 @@ pub(super) struct Ground {
     pub tasks: Tasks,
     pub barrier: Arc<Barrier<TokenName>>,
     pub store: Arc<Store>,
+    pub keeping: Arc<Keeping>,
     /// What refused requests lacked.
     pub wants: Arc<Wants>,
     pub review: Arc<Review>,

@@ -27,7 +27,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 pub use self::failure::{Class, Failure, Reason};
-pub use self::refresh_token::Keep;
+pub use self::refresh_token::{Keep, Keeping};
 use crate::clock::{Clock, Moment};
 use crate::fetch::{Fetcher, RemoteError};
 use crate::secret::Secret;

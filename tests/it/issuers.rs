@@ -5,14 +5,16 @@ use std::path::Path;
 use std::sync::Arc;
 
 use countersign::clock::{Clock as _, SystemClock};
+use countersign::proxy::Address;
 use jsonwebtoken::jwk::Jwk;
 use jsonwebtoken::{Algorithm, DecodingKey, EncodingKey, Validation};
 use rcgen::{KeyPair, PKCS_RSA_SHA256};
 use serde_json::{Value, json};
 use tempfile::TempDir;
+use tokio::net::UnixStream;
 
 use crate::support::issuer::Reply;
-use crate::support::{Issuer, SOON, Scene, Setup, Upstream, operator, trail, wait_until};
+use crate::support::{Gate, Issuer, SOON, Scene, Setup, Upstream, operator, trail, wait_until};
 
 /// A folder with a private key for RS256 in `key.pem`, and the public half.
 fn folder_with_key() -> (TempDir, DecodingKey) {
@@ -188,22 +190,29 @@ async fn an_app_of_github_gets_a_token_for_its_permissions_and_voids_it_at_the_e
     assert_eq!(trail::of(&records, "token_retired").len(), 1);
 }
 
+/// The answer to a refresh token: an access token, and the next one.
+fn rotating(number: usize) -> Reply {
+    let body = json!({ "access_token": format!("at-{number}"), "token_type": "Bearer", "expires_in": 3600,
+        "refresh_token": format!("canary-rt-{}", number + 1) });
+    Reply::json(200, &body.to_string())
+}
+
+/// A token that comes of what lies in `signed-in`.
+fn signed_in(issuer: &Issuer, upstream: &Upstream) -> Setup {
+    let source = format!(
+        r#"{{ kind = "refresh_token", token_url = "{}", client_id = "app", refresh_token = "file:signed-in", single_instance = true }}"#,
+        issuer.url()
+    );
+    Setup::new().token_from("api", &source, "").route("api", upstream, r#"token = "api""#)
+}
+
 #[tokio::test]
 async fn a_refresh_token_that_is_refused_asks_for_a_sign_in_and_the_next_sign_in_is_enough() {
     let (folder, upstream) = (TempDir::new().expect("a folder"), Upstream::http1().await);
     let folder = Arc::new(folder);
     write(folder.path(), "signed-in", "canary-rt-1\n");
-    let rotating = |number: usize| {
-        let body = json!({ "access_token": format!("at-{number}"), "token_type": "Bearer", "expires_in": 3600,
-            "refresh_token": format!("canary-rt-{}", number + 1) });
-        Reply::json(200, &body.to_string())
-    };
     let issuer = Issuer::answering(rotating).await;
-    let source = format!(
-        r#"{{ kind = "refresh_token", token_url = "{}", client_id = "app", refresh_token = "file:signed-in", single_instance = true }}"#,
-        issuer.url()
-    );
-    let setup = Setup::new().token_from("api", &source, "").route("api", &upstream, r#"token = "api""#);
+    let setup = signed_in(&issuer, &upstream);
     let scene = Scene::start_in(folder.clone(), &setup).await;
     assert_eq!(scene.get("/api/x").await.status, 200);
     scene.rotate("api").await.expect("a generation");
@@ -226,6 +235,28 @@ async fn a_refresh_token_that_is_refused_asks_for_a_sign_in_and_the_next_sign_in
     std::fs::rename(beside, folder.path().join("signed-in")).expect("renamed");
     wait_until("the sign-in is seen", SOON, async || scene.get("/api/x").await.status == 200).await;
     assert_eq!(issuer.calls()[3].fields["refresh_token"], "canary-rt-9");
+    scene.finish().await;
+}
+
+#[tokio::test]
+async fn a_refresh_that_is_under_way_when_the_app_ends_is_waited_for() {
+    let (folder, upstream) = (Arc::new(TempDir::new().expect("a folder")), Upstream::http1().await);
+    write(folder.path(), "signed-in", "canary-rt-1\n");
+    let (issuer, gate) = (Issuer::answering(rotating).await, Gate::closed());
+    issuer.next(rotating(1).behind(&gate));
+    let setup = signed_in(&issuer, &upstream);
+    let mut scene = Scene::start_in(folder.clone(), &setup).await;
+    wait_until("the issuer is called", SOON, async || issuer.count() == 1).await;
+    let Address::Unix(door) = scene.admin.clone() else { unreachable!("the tests' operators come by a socket") };
+    scene.shut_down();
+    wait_until("nobody is let in", SOON, async || UnixStream::connect(&door).await.is_err()).await;
+    gate.open();
+    scene.finish().await;
+
+    let scene = Scene::start_in(folder.clone(), &setup).await;
+    assert_eq!(scene.get("/api/x").await.status, 200);
+    let shown: Vec<_> = issuer.calls().iter().map(|call| call.fields["refresh_token"].clone()).collect();
+    assert_eq!(shown, ["canary-rt-1", "canary-rt-2"], "what came at the last moment was kept");
     scene.finish().await;
 }
 

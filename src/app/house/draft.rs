@@ -68,7 +68,7 @@ impl Kitchen<'_> {
                 kept.insert(settings.name.clone(), token.clone());
                 continue;
             }
-            let keep = Keep { store: self.ground.store.clone(), token: settings.name.clone() };
+            let keep = Keep { keeping: self.ground.keeping.clone(), token: settings.name.clone() };
             let source = source::build(&settings.source, self.fetcher, self.ground.clock.clone(), Some(keep))
                 .map_err(|error| DraftError::Source(settings.name.clone(), error))?;
             let parts = Parts {

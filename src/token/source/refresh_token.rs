@@ -5,21 +5,21 @@
 //! lock ─▶ record: which one? ─▶ intent, on the disk ─▶ issuer ─▶ the new one, on the disk ─▶ Issued
 //! ```
 //!
-//! Invariants: no issuer is called before the disk has taken the intent, and no access token is given out before the disk
+//! Invariants: what has begun goes to its end, whatever becomes of whoever asked; no issuer is called before the disk has taken the intent, and no access token is given out before the disk
 //! has taken the refresh token that came with it. A refresh token whose answer was lost is not shown again, unless the issuer is
 //! known to allow that: then once more, and not at once. One that the issuer calls invalid is never. A sign-in, which is another
 //! value of the reference in the config, begins anew.
 
 mod kept;
 
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use aws_lc_rs::digest::{SHA256, digest};
 use http::StatusCode;
 use zeroize::Zeroizing;
 
-use self::kept::{Kept, Place};
+use self::kept::{Held, Kept};
 use super::answer::{self, Reply};
 use super::oauth::grant::Shown;
 use super::oauth::{self, OAuth, Posted, Unanswered};
@@ -29,7 +29,7 @@ use crate::fetch::Fetcher;
 use crate::secret::{Reference, Secret};
 use crate::watched::WatchedFile;
 
-pub use self::kept::Keep;
+pub use self::kept::{Keep, Keeping};
 
 /// `source = { kind = "refresh_token", ... }`
 #[derive(Clone, PartialEq, Debug)]
@@ -48,13 +48,20 @@ pub struct Settings {
 const BEFORE_REUSE: Duration = Duration::from_secs(60);
 
 pub struct RefreshToken {
-    settings: Settings,
+    exchange: Arc<Exchange>,
+    refresh_token: Reference,
+    keep: Option<Keep>,
+    watched: Option<tokio::sync::Mutex<WatchedFile>>,
+    /// The sign-in that was found last, if one was.
+    found: Mutex<Option<String>>,
+}
+
+/// What one call to the issuer takes.
+struct Exchange {
     oauth: OAuth,
     clock: Arc<dyn Clock>,
-    place: Option<Place>,
-    /// What the disk did not take.
-    unsaved: Mutex<Option<Kept>>,
-    watched: Option<tokio::sync::Mutex<WatchedFile>>,
+    rotating: bool,
+    reuse_after_loss: bool,
 }
 
 impl RefreshToken {
@@ -68,12 +75,14 @@ impl RefreshToken {
         clock: Arc<dyn Clock>,
         keep: Option<Keep>,
     ) -> Result<Self, BuildError> {
-        let oauth = OAuth::new(settings.oauth.clone(), fetcher, clock.clone())?;
-        let watched = match &settings.refresh_token {
+        let Settings { oauth, refresh_token, rotating, reuse_after_loss } = settings;
+        let oauth = OAuth::new(oauth, fetcher, clock.clone())?;
+        let watched = match &refresh_token {
             Reference::File(path) => Some(tokio::sync::Mutex::new(WatchedFile::new(path.clone()))),
             Reference::Env(_) | Reference::Credential(_) => None,
         };
-        Ok(Self { settings, oauth, clock, place: keep.map(Place::new), unsaved: Mutex::default(), watched })
+        let exchange = Arc::new(Exchange { oauth, clock, rotating, reuse_after_loss });
+        Ok(Self { exchange, refresh_token, keep, watched, found: Mutex::default() })
     }
 
     async fn ask(&self) -> Result<Issued, Failure> {
@@ -81,24 +90,52 @@ impl RefreshToken {
             // What happens from here on is news.
             watched.lock().await.attend();
         }
-        let signed_in = oauth::text_of(&self.settings.refresh_token)?;
-        let place = self.place.as_ref().ok_or_else(|| state("there is no state folder"))?;
-        let _lock = place.lock().await?;
-        let before = self.current(place, &signed_in).await?;
+        let signed_in = oauth::text_of(&self.refresh_token);
+        *self.found() = signed_in.as_ref().ok().map(|signed_in| seed(signed_in));
+        let (signed_in, exchange) = (signed_in?, self.exchange.clone());
+        let keep = self.keep.clone().ok_or_else(|| state("there is no state folder"))?;
+        let name = format!("refresh token of {}", keep.token);
+        let tasks = keep.tasks().clone();
+        let asking = tasks.to_the_end(&name, async move { exchange.run(&keep, &signed_in).await });
+        asking.await.unwrap_or_else(|| Err(state("showing the refresh token to its issuer ended without a result")))
+    }
+
+    /// Whether somebody has signed in since the last call. What cannot be read is no sign-in.
+    fn is_another(&self) -> bool {
+        let signed_in = oauth::text_of(&self.refresh_token);
+        signed_in.is_ok_and(|signed_in| *self.found() != Some(seed(&signed_in)))
+    }
+
+    fn found(&self) -> MutexGuard<'_, Option<String>> {
+        self.found.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Exchange {
+    /// Once begun it goes to its end: between the intent and what settles it, the only good refresh token is in here.
+    async fn run(&self, keep: &Keep, signed_in: &Zeroizing<String>) -> Result<Issued, Failure> {
+        let record = keep.lock().await?;
+        let seed = seed(signed_in);
+        let known = record.read().await?.filter(|kept| kept.seed == seed);
+        let before = known.unwrap_or_else(|| Kept::signed_in(seed, signed_in.clone()));
         let now = self.clock.now();
         self.may_be_shown(&before, now)?;
         // The disk is known to take what follows before the issuer is asked for it.
-        place.write(before.intent(self.settings.rotating, now)).await?;
+        if let Err(failure) = record.write(before.intent(self.rotating, now)).await {
+            // It may have it all the same.
+            record.remember(before);
+            return Err(failure);
+        }
         let posted = match self.oauth.post(&Shown::refresh_token(&before.token)).await {
             Ok(posted) => posted,
             Err(Unanswered::Unsent(failure)) => {
-                self.settle(place, before).await;
+                record.settle(before).await;
                 return Err(failure);
             }
             // The intent stays.
             Err(Unanswered::Lost(failure)) => return Err(failure),
         };
-        self.answered(place, before, &posted).await
+        self.answered(&record, before, &posted).await
     }
 
     /// Whether the issuer would not take it for stolen.
@@ -108,10 +145,10 @@ impl RefreshToken {
                 "the issuer has refused the refresh token, and there has been no other sign-in since",
             ));
         }
-        if !self.settings.rotating || kept.lost == 0 {
+        if !self.rotating || kept.lost == 0 {
             return Ok(());
         }
-        if !self.settings.reuse_after_loss {
+        if !self.reuse_after_loss {
             return Err(sign_in_again("an answer with a new refresh token was lost: the old one is not shown again"));
         }
         if kept.lost > 1 {
@@ -129,49 +166,21 @@ impl RefreshToken {
     }
 
     /// The issuer's answer: the refresh token in it is on the disk before anything else is made of it.
-    async fn answered(&self, place: &Place, before: Kept, posted: &Posted) -> Result<Issued, Failure> {
+    async fn answered(&self, record: &Held, before: Kept, posted: &Posted) -> Result<Issued, Failure> {
         let reply = Reply::from(&posted.answer);
         let judged = self.oauth.judged(posted);
         match (&judged, answer::refresh_token(&reply)) {
-            (_, Some(new)) => self.settle(place, before.followed_by(new)).await,
-            (Ok(_), None) => self.settle(place, before.kept_on()).await,
+            (_, Some(new)) => record.settle(before.followed_by(new)).await,
+            (Ok(_), None) => record.settle(before.kept_on()).await,
             (Err(failure), None) if failure.reason == Reason::InvalidGrant => {
-                self.settle(place, before.voided()).await;
+                record.settle(before.voided()).await;
                 return Err(Failure { class: Class::Reauthenticate, ..failure.clone() });
             }
-            (Err(_), None) if is_a_no(reply.status) => self.settle(place, before).await,
+            (Err(_), None) if is_a_no(reply.status) => record.settle(before).await,
             // Whoever stands before the issuer may have answered in its place: the intent stays.
             (Err(_), None) => {}
         }
         judged
-    }
-
-    /// What is known of the refresh token that this sign-in led to.
-    async fn current(&self, place: &Place, signed_in: &Zeroizing<String>) -> Result<Kept, Failure> {
-        let seed = seed(signed_in);
-        let unsaved = self.unsaved().clone();
-        if let Some(kept) = unsaved.filter(|kept| kept.seed == seed) {
-            place.write(kept.clone()).await?;
-            *self.unsaved() = None;
-            return Ok(kept);
-        }
-        let kept = place.read().await?.filter(|kept| kept.seed == seed);
-        Ok(kept.unwrap_or_else(|| Kept::signed_in(seed, signed_in.clone())))
-    }
-
-    /// Ends an intent. What the disk does not take is kept here, and written before the issuer is called again.
-    async fn settle(&self, place: &Place, kept: Kept) {
-        if let Err(failure) = place.write(kept.clone()).await {
-            tracing::error!(
-                detail = failure.detail,
-                "a refresh token is in memory only: it is lost if this process ends"
-            );
-            *self.unsaved() = Some(kept);
-        }
-    }
-
-    fn unsaved(&self) -> std::sync::MutexGuard<'_, Option<Kept>> {
-        self.unsaved.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
@@ -181,22 +190,29 @@ impl Source for RefreshToken {
     }
 
     fn kind(&self) -> &'static str {
-        self.oauth.kind()
+        self.exchange.oauth.kind()
     }
 
+    /// Only by another sign-in: whatever else happens in the file's folder is no reason to call the issuer.
     fn changed(&self) -> Changing<'_> {
-        match &self.watched {
-            Some(watched) => Box::pin(async { watched.lock().await.changed().await }),
-            None => Box::pin(std::future::pending()),
-        }
+        let Some(watched) = &self.watched else { return Box::pin(std::future::pending()) };
+        Box::pin(async {
+            let mut watched = watched.lock().await;
+            loop {
+                watched.changed().await;
+                if self.is_another() {
+                    return;
+                }
+            }
+        })
     }
 
     fn revokes(&self) -> bool {
-        self.oauth.revokes()
+        self.exchange.oauth.revokes()
     }
 
     fn revoke<'a>(&'a self, value: &'a Secret) -> Revoking<'a> {
-        self.oauth.revoke(value)
+        self.exchange.oauth.revoke(value)
     }
 }
 

@@ -1,11 +1,16 @@
-use std::path::Path;
+use std::fs::Permissions;
+use std::os::unix::fs::PermissionsExt as _;
+use std::path::{Path, PathBuf};
 
 use http::{HeaderMap, Method};
+use tokio::io::AsyncWriteExt as _;
+use tokio::net::TcpStream;
 
 use super::*;
 use crate::clock::ManualClock;
 use crate::fetch::scripted::{Scripted, fetcher};
 use crate::store::Store;
+use crate::tasks::Tasks;
 use crate::token::source::oauth::{Auth, Client, Grant};
 
 /// An issuer that takes each refresh token once, and gives `rt-2` for `rt-1`, and so on.
@@ -35,7 +40,16 @@ impl Single {
     }
 
     /// A process that starts: what it knows is on the disk.
+    fn process(&self) -> Arc<Keeping> {
+        Arc::new(Keeping::new(Arc::new(Store::open(self.state(), None).unwrap()), Tasks::new()))
+    }
+
+    /// The source of a process of its own.
     fn started(&self, gives: Gives) -> RefreshToken {
+        self.source(&self.process(), gives)
+    }
+
+    fn source(&self, process: &Arc<Keeping>, gives: Gives) -> RefreshToken {
         let oauth = oauth::Settings {
             kind: "refresh_token",
             grant: Grant::RefreshToken,
@@ -50,7 +64,7 @@ impl Single {
             tls: crate::tls::Settings::default(),
         };
         let refresh_token = Reference::File(self.folder.path().join("signed-in"));
-        let keep = Keep { store: Arc::new(Store::open(self.state(), None).unwrap()), token: "api".parse().unwrap() };
+        let keep = Keep { keeping: process.clone(), token: "api".parse().unwrap() };
         let settings = Settings {
             oauth,
             refresh_token,
@@ -79,10 +93,23 @@ impl Single {
 
     /// The process dies when its call has arrived, and before there is an answer.
     async fn dies_waiting(&self, source: RefreshToken) -> String {
+        let signed_in = oauth::text_of(&source.refresh_token).unwrap();
         tokio::select! {
-            _ = source.obtain() => unreachable!("there is no answer"),
+            _ = source.exchange.run(source.keep.as_ref().unwrap(), &signed_in) => unreachable!("there is no answer"),
             (request, _open) = self.server.request() => shown(&request),
         }
+    }
+
+    /// Nobody waits any more for what comes of a call that has arrived, as when a reload replaces the source.
+    async fn is_given_up(&self, source: &RefreshToken) -> (String, TcpStream) {
+        tokio::select! {
+            _ = source.obtain() => unreachable!("there is no answer yet"),
+            (request, open) = self.server.request() => (shown(&request), open),
+        }
+    }
+
+    fn record(&self) -> PathBuf {
+        self.state().join("sealed/refresh-api.sealed")
     }
 
     /// The disk takes nothing, or takes again.
@@ -98,6 +125,12 @@ fn shown(request: &str) -> String {
     let fields: std::collections::BTreeMap<_, _> = form_urlencoded::parse(body.as_bytes()).into_owned().collect();
     assert_eq!((&*fields["grant_type"], &*fields["client_id"], &*fields["scope"]), ("refresh_token", "app", "read"));
     fields["refresh_token"].clone()
+}
+
+async fn gives_rt_2(mut tcp: TcpStream) {
+    let body = r#"{"access_token":"at","expires_in":60,"refresh_token":"rt-2"}"#;
+    let head = "HTTP/1.1 200 OK\r\nContent-Type: application/json\r\nConnection: close\r\n\r\n";
+    tcp.write_all(format!("{head}{body}").as_bytes()).await.unwrap();
 }
 
 /// A source that asks nobody: a call would hang, for nobody answers.
@@ -254,11 +287,9 @@ async fn what_the_disk_did_not_take_is_kept_in_memory_and_written_before_the_nex
     let issuer = Single::start().await;
     let source = issuer.started(Gives::Another);
     let answered = async {
-        let (request, mut tcp) = issuer.server.request().await;
+        let (request, tcp) = issuer.server.request().await;
         issuer.disk(false);
-        let body = r#"{"access_token":"at","expires_in":60,"refresh_token":"rt-2"}"#;
-        let head = "HTTP/1.1 200 OK\r\nContent-Type: application/json\r\nConnection: close\r\n\r\n";
-        tokio::io::AsyncWriteExt::write_all(&mut tcp, format!("{head}{body}").as_bytes()).await.unwrap();
+        gives_rt_2(tcp).await;
         shown(&request)
     };
     let (issued, shown) = tokio::join!(source.obtain(), answered);
@@ -284,6 +315,94 @@ async fn two_processes_do_not_show_one_refresh_token_at_a_time() {
     assert_eq!((issued.err().unwrap().reason, shown.as_str()), (Reason::CutOff, "rt-1"));
     issuer.clock.advance(BEFORE_REUSE);
     assert_eq!(issuer.good(&other, "rt-2").await, "rt-1", "its answer was lost: once more");
+}
+
+#[tokio::test]
+async fn what_has_begun_goes_to_its_end_though_nobody_waits_for_it_any_more() {
+    let issuer = Single::start().await;
+    let process = issuer.process();
+    let source = issuer.source(&process, Gives::Another);
+    let (shown, tcp) = issuer.is_given_up(&source).await;
+    assert_eq!(shown, "rt-1");
+    drop(source);
+    let other = issuer.source(&process, Gives::Another);
+    assert_eq!(asks_nobody(&other).await.reason, Reason::State, "the first one still holds it");
+    gives_rt_2(tcp).await;
+    source_at_rest(&other).await;
+    assert_eq!(issuer.good(&other, "rt-3").await, "rt-2");
+}
+
+#[tokio::test]
+async fn what_the_disk_did_not_take_outlives_the_source_that_got_it() {
+    let issuer = Single::start().await;
+    let process = issuer.process();
+    let source = issuer.source(&process, Gives::Another);
+    let (_, tcp) = issuer.is_given_up(&source).await;
+    issuer.disk(false);
+    gives_rt_2(tcp).await;
+    source_at_rest(&source).await;
+    drop(source);
+    issuer.disk(true);
+    let reloaded = issuer.source(&process, Gives::Another);
+    assert_eq!(issuer.good(&reloaded, "rt-3").await, "rt-2");
+}
+
+#[tokio::test]
+async fn a_record_that_cannot_be_trusted_is_named_and_left_and_nothing_is_shown_in_its_place() {
+    let issuer = Single::start().await;
+    assert_eq!(issuer.good(&issuer.started(Gives::Another), "rt-2").await, "rt-1");
+    let good = std::fs::read(issuer.record()).unwrap();
+    let mut edited = good.clone();
+    edited[100] ^= 1;
+    for (content, mode) in [(&good, 0o640), (&edited, 0o600), (&Vec::new(), 0o600)] {
+        std::fs::write(issuer.record(), content).unwrap();
+        std::fs::set_permissions(issuer.record(), Permissions::from_mode(mode)).unwrap();
+        for source in [issuer.started(Gives::Another), issuer.started(Gives::Another)] {
+            let failure = asks_nobody(&source).await;
+            assert_eq!((failure.reason, failure.class), (Reason::State, Class::Transient { retry_after: None }));
+            assert!(failure.detail.contains("refresh-api.sealed"), "{failure}");
+            assert!(failure.detail.contains("put the file right, or move it away and sign in again"), "{failure}");
+        }
+        assert_eq!(std::fs::read(issuer.record()).unwrap(), *content);
+    }
+    std::fs::write(issuer.record(), good).unwrap();
+    assert_eq!(issuer.good(&issuer.started(Gives::Another), "rt-3").await, "rt-2");
+
+    let store = Store::open(issuer.state(), None).unwrap();
+    store.write(crate::seal::Label { kind: "refresh", name: "api" }, 1, b"{}").unwrap();
+    let failure = asks_nobody(&issuer.started(Gives::Another)).await;
+    assert!(failure.detail.contains("refresh-api.sealed is not used"), "{failure}");
+}
+
+#[tokio::test]
+async fn only_another_sign_in_is_a_change() {
+    let issuer = Single::start().await;
+    let source = issuer.started(Gives::Another);
+    let inside = |name: &str| issuer.folder.path().join(name);
+    assert_eq!(issuer.good(&source, "rt-2").await, "rt-1");
+    let (mut changed, mut folder) = (source.changed(), WatchedFile::new(inside("signed-in")));
+    folder.attend();
+    for (file, content) in [("beside", "rt-7"), ("signed-in", "rt-1"), ("beside", "rt-8"), ("beside", "rt-9")] {
+        std::fs::write(inside(file), content).unwrap();
+        tokio::select! {
+            biased;
+            () = &mut changed => panic!("{file} is no other sign-in"),
+            () = folder.changed() => {}
+        }
+    }
+    std::fs::write(inside("signed-in"), "new-1").unwrap();
+    tokio::time::timeout(Duration::from_secs(30), changed).await.expect("a sign-in");
+    assert_eq!(issuer.good(&source, "new-2").await, "new-1");
+
+    // One that was not there to be read is news, too.
+    std::fs::rename(inside("signed-in"), inside("aside")).unwrap();
+    assert_eq!(asks_nobody(&source).await.reason, Reason::Secret);
+    std::fs::rename(inside("aside"), inside("signed-in")).unwrap();
+    tokio::time::timeout(Duration::from_secs(30), source.changed()).await.expect("it is back");
+}
+
+async fn source_at_rest(source: &RefreshToken) {
+    source.keep.as_ref().unwrap().tasks().at_rest().await;
 }
 
 #[test]
