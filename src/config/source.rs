@@ -1,5 +1,7 @@
 //! `source = { kind = ... }`: how a token is obtained.
 
+use std::collections::BTreeSet;
+
 use super::problem::quote;
 use super::reader::{Section, conceal};
 use super::{Context, later, value};
@@ -61,6 +63,13 @@ pub fn read(mut section: Section<'_>, scopes: Option<&[String]>, context: &Conte
     };
     section.finish();
     settings
+}
+
+/// Reports what could be asked for later, and not of this source.
+pub fn judge_further(section: &Section<'_>, source: Option<&Settings>, scopes: &BTreeSet<String>) {
+    if let Some(Settings::GithubApp(_)) = source {
+        github_app::judge(section, "scopes_on_request", scopes);
+    }
 }
 
 #[derive(Clone, Copy)]

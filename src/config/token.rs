@@ -47,6 +47,7 @@ pub fn read(mut section: Section<'_>, context: &Context<'_>) -> Token {
     let source = section.table("source", "`source`");
     let terms = Terms { permanent, further_scopes, source: reference_of(&source) };
     let source = source::read(source, scopes.as_deref(), context);
+    source::judge_further(&section, source.as_ref(), &terms.further_scopes);
     section.finish();
     let settings = || {
         Some(Settings {

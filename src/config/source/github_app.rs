@@ -1,6 +1,7 @@
 //! `source = { kind = "github_app", ... }`: the tokens of an App's installation.
 
 use toml::Spanned;
+use toml::de::DeValue;
 
 use super::asked_scopes;
 use crate::authority::Endpoint;
@@ -8,7 +9,7 @@ use crate::config::problem::quote;
 use crate::config::reader::Section;
 use crate::config::{Context, tls};
 use crate::token::source::Settings as Source;
-use crate::token::source::github_app::Settings;
+use crate::token::source::github_app::{Settings, permission};
 
 /// `scopes`: the token's own, which are permissions of the App.
 pub fn read(section: &mut Section<'_>, scopes: &[String], context: &Context<'_>) -> Option<Source> {
@@ -25,10 +26,10 @@ pub fn read(section: &mut Section<'_>, scopes: &[String], context: &Context<'_>)
     let key = section.reference("key", context.base);
     let repositories = repositories(section);
     let permissions = asked_scopes(section, scopes);
-    for scope in permissions.iter().filter(|scope| !is_permission(scope)) {
-        let message = format!("the scope {} is no permission of a GitHub App", quote(scope));
-        let help = "a permission and its level, as in \"contents:read\" or \"pull_requests:write\"";
-        section.refuse("scope", message, help);
+    judge(section, "scope", &permissions);
+    if section.take("scope").is_some_and(|written| names_nothing(written.get_ref())) {
+        let message = "`scope` names no permission: GitHub would give all that the App may do";
+        section.refuse("scope", message, "remove it to ask for the token's scopes, or name some of them");
     }
     let api_url = section.endpoint("api_url");
     if let Some(url) = &api_url {
@@ -62,9 +63,19 @@ fn repositories(section: &mut Section<'_>) -> Option<Vec<String>> {
     Some(texts.into_iter().map(|text| (*text.get_ref()).to_owned()).collect())
 }
 
-fn is_permission(scope: &str) -> bool {
-    let Some((name, level)) = scope.split_once(':') else { return false };
-    !name.is_empty()
-        && name.bytes().all(|b| b.is_ascii_lowercase() || b.is_ascii_digit() || b == b'_')
-        && ["read", "write", "admin"].contains(&level)
+/// Reports what is no permission.
+pub fn judge<'s>(section: &Section<'_>, key: &str, scopes: impl IntoIterator<Item = &'s String>) {
+    for scope in scopes.into_iter().filter(|scope| permission(scope).is_none()) {
+        let message = format!("the scope {} is no permission of a GitHub App", quote(scope));
+        let help = "a permission and its level, as in \"contents:read\" or \"pull_requests:write\"";
+        section.refuse(key, message, help);
+    }
+}
+
+fn names_nothing(scope: &DeValue<'_>) -> bool {
+    match scope {
+        DeValue::String(text) => text.trim().is_empty(),
+        DeValue::Array(items) => items.iter().all(|item| names_nothing(item.get_ref())),
+        _ => false,
+    }
 }

@@ -1,8 +1,8 @@
 //! GitHub Apps: a JWT of the App buys an installation's token, for some repositories and permissions ("Generating an
 //! installation access token for a GitHub App", docs.github.com).
 //!
-//! The token's scopes are the permissions, as in `contents:read`. Invariant: no token without `permissions` of its own is
-//! asked for; GitHub would give it all that the App may do.
+//! The token's scopes are the permissions, as in `contents:read`; a level covers those below it. Invariant: no token without
+//! `permissions` of its own is asked for; GitHub would give it all that the App may do.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -82,10 +82,7 @@ impl GithubApp {
         let asked =
             Asked { scopes: &self.settings.permissions, at: asked_at, now: self.clock.now(), secrets: &secrets };
         let answer: Answer = answer::judge_form(&Reply::from(&answer), &asked)?;
-        let granted = answer.permissions.into_iter().map(|(name, level)| format!("{name}:{level}"));
-        // Each token has it, whether it was asked for or not.
-        let granted = granted.filter(|scope| scope != "metadata:read" || self.settings.permissions.contains(scope));
-        answer::judge_found(answer.token, &answer.expires_at, granted.collect(), &asked)
+        answer::judge_found(answer.token, &answer.expires_at, self.granted(&answer.permissions), &asked)
     }
 
     /// A minute in the past, for a clock that runs ahead of GitHub's, which then takes it for ten minutes at most.
@@ -95,19 +92,40 @@ impl GithubApp {
         private_key::sign_under(Header::new(Algorithm::RS256), &self.settings.key, &claims)
     }
 
+    /// The highest level of each permission that is among the scopes.
     fn wish(&self) -> Result<Value, Failure> {
-        let mut permissions = Map::new();
+        let refused = |detail| Err(Failure::refused(Reason::InvalidScope, detail));
+        let mut highest: BTreeMap<&str, Level> = BTreeMap::new();
         for scope in &self.settings.permissions {
-            let Some((name, level)) = scope.split_once(':') else {
-                let detail = format!("{scope:?} is no permission of a GitHub App, as in \"contents:read\"");
-                return Err(Failure::refused(Reason::InvalidScope, detail));
+            let Some((name, level)) = permission(scope) else {
+                return refused(format!("{scope:?} is no permission of a GitHub App, as in \"contents:read\""));
             };
-            permissions.insert(name.to_owned(), json!(level));
+            highest.entry(name).and_modify(|highest| *highest = level.max(*highest)).or_insert(level);
         }
+        if highest.is_empty() {
+            return refused("no scope is asked for: GitHub would give all that the App may do".to_owned());
+        }
+        let permissions: Map<String, Value> =
+            highest.into_iter().map(|(name, level)| (name.to_owned(), json!(level.as_str()))).collect();
         Ok(match self.settings.repositories.as_slice() {
             [] => json!({ "permissions": permissions }),
             repositories => json!({ "permissions": permissions, "repositories": repositories }),
         })
+    }
+
+    /// What GitHub says that it granted, and what of the scopes that covers.
+    fn granted(&self, permissions: &BTreeMap<String, String>) -> Vec<String> {
+        let asked = &self.settings.permissions;
+        let is_covered = |scope: &&String| {
+            permission(scope).is_some_and(|(name, level)| {
+                let granted = permissions.get(name).and_then(|granted| Level::parse(granted));
+                granted.is_some_and(|granted| granted >= level)
+            })
+        };
+        let told = permissions.iter().map(|(name, level)| format!("{name}:{level}"));
+        // Each token has it, whether it was asked for or not.
+        let told = told.filter(|scope| scope != "metadata:read" && !asked.contains(scope));
+        asked.iter().filter(is_covered).cloned().chain(told).collect()
     }
 
     async fn tell_void(&self, value: &Secret) -> Result<(), Failure> {
@@ -145,6 +163,35 @@ impl Source for GithubApp {
     fn revoke<'a>(&'a self, value: &'a Secret) -> Revoking<'a> {
         Box::pin(self.tell_void(value))
     }
+}
+
+/// How much a permission lets one do: each level more than the one before.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
+pub enum Level {
+    Read,
+    Write,
+    Admin,
+}
+
+impl Level {
+    fn parse(text: &str) -> Option<Self> {
+        [Self::Read, Self::Write, Self::Admin].into_iter().find(|level| level.as_str() == text)
+    }
+
+    fn as_str(self) -> &'static str {
+        match self {
+            Self::Read => "read",
+            Self::Write => "write",
+            Self::Admin => "admin",
+        }
+    }
+}
+
+/// The permission that a scope is, and its level.
+pub fn permission(scope: &str) -> Option<(&str, Level)> {
+    let (name, level) = scope.split_once(':')?;
+    let is_name = !name.is_empty() && name.bytes().all(|b| b.is_ascii_lowercase() || b.is_ascii_digit() || b == b'_');
+    is_name.then_some((name, Level::parse(level)?))
 }
 
 fn headers(bearer: &Secret) -> Result<HeaderMap, Failure> {

@@ -59,6 +59,30 @@ async fn the_app_proves_itself_and_asks_for_no_more_than_the_scopes() {
 }
 
 #[tokio::test]
+async fn the_highest_level_is_asked_for_and_covers_those_below_it() {
+    let server = Scripted::start().await;
+    let good = |level| GOOD.replace("\"contents\":\"read\"", &format!("\"contents\":\"{level}\""));
+    for scopes in [["contents:write", "contents:read"], ["contents:read", "contents:write"]] {
+        let (source, _file) = source(&server, &scopes);
+        let answered = server.answer(answer("201 Created", &good("write")));
+        let (issued, request) = tokio::join!(source.obtain(), answered);
+        let (_, body) = request.split_once("\r\n\r\n").unwrap();
+        assert_eq!(serde_json::from_str::<Value>(body).unwrap()["permissions"], json!({ "contents": "write" }));
+        let granted = issued.unwrap_or_else(|failure| panic!("{failure}")).granted.unwrap();
+        assert_eq!(granted, scopes, "and nothing beyond them");
+    }
+    let (source, _file) = source(&server, &["contents:write"]);
+    for (level, granted) in [("read", None), ("none", None), ("admin", Some(["contents:write", "contents:admin"]))] {
+        let (issued, _) = tokio::join!(source.obtain(), server.answer(answer("201 Created", &good(level))));
+        match (issued, granted) {
+            (Ok(issued), Some(granted)) => assert_eq!(issued.granted.unwrap(), granted, "more is told"),
+            (Err(failure), None) => assert_eq!(failure.reason, Reason::Scope, "{failure}"),
+            (issued, _) => panic!("{level}: {:?}", issued.err()),
+        }
+    }
+}
+
+#[tokio::test]
 async fn what_github_says_is_told_without_the_proof_and_what_it_lacks_is_no_token() {
     let server = Scripted::start().await;
     let (source, _file) = source(&server, &["contents:read", "issues:write"]);
@@ -83,11 +107,13 @@ async fn what_github_says_is_told_without_the_proof_and_what_it_lacks_is_no_toke
 }
 
 #[tokio::test]
-async fn a_scope_that_is_no_permission_is_never_left_out_silently() {
+async fn a_scope_that_is_no_permission_is_never_left_out_silently_nor_are_all() {
     let server = Scripted::start().await;
-    let (source, _file) = source(&server, &["contents"]);
-    let failure = source.obtain().await.err().unwrap();
-    assert_eq!((failure.reason, failure.class), (Reason::InvalidScope, super::super::Class::Refused));
+    for scopes in [&["contents"] as &[&str], &["contents:read", "contents:all"], &[]] {
+        let (source, _file) = source(&server, scopes);
+        let failure = source.obtain().await.err().unwrap();
+        assert_eq!((failure.reason, failure.class), (Reason::InvalidScope, super::super::Class::Refused), "{scopes:?}");
+    }
 }
 
 #[tokio::test]
