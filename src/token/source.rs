@@ -217,6 +217,9 @@ fn nobody_to_tell() -> Failure {
 
 /// A token as it was found, in a variable or a file: it says itself when it ends, or nobody does.
 fn found(secret: Secret, now: Moment) -> Result<Issued, Failure> {
+    if secret.is_empty() {
+        return Err(Failure::transient(Reason::TokenMissing, "the token is empty"));
+    }
     if secret.header_value("", "").is_err() {
         return Err(Failure::transient(Reason::TokenCharset, "the token holds something other than visible ASCII"));
     }

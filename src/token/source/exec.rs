@@ -148,9 +148,6 @@ fn class(status: ExitStatus) -> Class {
 
 fn first_line(stdout: &[u8], now: Moment) -> Result<Issued, Failure> {
     let line = stdout.split(|byte| *byte == b'\n').next().unwrap_or_default().trim_ascii();
-    if line.is_empty() {
-        return Err(Failure::transient(Reason::TokenMissing, "it printed no token on its first line"));
-    }
     found(Secret::new(line), now)
 }
 
@@ -166,8 +163,8 @@ fn credential(stdout: &[u8], asked: &Asked<'_>) -> Result<Issued, Failure> {
         return Ok(Issued { granted: None, ..issued });
     }
     match status.token.text() {
-        Some(token) if !token.is_empty() => found(Secret::new(token.as_bytes()), asked.now),
-        Some(_) | None => Err(Failure::transient(Reason::TokenMissing, "its ExecCredential has no `status.token`")),
+        Some(token) => found(Secret::new(token.as_bytes()), asked.now),
+        None => Err(Failure::transient(Reason::TokenMissing, "its ExecCredential has no `status.token`")),
     }
 }
 

@@ -116,7 +116,11 @@ impl Metadata {
                 if !answer.status.is_success() {
                     return answer::judge(&Reply::from(&answer), &asked);
                 }
-                found(Secret::new(answer.body.trim_ascii()), asked.now)
+                let issued = found(Secret::new(answer.body.trim_ascii()), asked.now)?;
+                if issued.expires.is_none() {
+                    return Err(Failure::transient(Reason::Malformed, "the service's answer is no JWT with an end"));
+                }
+                Ok(issued)
             }
         }
     }
