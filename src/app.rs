@@ -8,6 +8,7 @@
 //! Invariants: nothing is let in before the trail has it; a configuration takes effect whole, in one swap, or not at all.
 
 mod announce;
+mod conditions;
 mod desk;
 mod drill;
 pub mod environment;
@@ -36,6 +37,7 @@ pub use house::{DraftError, Handle, ReloadError, RotateNamedError};
 pub use reload::{Reloads, warn_of};
 
 use crate::admin::{self, Admin, Door};
+use crate::alert::{self, Alerts};
 use crate::audit::{self, Archive, Event, Exports};
 use crate::barrier::Barrier;
 use crate::clock::Clock;
@@ -88,6 +90,8 @@ pub enum StartError {
     Review(#[from] review::OpenError),
     #[error(transparent)]
     Unused(#[from] unused::OpenError),
+    #[error(transparent)]
+    Alerts(#[from] alert::OpenError),
     #[error("cannot open the audit trail: {0}")]
     Audit(#[from] audit::OpenError),
     #[error("cannot write the audit trail, and nothing starts without it: {0}")]
@@ -176,6 +180,7 @@ impl App {
         let usage = usage::Metrics::register(&metrics)?;
         let used = Arc::new(Used::new(&config.audit, recorder.clone(), clock.clone(), usage.ledger()));
         let review = Review::open(store.clone(), recorder.clone(), clock.clone(), &metrics, config.review)?;
+        let alerts = Arc::new(Alerts::open(store.clone(), clock.clone(), &metrics)?);
         let readers = used.reader().into_iter().chain([review.pen()]);
         let reading = Reading::new(usage.stream(), &clock, readers.collect());
         let wants = Arc::new(Wants::default());
@@ -193,6 +198,7 @@ impl App {
                 store,
                 wants: wants.clone(),
                 review,
+                alerts,
                 own,
             },
             resolver,
@@ -332,6 +338,8 @@ impl Bound {
         let _grants = grants(&tasks, house.clone());
         let reviewing = house.clone();
         let _review = tasks.essential("review", async move { reviewing.review().await });
+        let conditions = house.look_after_conditions(&tasks);
+        let _alerts = house.ground.alerts.look_after(&tasks);
         house.ready();
         tracing::info!(
             listen = %self.listen.iter().map(ToString::to_string).collect::<Vec<_>>().join(", "),
@@ -355,12 +363,14 @@ impl Bound {
             tracing::error!("waiting for the workers failed");
         }
         drop(serving);
+        drop(conditions);
         admin.record_denials();
         house.record_refusals();
         reading.finish();
         used.finish();
         house.keep_books().await;
         house.keep_uses(true).await;
+        house.ground.alerts.keep().await;
         house.close();
         if tokio::time::timeout(LAST_TASKS, tasks.at_rest()).await.is_err() {
             tracing::error!(

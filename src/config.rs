@@ -11,6 +11,7 @@
 //! Invariant: nothing in the file is ignored. A key that is unknown, or that only a later version has, is an error.
 
 mod admin;
+mod alert;
 mod approval;
 mod client;
 mod cross;
@@ -69,6 +70,8 @@ pub struct Config {
     pub state_key: Option<Reference>,
     pub audit: audit::Settings,
     pub review: crate::review::Settings,
+    /// Who is told of alerts.
+    pub alerts: Vec<crate::alert::Settings>,
     /// Whether the file takes effect when it changes, or only when it is asked for.
     pub watch: bool,
     /// Empty: the one implicit client.
@@ -171,6 +174,7 @@ fn sections<'a>(
     let tokens = root.tables("token", "[[token]]");
     let tokens: Vec<_> = tokens.into_iter().flatten().map(|each| token::read(each, context)).collect();
     let routes = root.tables("route", "[[route]]").map(|each| routes(each, context)).unwrap_or_default();
+    let alerts = alert::read(root.tables("alert", "[[alert]]").unwrap_or_default(), context);
     root.finish();
     record::keep_admin_apart(&admin, &scrape, &proxy.listen, context);
     cross_check(clients.as_deref(), &tokens, &routes, context);
@@ -185,6 +189,7 @@ fn sections<'a>(
         state_key,
         audit,
         review,
+        alerts,
         watch: proxy.watch,
         clients: clients?,
         admin: admin.into_inner(),

@@ -9,6 +9,7 @@
 //!            → retire                                                                        → audit
 //!  watching  usage → metrics → scrape
 //!                  └─→ the stream of uses → review → report
+//!            what is wrong → alert → Alertmanager, webhooks, log
 //! ```
 //!
 //! # Threads
@@ -38,7 +39,7 @@
 //! | decisions over many requests | [`route`], [`detect`], [`review`] |
 //! | tokens and rules | [`token`], [`policy`] |
 //! | entitlement | [`access`] |
-//! | records, and who | [`audit`], [`usage`], [`identity`], [`operator`] |
+//! | records, and who | [`audit`], [`usage`], [`identity`], [`operator`], [`alert`] |
 //! | tools | [`state`], [`seal`], [`store`], [`readiness`], [`systemd`], [`watched`], [`program`], [`tls`], [`dial`], [`fetch`], [`interception`] |
 //! | primitives, which know nothing of tokens | [`secret`], [`clock`], [`name`], [`backoff`], [`tasks`], [`barrier`], [`signals`], [`metrics`], [`telemetry`], [`text`], [`path`], [`authority`] |
 //!
@@ -80,6 +81,7 @@
 
 pub mod access;
 pub mod admin;
+pub mod alert;
 pub mod app;
 pub mod audit;
 pub mod authority;

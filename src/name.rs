@@ -89,6 +89,10 @@ name!(
     /// An operator: a person or a program that looks after tokens.
     OperatorName
 );
+name!(
+    /// A sink: a place that is told of alerts.
+    SinkName
+);
 
 impl OperatorName {
     /// The operator that is there when the config names none: the proxy's own user.

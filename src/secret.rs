@@ -45,7 +45,7 @@ impl Secret {
         std::str::from_utf8(&self.0).map_err(|_| NotText)
     }
 
-    /// The bytes of a private key, for the library that signs with it.
+    /// The bytes of a private key, or of a key that signs, for the library that signs with it.
     pub fn expose_to_signer(&self) -> &[u8] {
         &self.0
     }

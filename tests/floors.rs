@@ -42,6 +42,7 @@ const FLOORS: &[&str] = &[
     "usage",
     "identity",
     "operator",
+    "alert",
     // Entitlement.
     "access",
     // Tokens and rules.
@@ -79,7 +80,8 @@ const OUTLETS: &[(&str, &[&str])] = &[
             "src/dial/tunnel.rs",
         ],
     ),
-    // The private key that signs our own tokens or an approver's grants, or proves us to a peer under TLS.
+    // The private key that signs our own tokens or an approver's grants, or proves us to a peer under TLS; what signs what
+    // webhooks are told.
     (
         "expose_to_signer",
         &[
@@ -88,6 +90,7 @@ const OUTLETS: &[(&str, &[&str])] = &[
             "src/tls.rs",
             "src/tls/identity.rs",
             "src/access/grants.rs",
+            "src/alert/webhook.rs",
         ],
     ),
     // The header that carries a generation to its upstream, a Basic credential to its issuer or to a proxy on the way, or an

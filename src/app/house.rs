@@ -17,6 +17,7 @@ use prometheus::IntGauge;
 use tokio::sync::watch;
 
 use super::StartError;
+use super::conditions::Conditions;
 use super::desk::{Desk, SettleError};
 use super::drill::Drills;
 use super::force::{self, InForce};
@@ -26,6 +27,7 @@ use super::review::Review;
 use super::unused::Unused;
 use crate::access::request::RequestId;
 use crate::admin;
+use crate::alert::Alerts;
 use crate::audit::{Event, Recorder};
 use crate::barrier::Barrier;
 use crate::clock::{Clock, Moment};
@@ -66,6 +68,7 @@ pub(super) struct Ground {
     /// What refused requests lacked.
     pub wants: Arc<Wants>,
     pub review: Arc<Review>,
+    pub alerts: Arc<Alerts>,
     /// Our own listeners, which are never dialled.
     pub own: Vec<SocketAddr>,
 }
@@ -95,6 +98,7 @@ pub(super) struct House {
     pub(super) restraints: Restraints,
     pub(super) unused: Unused,
     pub(super) drills: Drills,
+    pub(super) conditions: Conditions,
 }
 
 /// The longest that a replaced token outlives the swap.
@@ -182,9 +186,10 @@ impl House {
         let mut proposal = desk.ask(config).await;
         let on_top = force::on_top(&proposal.register, ground.clock.now().wall, &BTreeSet::new());
         let force = force::in_force(config, &proposal.register, &desk.sources(), &on_top);
-        let Draft { table, prepared, tunnel, .. } = kitchen.draft(&force, &Tokens::new(), None, false)?;
+        let Draft { table, prepared, tunnel, sinks, .. } = kitchen.draft(&force, &Tokens::new(), None, false)?;
         dialer.through(tunnel);
         keep_authorities(&table, &ground)?;
+        ground.alerts.settle(sinks, &ground.tasks, &fetcher);
         desk.record(&mut proposal).await?;
         desk.keep(proposal).await?;
         let tokens: Tokens = begin(prepared, &ground.tasks).collect();
@@ -218,6 +223,7 @@ impl House {
             restraints,
             unused,
             drills: Drills::default(),
+            conditions: Conditions::default(),
             ground,
         });
         house.taken();
@@ -288,6 +294,11 @@ impl House {
 
     fn leaving(&self) -> MutexGuard<'_, Vec<Leaving>> {
         self.leaving.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Whether what runs is what was asked for last.
+    pub(super) fn is_config_taken(&self) -> bool {
+        self.reload_success.get() == 1
     }
 
     fn taken(&self) {

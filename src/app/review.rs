@@ -183,6 +183,12 @@ impl Review {
         sums
     }
 
+    /// Whether nobody has looked since the last review was due.
+    pub fn is_overdue(&self) -> bool {
+        let state = self.lock();
+        state.memory.is_overdue(state.settings, self.clock.now().wall)
+    }
+
     /// Shows how tokens stand now, and says that a review is overdue. Called now and then.
     pub fn look(&self, facts: Vec<Facts>) {
         let now = self.clock.now().wall;

@@ -82,6 +82,15 @@ struct Seen<'a> {
     can_be_used: bool,
 }
 
+/// What becomes of a token that nobody uses.
+pub(super) enum Outlook {
+    /// It has not been looked at since the start.
+    Unknown,
+    Fine,
+    /// It is retired then.
+    EndsSoon(Duration),
+}
+
 /// What there is to do about a token.
 enum Due {
     Nothing,
@@ -144,6 +153,15 @@ impl Unused {
             known.written = Some(kept);
         }
         Ok(())
+    }
+
+    /// Whether a token is retired soon, if nobody uses it.
+    pub fn outlook(&self, name: &TokenName) -> Outlook {
+        match self.list().get(name) {
+            Some(known) if known.looked.is_none() => Outlook::Unknown,
+            Some(known) if known.warned > 0 => Outlook::EndsSoon(known.shown),
+            Some(_) | None => Outlook::Fine,
+        }
     }
 
     /// There is nothing left to retire.

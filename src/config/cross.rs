@@ -46,6 +46,12 @@ impl AsName for crate::name::RouteName {
     }
 }
 
+impl AsName for crate::alert::Settings {
+    fn as_name(&self) -> &str {
+        self.name.as_str()
+    }
+}
+
 impl AsName for crate::identity::Settings {
     fn as_name(&self) -> &str {
         self.name.as_str()

@@ -154,6 +154,15 @@ fn every_key_reaches_the_settings() {
     assert_eq!((config.telemetry.format, config.telemetry.access), (telemetry::Format::Json, false));
     assert_eq!(config.audit.dir, Path::new("/var/log/countersign"));
     assert_eq!(config.review.every, Some(Duration::from_secs(90 * 86_400)));
+    let [manager, pager, log] = &config.alerts[..] else { panic!("three sinks") };
+    assert_eq!(
+        [&manager.name, &pager.name, &log.name].map(crate::name::SinkName::as_str),
+        ["alertmanager-1", "pager", "log-3"]
+    );
+    assert_eq!([manager, pager, log].map(|sink| sink.severity.as_str()), ["medium", "high", "low"]);
+    assert!(manager.runbooks.is_some() && log.kind == crate::alert::Kind::Log);
+    let crate::alert::Kind::Webhook { secret, .. } = &pager.kind else { panic!("a webhook") };
+    assert_eq!(*secret, Reference::Env("WEBHOOK_SECRET".to_owned()));
     assert_eq!((config.clients[1].uid, config.clients[1].gid), (Some(1001), Some(50)));
     let [alice, bob] = &config.operators[..] else { panic!("two operators") };
     assert_eq!((&*alice.groups[0], alice.roles.len()), ("team@example.com", 5));

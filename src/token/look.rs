@@ -53,6 +53,10 @@ pub struct Look {
     pub generation: Option<Arc<Generation>>,
     /// When the issuer is asked again, where its last answer was none.
     pub retry_at: Option<Moment>,
+    /// Whether that answer was none.
+    pub is_failing: bool,
+    /// Whether the issuer wants somebody to log in again.
+    pub wants_login: bool,
 }
 
 impl Look {
@@ -78,6 +82,8 @@ impl Look {
             | Standing::Unapproved(_)
             | Standing::Denied(_) => None,
         };
-        Self { state, generation, retry_at }
+        let is_failing = matches!(standing, Standing::Failing { .. });
+        let wants_login = standing == Standing::Reauthenticate;
+        Self { state, generation, retry_at, is_failing, wants_login }
     }
 }

@@ -2,6 +2,7 @@
 //! what the upstream got, by its answers, its metrics and its trail.
 
 mod admin;
+mod alerts;
 mod answers;
 mod approval;
 mod audit;

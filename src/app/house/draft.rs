@@ -4,6 +4,7 @@ use std::collections::HashMap;
 use std::sync::Arc;
 
 use super::{Ground, Tokens};
+use crate::alert;
 use crate::app::force::InForce;
 use crate::app::restraint::Restraints;
 use crate::audit::OnFailure;
@@ -23,6 +24,7 @@ pub(super) struct Draft {
     pub kept: Tokens,
     pub prepared: Vec<Prepared>,
     pub tunnel: Option<Arc<Tunnel>>,
+    pub sinks: Vec<alert::Prepared>,
 }
 
 /// Why a configuration that is well-formed cannot be built.
@@ -34,6 +36,8 @@ pub enum DraftError {
     Table(#[from] TableError),
     #[error(transparent)]
     Interception(#[from] InterceptionError),
+    #[error(transparent)]
+    Alert(#[from] alert::PrepareError),
     #[error("upstream_proxy: {0}")]
     UpstreamProxy(#[from] tunnel::SetUpError),
 }
@@ -113,7 +117,8 @@ impl Kitchen<'_> {
             },
         )?;
         let tunnel = config.upstream_proxy.as_ref().map(Tunnel::new).transpose()?;
-        Ok(Draft { table, kept, prepared, tunnel: tunnel.map(Arc::new) })
+        let sinks = alert::prepare(&config.alerts)?;
+        Ok(Draft { table, kept, prepared, tunnel: tunnel.map(Arc::new), sinks })
     }
 
     /// What looks into tunnels to the routes that want it: the one that is there, as long as it may.

@@ -17,6 +17,7 @@ use super::draft::{Draft, DraftError, Kitchen, begin, keep_authorities};
 use super::{House, LEAVE_WITHIN, Leaving, ReloadError, Running, Tokens, operators};
 use crate::access::register::Register;
 use crate::access::request::RequestId;
+use crate::alert;
 use crate::app::force::{self, InForce};
 use crate::audit::Event;
 use crate::config::Config;
@@ -35,6 +36,7 @@ struct Swap {
     before: Arc<Tokens>,
     table_before: Arc<Table>,
     way_before: Option<Arc<Tunnel>>,
+    sinks: Vec<alert::Prepared>,
 }
 
 /// Why what has begun cannot be in force yet.
@@ -248,7 +250,8 @@ impl House {
         self.dialer.allow(config.destinations.clone());
         let way_before = self.dialer.through(draft.tunnel);
         let started = begin(draft.prepared, &self.ground.tasks).collect();
-        Swap { force, table: draft.table, kept: draft.kept, started, before, table_before, way_before }
+        let Draft { table, kept, sinks, .. } = draft;
+        Swap { force, table, kept, started, before, table_before, way_before, sinks }
     }
 
     /// Whether what takes a usable token's place is usable too, or will be soon.
@@ -297,7 +300,7 @@ impl House {
 
     /// The swap itself. What took the place of `fallen` tokens is not waited for: nobody may have those any more.
     async fn bring_in(&self, running: &mut Running, swap: Swap, fallen: &BTreeSet<TokenName>) {
-        let Swap { force, table, kept, started, before, table_before, .. } = swap;
+        let Swap { force, table, kept, started, before, table_before, sinks, .. } = swap;
         let names: Vec<&str> = started.keys().map(TokenName::as_str).collect();
         tracing::debug!(started = ?names, "what is granted is in force");
         self.record_refusals();
@@ -313,6 +316,7 @@ impl House {
         }
         *self.lock() = Arc::new(tokens.clone());
         self.part_with(&before, &tokens, &table_before, fallen).await;
+        self.ground.alerts.settle(sinks, &self.ground.tasks, &self.fetcher);
         running.force = force;
         drop(turn);
     }

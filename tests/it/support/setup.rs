@@ -145,6 +145,11 @@ impl Setup {
         self.block("operator", name, format!("name = \"{name}\"\n{lines}"))
     }
 
+    /// A sink of alerts, as TOML says it.
+    pub fn alert(self, lines: &str) -> Self {
+        self.block("alert", "", lines.to_owned())
+    }
+
     /// A client of the config, as TOML says it.
     pub fn client(self, name: &str, lines: &str) -> Self {
         self.block("client", name, format!("name = \"{name}\"\n{lines}"))
