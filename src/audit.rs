@@ -53,7 +53,7 @@ use crate::state::{self, StateError};
 pub use self::archive::{Archive, ArchiveError, Proof, Records};
 pub use self::event::{Event, Requested};
 pub use self::export::{Exports, Target};
-pub use self::figures::{Summary, Trend, Week, summary};
+pub use self::figures::Week;
 pub use self::folder::FolderError;
 pub use self::frame::{Damage, TooLong};
 pub use self::metrics::Metrics;
@@ -117,6 +117,7 @@ fn start(
         clock: clock.clone(),
         answer_within: ANSWER_WITHIN,
         outboxes: outboxes.clone(),
+        metrics: metrics.clone(),
     };
     let writer = Writer::new(disk, resumed, clock, metrics, (queue.clone(), outboxes), pace);
     let (done, finished) = sync_channel(1);
@@ -136,6 +137,7 @@ pub struct Recorder {
     clock: Arc<dyn Clock>,
     answer_within: Duration,
     outboxes: Arc<[Outbox]>,
+    metrics: Metrics,
 }
 
 impl Recorder {
@@ -235,6 +237,11 @@ impl Recorder {
     /// start records them.
     pub fn keep(&self, sums: Vec<Used>) {
         self.queue.keep(sums);
+    }
+
+    /// How long things took by what the trail has, in the last weeks in which something was measured, the oldest first.
+    pub fn figures(&self) -> Vec<Week> {
+        self.metrics.by_week()
     }
 
     /// Whether the trail can be written, as far as is known: the last write succeeded, and nobody waits for one in vain.

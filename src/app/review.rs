@@ -7,20 +7,18 @@
 //!
 //! Invariant: a review counts when the trail has it.
 
-mod figures;
-
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use prometheus::{Gauge, IntGauge};
 
-use crate::audit::{Event, Recorder, Unavailable, time_text};
+use crate::audit::{Event, Recorder, Unavailable, Week, time_text};
 use crate::clock::{Clock, Moment};
 use crate::metrics::{Error as MetricsError, Metrics};
 use crate::name::{OperatorName, TokenName};
 use crate::review::books::{Page, write};
 use crate::review::report::{Entry, Facts, Report, Sums};
-use crate::review::{Books, Memory, Pen, Settings};
+use crate::review::{Books, Figure, Memory, Pen, Settings};
 use crate::seal::Label;
 use crate::store::{Store, StoreError};
 use crate::usage::Reader;
@@ -35,7 +33,6 @@ pub(super) struct Review {
     store: Arc<Store>,
     recorder: Recorder,
     clock: Arc<dyn Clock>,
-    metrics: Metrics,
     gauges: Gauges,
     books: Arc<Books>,
     state: Mutex<State>,
@@ -118,7 +115,6 @@ impl Review {
         };
         Ok(Arc::new(Self {
             gauges: Gauges::register(metrics)?,
-            metrics: metrics.clone(),
             books: Arc::new(books),
             state: Mutex::new(state),
             writing: tokio::sync::Mutex::default(),
@@ -156,7 +152,7 @@ impl Review {
             sums,
             review: state.memory.standing(state.settings, now),
             tokens: entries,
-            figures: figures::figures(self.metrics.registry()),
+            figures: self.recorder.figures().into_iter().map(figure).collect(),
         }
     }
 
@@ -261,6 +257,16 @@ impl Review {
 
     fn lock(&self) -> MutexGuard<'_, State> {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+fn figure(week: Week) -> Figure {
+    Figure {
+        name: week.figure.to_owned(),
+        week: week.begins,
+        count: week.count,
+        mean_seconds: week.mean.as_secs_f64(),
+        worst_seconds: week.worst.as_secs_f64(),
     }
 }
 

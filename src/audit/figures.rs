@@ -2,22 +2,22 @@
 //! folder of them.
 //!
 //! ```text
-//! record ─▶ Told ─▶ Figures ─▶ Measured { figure, at, took } ─┬─▶ histograms (running)
-//!                                                            └─▶ Summary: whole, and week by week (afterwards)
+//! record ─▶ Told ─▶ Figures ─▶ Measured { figure, at, took } ─┬─▶ histograms: since the start
+//!                                                            └─▶ Weeks: of the trail
 //! ```
 //!
-//! Invariant: what a running proxy shows and what is computed from its folder are of the same records, read in the same way. What
-//! the trail does not tell is not measured.
+//! Invariant: what is shown of the time since the start and of the weeks before it is of the same records, read in the same way.
+//! What the trail does not tell is not measured.
 
-mod summary;
 mod told;
+mod weeks;
 
 use std::collections::{BTreeMap, HashMap};
 use std::time::Duration;
 
-pub use self::summary::{Summary, Trend, Week, summary};
 pub use self::told::Told;
 use self::told::What;
+pub use self::weeks::{Week, Weeks};
 
 /// What is measured.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
@@ -38,9 +38,6 @@ pub enum Figure {
 }
 
 impl Figure {
-    pub const ALL: [Self; 6] =
-        [Self::Decision, Self::Generation, Self::Use, Self::Detect, Self::Replace, Self::Lifetime];
-
     pub fn as_str(self) -> &'static str {
         match self {
             Self::Decision => "time_to_decision",

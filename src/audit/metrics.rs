@@ -1,10 +1,12 @@
 //! What the trail says of itself to Prometheus.
 
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
 use prometheus::{
     Histogram, HistogramOpts, HistogramVec, IntCounter, IntCounterVec, IntGauge, IntGaugeVec, Opts, Registry,
 };
 
-use super::figures::{Figure, Measured};
+use super::figures::{Figure, Measured, Week, Weeks};
 use crate::metrics::{DETECT_SECONDS, LIFE_SECONDS, PROVISION_SECONDS};
 
 /// The audit trail's metrics; clones share their values.
@@ -23,6 +25,7 @@ pub struct Metrics {
     detect: Histogram,
     replace: Histogram,
     lifetime: Histogram,
+    weeks: Arc<Mutex<Weeks>>,
 }
 
 impl Metrics {
@@ -98,6 +101,7 @@ impl Metrics {
                 "From the issue of each generation until it is void at its issuer or has run out.",
                 LIFE_SECONDS,
             )?,
+            weeks: Arc::default(),
         };
         registry.register(Box::new(metrics.records.clone()))?;
         registry.register(Box::new(metrics.lost.clone()))?;
@@ -118,8 +122,26 @@ impl Metrics {
         Ok(metrics)
     }
 
+    /// What was measured before the start: the histograms are of what comes after it.
+    pub(super) fn went_before(&self, weeks: Weeks) {
+        *self.weeks() = weeks;
+    }
+
+    /// All that is measured, week by week.
+    pub(super) fn by_week(&self) -> Vec<Week> {
+        self.weeks().list()
+    }
+
+    fn weeks(&self) -> MutexGuard<'_, Weeks> {
+        self.weeks.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
     /// Shows how long something took.
     pub(super) fn measured(&self, measured: &[Measured]) {
+        if measured.is_empty() {
+            return;
+        }
+        self.weeks().add(measured);
         for Measured { figure, took, .. } in measured {
             let histogram = match figure {
                 Figure::Decision => &self.provision.with_label_values(&["decision"]),

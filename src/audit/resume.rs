@@ -6,7 +6,7 @@
 use std::path::PathBuf;
 
 use super::book::{self, Book, BookError};
-use super::figures::Figures;
+use super::figures::{Figures, Weeks};
 use super::folder::{Disk as _, Folder, FolderError, Growing, Whole};
 use super::notary::{Mark, Notary, Rhythm};
 use super::note::SigningKey;
@@ -22,6 +22,8 @@ pub struct Resumed {
     pub notary: Notary,
     /// What had begun and was not over.
     pub figures: Figures,
+    /// What was over.
+    pub weeks: Weeks,
     /// What was used before, and is not a record.
     pub used: Vec<Used>,
     /// From when on use may be lost, if the process before did not tell its end.
@@ -60,7 +62,8 @@ pub fn resume(folder: &Folder, seed: &[u8; 32]) -> Result<Resumed, ResumeError> 
         notary.publish(folder, &Rhythm::default()).map_err(ResumeError::Sign)?;
     }
     let unfinished_since = unfinished_since(&review.last, review.left.until());
-    Ok(Resumed { trail, notary, figures: review.figures, used: review.left.into_used(), unfinished_since })
+    let (figures, weeks) = (review.figures, review.weeks);
+    Ok(Resumed { trail, notary, figures, weeks, used: review.left.into_used(), unfinished_since })
 }
 
 fn is_written(folder: &Folder, first: u64) -> bool {
@@ -77,7 +80,8 @@ fn begin(folder: &Folder, seed: &[u8; 32]) -> Result<Resumed, ResumeError> {
     notary.introduce(folder).map_err(ResumeError::Sign)?;
     notary.publish(folder, &Rhythm::default()).map_err(ResumeError::Sign)?;
     let trail = recover(folder, &mut Review::default())?;
-    Ok(Resumed { trail, notary, figures: Figures::default(), used: Vec::new(), unfinished_since: None })
+    let (figures, weeks) = (Figures::default(), Weeks::default());
+    Ok(Resumed { trail, notary, figures, weeks, used: Vec::new(), unfinished_since: None })
 }
 
 /// Stores the hashes of the whole tree anew, from records that are what was signed. Returns how many those are.

@@ -8,7 +8,7 @@ use std::collections::VecDeque;
 use std::fs::File;
 use std::io::{self, BufReader, Read as _};
 
-use super::figures::{Figures, Told};
+use super::figures::{Figures, Told, Weeks};
 use super::note::Checkpoint;
 use super::tree::{Frontier, Hash, stored_hashes};
 use super::used::Left;
@@ -31,6 +31,8 @@ pub struct Review {
     pub left: Left,
     /// What had begun and was not over.
     pub figures: Figures,
+    /// What was over.
+    pub weeks: Weeks,
 }
 
 impl Review {
@@ -48,8 +50,7 @@ impl Review {
         self.judge()?;
         self.left.see(self.frontier.size(), json);
         if let Some(told) = Told::read(json) {
-            // Whoever ran then has shown what was over.
-            let _ = self.figures.see(&told);
+            self.weeks.add(&self.figures.see(&told));
         }
         let Self { frontier, stored, stored_right, missing, overflowed, .. } = self;
         frontier.append(Hash::of_leaf(json), |hash| {

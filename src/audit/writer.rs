@@ -85,7 +85,8 @@ impl<D: Disk> Writer<D> {
         (queue, outboxes): (Arc<Queue>, Arc<[Outbox]>),
         pace: Pace,
     ) -> Self {
-        let Resumed { trail, mut notary, figures, used, unfinished_since } = resumed;
+        let Resumed { trail, mut notary, figures, weeks, used, unfinished_since } = resumed;
+        metrics.went_before(weeks);
         // A crash may have left records that no checkpoint covers.
         notary.notice(clock.now().boot);
         let batch = Batch::new(trail.next_seq);

@@ -53,15 +53,9 @@ fn review(standing: &Standing) -> String {
 
 /// How long it took, in words.
 fn measured(figure: &Figure) -> String {
-    let within =
-        |bound: Option<f64>| bound.map_or("beyond what is measured".to_owned(), |bound| format!("within {bound} s"));
-    format!(
-        "{}, {:.3} s on average, half of them {}, 95 % {}",
-        counted(figure.count, "time"),
-        figure.mean_seconds,
-        within(figure.half_within_seconds),
-        within(figure.most_within_seconds)
-    )
+    let Figure { count, mean_seconds, worst_seconds, .. } = figure;
+    let times = counted(u64::from(*count), "time");
+    format!("{times}, {mean_seconds:.3} s on average, {worst_seconds:.3} s at worst")
 }
 
 /// `allow` as the config writes it.

@@ -68,7 +68,7 @@ pub struct Report {
     pub sums: Sums,
     pub review: Standing,
     pub tokens: Vec<Entry>,
-    /// How fast things went, as far as it is measured.
+    /// How fast things went in the last weeks, as far as it is measured, the oldest first.
     pub figures: Vec<Figure>,
 }
 
@@ -99,15 +99,15 @@ pub struct Reviewed {
     pub reason: String,
 }
 
-/// A duration that is measured: how often, and about how long.
+/// A duration that is measured: how often in a week, and how long it was.
 #[derive(Clone, PartialEq, Serialize, Deserialize, Debug)]
 pub struct Figure {
     pub name: String,
-    pub count: u64,
+    /// Its Monday, in UTC: `2026-11-16`.
+    pub week: String,
+    pub count: u32,
     pub mean_seconds: f64,
-    /// The least bound of a bucket that half of them are within; `None` beyond the last.
-    pub half_within_seconds: Option<f64>,
-    pub most_within_seconds: Option<f64>,
+    pub worst_seconds: f64,
 }
 
 /// One token.

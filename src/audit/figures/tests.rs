@@ -193,19 +193,24 @@ fn a_generation_lives_until_it_is_void_or_has_run_out() {
 }
 
 #[test]
-fn a_summary_tells_each_week_beside_the_whole() {
-    let day = 86_400;
-    let measured = [(0, 10), (day, 30), (2 * day, 20), (9 * day, 4)].map(|(at, took)| Measured {
-        figure: Figure::Replace,
-        at: Duration::from_secs(START + at),
-        took: Duration::from_secs(took),
-    });
-    let summary = serde_json::to_value(Summary::of(&measured)).expect("plain data");
-    let week = |begins: &str, count: u64, median: f64, worst: f64| json!({ "begins": begins, "count": count, "median_seconds": median, "worst_seconds": worst });
+fn each_week_has_its_figures_and_the_oldest_are_let_go() {
+    let (day, seconds) = (86_400, Duration::from_secs);
+    let replaced =
+        |at: u64, took: u64| Measured { figure: Figure::Replace, at: seconds(START + at), took: seconds(took) };
+    let mut weeks = Weeks::default();
+    weeks.add(&[replaced(0, 10), replaced(day, 30), replaced(2 * day, 20), replaced(9 * day, 4)]);
+    let week = |begins: &str, count: u32, mean: u64, worst: u64| Week {
+        figure: "time_to_replace",
+        begins: begins.to_owned(),
+        count,
+        mean: seconds(mean),
+        worst: seconds(worst),
+    };
     // The first moment is a Tuesday.
-    let expected = json!({ "time_to_replace": {
-        "whole": { "count": 4, "median_seconds": 20.0, "worst_seconds": 30.0 },
-        "weeks": [week("2023-11-13", 3, 20.0, 30.0), week("2023-11-20", 1, 4.0, 4.0)],
-    } });
-    assert_eq!(summary, expected);
+    assert_eq!(weeks.list(), [week("2023-11-13", 3, 20, 30), week("2023-11-20", 1, 4, 4)]);
+    for number in 2..100 {
+        weeks.add(&[replaced(7 * number * day, number)]);
+    }
+    let list = weeks.list();
+    assert_eq!((list.len(), list[0].worst, list[12].worst), (13, seconds(87), seconds(99)));
 }

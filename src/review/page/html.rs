@@ -1,7 +1,7 @@
 //! For a browser: one page that needs nothing else, and runs nothing.
 
 use super::{counting, grant_end, heading, measured, or_never, percent, proposal, review, words};
-use crate::review::report::{Entry, Report, Route};
+use crate::review::report::{Entry, Figure, Report, Route};
 
 /// The report as an HTML page.
 pub fn html(report: &Report) -> String {
@@ -30,8 +30,8 @@ pub fn html(report: &Report) -> String {
 }
 
 fn figures(report: &Report) -> String {
-    let rows = report.figures.iter().map(|figure| [escape(&figure.name), escape(&measured(figure))]);
-    if report.figures.is_empty() { String::new() } else { table("How fast things went", ["figure", "measured"], rows) }
+    let row = |figure: &Figure| [escape(&figure.week), escape(&figure.name), escape(&measured(figure))];
+    table("How fast things went", ["week of", "figure", "measured"], report.figures.iter().map(row))
 }
 
 fn token(entry: &Entry) -> String {

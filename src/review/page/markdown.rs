@@ -13,8 +13,9 @@ pub fn markdown(report: &Report) -> String {
     ];
     if !report.figures.is_empty() {
         page.push("## How fast things went".to_owned());
-        let figures = report.figures.iter().map(|figure| [code(&figure.name), measured(figure)]);
-        page.push(table(["figure", "measured"], figures));
+        let figures = report.figures.iter();
+        let figures = figures.map(|figure| [figure.week.clone(), code(&figure.name), measured(figure)]);
+        page.push(table(["week of", "figure", "measured"], figures));
     }
     report.tokens.iter().for_each(|entry| token(&mut page, entry));
     page.join("\n\n") + "\n"

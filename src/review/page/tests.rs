@@ -56,11 +56,11 @@ fn report(reason: &str) -> Report {
     let sums = Sums { active: 1, least_privilege: 0, least_privilege_ratio: 0.0, unused: 0, long_lived: 0 };
     let last = Reviewed { time: time.clone(), by: "alice".into(), reason: reason.into() };
     let figure = Figure {
-        name: "time_to_provision_seconds".into(),
+        name: "time_to_replace".into(),
+        week: "2026-11-16".into(),
         count: 2,
         mean_seconds: 0.5,
-        half_within_seconds: Some(1.0),
-        most_within_seconds: None,
+        worst_seconds: 0.75,
     };
     Report {
         made: time.clone(),
@@ -77,7 +77,17 @@ fn report(reason: &str) -> Report {
 fn each_form_tells_who_owns_it_what_was_used_and_the_list_to_paste() {
     let report = report("reads issues");
     for page in [text(&report), markdown(&report), html(&report)] {
-        for said in ["team@example.com", "reads issues", "GET /repos/*", "billing", "OVERDUE", "30 days", "0.500 s"] {
+        for said in [
+            "team@example.com",
+            "reads issues",
+            "GET /repos/*",
+            "billing",
+            "OVERDUE",
+            "30 days",
+            "2026-11-16",
+            "0.500 s",
+            "0.750 s at worst",
+        ] {
             assert!(page.contains(said), "{said} in {page}");
         }
         assert_eq!(page.matches("ready to paste").count(), 1, "nothing is proposed where nothing changes");

@@ -11,7 +11,7 @@ pub fn text(report: &Report) -> String {
     say(&mut page, &counting(report));
     say(&mut page, &format!("Reviews: {}", review(&report.review)));
     for figure in &report.figures {
-        say(&mut page, &format!("{}: {}", figure.name, measured(figure)));
+        say(&mut page, &format!("Week of {}, {}: {}", figure.week, figure.name, measured(figure)));
     }
     report.tokens.iter().for_each(|entry| token(&mut page, entry));
     page
