@@ -4,6 +4,7 @@ use http::{HeaderName, HeaderValue};
 
 use crate::config::placement::header_name;
 use crate::config::reader::{Section, conceal};
+use crate::token::source::oauth::OWN_FIELDS;
 
 /// Names with texts. The texts are not shown: a secret may have been written there.
 pub fn pairs<T>(section: &mut Section<'_>, key: &'static str, parse: fn(&str, &str) -> Result<T, PairError>) -> Vec<T> {
@@ -44,9 +45,8 @@ impl PairError {
 
 /// A form field that the issuer wants beyond those of the grant.
 pub fn field(name: &str, text: &str) -> Result<(String, String), PairError> {
-    const SET: [&str; 6] = ["grant_type", "client_id", "scope", "audience", "resource", "client_assertion_type"];
     match name {
-        _ if SET.contains(&name) => Err(PairError::Set),
+        _ if OWN_FIELDS.contains(&name) => Err(PairError::Set),
         _ if names_a_secret(name) => Err(PairError::Secret),
         "" => Err(PairError::Name("the name of a field must not be empty".to_owned())),
         _ => Ok((name.to_owned(), text.to_owned())),

@@ -111,7 +111,7 @@ impl OAuth {
     /// # Errors
     /// When a form field is set twice, or the TLS roots cannot be read.
     pub fn new(settings: Settings, fetcher: Arc<Fetcher>, clock: Arc<dyn Clock>) -> Result<Self, BuildError> {
-        if let Some((name, _)) = settings.extra.iter().find(|(name, _)| RESERVED.contains(&name.as_str())) {
+        if let Some((name, _)) = settings.extra.iter().find(|(name, _)| OWN_FIELDS.contains(&name.as_str())) {
             return Err(BuildError::ReservedField(name.clone()));
         }
         if let Grant::JwtBearer(grant::Assertion::Signed(signed)) = &settings.grant {
@@ -269,17 +269,22 @@ fn encode(text: &str) -> Zeroizing<String> {
     encoded
 }
 
-/// Form fields of our own.
-const RESERVED: [&str; 10] = [
+/// Form fields that the source itself sends, whatever its grant.
+pub const OWN_FIELDS: [&str; 15] = [
     "grant_type",
     "client_id",
     "client_secret",
     "client_assertion",
     "client_assertion_type",
     "scope",
+    "audience",
+    "resource",
     "assertion",
     "subject_token",
+    "subject_token_type",
     "actor_token",
+    "actor_token_type",
+    "requested_token_type",
     "refresh_token",
 ];
 

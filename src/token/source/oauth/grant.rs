@@ -5,7 +5,7 @@ use zeroize::Zeroizing;
 use super::{Settings, service_account, text_of};
 use crate::clock::Moment;
 use crate::secret::Reference;
-use crate::token::source::{Failure, private_key, signed_jwt};
+use crate::token::source::{Failure, Reason, private_key, signed_jwt};
 
 #[derive(Clone, PartialEq, Debug)]
 pub enum Grant {
@@ -76,7 +76,8 @@ impl Grant {
                 Ok(Shown { names_scope, ..shown })
             }
             Self::TokenExchange(exchange) => exchange.show(),
-            Self::RefreshToken => Ok(Shown::new("refresh_token")),
+            // What is shown of it is not found here.
+            Self::RefreshToken => Err(Failure::refused(Reason::Secret, "the refresh token is kept elsewhere")),
         }
     }
 }

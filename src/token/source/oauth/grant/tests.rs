@@ -198,3 +198,12 @@ async fn a_client_is_proved_by_its_certificate_or_by_what_its_cluster_signs() {
     assert_eq!(fields["client_assertion"], "a.cluster.signed");
     assert_eq!(fields["client_assertion_type"], "urn:ietf:params:oauth:client-assertion-type:jwt-bearer");
 }
+
+#[tokio::test]
+async fn a_refresh_token_is_shown_by_its_own_source_alone() {
+    let server = Scripted::start().await;
+    let settings = settings(&server, Grant::RefreshToken);
+    let source = OAuth::new(settings, fetcher(), Arc::new(ManualClock::default())).ok().unwrap();
+    let failure = source.obtain().await.err().unwrap();
+    assert_eq!((failure.reason, failure.class), (Reason::Secret, crate::token::source::Class::Refused));
+}
