@@ -205,3 +205,21 @@ fn a_webhook_is_signed_as_the_specification_has_it() {
         assert!(webhook::signature(&secret, id, 0, b"").is_err(), "{bad}");
     }
 }
+
+#[test]
+fn what_finds_no_room_is_counted_once_for_each_sink_that_would_have_been_told() {
+    let (folder, metrics) = (tempfile::tempdir().unwrap(), Metrics::new().unwrap());
+    let store = Arc::new(Store::open(folder.path(), None).unwrap());
+    let alerts = Alerts::open(store, Arc::new(crate::clock::SystemClock), &metrics).unwrap();
+    let sink = |text, severity| Settings { name: name(text), severity, kind: Kind::Log, runbooks: None };
+    let sinks = prepare(&[sink("all", Severity::Low), sink("grave", Severity::High)]).unwrap();
+    alerts.settle(sinks, &Tasks::new(), &crate::fetch::scripted::fetcher());
+    for number in 0..=MOST {
+        alerts.raise(alert(&number.to_string(), Severity::Low));
+    }
+    alerts.raise(alert(&MOST.to_string(), Severity::Low));
+    let count = |sink, outcome| alerts.shared.figures.of(&name(sink), outcome).get();
+    assert_eq!((count("all", DELIVERED), count("all", DROPPED)), (MOST as u64, 1));
+    assert_eq!((count("grave", DELIVERED), count("grave", DROPPED)), (0, 0));
+    assert_eq!(alerts.shared.figures.open.get(), i64::try_from(MOST).unwrap());
+}

@@ -160,10 +160,13 @@ fn a_disk_that_fills_up_is_survived_and_told() {
         place.write_config("nothing = \"is as it should be\"");
         metric(&place, "countersign_audit_healthy").filter(|healthy| healthy == "0")
     });
+    // The other one is about the config.
+    until("it is an alert", || metric(&place, "countersign_alerts_open").filter(|open| open == "2"));
 
     drop(filler);
     std::fs::remove_file(inside.join("filler")).expect("room again");
     until("the trail is healthy", || metric(&place, "countersign_audit_healthy").filter(|healthy| healthy == "1"));
+    until("the alert is over", || metric(&place, "countersign_alerts_open").filter(|open| open == "1"));
     // The mount ends with the proxy.
     copy(&inside, &place.path("copy"));
     stop(running);

@@ -1,5 +1,6 @@
 //! Alerts leave the process: each sink is told what is wrong, and that it is over, however often that has to be tried.
 
+use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -51,9 +52,11 @@ fn json(call: &Call) -> Value {
     serde_json::from_str(&call.body).expect("JSON")
 }
 
-/// Type, name and token of what a webhook was told.
+/// Type, name and token of what a webhook was told, which leads to a runbook that is there.
 fn brief(call: &Call) -> String {
     let body = json(call);
+    let runbook = body["data"]["runbook_url"].as_str().expect("a runbook");
+    assert!(Path::new(env!("CARGO_MANIFEST_DIR")).join(runbook).is_file(), "{runbook}");
     let text = |value: &Value| value.as_str().unwrap_or("-").to_owned();
     format!("{} {} {}", text(&body["type"]), text(&body["data"]["name"]), text(&body["data"]["token"]))
 }

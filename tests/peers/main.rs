@@ -11,6 +11,7 @@
 //! `COUNTERSIGN_PEERS_SECONDS` the length of the load (60). The tests take turns: each has the machine for itself.
 
 mod admin;
+mod alerts;
 mod calls;
 mod clients;
 mod keepalive;

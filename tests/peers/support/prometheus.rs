@@ -63,7 +63,7 @@ impl Prometheus {
 }
 
 pub struct Alertmanager {
-    address: SocketAddr,
+    pub address: SocketAddr,
     _folder: TempDir,
     _process: Process,
 }
