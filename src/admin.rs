@@ -12,6 +12,7 @@
 //! token or a secret; nothing here can be reached through the proxy, whose guard of destinations knows this listener's
 //! address as its own.
 
+pub mod anomalies;
 mod answer;
 mod audit;
 mod crowd;
@@ -48,6 +49,7 @@ use crate::operator::{Operator, Operators, Role};
 use crate::proxy::Address;
 use crate::tls::ServerSettings;
 use crate::token::{Gone, NotReleased, Order, Restraint, Token};
+use anomalies::Anomalies;
 use answer::{Answer, Refusal};
 use crowd::Rates;
 use denials::Denials;
@@ -77,7 +79,7 @@ pub struct Settings {
 }
 
 /// What the running app lets operators see and do.
-pub trait House: Requests + Reports {
+pub trait House: Requests + Reports + Anomalies {
     fn operators(&self) -> Arc<Operators>;
 
     /// By name.

@@ -20,6 +20,7 @@ mod restraint;
 mod review;
 mod unused;
 mod used;
+mod watching;
 
 use std::future::Future;
 use std::net::SocketAddr;
@@ -59,6 +60,7 @@ use house::House;
 use reading::Reading;
 use review::Review;
 use used::Used;
+use watching::Watching;
 
 /// How often sums of refusals go into the trail.
 const SUMS: Duration = Duration::from_secs(1);
@@ -181,7 +183,8 @@ impl App {
         let used = Arc::new(Used::new(&config.audit, recorder.clone(), clock.clone(), usage.ledger()));
         let review = Review::open(store.clone(), recorder.clone(), clock.clone(), &metrics, config.review)?;
         let alerts = Arc::new(Alerts::open(store.clone(), clock.clone(), &metrics)?);
-        let readers = used.reader().into_iter().chain([review.pen()]);
+        let watching = Watching::new(recorder.clone(), clock.clone(), &metrics, config.detect.clone())?;
+        let readers = used.reader().into_iter().chain([review.pen(), watching.eyes()]);
         let reading = Reading::new(usage.stream(), &clock, readers.collect());
         let wants = Arc::new(Wants::default());
         let house = House::build(
@@ -199,6 +202,7 @@ impl App {
                 wants: wants.clone(),
                 review,
                 alerts,
+                watching,
                 own,
             },
             resolver,
@@ -340,6 +344,8 @@ impl Bound {
         let _review = tasks.essential("review", async move { reviewing.review().await });
         let conditions = house.look_after_conditions(&tasks);
         let _alerts = house.ground.alerts.look_after(&tasks);
+        let watching = house.clone();
+        let _watching = tasks.essential("watching", async move { watching.watch().await });
         house.ready();
         tracing::info!(
             listen = %self.listen.iter().map(ToString::to_string).collect::<Vec<_>>().join(", "),

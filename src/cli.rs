@@ -1,6 +1,7 @@
 //! The command line: one function a command, and what its outcome means as an exit code.
 
 mod admin;
+mod anomalies;
 mod audit;
 mod ca;
 mod child;
@@ -157,6 +158,11 @@ enum Command {
     },
     /// Say what the tokens of the running proxy are used for, what to tighten, and how
     Report(report::Report),
+    /// Show what was unusual about the use of the running proxy's tokens, and what was done about it
+    Anomalies {
+        #[command(subcommand)]
+        command: anomalies::Anomalies,
+    },
     /// Give out what the tokens of the running proxy were used for
     Usage {
         #[command(subcommand)]
@@ -244,6 +250,7 @@ pub fn main(arguments: impl Iterator<Item = OsString>) -> ExitCode {
         Command::Audit { command } => audit::audit(command),
         Command::Requests { command } => requests::requests(&command),
         Command::Report(command) => report::report(&command),
+        Command::Anomalies { command } => anomalies::anomalies(&command),
         Command::Usage { command } => usage::usage(&command),
         Command::Tokens { command } => tokens::tokens(&command),
         Command::Drill(drill) => drill::drill(&drill),

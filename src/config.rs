@@ -15,6 +15,7 @@ mod alert;
 mod approval;
 mod client;
 mod cross;
+mod detect;
 mod environment;
 mod later;
 mod load;
@@ -72,6 +73,7 @@ pub struct Config {
     pub review: crate::review::Settings,
     /// Who is told of alerts.
     pub alerts: Vec<crate::alert::Settings>,
+    pub detect: crate::detect::response::Settings,
     /// Whether the file takes effect when it changes, or only when it is asked for.
     pub watch: bool,
     /// Empty: the one implicit client.
@@ -166,6 +168,7 @@ fn sections<'a>(
     let (state_dir, state_key) = record::state(state, context);
     let audit = record::audit(root.table("audit", "[audit]"), &state_dir, context);
     let review = record::review(root.table("review", "[review]"));
+    let (mut detect, of_exemptions) = detect::read(root.table("detect", "[detect]"), context);
     let clients = root.tables("client", "[[client]]").and_then(|each| clients(each, &proxy.listen, context));
     let admin = admin::read(root.table("admin", "[admin]"), &state_dir, state_is_written, context);
     let operators = root.tables("operator", "[[operator]]");
@@ -178,6 +181,9 @@ fn sections<'a>(
     root.finish();
     record::keep_admin_apart(&admin, &scrape, &proxy.listen, context);
     cross_check(clients.as_deref(), &tokens, &routes, context);
+    detect::tokens_of_exemptions(&of_exemptions, &tokens, context);
+    let own = |token: &token::Token| Some((token.name.as_ref()?.get_ref().clone(), token.detect.clone()?));
+    detect.of_tokens = tokens.iter().filter_map(own).collect();
 
     Some(Config {
         proxy: proxy.settings,
@@ -190,6 +196,7 @@ fn sections<'a>(
         audit,
         review,
         alerts,
+        detect,
         watch: proxy.watch,
         clients: clients?,
         admin: admin.into_inner(),

@@ -2,7 +2,7 @@
 //! input, so that the past is judged by the code that judges the present.
 //!
 //! ```text
-//!  event ─▶ Engine ─▶ profile (token, client) ─▶ findings ─▶ Anomaly
+//!  event ─▶ Engine ─▶ profile (token, client) ─▶ findings ─▶ Anomaly ─▶ Settings ─▶ Response
 //!  timestamp, value ─▶ series::Detector ─▶ score
 //! ```
 //!
@@ -11,6 +11,7 @@
 
 pub mod anomaly;
 pub mod event;
+pub mod response;
 pub mod series;
 
 mod baseline;

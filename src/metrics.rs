@@ -5,7 +5,8 @@
 
 use prometheus::core::Collector;
 use prometheus::{
-    Gauge, Histogram, HistogramOpts, HistogramVec, IntCounter, IntCounterVec, IntGauge, IntGaugeVec, Opts, Registry,
+    Gauge, GaugeVec, Histogram, HistogramOpts, HistogramVec, IntCounter, IntCounterVec, IntGauge, IntGaugeVec, Opts,
+    Registry,
 };
 
 pub use prometheus::Error;
@@ -63,6 +64,11 @@ impl Metrics {
     /// A gauge of a share, from 0 to 1.
     pub fn ratio(&self, name: &str, help: &str) -> Result<Gauge, Error> {
         self.register(Gauge::with_opts(opts(name, help))?)
+    }
+
+    /// Such gauges, one for each of these labels.
+    pub fn ratios(&self, name: &str, help: &str, labels: &[&str]) -> Result<GaugeVec, Error> {
+        self.register(GaugeVec::new(opts(name, help), labels)?)
     }
 
     pub fn gauges(&self, name: &str, help: &str, labels: &[&str]) -> Result<IntGaugeVec, Error> {

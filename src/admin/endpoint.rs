@@ -10,7 +10,7 @@ use http::{Method, StatusCode};
 use serde_json::{Map, Value};
 
 use super::answer::{Answer, Refusal};
-use super::{Admin, Pending, audit, drill, openapi, reports, requests, running, tokens, usage};
+use super::{Admin, Pending, anomalies, audit, drill, openapi, reports, requests, running, tokens, usage};
 use crate::access::request::Digest;
 use crate::access::submission::{self, MOST_RULES};
 use crate::name::RouteName;
@@ -139,6 +139,7 @@ pub fn endpoints() -> impl Iterator<Item = &'static Endpoint> {
         drill::ENDPOINTS,
         requests::ENDPOINTS,
         reports::ENDPOINTS,
+        anomalies::ENDPOINTS,
         usage::ENDPOINTS,
         audit::ENDPOINTS,
         running::ENDPOINTS,

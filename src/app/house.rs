@@ -25,6 +25,7 @@ use super::reload::Asks;
 use super::restraint::Restraints;
 use super::review::Review;
 use super::unused::Unused;
+use super::watching::Watching;
 use crate::access::request::RequestId;
 use crate::admin;
 use crate::alert::Alerts;
@@ -69,6 +70,7 @@ pub(super) struct Ground {
     pub wants: Arc<Wants>,
     pub review: Arc<Review>,
     pub alerts: Arc<Alerts>,
+    pub watching: Arc<Watching>,
     /// Our own listeners, which are never dialled.
     pub own: Vec<SocketAddr>,
 }

@@ -196,6 +196,20 @@ pub enum Event {
         #[serde(serialize_with = "time")]
         due: Duration,
     },
+    /// The use of a token was unusual, and what was done about it.
+    Anomaly {
+        token: TokenName,
+        client: String,
+        signal: &'static str,
+        score: f64,
+        severity: &'static str,
+        response: &'static str,
+        /// What a person reads: counts, names of methods and hosts; nothing that a request says otherwise.
+        #[serde(serialize_with = "capped")]
+        said: String,
+        #[serde(serialize_with = "time")]
+        since: Duration,
+    },
     /// The process before ended without a stop: use after that moment is not told, which is a second's at most.
     UsageGap { from: String },
 }
@@ -266,6 +280,7 @@ impl Event {
             Self::Request(_) => "request",
             Self::AccessReviewed { .. } => "access_reviewed",
             Self::ReviewOverdue { .. } => "review_overdue",
+            Self::Anomaly { .. } => "anomaly",
             Self::UsageGap { .. } => "usage_gap",
         }
     }
@@ -462,6 +477,16 @@ pub(super) mod tests {
             }),
             Event::AccessReviewed { by: OperatorName::implicit(), reason: "nothing to tighten".into() },
             Event::ReviewOverdue { due: expires },
+            Event::Anomaly {
+                token: "github".parse().expect("a name"),
+                client: "app".into(),
+                signal: "burst",
+                score: 0.97,
+                severity: "high",
+                response: "alert",
+                said: "600 requests in a minute, 20.0x the most before".into(),
+                since: expires,
+            },
             Event::UsageGap { from: "2026-11-22T10:00:00.000Z".into() },
         ]
     }

@@ -9,7 +9,7 @@ pub const HELP: &str = "remove it: what it asks for would not be done";
 
 /// Keys by the title of their section.
 const KEYS: &[(&str, &[&str])] = &[
-    (ROOT, &["vault", "detect"]),
+    (ROOT, &["vault"]),
     ("[[client]]", &["key", "jwt", "cgroup", "version"]),
     ("[[token]]", &["next_source", "version"]),
     ("`rotation`", &["shorten", "mode", "probe"]),

@@ -6,6 +6,8 @@ use std::time::Duration;
 use proptest::prelude::*;
 
 use super::*;
+use crate::detect::anomaly::{Severity, Signal};
+use crate::detect::response::{Mode as Watch, Response};
 use crate::policy::Mode;
 use crate::policy::limit::Limits;
 use crate::policy::rule::Allow;
@@ -163,6 +165,10 @@ fn every_key_reaches_the_settings() {
     assert!(manager.runbooks.is_some() && log.kind == crate::alert::Kind::Log);
     let crate::alert::Kind::Webhook { secret, .. } = &pager.kind else { panic!("a webhook") };
     assert_eq!(*secret, Reference::Env("WEBHOOK_SECRET".to_owned()));
+    assert_eq!((config.detect.policy.mode, config.detect.exempt[0].signals.len()), (Watch::Respond, 2));
+    assert_eq!(config.detect.policy.respond.of_severities.get(&Severity::High), Some(&Response::Quarantine));
+    let own = config.detect.of_tokens.values().next().expect("a token's own");
+    assert_eq!((own.mode, own.respond.of_signals.get(&Signal::Errors)), (Some(Watch::Alert), Some(&Response::Observe)));
     assert_eq!((config.clients[1].uid, config.clients[1].gid), (Some(1001), Some(50)));
     let [alice, bob] = &config.operators[..] else { panic!("two operators") };
     assert_eq!((&*alice.groups[0], alice.roles.len()), ("team@example.com", 5));

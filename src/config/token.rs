@@ -8,9 +8,10 @@ use toml::de::DeValue;
 
 use super::Context;
 use super::reader::Section;
-use super::{placement, sha256, source, value};
+use super::{detect, placement, sha256, source, value};
 use crate::access::Terms;
 use crate::authority::Host;
+use crate::detect::response::Override;
 use crate::name::TokenName;
 use crate::token::{NEVER, Rotation, Settings};
 
@@ -26,6 +27,7 @@ pub struct Token {
     pub name: Option<Spanned<TokenName>>,
     pub hosts: Option<Vec<Host>>,
     pub terms: Terms,
+    pub detect: Option<Override>,
     pub settings: Option<Settings>,
 }
 
@@ -44,6 +46,7 @@ pub fn read(mut section: Section<'_>, context: &Context<'_>) -> Token {
     let placement = placement::read(&mut section);
     let rotation = rotation(section.table("rotation", "`rotation`"));
     let retire_unused = section.duration("retire_unused", HOUR..=DAY * 366);
+    let detect = detect::of_token(section.table("detect", "`detect`"));
     let source = section.table("source", "`source`");
     let terms = Terms { permanent, further_scopes, source: reference_of(&source) };
     let source = source::read(source, scopes.as_deref(), context);
@@ -65,7 +68,7 @@ pub fn read(mut section: Section<'_>, context: &Context<'_>) -> Token {
         })
     };
     let settings = settings();
-    Token { name, hosts, terms, settings }
+    Token { name, hosts, terms, detect, settings }
 }
 
 /// Nothing is provisioned without the first four answers.

@@ -27,6 +27,23 @@ pub enum Signal {
 }
 
 impl Signal {
+    pub const ALL: [Self; 14] = [
+        Self::NewClient,
+        Self::NewPlace,
+        Self::NewMethod,
+        Self::Burst,
+        Self::Silence,
+        Self::Errors,
+        Self::Volume,
+        Self::Hours,
+        Self::Dormant,
+        Self::Tripwire,
+        Self::Shadow,
+        Self::FanOut,
+        Self::Issuance,
+        Self::IssuerChange,
+    ];
+
     pub const fn as_str(self) -> &'static str {
         match self {
             Self::NewClient => "new_client",
@@ -69,6 +86,8 @@ pub enum Severity {
 }
 
 impl Severity {
+    pub const ALL: [Self; 4] = [Self::Low, Self::Medium, Self::High, Self::Critical];
+
     pub const fn as_str(self) -> &'static str {
         match self {
             Self::Low => "low",
@@ -100,13 +119,15 @@ pub struct Finding {
     /// It happens or it does not, as the first deletion: another one of its signal is another matter. What is no fact is a
     /// figure, and the strongest of its signal says all.
     pub is_fact: bool,
+    /// Its host was in trouble, which alone makes apps do what they never did.
+    pub in_trouble: bool,
 }
 
 impl Finding {
     /// `excess` is what was found over what it takes to be told: at least 1.
     pub fn new(signal: Signal, excess: f64, said: String) -> Self {
         let score = 1.0 - 0.5_f64.powf(excess.clamp(1.0, 12.0));
-        Self { signal, client: String::new(), score, said, is_fact: false }
+        Self { signal, client: String::new(), score, said, is_fact: false, in_trouble: false }
     }
 
     pub fn fact(signal: Signal, excess: f64, said: String) -> Self {
@@ -161,6 +182,16 @@ impl Anomaly {
         1.0 - strongest.values().map(|score| 1.0 - score).product::<f64>()
     }
 
+    /// As it is written.
+    pub fn rounded_score(&self) -> f64 {
+        (self.score() * 1e4).round() / 1e4
+    }
+
+    /// All of it, for a person.
+    pub fn said(&self) -> String {
+        self.findings.iter().map(|finding| finding.said.as_str()).collect::<Vec<_>>().join("; ")
+    }
+
     pub fn signal(&self) -> Signal {
         self.findings.first().map_or(Signal::Silence, |finding| finding.signal)
     }
@@ -172,15 +203,14 @@ impl Anomaly {
             let before = all.as_str().unwrap_or_default();
             *all = if before.is_empty() { said.as_str().into() } else { format!("{before}; {said}").into() };
         }
-        let said: Vec<&str> = self.findings.iter().map(|finding| finding.said.as_str()).collect();
         json!({
             "time": self.time.to_string(),
             "token": self.token,
             "signal": self.signal().as_str(),
-            "score": (self.score() * 1e4).round() / 1e4,
+            "score": self.rounded_score(),
             "severity": self.severity.as_str(),
             "response": response,
-            "evidence": { "said": said.join("; "), "client": self.client, "signals": signals },
+            "evidence": { "said": self.said(), "client": self.client, "signals": signals },
         })
     }
 }

@@ -129,14 +129,44 @@ impl Known {
 
 /// A hash that is the same in every process and version: baselines outlive both (FNV-1a, and a finish that mixes).
 pub fn hash(parts: &[&str]) -> u64 {
-    let mut hash = 0xcbf2_9ce4_8422_2325_u64;
-    for part in parts {
-        for byte in part.bytes().chain([0xff]) {
-            hash = (hash ^ u64::from(byte)).wrapping_mul(0x0100_0000_01b3);
-        }
+    parts.iter().fold(Hash::default(), |hash, part| hash.text(part).end()).finish()
+}
+
+/// The same, of a text that comes in pieces.
+#[derive(Clone, Copy)]
+pub struct Hash(u64);
+
+impl Default for Hash {
+    fn default() -> Self {
+        Self(0xcbf2_9ce4_8422_2325)
     }
-    hash = (hash ^ (hash >> 33)).wrapping_mul(0xff51_afd7_ed55_8ccd);
-    hash ^ (hash >> 33)
+}
+
+impl Hash {
+    #[must_use]
+    pub fn text(self, piece: &str) -> Self {
+        self.bytes(piece.as_bytes())
+    }
+
+    #[must_use]
+    pub fn bytes(self, piece: &[u8]) -> Self {
+        piece.iter().fold(self, |hash, byte| hash.byte(*byte))
+    }
+
+    /// Ends a part: what follows is not taken for more of it.
+    #[must_use]
+    pub fn end(self) -> Self {
+        self.byte(0xff)
+    }
+
+    pub fn finish(self) -> u64 {
+        let hash = (self.0 ^ (self.0 >> 33)).wrapping_mul(0xff51_afd7_ed55_8ccd);
+        hash ^ (hash >> 33)
+    }
+
+    fn byte(self, byte: u8) -> Self {
+        Self((self.0 ^ u64::from(byte)).wrapping_mul(0x0100_0000_01b3))
+    }
 }
 
 pub const HOUR: u64 = 3600;

@@ -21,6 +21,10 @@ pub struct Engine {
     profiles: usize,
     /// The hour in which silence was last looked for.
     swept: u64,
+    /// When the last event was.
+    latest: Time,
+    /// Whose figures were not weighed: tokens with their clients.
+    unweighed: Vec<(String, String)>,
 }
 
 struct Token {
@@ -63,55 +67,85 @@ struct Host {
 impl Engine {
     /// What is unusual about an event, in the light of those before it.
     pub fn observe(&mut self, event: &Event) -> Vec<Anomaly> {
-        let mut all = self.sweep(event.time);
+        let mut all = self.add(event);
+        all.extend(self.weigh());
+        all
+    }
+
+    /// The same of one of many events that come together: what is unusual about it by itself. When all of them are there, they
+    /// are weighed.
+    pub fn add(&mut self, event: &Event) -> Vec<Anomaly> {
+        let mut all = self.pass(event.time);
         if event.token.is_empty() {
             return all;
         }
         let now = event.time.seconds();
-        if !self.tokens.contains_key(&event.token) {
-            self.make_room();
-        }
         let found = match event.event {
             Some(step) => self.token(event, now).step(step, now),
             None => self.request(event, now),
         };
-        if let Some(token) = self.tokens.get_mut(&event.token) {
-            all.extend(token.join(event.time, &event.token, &event.client, found));
+        if !found.is_empty() {
+            all.extend(self.token(event, now).join(event.time, &event.token, &event.client, found));
+        }
+        all
+    }
+
+    /// What is unusual about the figures of the events that came since the last time.
+    pub fn weigh(&mut self) -> Vec<Anomaly> {
+        let mut all = Vec::new();
+        for (name, client) in std::mem::take(&mut self.unweighed) {
+            let Some(token) = self.tokens.get_mut(&name) else { continue };
+            let found = token.clients.get_mut(&client).map(Profile::weigh).unwrap_or_default();
+            all.extend(token.join(self.latest, &name, &client, found));
         }
         all
     }
 
     fn token(&mut self, event: &Event, now: u64) -> &mut Token {
-        self.tokens.entry(event.token.clone()).or_insert_with(|| Token::new(now))
+        // Names are copied where they are new alone.
+        if !self.tokens.contains_key(&event.token) {
+            self.make_room();
+            self.tokens.insert(event.token.clone(), Token::new(now));
+        }
+        self.tokens.get_mut(&event.token).expect("it is there by now")
     }
 
     fn request(&mut self, event: &Event, now: u64) -> Vec<Finding> {
-        if self.hosts.len() >= MOST_HOSTS && !self.hosts.contains_key(&event.host) {
-            self.hosts.clear();
+        let surroundings = Surroundings { trouble: self.is_in_trouble(event, now) };
+        let known = self.tokens.get_mut(&event.token).and_then(|token| token.used(&event.client, now));
+        if let Some(profile) = known {
+            let is_first = !profile.is_unweighed();
+            let found = profile.observe(event, surroundings);
+            if is_first {
+                self.unweighed.push((event.token.clone(), event.client.clone()));
+            }
+            return found;
         }
-        let host = self.hosts.entry(event.host.clone()).or_default();
-        let surroundings = Surroundings { trouble: host.observe(event, now) };
-        let known = self.tokens.get(&event.token).is_some_and(|token| token.clients.contains_key(&event.client));
-        if !known {
-            self.make_room();
-            self.profiles += 1;
-        }
+        self.make_room();
+        self.profiles += 1;
         let token = self.token(event, now);
-        let mut found = Vec::new();
-        if !known {
-            found.extend(token.new_client(&event.client, now));
-            token.clients.insert(event.client.clone(), Profile::new(now));
-        }
+        let mut found: Vec<Finding> = token.new_client(&event.client, now).into_iter().collect();
+        let profile = token.clients.entry(event.client.clone()).or_insert_with(|| Profile::new(now));
+        found.extend(profile.observe(event, surroundings));
         token.last = token.last.max(now);
         token.requests += 1;
-        if let Some(profile) = token.clients.get_mut(&event.client) {
-            found.extend(profile.observe(event, surroundings));
-        }
+        self.unweighed.push((event.token.clone(), event.client.clone()));
         found
     }
 
-    /// Looks for silence, once an hour.
-    fn sweep(&mut self, time: Time) -> Vec<Anomaly> {
+    fn is_in_trouble(&mut self, event: &Event, now: u64) -> bool {
+        if let Some(host) = self.hosts.get_mut(&event.host) {
+            return host.observe(event, now);
+        }
+        if self.hosts.len() >= MOST_HOSTS {
+            self.hosts.clear();
+        }
+        self.hosts.entry(event.host.clone()).or_default().observe(event, now)
+    }
+
+    /// What time alone makes unusual: silence, for which is looked once an hour.
+    pub fn pass(&mut self, time: Time) -> Vec<Anomaly> {
+        self.latest = self.latest.max(time);
         let now = time.seconds();
         if now / HOUR <= self.swept {
             return Vec::new();
@@ -153,6 +187,14 @@ impl Token {
             refused: Daily::default(),
             open: None,
         }
+    }
+
+    /// Counts a use by a client that is known.
+    fn used(&mut self, client: &str, now: u64) -> Option<&mut Profile> {
+        let profile = self.clients.get_mut(client)?;
+        self.last = self.last.max(now);
+        self.requests += 1;
+        Some(profile)
     }
 
     fn new_client(&mut self, client: &str, now: u64) -> Option<Finding> {

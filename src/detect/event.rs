@@ -5,7 +5,7 @@ use std::time::Duration;
 use serde::Deserialize;
 
 /// A line of `usage export`.
-#[derive(Deserialize, Clone, PartialEq, Debug)]
+#[derive(Deserialize, Clone, PartialEq, Default, Debug)]
 pub struct Event {
     pub time: Time,
     #[serde(default)]

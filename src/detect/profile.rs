@@ -11,7 +11,7 @@
 use std::fmt::Arguments;
 
 use super::anomaly::{Finding, Signal};
-use super::baseline::{Ceiling, DAY, Distinct, HOUR, Hours, Known, Slot, hash};
+use super::baseline::{Ceiling, DAY, Distinct, HOUR, Hash, Hours, Known, Slot};
 use super::event::Event;
 
 pub struct Profile {
@@ -42,6 +42,15 @@ pub struct Profile {
     longest_gap: u32,
     silent: bool,
     told: [Told; SIGNALS],
+    unweighed: Unweighed,
+}
+
+/// What has come since figures were last weighed.
+#[derive(Clone, Copy, Default)]
+struct Unweighed {
+    requests: u32,
+    bytes: f32,
+    in_trouble: bool,
 }
 
 /// What is summed over a time.
@@ -95,6 +104,7 @@ impl Profile {
             longest_gap: 0,
             silent: false,
             told: [Told::default(); SIGNALS],
+            unweighed: Unweighed::default(),
         }
     }
 
@@ -102,20 +112,43 @@ impl Profile {
         self.last
     }
 
-    /// What is unusual about this request. It belongs to what is usual from now on.
+    /// What is unusual about this request by itself. It belongs to what is usual from now on. Its figures count when they are
+    /// weighed: soon, and before their minute ends.
     pub fn observe(&mut self, event: &Event, surroundings: Surroundings) -> Vec<Finding> {
         let now = event.time.seconds().max(self.last);
         let mut found = Vec::new();
+        if now / 60 != self.last / 60 {
+            found = self.weigh();
+        }
         self.awake(now, &mut found);
         self.pass_to(now);
         self.add(event, surroundings, &mut found);
-        self.rates(now, surroundings, &mut found);
         self.hours_of_use(now, &mut found);
         self.last = now;
         self.requests += 1;
-        let bytes = event.request_bytes.saturating_add(event.response_bytes) as f32;
-        self.bytes += (bytes - self.bytes) / self.requests.min(1000) as f32;
-        found.retain(|finding| finding.is_fact || self.tells(now, finding));
+        self.unweighed.requests += 1;
+        self.unweighed.bytes += event.request_bytes.saturating_add(event.response_bytes) as f32;
+        self.unweighed.in_trouble |= surroundings.trouble;
+        found
+    }
+
+    /// Whether there are requests whose figures were not weighed.
+    pub fn is_unweighed(&self) -> bool {
+        self.unweighed.requests > 0
+    }
+
+    /// Which figures are unusual.
+    pub fn weigh(&mut self) -> Vec<Finding> {
+        let Unweighed { requests, bytes, in_trouble } = std::mem::take(&mut self.unweighed);
+        if requests == 0 {
+            return Vec::new();
+        }
+        let (now, mut found) = (self.last, Vec::new());
+        self.rates(now, in_trouble, &mut found);
+        let share = requests as f32 / self.requests.clamp(requests.into(), 1000.max(requests.into())) as f32;
+        self.bytes += (bytes / requests as f32 - self.bytes) * share;
+        found.retain(|finding| self.tells(now, finding));
+        found.iter_mut().for_each(|finding| finding.in_trouble = in_trouble);
         found
     }
 
@@ -220,19 +253,20 @@ impl Profile {
             429 => 0.2,
             _ => 0.0,
         };
-        let place = hash(&[&event.host, &template(&event.path)]);
+        let host = Hash::default().text(&event.host).end();
+        let place = template(host, &event.path).end().finish();
         let refused = matches!(event.status, 400..=499);
         if self.places.is_new(place) && experienced && !refused {
             one.new_places = 1.0;
         }
-        if self.places.is_new(hash(&["host", &event.host])) && experienced {
+        if self.places.is_new(Hash::default().text("host").end().text(&event.host).end().finish()) && experienced {
             found.push(Finding::fact(Signal::NewPlace, 2.5, format!("first request to {}", event.host)));
         }
         if event.method == "DELETE" {
             one.deletions = 1.0;
         }
         self.method(event, experienced, found);
-        let resource = hash(&[&event.host, &event.path]);
+        let resource = host.text(&event.path).end().finish();
         self.resources.iter_mut().for_each(|resources| resources.saw(resource));
         for sums in [&mut self.minute, &mut self.hour, &mut self.parts[part(now)]] {
             sums.add(&one);
@@ -253,12 +287,12 @@ impl Profile {
         found.push(Finding::fact(Signal::NewMethod, excess, said));
     }
 
-    fn rates(&self, now: u64, surroundings: Surroundings, found: &mut Vec<Finding>) {
-        if now - self.first < DAY || self.requests < FEW {
+    fn rates(&self, now: u64, in_trouble: bool, found: &mut Vec<Finding>) {
+        if now - self.first < DAY || self.requests <= FEW {
             return;
         }
         let mut caution = if self.learned(now) { 1.0 } else { UNLEARNED };
-        if surroundings.trouble {
+        if in_trouble {
             caution *= TROUBLED;
         }
         let mut scale = Scale { caution, found };
@@ -335,10 +369,15 @@ impl Profile {
         let slot = Slot::of(now);
         let today = self.day_of(now);
         let recent = |day: u16| day > 0 && today - day.min(today) < 35;
-        let unused = !self.used.around(slot).into_iter().any(recent);
-        let kept = self.used.all().filter(|day| recent(**day)).count();
-        if unused && kept <= HOURS_KEPT && today >= 15 && self.requests >= FEW && self.hour.requests >= 3.0 {
-            found.push(Finding::new(Signal::Hours, 1.5, format!("never used on {} before", slot.name())));
+        let is_unused = !self.used.around(slot).into_iter().any(recent);
+        if !is_unused || today < 15 || self.requests < FEW || self.hour.requests < 3.0 {
+            return;
+        }
+        if self.used.all().filter(|day| recent(**day)).count() <= HOURS_KEPT {
+            let finding = Finding::new(Signal::Hours, 1.5, format!("never used on {} before", slot.name()));
+            if self.tells(now, &finding) {
+                found.push(finding);
+            }
         }
     }
 
@@ -419,19 +458,28 @@ fn settle(most: &mut f32, figure: f32, learned: bool) {
     *most = ceiling.most() as f32;
 }
 
-/// A path without what tells one resource of a kind from another.
-fn template(path: &str) -> String {
-    let parts = path.split('/').filter(|part| !part.is_empty()).take(4);
-    parts.map(|part| if names_one(part) { "/*".to_owned() } else { format!("/{part}") }).collect()
+/// Goes on with a path, without what tells one resource of a kind from another.
+fn template(hash: Hash, path: &str) -> Hash {
+    let (mut hash, mut parts, mut rest) = (hash, 0, path.as_bytes());
+    while parts < 4 && !rest.is_empty() {
+        let end = rest.iter().position(|byte| *byte == b'/').unwrap_or(rest.len());
+        let part = &rest[..end];
+        rest = rest.get(end + 1..).unwrap_or_default();
+        if !part.is_empty() {
+            hash = hash.bytes(b"/").bytes(if names_one(part) { b"*" } else { part });
+            parts += 1;
+        }
+    }
+    hash
 }
 
 /// Whether a segment looks like a number, a digest, a UUID.
-fn names_one(part: &str) -> bool {
-    part.len() > 24 || part.bytes().any(|byte| byte.is_ascii_digit()) && !is_version(part)
+fn names_one(part: &[u8]) -> bool {
+    part.len() > 24 || part.iter().any(u8::is_ascii_digit) && !is_version(part)
 }
 
-fn is_version(part: &str) -> bool {
-    part.len() <= 3 && part.starts_with('v')
+fn is_version(part: &[u8]) -> bool {
+    part.len() <= 3 && part.starts_with(b"v")
 }
 
 fn part(seconds: u64) -> usize {
@@ -450,7 +498,7 @@ fn span(seconds: u64) -> String {
 const METHODS: [&str; 8] = ["GET", "HEAD", "OPTIONS", "POST", "PUT", "PATCH", "DELETE", "other"];
 const WRITES: [usize; 4] = [3, 4, 5, 6];
 
-const SIGNALS: usize = 14;
+const SIGNALS: usize = Signal::ALL.len();
 
 const HOURS_A_PART: u64 = 3;
 const PARTS: usize = 8;

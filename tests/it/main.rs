@@ -43,6 +43,7 @@ mod tls;
 mod traces;
 mod tunnels;
 mod unused;
+mod unusual;
 mod upstream_proxy;
 mod used;
 mod watch;

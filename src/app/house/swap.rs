@@ -121,6 +121,7 @@ impl House {
         self.operators.store(Arc::new(operators(config)));
         self.shown.store(Arc::new(config.shown.clone()));
         self.ground.review.settle(config.review);
+        self.ground.watching.settle(config.detect.clone());
         running.config = config.clone();
         running.on_top = on_top;
         self.ready();

@@ -23,11 +23,20 @@ fn request(seconds: u64) -> Event {
     }
 }
 
+impl Profile {
+    /// All that is unusual about a request that comes alone.
+    fn judge(&mut self, event: &Event, surroundings: Surroundings) -> Vec<Finding> {
+        let mut found = self.observe(event, surroundings);
+        found.extend(self.weigh());
+        found
+    }
+}
+
 /// A request every five minutes for so many days, all of them usual.
 fn polled(days: u64) -> Profile {
     let mut profile = Profile::new(MONDAY);
     for turn in 0..days * 288 {
-        let found = profile.observe(&request(turn * 300), Surroundings::default());
+        let found = profile.judge(&request(turn * 300), Surroundings::default());
         assert_eq!(found, [], "at {turn}");
     }
     profile
@@ -46,10 +55,10 @@ fn a_profile_takes_less_than_two_kib() {
 fn the_first_write_of_a_reader_is_told_once() {
     let mut profile = polled(10);
     let write = |seconds| Event { method: "DELETE".to_owned(), ..request(10 * DAY + seconds) };
-    let found = profile.observe(&write(0), Surroundings::default());
+    let found = profile.judge(&write(0), Surroundings::default());
     assert_eq!(signals(&found), [Signal::NewMethod]);
     assert_eq!(found[0].said, "first DELETE in 2880 requests");
-    assert_eq!(profile.observe(&write(60), Surroundings::default()), []);
+    assert_eq!(profile.judge(&write(60), Surroundings::default()), []);
 }
 
 #[test]
@@ -58,7 +67,7 @@ fn a_fact_is_told_also_after_another_of_its_signal() {
     let mut said = |method: &str, host: &str, seconds| -> Vec<String> {
         let (method, host) = (method.to_owned(), host.to_owned());
         let event = Event { method, host, ..request(10 * DAY + seconds) };
-        profile.observe(&event, Surroundings::default()).into_iter().map(|finding| finding.said).collect()
+        profile.judge(&event, Surroundings::default()).into_iter().map(|finding| finding.said).collect()
     };
     assert_eq!(said("POST", "api.github.com", 0), ["first POST in 2880 requests"]);
     assert_eq!(said("DELETE", "api.github.com", 1), ["first DELETE in 2881 requests"]);
@@ -71,7 +80,7 @@ fn a_fact_is_told_also_after_another_of_its_signal() {
 fn a_burst_is_told_within_its_first_minute_and_later_while_the_host_fails() {
     let burst = |surroundings| {
         let mut profile = polled(10);
-        (0..60).find(|second| !profile.observe(&request(10 * DAY + second), surroundings).is_empty())
+        (0..60).find(|second| !profile.judge(&request(10 * DAY + second), surroundings).is_empty())
     };
     let (usually, in_trouble) = (burst(Surroundings::default()), burst(Surroundings { trouble: true }));
     assert!(usually.is_some_and(|seconds| seconds < 30), "{usually:?}");
@@ -81,7 +90,7 @@ fn a_burst_is_told_within_its_first_minute_and_later_while_the_host_fails() {
 #[test]
 fn a_token_that_wakes_after_weeks_is_told_with_how_long_it_rested() {
     let mut profile = polled(10);
-    let found = profile.observe(&request(40 * DAY), Surroundings::default());
+    let found = profile.judge(&request(40 * DAY), Surroundings::default());
     assert!(signals(&found).contains(&Signal::Dormant), "{found:?}");
     assert!(found.iter().any(|finding| finding.said.starts_with("used after 30 days of rest")), "{found:?}");
 }
@@ -90,11 +99,12 @@ fn a_token_that_wakes_after_weeks_is_told_with_how_long_it_rested() {
 fn another_host_is_told_and_another_resource_of_a_known_kind_is_not() {
     let mut profile = polled(10);
     let known = Event { path: "/repos/team/app".to_owned(), ..request(10 * DAY) };
-    assert_eq!(profile.observe(&known, Surroundings::default()), []);
+    assert_eq!(profile.judge(&known, Surroundings::default()), []);
     let elsewhere = Event { host: "uploads.github.com".to_owned(), ..request(10 * DAY + 1) };
-    assert_eq!(signals(&profile.observe(&elsewhere, Surroundings::default())), [Signal::NewPlace]);
-    assert_eq!(template("/users/4711/keys/7f3c2a9b"), "/users/*/keys/*");
-    assert_eq!(template("/v2/users"), "/v2/users");
+    assert_eq!(signals(&profile.judge(&elsewhere, Surroundings::default())), [Signal::NewPlace]);
+    let template = |path| template(Hash::default(), path).finish();
+    assert_eq!(template("/users/4711/keys/7f3c2a9b"), template("/users/*/keys/*"));
+    assert_ne!(template("/v2/users"), template("/*/users"));
 }
 
 #[test]
@@ -102,12 +112,12 @@ fn refusals_are_counted_against_the_usual_ones_and_not_while_the_host_refuses_ev
     let refused = |seconds| Event { status: 401, ..request(10 * DAY + seconds) };
     let mut profile = polled(10);
     let told = (0..60).find(|second| {
-        signals(&profile.observe(&refused(second * 5), Surroundings::default())).contains(&Signal::Errors)
+        signals(&profile.judge(&refused(second * 5), Surroundings::default())).contains(&Signal::Errors)
     });
     assert!(told.is_some(), "an hour of refusals");
     let mut profile = polled(10);
     for second in 0..60 {
-        assert_eq!(profile.observe(&refused(second * 5), Surroundings { trouble: true }), []);
+        assert_eq!(profile.judge(&refused(second * 5), Surroundings { trouble: true }), []);
     }
 }
 
@@ -117,16 +127,16 @@ fn a_client_that_keeps_hours_is_told_outside_them_all_night() {
     let at = |day: u64, minute: u64| request(day * DAY + minute * 60);
     for day in (0..21).filter(|day| day % 7 < 5) {
         for minute in (9 * 60..17 * 60).step_by(5) {
-            assert_eq!(profile.observe(&at(day, minute), Surroundings::default()), [], "day {day}");
+            assert_eq!(profile.judge(&at(day, minute), Surroundings::default()), [], "day {day}");
         }
     }
     // An hour beside the usual ones is none of it; the middle of the night is.
     for minute in (17 * 60..18 * 60).step_by(10) {
-        assert_eq!(profile.observe(&at(21, minute), Surroundings::default()), []);
+        assert_eq!(profile.judge(&at(21, minute), Surroundings::default()), []);
     }
     let found: Vec<Finding> = (22 * 60..23 * 60)
         .step_by(10)
-        .flat_map(|minute| profile.observe(&at(21, minute), Surroundings::default()))
+        .flat_map(|minute| profile.judge(&at(21, minute), Surroundings::default()))
         .collect();
     assert_eq!(signals(&found), [Signal::Hours]);
     assert_eq!(found[0].said, "never used on weekdays 22:00 before");
@@ -141,7 +151,7 @@ fn whoever_raises_use_by_a_twentieth_a_day_is_taken_for_usual_and_by_a_half_is_n
         for day in 0..16_u64 {
             let many = daily as u64;
             for turn in 0..many {
-                told |= !profile.observe(&request(day * DAY + turn * DAY / many), Surroundings::default()).is_empty();
+                told |= !profile.judge(&request(day * DAY + turn * DAY / many), Surroundings::default()).is_empty();
             }
             if day >= 9 {
                 daily *= growth;
@@ -159,7 +169,7 @@ fn odd_events_do_no_harm() {
     let odd = Event { response_bytes: u64::MAX, request_bytes: u64::MAX, status: 999, ..request(0) };
     for seconds in [0, 10 * DAY, 5, u64::from(u32::MAX)] {
         let event = Event { time: Time(Duration::from_secs(seconds)), path: "/".repeat(5000), ..odd.clone() };
-        for finding in profile.observe(&event, Surroundings::default()) {
+        for finding in profile.judge(&event, Surroundings::default()) {
             assert!((0.5..=1.0).contains(&finding.score), "{finding:?}");
         }
     }

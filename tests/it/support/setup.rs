@@ -23,6 +23,7 @@ pub struct Setup {
     allow: String,
     audit: String,
     review: String,
+    detect: String,
     admin: String,
     approval: String,
     blocks: Vec<Block>,
@@ -74,6 +75,7 @@ impl Setup {
             allow: r#"["127.0.0.0/8"]"#.to_owned(),
             audit: String::new(),
             review: String::new(),
+            detect: String::new(),
             admin: String::new(),
             approval: String::new(),
             blocks: Vec::new(),
@@ -125,6 +127,12 @@ impl Setup {
     /// Lines of `[review]`.
     pub fn review(mut self, lines: &str) -> Self {
         self.review.push_str(&format!("{lines}\n"));
+        self
+    }
+
+    /// Lines of `[detect]`.
+    pub fn detect(mut self, lines: &str) -> Self {
+        self.detect.push_str(&format!("{lines}\n"));
         self
     }
 
@@ -199,8 +207,21 @@ impl Setup {
 
     /// The whole file.
     pub fn text(&self) -> String {
-        let Self { listen, workers, drain, proxy, limits, allow, audit, review, admin, approval, blocks, resolve: _ } =
-            self;
+        let Self {
+            listen,
+            workers,
+            drain,
+            proxy,
+            limits,
+            allow,
+            audit,
+            review,
+            detect,
+            admin,
+            approval,
+            blocks,
+            resolve: _,
+        } = self;
         let mut text = format!(
             r#"[proxy]
 listen = {listen}
@@ -219,6 +240,8 @@ dir = "state"
 {audit}
 [review]
 {review}
+[detect]
+{detect}
 [admin]
 {admin}
 "#

@@ -1,0 +1,295 @@
+//! Unusual use in the running whole: found as it happens, told, and answered.
+//!
+//! ```text
+//!  stream of uses, a batch at a time ─┐
+//!  lives of tokens, each second ──────┴▶ Engine ─▶ anomalies ─▶ trail, log, metrics, the last ones for operators
+//!                                                     └▶ Settings ─▶ orders ─▶ quarantine, as an operator would
+//! ```
+//!
+//! Invariants: whoever reads uses waits for nothing; what is taken out of use goes through the door that operators use, and
+//! they let it in again; what waits is bounded by the tokens that there are.
+
+use std::collections::{BTreeMap, VecDeque};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
+use std::time::Duration;
+
+use prometheus::{GaugeVec, IntCounterVec};
+use serde_json::Value;
+use tokio::sync::Notify;
+use tokio::time::MissedTickBehavior;
+
+use super::house::House;
+use crate::admin::anomalies::Anomalies;
+use crate::audit::{Event as Record, Recorder};
+use crate::clock::{Clock, Moment};
+use crate::detect::event::{Event, Step, Time};
+use crate::detect::response::{Response, Settings};
+use crate::detect::{Anomaly, Engine};
+use crate::metrics::{Error as MetricsError, Metrics};
+use crate::name::TokenName;
+use crate::token::{Order, Restraint, Token};
+use crate::usage::{Batch, Reader, Use};
+
+/// How often lives are looked at, and time passes where nobody uses anything.
+const LOOK: Duration = Duration::from_secs(1);
+
+/// Anomalies that are shown to operators; the trail has all.
+const MOST_SHOWN: usize = 256;
+
+/// How long the metric shows a score.
+const FRESH: Duration = Duration::from_secs(3600);
+
+/// Who takes a token out of use, as the trail has it.
+const SELF: &str = "detection";
+
+pub(super) struct Watching {
+    recorder: Recorder,
+    clock: Arc<dyn Clock>,
+    figures: Figures,
+    state: Mutex<State>,
+    /// There are orders.
+    ordered: Notify,
+}
+
+struct State {
+    engine: Engine,
+    settings: Settings,
+    /// The newest last.
+    shown: VecDeque<Value>,
+    /// When the last anomaly of each token was.
+    scored: BTreeMap<TokenName, Duration>,
+    /// What is to be taken out of use.
+    orders: BTreeMap<TokenName, Order>,
+    lives: BTreeMap<TokenName, Life>,
+}
+
+struct Figures {
+    anomalies: IntCounterVec,
+    score: GaugeVec,
+}
+
+/// How far a token's life was followed.
+struct Life {
+    /// Another one of its name may have other terms.
+    of: Weak<Token>,
+    generation: u64,
+    length: Option<Duration>,
+}
+
+impl Watching {
+    pub fn new(
+        recorder: Recorder,
+        clock: Arc<dyn Clock>,
+        metrics: &Metrics,
+        settings: Settings,
+    ) -> Result<Arc<Self>, MetricsError> {
+        let figures = Figures {
+            anomalies: metrics.counters(
+                "anomalies_total",
+                "Unusual use of a token, by its gravest signal and what was done about it.",
+                &["token", "signal", "response"],
+            )?,
+            score: metrics.ratios(
+                "anomaly_score",
+                "The score of the token's last anomaly, from 0.5 to 1, for an hour.",
+                &["token"],
+            )?,
+        };
+        let state = State {
+            engine: Engine::default(),
+            settings,
+            shown: VecDeque::new(),
+            scored: BTreeMap::new(),
+            orders: BTreeMap::new(),
+            lives: BTreeMap::new(),
+        };
+        Ok(Arc::new(Self { recorder, clock, figures, state: Mutex::new(state), ordered: Notify::new() }))
+    }
+
+    /// Who looks at uses.
+    pub fn eyes(self: &Arc<Self>) -> Box<dyn Reader> {
+        Box::new(Eyes { watching: self.clone(), event: Event::default() })
+    }
+
+    /// Other answers from now on.
+    pub fn settle(&self, settings: Settings) {
+        self.lock().settings = settings;
+    }
+
+    /// The last anomalies, the newest first.
+    pub fn shown(&self) -> Vec<Value> {
+        self.lock().shown.iter().rev().cloned().collect()
+    }
+
+    /// Follows the lives of tokens, and lets time pass.
+    fn look(&self, tokens: &BTreeMap<TokenName, Arc<Token>>) {
+        let now = self.clock.now();
+        let mut state = self.lock();
+        let mut all = state.engine.pass(Time(now.wall));
+        state.lives.retain(|name, _| tokens.contains_key(name));
+        for (name, token) in tokens {
+            for step in state.steps(name, token, now) {
+                let event =
+                    Event { time: Time(now.wall), token: name.to_string(), event: Some(step), ..Event::default() };
+                all.extend(state.engine.add(&event));
+            }
+        }
+        self.tell(&mut state, all);
+        let State { scored, .. } = &mut *state;
+        for (token, _) in scored.extract_if(.., |token, at| !tokens.contains_key(token) || now.wall >= *at + FRESH) {
+            // A family that never had the series says so.
+            let _ = self.figures.score.remove_label_values(&[token.as_str()]);
+        }
+    }
+
+    fn tell(&self, state: &mut State, anomalies: Vec<Anomaly>) {
+        for anomaly in anomalies {
+            // Names come from the config, by way of the engine.
+            let Ok(token) = anomaly.token.parse::<TokenName>() else { continue };
+            let response = state.settings.response(&anomaly, self.clock.now().wall);
+            self.write_down(&token, &anomaly, response);
+            self.figures.score.with_label_values(&[token.as_str()]).set(anomaly.score());
+            state.scored.insert(token.clone(), anomaly.time.0);
+            if state.shown.len() >= MOST_SHOWN {
+                state.shown.pop_front();
+            }
+            state.shown.push_back(anomaly.to_json(response.as_str()));
+            if response == Response::Quarantine {
+                let (signal, severity) = (anomaly.signal().as_str(), anomaly.severity.as_str());
+                let reason = format!("anomaly: {signal}, {severity}: {}", anomaly.said());
+                state.orders.insert(token, Order { by: SELF.to_owned(), reason, since: Some(anomaly.time.0) });
+                self.ordered.notify_one();
+            }
+        }
+    }
+
+    fn write_down(&self, token: &TokenName, anomaly: &Anomaly, response: Response) {
+        let (signal, severity, response) = (anomaly.signal().as_str(), anomaly.severity.as_str(), response.as_str());
+        let (client, score, said) = (anomaly.client.as_str(), anomaly.rounded_score(), anomaly.said());
+        self.figures.anomalies.with_label_values(&[token.as_str(), signal, response]).inc();
+        tracing::warn!(%token, client, signal, severity, score, response, said, "the use of a token is unusual");
+        self.recorder.note(Record::Anomaly {
+            token: token.clone(),
+            client: client.to_owned(),
+            signal,
+            score,
+            severity,
+            response,
+            said,
+            since: anomaly.time.0,
+        });
+    }
+
+    fn next_order(&self) -> Option<(TokenName, Order)> {
+        self.lock().orders.pop_first()
+    }
+
+    fn lock(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl State {
+    /// What has become of a token since it was last looked at.
+    fn steps(&mut self, name: &TokenName, token: &Arc<Token>, now: Moment) -> Vec<Step> {
+        let generation = token.look(now).generation;
+        let number = generation.as_ref().map_or(0, |generation| generation.number);
+        let length = generation.map(|generation| generation.expires.wall.saturating_sub(generation.issued.wall));
+        let life = Life { of: Arc::downgrade(token), generation: number, length };
+        let Some(before) =
+            self.lives.insert(name.clone(), life).filter(|before| before.of.as_ptr() == Arc::as_ptr(token))
+        else {
+            return Vec::new();
+        };
+        let more = number.saturating_sub(before.generation).min(MOST_STEPS);
+        let step = if before.generation == 0 { Step::Issued } else { Step::Rotated };
+        let mut steps = vec![step; usize::try_from(more).unwrap_or_default()];
+        if let (Some(length), Some(usual)) = (length, before.length)
+            && (length > usual.saturating_mul(2) || length < usual / 2)
+        {
+            steps.push(Step::ExpiryChanged);
+        }
+        steps
+    }
+}
+
+/// Generations of one token within a look that count.
+const MOST_STEPS: u64 = 16;
+
+/// Whoever looks at uses, a batch at a time.
+struct Eyes {
+    watching: Arc<Watching>,
+    /// Used again for each.
+    event: Event,
+}
+
+impl Reader for Eyes {
+    fn read(&mut self, batch: &Batch) {
+        let mut state = self.watching.lock();
+        let mut all = Vec::new();
+        for used in batch.uses().filter(|used| used.token.is_some()) {
+            fill(&mut self.event, &used);
+            all.extend(state.engine.add(&self.event));
+        }
+        all.extend(state.engine.weigh());
+        self.watching.tell(&mut state, all);
+    }
+
+    fn lost(&mut self, _: u64) {
+        // The stream itself counts what is lost.
+    }
+}
+
+fn fill(event: &mut Event, used: &Use<'_>) {
+    let write = |text: &mut String, value: &str| {
+        text.clear();
+        text.push_str(value);
+    };
+    write(&mut event.token, used.token.map(TokenName::as_str).unwrap_or_default());
+    write(&mut event.client, used.client.as_str());
+    write(&mut event.host, used.host);
+    write(&mut event.method, used.method);
+    write(&mut event.path, used.path);
+    event.time = Time(used.at);
+    event.status = used.status;
+    event.request_bytes = used.request_bytes;
+    event.response_bytes = used.response_bytes;
+}
+
+impl House {
+    /// Follows lives, and takes out of use what is to be taken, for ever.
+    pub(super) async fn watch(&self) {
+        let watching = &self.ground.watching;
+        let mut tick = tokio::time::interval(LOOK);
+        tick.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        loop {
+            tokio::select! {
+                _ = tick.tick() => watching.look(&self.tokens()),
+                () = watching.ordered.notified() => {}
+            }
+            while let Some((token, order)) = watching.next_order() {
+                self.obey(&token, order).await;
+            }
+        }
+    }
+
+    async fn obey(&self, token: &TokenName, order: Order) {
+        // What is out of use has a cause already.
+        if self.restraints.of(token).is_some() {
+            return;
+        }
+        let reason = order.reason.clone();
+        match self.restrain(token, Restraint::Quarantined, order).await {
+            Ok(()) => {
+                tracing::warn!(%token, reason, "the token is quarantined for unusual use: countersign tokens release");
+            }
+            Err(error) => tracing::error!(%token, reason, %error, "quarantining the token for unusual use failed"),
+        }
+    }
+}
+
+impl Anomalies for House {
+    fn anomalies(&self) -> Vec<Value> {
+        self.ground.watching.shown()
+    }
+}

@@ -1,0 +1,149 @@
+//! Unusual use of a token, live: who is told, and what becomes of the token.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use serde_json::{Value, json};
+use tempfile::TempDir;
+
+use crate::support::operator::{act, json_of, key, own};
+use crate::support::upstream::Reply;
+use crate::support::{SOON, Scene, Setup, Upstream, trail, wait_for, wait_until};
+
+/// More than eight days: what is usual is learned then.
+const LEARNED: u32 = 120;
+const BETWEEN: Duration = Duration::from_secs(2 * 3600);
+
+/// Requests that nobody takes for usual.
+const ATTACK: usize = 400;
+
+struct Place {
+    upstream: Upstream,
+    folder: Arc<TempDir>,
+}
+
+impl Place {
+    async fn new() -> Self {
+        let folder = Arc::new(TempDir::new().expect("a temporary folder"));
+        std::fs::write(folder.path().join("token"), "from-a-file").expect("written");
+        let upstream = Upstream::http1().await;
+        upstream.answers(|seen| Reply::new(if seen.target.starts_with("/usual") { 200 } else { 404 }));
+        Self { upstream, folder }
+    }
+
+    /// One worker tells of uses in their order.
+    fn setup(&self) -> Setup {
+        let own = rustix::process::getuid().as_raw();
+        Setup::new()
+            .workers(1)
+            .token_from("api", r#"{ kind = "file", path = "token" }"#, "")
+            .route("api", &self.upstream, "token = \"api\"")
+            .operator("guard", &format!("uid = {own}\nroles = [\"responder\"]"))
+            .operator("approver", &format!("{}\nroles = [\"approver\"]", key("the approver's key")))
+    }
+
+    async fn start(&self, setup: &Setup) -> Scene {
+        let scene = Scene::start_in(self.folder.clone(), setup).await;
+        scene.ready().await;
+        scene
+    }
+
+    /// As [`Place::start`], and the app has done what it usually does for ten days.
+    async fn usual(&self, setup: &Setup) -> Scene {
+        let scene = self.start(setup).await;
+        learn(&scene).await;
+        scene
+    }
+}
+
+async fn learn(scene: &Scene) {
+    let mut client = scene.client().await;
+    for _ in 0..LEARNED {
+        assert_eq!(client.get("/api/usual").await.status, 200);
+        scene.clock.advance(BETWEEN);
+    }
+}
+
+/// Looks for what is not there, and gives back the answers that were not the upstream's.
+async fn attack(scene: &Scene) -> Vec<(u16, String)> {
+    let mut client = scene.client().await;
+    let mut refused = Vec::new();
+    for number in 0..ATTACK {
+        let answer = client.get(&format!("/api/admin/{number}")).await;
+        if answer.status != 404 {
+            refused.push(answer.refusal());
+        }
+    }
+    refused
+}
+
+async fn anomalies(scene: &Scene) -> Vec<Value> {
+    json_of(&own(scene, "GET /v1/anomalies", "").await)["anomalies"].as_array().expect("a list").clone()
+}
+
+#[tokio::test]
+async fn in_mode_respond_an_attack_ends_with_the_quarantine_of_the_token() {
+    let place = Place::new().await;
+    let scene = place.usual(&place.setup().detect("mode = \"respond\"")).await;
+    assert_eq!(anomalies(&scene).await, [json!(null); 0]);
+    let mut client = scene.client().await;
+    let mut number = 0;
+    let refused = wait_for("the token is taken away", SOON, async || {
+        number += 1;
+        let answer = client.get(&format!("/api/admin/{number}")).await;
+        (answer.status != 404).then(|| answer.refusal())
+    })
+    .await;
+    assert_eq!(refused, (403, "token_quarantined".to_owned()));
+    let quarantined = scene.recorded("token_quarantined", 1).await;
+    assert_eq!((&quarantined[0]["by"], &quarantined[0]["token"]), (&json!("detection"), &json!("api")));
+    assert!(quarantined[0]["reason"].as_str().is_some_and(|reason| reason.contains("the most before")));
+    println!("unusual since {}, quarantined {}", quarantined[0]["since"], quarantined[0]["time"]);
+    let told = trail::of(&scene.trail(), "anomaly").into_iter().cloned().collect::<Vec<_>>();
+    let last = told.last().expect("an anomaly");
+    assert_eq!((&last["response"], &last["severity"]), (&json!("quarantine"), &json!("critical")));
+    assert_eq!(last["client"], "local");
+    scene.reaches("countersign_anomalies_total", &[("token", "api"), ("response", "quarantine")], 1.0).await;
+    scene.reaches("countersign_anomaly_score", &[("token", "api")], 0.9).await;
+    scene.reaches("countersign_time_to_detect_seconds_count", &[], 1.0).await;
+    let shown = anomalies(&scene).await;
+    assert_eq!((&shown[0]["response"], &shown[0]["token"]), (&json!("quarantine"), &json!("api")));
+    let signals = shown[0]["evidence"]["signals"].as_object().expect("signals");
+    assert!(signals.len() >= 3, "{signals:?}");
+    assert!(!shown[0].to_string().contains("admin"), "no bytes of requests: {}", shown[0]);
+    let of_another = json_of(&own(&scene, "GET /v1/anomalies?token=other", "").await);
+    assert_eq!(of_another, json!({ "anomalies": [] }));
+    assert_eq!(act(&scene, "api", "release", Some("the approver's key")).await.status, 200);
+    wait_until("it is let in again", SOON, async || scene.get("/api/usual").await.status == 200).await;
+}
+
+#[tokio::test]
+async fn without_a_word_about_it_an_attack_is_written_down_and_blocks_nothing() {
+    let place = Place::new().await;
+    let scene = place.usual(&place.setup()).await;
+    assert_eq!(attack(&scene).await, []);
+    let told = scene.recorded("anomaly", 1).await;
+    assert_eq!((&told[0]["response"], &told[0]["token"]), (&json!("observe"), &json!("api")));
+    scene.reaches("countersign_anomalies_total", &[("token", "api"), ("response", "observe")], 1.0).await;
+    assert_eq!(scene.get("/api/usual").await.status, 200);
+    let records = scene.finish().await;
+    assert_eq!(trail::of(&records, "token_quarantined").len(), 0);
+    let graver = trail::of(&records, "anomaly");
+    assert!(graver.iter().any(|told| told["severity"] == "critical"), "{graver:?}");
+}
+
+#[tokio::test]
+async fn what_is_exempt_is_noted_and_not_answered_until_it_is_exempt_no_more() {
+    let place = Place::new().await;
+    let exempt = r#"mode = "respond"
+exempt = [{ token = "api", signals = ["burst", "errors", "fan_out", "new_place", "volume"], until = "2099-12-31", reason = "a migration" }]"#;
+    let scene = place.usual(&place.setup().detect(exempt)).await;
+    assert_eq!(attack(&scene).await, []);
+    let told = scene.recorded("anomaly", 1).await;
+    assert!(told.iter().all(|told| told["response"] == "exempt"), "{told:?}");
+    // Without the exemption the next fact is answered.
+    scene.reload(&place.setup().detect("mode = \"respond\"")).await.expect("taken");
+    assert_eq!(scene.exchange("DELETE /api/usual HTTP/1.1\r\nHost: localhost\r\n\r\n").await.status, 200);
+    wait_until("it is taken away", SOON, async || scene.get("/api/usual").await.status != 200).await;
+    assert_eq!(scene.get("/api/usual").await.refusal(), (403, "token_quarantined".to_owned()));
+}
