@@ -26,7 +26,8 @@ fn every_query_that_is_shipped_finds_what_the_proxy_exports_and_an_alert_arrives
         let alertmanager = Alertmanager::start().await;
         let usual = Settings::between(&issuer, caddy.address, &caddy.certificates);
         let proxy = Proxy::start(&Settings {
-            proxy_lines: "[audit]\nexport = [\"file:exported\"]\n[review]\nevery = \"30d\"".to_owned(),
+            proxy_lines: "[audit]\nexport = [\"file:exported\"]\n[review]\nevery = \"30d\"\n[[alert]]\nkind = \"log\""
+                .to_owned(),
             token_lines: "retire_unused = \"30d\"",
             route_lines: "mode = \"observe\"",
             source: issuer.opaque_source(),
@@ -39,10 +40,11 @@ fn every_query_that_is_shipped_finds_what_the_proxy_exports_and_an_alert_arrives
             (!seen.is_empty()).then_some(())
         })
         .await;
+        refuse_a_config(&proxy, &alertmanager).await;
         let sent = use_it(&proxy, &mut issuer).await.to_string();
         // The last of what happened is the failure.
         let total = format!("sum(countersign_token_uses_total{{token=\"{ROUTE}\"}})");
-        let total = format!("{total} and on () countersign_rotation_failures_total");
+        let total = format!("{total} and on () countersign_rotation_failures_total and on () countersign_alerts_total");
         wait_until("Prometheus has seen all that happened", SOON, async || {
             let seen = prometheus.query(&total).await.expect("a query");
             (seen.first()?["value"][1].as_str() == Some(sent.as_str())).then_some(())
@@ -65,23 +67,30 @@ fn every_query_that_is_shipped_finds_what_the_proxy_exports_and_an_alert_arrives
             })
             .await;
         }
-
-        assert!(alertmanager.alerts("CountersignReloadFailed").await.is_empty(), "nothing is wrong yet");
-        let good = proxy.config();
-        proxy.write_config("this is no config");
-        let alert = wait_until("Alertmanager has heard of the config that was refused", SOON, async || {
-            alertmanager.alerts("CountersignReloadFailed").await.pop()
-        })
-        .await;
-        assert_eq!(alert["labels"]["severity"], "warning");
-        assert_eq!(alert["labels"]["instance"], proxy.telemetry.to_string());
-        assert_eq!(alert["annotations"]["runbook_url"], "docs/runbooks/reload-failed.md");
-        proxy.write_config(&good);
-        wait_until("the alert is over", SOON, async || {
-            alertmanager.alerts("CountersignReloadFailed").await.is_empty().then_some(())
-        })
-        .await;
     });
+}
+
+/// A config that is refused, until it is mended: Alertmanager hears of both.
+async fn refuse_a_config(proxy: &Proxy, alertmanager: &Alertmanager) {
+    assert!(alertmanager.alerts("CountersignReloadFailed").await.is_empty(), "nothing is wrong yet");
+    let good = proxy.config();
+    proxy.write_config("this is no config");
+    let alert = wait_until("Alertmanager has heard of the config that was refused", SOON, async || {
+        alertmanager.alerts("CountersignReloadFailed").await.pop()
+    })
+    .await;
+    assert_eq!(alert["labels"]["severity"], "warning");
+    assert_eq!(alert["labels"]["instance"], proxy.telemetry.to_string());
+    assert_eq!(alert["annotations"]["runbook_url"], "docs/runbooks/reload-failed.md");
+    wait_until("the proxy's own sink has heard of it too", SOON, async || {
+        proxy.metrics().await.contains("countersign_alerts_total{").then_some(())
+    })
+    .await;
+    proxy.write_config(&good);
+    wait_until("the alert is over", SOON, async || {
+        alertmanager.alerts("CountersignReloadFailed").await.is_empty().then_some(())
+    })
+    .await;
 }
 
 /// Has everything happen that a series comes with; how many requests carried the token.
