@@ -104,6 +104,7 @@ impl Prepared {
         if !source.mints() {
             // What is found somewhere cannot be had anew by us, however old it gets.
             rotation.max_life = Duration::MAX;
+            rotation.shorten = false;
         }
         let supervisor = Supervisor {
             plan: Plan {
@@ -267,4 +268,6 @@ pub struct Rotation {
     pub max_life: Duration,
     /// How long a replaced generation stays good at its issuer, where one can be told that it is not.
     pub overlap: Duration,
+    /// Whether shorter lives are tried while nothing fails.
+    pub shorten: bool,
 }

@@ -138,6 +138,7 @@ impl Day {
                 skew: Duration::from_secs(rng.u64(..60)),
                 max_life: Duration::from_secs(rng.u64(20..7200)),
                 overlap: Duration::from_secs(30),
+                shorten: false,
             },
             grant_ends: wall + if rng.bool() { DAY * 400 } else { DAY * rng.u32(20..100) / 100 },
             pace: Duration::from_secs(1),

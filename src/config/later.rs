@@ -12,7 +12,7 @@ const KEYS: &[(&str, &[&str])] = &[
     (ROOT, &["vault"]),
     ("[[client]]", &["key", "jwt", "cgroup", "version"]),
     ("[[token]]", &["next_source", "version"]),
-    ("`rotation`", &["shorten", "mode", "probe"]),
+    ("`rotation`", &["mode", "probe"]),
     ("`source`", &["login"]),
     ("[[route]]", &["version"]),
 ];

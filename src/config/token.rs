@@ -209,6 +209,7 @@ fn rotation(mut section: Section<'_>) -> Rotation {
         skew: section.duration("skew", Duration::ZERO..=DAY).unwrap_or(Duration::from_secs(30)),
         max_life: section.duration("max_life", SECOND..=DAY * 90).unwrap_or(Duration::from_secs(3600)),
         overlap: section.duration("overlap", Duration::ZERO..=DAY).unwrap_or(Duration::from_secs(30)),
+        shorten: section.boolean("shorten").unwrap_or(false),
     };
     if rotation.jitter >= rotation.at {
         let key = if section.has("jitter") { "jitter" } else { "at" };

@@ -19,6 +19,7 @@
 //! what was revoked never: no issuer is asked meanwhile, and an answer that was on its way is discarded.
 
 mod rejection;
+mod shortening;
 
 use std::time::Duration;
 
@@ -27,6 +28,7 @@ use super::source::{Class, Reason};
 use crate::backoff::Backoff;
 use crate::clock::Moment;
 use rejection::Rejections;
+use shortening::Shortening;
 
 /// While a live generation remains, the issuer is given time.
 const PATIENT: Backoff = Backoff { first: Duration::from_secs(1), most: Duration::from_secs(60) };
@@ -221,6 +223,7 @@ pub struct Lifecycle {
     /// Of the call that is due, or in flight.
     cause: Cause,
     rejections: Rejections,
+    shortening: Shortening,
     last_number: u64,
     last_started: Option<Moment>,
     failures: u32,
@@ -241,6 +244,7 @@ impl Lifecycle {
             call: Call::Due(now),
             cause: Cause::Due,
             rejections: Rejections::default(),
+            shortening: Shortening::default(),
             last_number,
             last_started: None,
             failures: 0,
@@ -342,6 +346,7 @@ impl Lifecycle {
             && live.usable_until.reached(now)
         {
             self.phase = Phase::Expired(live);
+            self.shortening.failed();
             effects.push(Effect::Expire { number: live.number });
         }
         if let Call::Due(due) = self.call
@@ -371,7 +376,10 @@ impl Lifecycle {
             (Phase::Expired(old), true) if old.usable_until.reached(now) => Err(refused(Reason::Expired)),
             (Phase::Expired(old), true) => Ok(Live { number: self.last_number + 1, issued: now, ..old }),
             (Phase::Active(before), false) => match self.judge(offer, now, random) {
-                Some(live) if worse(live.expires, before.expires, now) && !self.rejections.live_is_rejected() => {
+                // Of a life that we make shorter ourselves the issuer knows nothing.
+                Some(_)
+                    if worse(self.allowed(offer, now), before.expires, now) && !self.rejections.live_is_rejected() =>
+                {
                     Err(refused(Reason::Worse))
                 }
                 judged => judged.ok_or(refused(Reason::Lifetime)),
@@ -387,6 +395,9 @@ impl Lifecycle {
         let replaces = (self.last_number > 0).then_some(self.last_number);
         let cause = self.cause;
         self.rejections.replaced(cause == Cause::Rejected, PATIENT, now, random);
+        if cause == Cause::Due && matches!(self.phase, Phase::Active(_)) {
+            self.shortening.lived();
+        }
         self.succeeded();
         self.last_number = live.number;
         self.phase = Phase::Active(live);
@@ -445,11 +456,17 @@ impl Lifecycle {
         self.last_started.map_or(due, |started| started.after(self.plan.pace).later(due))
     }
 
+    /// The longest that an offer may be used.
+    fn allowed(&self, offer: Offer, now: Moment) -> Moment {
+        let longest = now.after(self.plan.rotation.max_life);
+        offer.expires.map_or_else(|| self.grant_end(now), |expires| expires.earlier(longest))
+    }
+
     /// The generation that an offer makes; `None` when it would have no usable life at all.
     fn judge(&self, offer: Offer, now: Moment, random: f64) -> Option<Live> {
         let rotation = self.plan.rotation;
         let grant = self.grant_end(now);
-        let Some(end) = offer.expires.map(|expires| expires.earlier(now.after(rotation.max_life))) else {
+        if offer.expires.is_none() {
             let refresh_at = now.after(self.plan.recheck);
             return Some(Live {
                 number: self.last_number + 1,
@@ -458,7 +475,11 @@ impl Lifecycle {
                 usable_until: grant,
                 refresh_at,
             });
-        };
+        }
+        let mut end = self.allowed(offer, now);
+        if rotation.shorten {
+            end = end.earlier(now.after(self.shortening.life(end.remaining(now))));
+        }
         let life = end.remaining(now);
         if life.is_zero() {
             return None;
@@ -495,6 +516,7 @@ impl Lifecycle {
     fn failed(&mut self, fault: Fault, now: Moment, random: f64, effects: &mut Vec<Effect>) {
         let Call::InFlight { started } = self.call else { return };
         self.failures = self.failures.saturating_add(1);
+        self.shortening.failed();
         let mut delay = PATIENT.delay(self.failures, random);
         if self.plan.required && self.phase == Phase::Provisioning && fault.class != Class::Refused {
             delay = delay.min(IN_DEMAND);
@@ -537,8 +559,11 @@ impl Lifecycle {
     fn rejected(&mut self, generation: u64, now: Moment) {
         let live = matches!(self.phase, Phase::Active(live) if live.number == generation);
         // After a failure the next attempt is on its way already, when the issuer's back-off lets it.
-        if live && self.rejections.rejected() && !self.has_failed() {
-            self.bring_forward(Cause::Rejected, now);
+        if live && self.rejections.rejected() {
+            self.shortening.failed();
+            if !self.has_failed() {
+                self.bring_forward(Cause::Rejected, now);
+            }
         }
     }
 
@@ -588,6 +613,7 @@ mod tests {
         Plan {
             rotation: Rotation {
                 overlap: secs(30),
+                shorten: false,
                 at: 0.7,
                 jitter: 0.1,
                 skew: Duration::from_secs(30),

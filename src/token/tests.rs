@@ -123,6 +123,7 @@ fn settings_of_a_token() -> Settings {
             skew: Duration::from_secs(30),
             max_life: Duration::from_secs(3600),
             overlap: Duration::from_secs(30),
+            shorten: false,
         },
         retire_unused: None,
         source: source::Settings::Env { name: "UNUSED".into() },
