@@ -30,7 +30,8 @@ use tokio_rustls::TlsConnector;
 use tokio_rustls::client::TlsStream;
 
 pub use self::address::{Destinations, Kind, Prohibited};
-pub use self::stream::Stream;
+use self::stream::Wire;
+pub use self::stream::{Stream, poll_write_pieces};
 pub use self::tunnel::Tunnel;
 use self::tunnel::TunnelError;
 use crate::authority::{Authority, Host};
@@ -263,7 +264,7 @@ impl Dialer {
     }
 
     /// Resolves an authority, judges all its addresses, and connects to the first that answers.
-    async fn reach(&self, authority: &Authority, is_plain: bool, deadline: Instant) -> Result<TcpStream, DialError> {
+    async fn reach(&self, authority: &Authority, is_plain: bool, deadline: Instant) -> Result<Wire, DialError> {
         let resolving = timeout_at(deadline, self.resolve(authority)).await;
         let addresses = resolving.map_err(|_| DialError::Timeout(Stage::Resolve))??;
         if let Some(address) = addresses.iter().find(|address| is_plain && !address.ip().is_loopback()) {
@@ -274,10 +275,10 @@ impl Dialer {
     }
 }
 
-async fn open(address: SocketAddr) -> Result<TcpStream, DialError> {
+async fn open(address: SocketAddr) -> Result<Wire, DialError> {
     let connected = TcpStream::connect(address).await.and_then(|tcp| {
         tcp.set_nodelay(true)?;
-        Ok(tcp)
+        Ok(Wire(tcp))
     });
     connected.map_err(|error| match error.kind() {
         io::ErrorKind::ConnectionRefused => DialError::Refused(address),

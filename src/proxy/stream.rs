@@ -12,6 +12,7 @@ use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, ReadBuf};
 
 use super::frames::FrameMeter;
 use super::watch::Watch;
+use crate::dial::poll_write_pieces;
 
 /// How a client of HTTP/2 begins (RFC 9113, section 3.4).
 const PREFACE: &[u8; 24] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
@@ -133,7 +134,7 @@ impl<S: Socket> AsyncWrite for WatchedStream<S> {
         context: &mut Context<'_>,
         pieces: &[io::IoSlice<'_>],
     ) -> Poll<io::Result<usize>> {
-        let written = Pin::new(&mut self.inner).poll_write_vectored(context, pieces);
+        let written = poll_write_pieces(Pin::new(&mut self.inner), context, pieces);
         self.watch.written(written)
     }
 
