@@ -94,6 +94,8 @@ pub enum StartError {
     Unused(#[from] unused::OpenError),
     #[error(transparent)]
     Alerts(#[from] alert::OpenError),
+    #[error(transparent)]
+    Watching(#[from] watching::OpenError),
     #[error("cannot open the audit trail: {0}")]
     Audit(#[from] audit::OpenError),
     #[error("cannot write the audit trail, and nothing starts without it: {0}")]
@@ -183,7 +185,7 @@ impl App {
         let used = Arc::new(Used::new(&config.audit, recorder.clone(), clock.clone(), usage.ledger()));
         let review = Review::open(store.clone(), recorder.clone(), clock.clone(), &metrics, config.review)?;
         let alerts = Arc::new(Alerts::open(store.clone(), clock.clone(), &metrics)?);
-        let watching = Watching::new(recorder.clone(), clock.clone(), &metrics, config.detect.clone())?;
+        let watching = Watching::open(store.clone(), recorder.clone(), clock.clone(), &metrics, config.detect.clone())?;
         let readers = used.reader().into_iter().chain([review.pen(), watching.eyes()]);
         let reading = Reading::new(usage.stream(), &clock, readers.collect());
         let wants = Arc::new(Wants::default());
@@ -346,6 +348,8 @@ impl Bound {
         let _alerts = house.ground.alerts.look_after(&tasks);
         let watching = house.clone();
         let _watching = tasks.essential("watching", async move { watching.watch().await });
+        let keeping = house.clone();
+        let _baselines = tasks.essential("baselines", async move { keeping.keep_baselines().await });
         house.ready();
         tracing::info!(
             listen = %self.listen.iter().map(ToString::to_string).collect::<Vec<_>>().join(", "),
@@ -375,6 +379,7 @@ impl Bound {
         reading.finish();
         used.finish();
         house.keep_books().await;
+        house.keep_last_baselines().await;
         house.keep_uses(true).await;
         house.ground.alerts.keep().await;
         house.close();

@@ -16,6 +16,7 @@ pub mod series;
 
 mod baseline;
 mod engine;
+mod memory;
 mod profile;
 
 pub use anomaly::Anomaly;

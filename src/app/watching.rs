@@ -9,6 +9,8 @@
 //! Invariants: whoever reads uses waits for nothing; what is taken out of use goes through the door that operators use, and
 //! they let it in again; what waits is bounded by the tokens that there are.
 
+mod memory;
+
 use std::collections::{BTreeMap, VecDeque};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 use std::time::Duration;
@@ -27,6 +29,7 @@ use crate::detect::response::{Response, Settings};
 use crate::detect::{Anomaly, Engine};
 use crate::metrics::{Error as MetricsError, Metrics};
 use crate::name::TokenName;
+use crate::store::{Store, StoreError};
 use crate::token::{Order, Restraint, Token};
 use crate::usage::{Batch, Reader, Use};
 
@@ -45,6 +48,7 @@ const SELF: &str = "detection";
 pub(super) struct Watching {
     recorder: Recorder,
     clock: Arc<dyn Clock>,
+    store: Arc<Store>,
     figures: Figures,
     state: Mutex<State>,
     /// There are orders.
@@ -76,13 +80,27 @@ struct Life {
     length: Option<Duration>,
 }
 
+/// Why nothing is watched.
+#[derive(Debug, thiserror::Error)]
+pub enum OpenError {
+    #[error(transparent)]
+    Metrics(#[from] MetricsError),
+    #[error(transparent)]
+    Store(#[from] StoreError),
+}
+
 impl Watching {
-    pub fn new(
+    /// Takes up what was kept. Blocks.
+    ///
+    /// # Errors
+    /// When the state cannot be read.
+    pub fn open(
+        store: Arc<Store>,
         recorder: Recorder,
         clock: Arc<dyn Clock>,
         metrics: &Metrics,
         settings: Settings,
-    ) -> Result<Arc<Self>, MetricsError> {
+    ) -> Result<Arc<Self>, OpenError> {
         let figures = Figures {
             anomalies: metrics.counters(
                 "anomalies_total",
@@ -96,14 +114,14 @@ impl Watching {
             )?,
         };
         let state = State {
-            engine: Engine::default(),
+            engine: memory::open(&store, &recorder, clock.now().wall)?,
             settings,
             shown: VecDeque::new(),
             scored: BTreeMap::new(),
             orders: BTreeMap::new(),
             lives: BTreeMap::new(),
         };
-        Ok(Arc::new(Self { recorder, clock, figures, state: Mutex::new(state), ordered: Notify::new() }))
+        Ok(Arc::new(Self { recorder, clock, store, figures, state: Mutex::new(state), ordered: Notify::new() }))
     }
 
     /// Who looks at uses.

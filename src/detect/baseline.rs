@@ -1,5 +1,7 @@
 //! What has been usual, in little room: the most that was seen, which places, how many different ones, since when.
 
+use super::memory::kept;
+
 /// The most that a figure reached, of late. Once it is learned it rises by at most a tenth a day, however much is seen: who
 /// wants a baseline to take an attack for usual has to go slowly, and for long.
 #[derive(Clone, Copy, Default, Debug)]
@@ -168,6 +170,12 @@ impl Hash {
         Self((self.0 ^ u64::from(byte)).wrapping_mul(0x0100_0000_01b3))
     }
 }
+
+kept!(Ceiling { most, limit });
+kept!(Hours<f32> { 0 });
+kept!(Hours<u16> { 0 });
+kept!(Distinct { 0 });
+kept!(Known { 0 });
 
 pub const HOUR: u64 = 3600;
 pub const DAY: u64 = 86_400;

@@ -12,6 +12,7 @@ use std::collections::BTreeMap;
 use super::anomaly::{Anomaly, Finding, Severity, Signal};
 use super::baseline::{Ceiling, DAY, HOUR, hash};
 use super::event::{Event, Step, Time};
+use super::memory::{Kept, VERSION, kept};
 use super::profile::{Profile, Surroundings};
 
 #[derive(Default)]
@@ -36,6 +37,9 @@ struct Token {
     issued: Daily,
     refused: Daily,
     open: Option<Open>,
+    /// Whether it is other than what was last kept, and when that was asked for.
+    is_changed: bool,
+    kept: u64,
 }
 
 /// How often something rare happens in a day.
@@ -81,7 +85,11 @@ impl Engine {
         }
         let now = event.time.seconds();
         let found = match event.event {
-            Some(step) => self.token(event, now).step(step, now),
+            Some(step) => {
+                let token = self.token(event, now);
+                token.is_changed = true;
+                token.step(step, now)
+            }
             None => self.request(event, now),
         };
         if !found.is_empty() {
@@ -127,6 +135,7 @@ impl Engine {
         let mut found: Vec<Finding> = token.new_client(&event.client, now).into_iter().collect();
         let profile = token.clients.entry(event.client.clone()).or_insert_with(|| Profile::new(now));
         found.extend(profile.observe(event, surroundings));
+        token.is_changed = true;
         token.last = token.last.max(now);
         token.requests += 1;
         self.unweighed.push((event.token.clone(), event.client.clone()));
@@ -162,6 +171,41 @@ impl Engine {
         all
     }
 
+    /// Tokens that are not what was last kept, with what is to be kept of them: so many at most, and none twice within
+    /// `between` seconds.
+    pub fn pages(&mut self, between: u64, most: usize) -> Vec<(String, Vec<u8>)> {
+        let now = self.latest.seconds();
+        let due =
+            self.tokens.iter_mut().filter(|(_, token)| token.is_changed && now.saturating_sub(token.kept) >= between);
+        let page = |(name, token): (&String, &mut Token)| {
+            token.is_changed = false;
+            token.kept = now;
+            (name.clone(), token.page())
+        };
+        due.take(most).map(page).collect()
+    }
+
+    /// What could not be kept is to be kept again.
+    pub fn not_kept(&mut self, tokens: impl Iterator<Item = String>) {
+        for name in tokens {
+            if let Some(token) = self.tokens.get_mut(&name) {
+                token.is_changed = true;
+            }
+        }
+    }
+
+    /// Takes up what was kept of a token, if it is what this version keeps; tells when the token was last used.
+    pub fn restore(&mut self, name: &str, page: &[u8]) -> Option<u64> {
+        let token = Token::of_page(page)?;
+        self.make_room();
+        let last = token.last;
+        self.profiles += token.clients.len();
+        if let Some(before) = self.tokens.insert(name.to_owned(), token) {
+            self.profiles -= before.clients.len();
+        }
+        Some(last)
+    }
+
     fn make_room(&mut self) {
         while self.profiles >= MOST_PROFILES || self.tokens.len() >= MOST_TOKENS {
             let Some(oldest) = self.tokens.iter().min_by_key(|(_, token)| token.last).map(|(name, _)| name.clone())
@@ -186,12 +230,43 @@ impl Token {
             issued: Daily::default(),
             refused: Daily::default(),
             open: None,
+            is_changed: false,
+            kept: now,
         }
+    }
+
+    /// What is kept of it: of its clients, those that used it last.
+    fn page(&self) -> Vec<u8> {
+        let mut clients: Vec<(&String, &Profile)> = self.clients.iter().collect();
+        clients.sort_by_key(|(_, profile)| std::cmp::Reverse(profile.last()));
+        clients.truncate(MOST_KEPT);
+        let mut page = vec![VERSION];
+        [self.first, self.last, self.requests].put(&mut page);
+        [&self.new_clients, &self.issued, &self.refused].into_iter().for_each(|daily| daily.put(&mut page));
+        u32::try_from(clients.len()).expect("a few hundred").put(&mut page);
+        for (name, profile) in clients {
+            name.put(&mut page);
+            profile.put(&mut page);
+        }
+        page
+    }
+
+    /// `None` where another version, or nobody, wrote it.
+    fn of_page(page: &[u8]) -> Option<Self> {
+        let mut left = page.strip_prefix(&[VERSION])?;
+        let [first, last, requests] = <[u64; 3]>::take(&mut left)?;
+        let [new_clients, issued, refused] = <[Daily; 3]>::take(&mut left)?;
+        let count = u32::take(&mut left)?;
+        let client = |_| Some((String::take(&mut left)?, Profile::take(&mut left)?));
+        let clients = (0..count).map(client).collect::<Option<BTreeMap<_, _>>>()?;
+        let token = Self { last, requests, clients, new_clients, issued, refused, ..Self::new(first) };
+        left.is_empty().then_some(token)
     }
 
     /// Counts a use by a client that is known.
     fn used(&mut self, client: &str, now: u64) -> Option<&mut Profile> {
         let profile = self.clients.get_mut(client)?;
+        self.is_changed = true;
         self.last = self.last.max(now);
         self.requests += 1;
         Some(profile)
@@ -328,6 +403,11 @@ impl Host {
         self.trouble.is_some_and(|since| now.saturating_sub(since) < AFTERMATH)
     }
 }
+
+kept!(Daily { day, count, most });
+
+/// Clients of one token at rest: a record has a bound.
+const MOST_KEPT: usize = 500;
 
 const MOST_TOKENS: usize = 4096;
 const MOST_PROFILES: usize = 16_384;

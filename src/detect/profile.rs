@@ -13,6 +13,7 @@ use std::fmt::Arguments;
 use super::anomaly::{Finding, Signal};
 use super::baseline::{Ceiling, DAY, Distinct, HOUR, Hash, Hours, Known, Slot};
 use super::event::Event;
+use super::memory::{Kept, kept};
 
 pub struct Profile {
     first: u64,
@@ -524,6 +525,46 @@ const HOURS_KEPT: usize = 34;
 
 /// Hours for which the same is not told again.
 const SAME_FOR: u32 = 4 * 24;
+
+kept!(Profile {
+    first,
+    last,
+    requests,
+    bytes,
+    minute,
+    hour,
+    parts,
+    most_a_minute,
+    most_an_hour,
+    most_a_day,
+    minutes,
+    hours,
+    fullest,
+    used,
+    used_today,
+    resources,
+    most_resources,
+    places,
+    methods,
+    longest_gap,
+    silent,
+    told,
+    unweighed
+});
+kept!(Told { hour, excess });
+kept!(Unweighed { requests, bytes, in_trouble });
+
+impl<T: Kept> Kept for Sums<T> {
+    fn put(&self, out: &mut Vec<u8>) {
+        let Self { requests, errors, downloaded, uploaded, deletions, new_places } = self;
+        [requests, errors, downloaded, uploaded, deletions, new_places].into_iter().for_each(|sum| sum.put(out));
+    }
+
+    fn take(left: &mut &[u8]) -> Option<Self> {
+        let [requests, errors, downloaded, uploaded, deletions, new_places] = <[T; 6]>::take(left)?;
+        Some(Self { requests, errors, downloaded, uploaded, deletions, new_places })
+    }
+}
 
 #[cfg(test)]
 mod tests;

@@ -147,3 +147,46 @@ exempt = [{ token = "api", signals = ["burst", "errors", "fan_out", "new_place",
     wait_until("it is taken away", SOON, async || scene.get("/api/usual").await.status != 200).await;
     assert_eq!(scene.get("/api/usual").await.refusal(), (403, "token_quarantined".to_owned()));
 }
+
+#[tokio::test]
+async fn a_restart_does_not_learn_anew() {
+    let place = Place::new().await;
+    let setup = place.setup().detect("mode = \"respond\"");
+    place.usual(&setup).await.finish().await;
+    let scene = place.start(&setup).await;
+    scene.clock.advance(BETWEEN * LEARNED);
+    let mut client = scene.client().await;
+    let mut number = 0;
+    let refused = wait_for("the token is taken away", SOON, async || {
+        number += 1;
+        let answer = client.get(&format!("/api/admin/{number}")).await;
+        (answer.status != 404).then(|| answer.refusal())
+    })
+    .await;
+    assert_eq!(refused, (403, "token_quarantined".to_owned()));
+    scene.finish().await;
+    // A new proxy knows nothing yet, and takes nothing for unusual.
+    let elsewhere = Place::new().await;
+    let scene = elsewhere.start(&elsewhere.setup().detect("mode = \"respond\"")).await;
+    assert_eq!(attack(&scene).await, []);
+    assert_eq!(trail::of(&scene.finish().await, "anomaly").len(), 0);
+}
+
+#[tokio::test]
+async fn a_memory_that_was_edited_is_told_and_moved_aside() {
+    let place = Place::new().await;
+    let scene = place.start(&place.setup()).await;
+    assert_eq!(scene.get("/api/usual").await.status, 200);
+    scene.finish().await;
+    let record = place.folder.path().join("state/sealed/baseline-api.sealed");
+    let mut sealed = std::fs::read(&record).expect("it was kept");
+    *sealed.last_mut().expect("some bytes") ^= 1;
+    std::fs::write(&record, &sealed).expect("written");
+    let scene = place.start(&place.setup()).await;
+    assert_eq!(scene.get("/api/usual").await.status, 200);
+    let records = scene.finish().await;
+    let told = trail::of(&records, "state_rejected");
+    assert!(told.iter().any(|told| told["file"].as_str().is_some_and(|file| file.ends_with("baseline-api.sealed"))));
+    assert_eq!(std::fs::read(record.with_extension("refused-1")).ok(), Some(sealed), "for somebody to look at");
+    assert!(std::fs::read(&record).is_ok(), "another one took its place");
+}

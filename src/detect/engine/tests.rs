@@ -204,3 +204,60 @@ fn names_without_end_take_no_room_without_end() {
     }
     assert!(engine.hosts.len() <= MOST_HOSTS);
 }
+
+#[test]
+fn what_was_kept_is_taken_up_and_goes_on_as_if_nothing_had_been() {
+    let mut engine = usual();
+    let mut restored = Engine::default();
+    for (name, page) in engine.pages(0, 10) {
+        assert_eq!(restored.restore(&name, &page), Some(MONDAY + 10 * DAY - 300));
+    }
+    assert_eq!((restored.tokens.len(), restored.profiles), (2, 2));
+    assert_eq!(engine.pages(0, 10), [], "nothing has changed since");
+    for second in 0..300 {
+        for (client, status) in [("app", 404), ("stranger", 200)] {
+            let path = format!("/admin/{second}");
+            let event = Event { path, status, ..request("github", client, NOW + second) };
+            assert_eq!(engine.observe(&event), restored.observe(&event), "{second}");
+        }
+    }
+    assert!(restored.tokens["github"].open.is_some(), "there was something to tell");
+}
+
+#[test]
+fn a_token_is_kept_once_a_minute_and_so_many_at_once() {
+    let mut engine = Engine::default();
+    let names = |pages: Vec<(String, Vec<u8>)>| pages.into_iter().map(|(name, _)| name).collect::<Vec<_>>();
+    for token in ["a", "b", "c"] {
+        engine.observe(&request(token, "app", 0));
+    }
+    assert_eq!(names(engine.pages(60, 2)), [""; 0]);
+    engine.pass(request("a", "app", 60).time);
+    assert_eq!(names(engine.pages(60, 2)), ["a", "b"]);
+    assert_eq!(names(engine.pages(60, 2)), ["c"]);
+    engine.observe(&request("a", "app", 61));
+    assert_eq!(names(engine.pages(60, 2)), [""; 0]);
+    engine.not_kept(["b".to_owned()].into_iter());
+    assert_eq!(names(engine.pages(0, 2)), ["a", "b"]);
+}
+
+#[test]
+fn what_nobody_kept_is_not_taken_up() {
+    let (name, page) = usual().pages(0, 1).remove(0);
+    let mut engine = Engine::default();
+    for wrong in [&page[..page.len() - 1], &[&page[..], &[0]].concat(), &[&[VERSION + 1], &page[1..]].concat(), &[]] {
+        assert_eq!(engine.restore(&name, wrong), None);
+    }
+    assert_eq!((engine.tokens.len(), engine.profiles), (0, 0));
+}
+
+#[test]
+fn ten_thousand_clients_of_tokens_take_less_than_two_kib_each_at_rest() {
+    let mut engine = Engine::default();
+    for number in 0..10_000 {
+        engine.observe(&request(&format!("token-{}", number % 100), &format!("client-{}", number / 100), number));
+    }
+    let bytes: usize = engine.pages(0, 100).iter().map(|(_, page)| page.len()).sum();
+    println!("{bytes} bytes for 10,000 clients of tokens");
+    assert!(bytes < 2048 * 10_000, "{bytes}");
+}
