@@ -1,11 +1,11 @@
 // The issuer: oidc-provider, with clients of the client credentials grant that differ in how they prove themselves.
 // Access tokens are JWTs, signed with RS256, that live LIFE seconds. The signing key is kept in KEYS, so that the issuer is
-// the same one after it was stopped and started. For the resource https://opaque.example they are opaque, live five minutes, and can be
+// the same one after it was stopped and started. For the resource https://opaque.example they are opaque, live OPAQUE_LIFE seconds, and can be
 // introspected and revoked.
 //
 // On TLS_PORT it asks for client certificates, and takes those that CA has signed. CLIENT_KEY is the public key of `jwt`.
 //
-//     PORT=... LIFE=5 KEYS=keys.json SECRET=... TLS_PORT=... CA=... CERTIFICATE=... KEY=... CLIENT_KEY=... \
+//     PORT=... LIFE=5 OPAQUE_LIFE=300 KEYS=keys.json SECRET=... TLS_PORT=... CA=... CERTIFICATE=... KEY=... CLIENT_KEY=... \
 //         node oidc-provider.mjs
 
 import { createPublicKey, X509Certificate } from 'node:crypto';
@@ -14,7 +14,7 @@ import https from 'node:https';
 import { calculateJwkThumbprint, exportJWK, generateKeyPair } from 'jose';
 import { Provider } from 'oidc-provider';
 
-const { PORT, LIFE, KEYS, SECRET, TLS_PORT, CA, CERTIFICATE, KEY, CLIENT_KEY } = process.env;
+const { PORT, LIFE, OPAQUE_LIFE, KEYS, SECRET, TLS_PORT, CA, CERTIFICATE, KEY, CLIENT_KEY } = process.env;
 const SCOPES = 'api:read api:write';
 const OPAQUE = 'https://opaque.example';
 
@@ -74,7 +74,7 @@ const provider = new Provider(`http://127.0.0.1:${PORT}`, {
       useGrantedResource: () => true,
       getResourceServerInfo: (_, resource) =>
         resource === OPAQUE
-          ? { scope: SCOPES, accessTokenFormat: 'opaque', accessTokenTTL: 300 }
+          ? { scope: SCOPES, accessTokenFormat: 'opaque', accessTokenTTL: Number(OPAQUE_LIFE) }
           : { scope: SCOPES, accessTokenFormat: 'jwt', accessTokenTTL: Number(LIFE), jwt: { sign: { alg: 'RS256' } } },
     },
   },

@@ -42,9 +42,9 @@ fn every_query_that_is_shipped_finds_what_the_proxy_exports_and_an_alert_arrives
         .await;
         refuse_a_config(&proxy, &alertmanager).await;
         let sent = use_it(&proxy, &mut issuer).await.to_string();
-        // The last of what happened is the failure.
+        // The last of what happened is the anomaly.
         let total = format!("sum(countersign_token_uses_total{{token=\"{ROUTE}\"}})");
-        let total = format!("{total} and on () countersign_rotation_failures_total and on () countersign_alerts_total");
+        let total = format!("{total} and on () countersign_anomalies_total and on () countersign_alerts_total");
         wait_until("Prometheus has seen all that happened", SOON, async || {
             let seen = prometheus.query(&total).await.expect("a query");
             (seen.first()?["value"][1].as_str() == Some(sent.as_str())).then_some(())
@@ -111,7 +111,11 @@ async fn use_it(proxy: &Proxy, issuer: &mut Issuer) -> usize {
     issuer.stop().await;
     let (code, printed) = proxy.run(&["tokens", "rotate", ROUTE]);
     assert_eq!(code, Some(1), "{printed}");
+    // An issuer that grants another lifetime than before is unusual.
+    issuer.opaque_life *= 10;
     issuer.start_again().await;
+    let (code, printed) = proxy.run(&["tokens", "rotate", ROUTE]);
+    assert_eq!(code, Some(0), "{printed}");
     sent
 }
 

@@ -27,6 +27,8 @@ pub struct Issuer {
     pub certificates: Certificates,
     /// The private key of the client `jwt`.
     pub client_key: PathBuf,
+    /// How long an opaque token lives that is issued from the next start on, in seconds.
+    pub opaque_life: u64,
     process: Option<Process>,
     folder: TempDir,
 }
@@ -48,6 +50,7 @@ impl Issuer {
             tls_address: ([127, 0, 0, 1], free_port()).into(),
             certificates: Certificates::make(folder.path()),
             client_key,
+            opaque_life: 300,
             process: None,
             folder,
         };
@@ -63,6 +66,7 @@ impl Issuer {
             .arg(folder.join("issuer.mjs"))
             .env("PORT", self.address.port().to_string())
             .env("LIFE", LIFE_SECONDS.to_string())
+            .env("OPAQUE_LIFE", self.opaque_life.to_string())
             .env("KEYS", folder.join("keys.json"))
             .env("SECRET", CLIENT_SECRET)
             .env("TLS_PORT", self.tls_address.port().to_string())
