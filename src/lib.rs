@@ -40,8 +40,8 @@
 //! | tokens and rules | [`token`], [`policy`] |
 //! | entitlement | [`access`] |
 //! | records, and who | [`audit`], [`usage`], [`identity`], [`operator`], [`alert`] |
-//! | tools | [`state`], [`seal`], [`store`], [`readiness`], [`systemd`], [`watched`], [`program`], [`tls`], [`dial`], [`fetch`], [`interception`] |
-//! | primitives, which know nothing of tokens | [`secret`], [`clock`], [`name`], [`backoff`], [`tasks`], [`barrier`], [`signals`], [`metrics`], [`telemetry`], [`text`], [`path`], [`authority`] |
+//! | tools | [`state`], [`seal`], [`store`], [`readiness`], [`systemd`], [`watched`], [`tls`], [`dial`], [`fetch`], [`interception`] |
+//! | primitives, which know nothing of tokens | [`program`], [`secret`], [`clock`], [`name`], [`backoff`], [`tasks`], [`barrier`], [`signals`], [`metrics`], [`telemetry`], [`text`], [`path`], [`authority`] |
 //!
 //! Each part owns its settings, its metrics and its errors; [`config`] fills the settings in, and only `proxy/error.rs` turns
 //! errors into HTTP.

@@ -7,6 +7,7 @@
 //! connection's buffers do.
 
 mod needles;
+mod printed;
 
 use std::fmt;
 use std::fs::OpenOptions;
@@ -25,6 +26,8 @@ use serde::{Serialize, Serializer};
 use zeroize::Zeroizing;
 
 pub use needles::Needles;
+
+use crate::program::{Program, ProgramError};
 
 /// The largest secret that is read from a file or a variable, in bytes.
 const MAX_BYTES: u64 = 64 * 1024;
@@ -241,6 +244,8 @@ pub enum Reference {
     File(PathBuf),
     /// `credential:NAME`: a file of that name in systemd's `$CREDENTIALS_DIRECTORY`
     Credential(String),
+    /// `exec:/path argument ...`: what a program prints
+    Exec(Box<Program>),
 }
 
 impl Reference {
@@ -263,15 +268,39 @@ impl Reference {
             "file" => Ok(Self::File(base.join(rest))),
             "credential" if rest.contains('/') || rest.starts_with('.') => Err(ReferenceError::CredentialName),
             "credential" => Ok(Self::Credential(rest.to_owned())),
+            "exec" => printed::program(rest).map(|program| Self::Exec(Box::new(program))),
             _ => Err(ReferenceError::NotYet),
         }
     }
 
-    /// Reads the secret. Done anew for each use, so that a secret that was rotated in place is seen.
+    /// The secret as it is now: of what a program prints, the first line. Done anew for each use, so that a secret that was
+    /// rotated in place is seen. Waits for a program, and for nothing else.
+    ///
+    /// # Errors
+    /// As [`Reference::resolve`], or when a program fails.
+    pub async fn obtain(&self) -> Result<Secret, ResolveError> {
+        match self {
+            Self::Exec(program) => printed::line(program).await,
+            Self::Env(_) | Self::File(_) | Self::Credential(_) => self.resolve(),
+        }
+    }
+
+    /// As [`Reference::obtain`], of what has lines, as a key has: all that a program prints.
+    ///
+    /// # Errors
+    /// As [`Reference::obtain`].
+    pub async fn obtain_document(&self) -> Result<Secret, ResolveError> {
+        match self {
+            Self::Exec(program) => printed::document(program).await,
+            Self::Env(_) | Self::File(_) | Self::Credential(_) => self.resolve(),
+        }
+    }
+
+    /// Reads the secret, where there is no time for a program. Done anew for each use.
     /// Blocks for as long as reading a small local file does.
     ///
     /// # Errors
-    /// When there is nothing to read, it is empty, or larger than 64 KiB.
+    /// When there is nothing to read, it is empty, or larger than 64 KiB; and always of a program.
     pub fn resolve(&self) -> Result<Secret, ResolveError> {
         match self {
             Self::Env(name) => match std::env::var_os(name) {
@@ -284,13 +313,14 @@ impl Reference {
                 None => Err(ResolveError::NoCredentials),
                 Some(folder) => self.read(&Path::new(&folder).join(name)),
             },
+            Self::Exec(program) => Err(ResolveError::NotRun(program.path.clone())),
         }
     }
 
     /// The file that it names, if any user of the machine may read that.
     pub fn open_to_everyone(&self) -> Option<PathBuf> {
         let path = match self {
-            Self::Env(_) => return None,
+            Self::Env(_) | Self::Exec(_) => return None,
             Self::File(path) => path.clone(),
             Self::Credential(name) => Path::new(&std::env::var_os("CREDENTIALS_DIRECTORY")?).join(name),
         };
@@ -314,12 +344,8 @@ impl Reference {
         if bytes.len() as u64 > MAX_BYTES {
             return Err(ResolveError::TooLarge(path.to_owned()));
         }
-        if bytes.last() == Some(&b'\n') {
-            bytes.pop();
-            if bytes.last() == Some(&b'\r') {
-                bytes.pop();
-            }
-        }
+        let length = without_line_end(&bytes).len();
+        bytes.truncate(length);
         if bytes.is_empty() {
             return Err(ResolveError::Empty(self.to_string()));
         }
@@ -327,12 +353,20 @@ impl Reference {
     }
 }
 
+/// One line end is how an editor or a program ends what it writes, and no part of that.
+fn without_line_end(text: &[u8]) -> &[u8] {
+    let Some(line) = text.strip_suffix(b"\n") else { return text };
+    line.strip_suffix(b"\r").unwrap_or(line)
+}
+
+/// Without the arguments of a program, which are nobody else's business.
 impl fmt::Display for Reference {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Env(name) => write!(f, "env:{name}"),
             Self::File(path) => write!(f, "file:{}", path.display()),
             Self::Credential(name) => write!(f, "credential:{name}"),
+            Self::Exec(program) => write!(f, "exec:{}", program.path.display()),
         }
     }
 }
@@ -341,7 +375,7 @@ impl fmt::Display for Reference {
 #[derive(Debug, PartialEq, Eq, thiserror::Error)]
 pub enum ReferenceError {
     #[error(
-        "a secret may not stand in the config: write where it is, as \"env:NAME\", \"file:/path\" or \"credential:NAME\""
+        "a secret may not stand in the config: write where it is, as \"env:NAME\", \"file:/path\", \"credential:NAME\" or \"exec:/path\""
     )]
     Inline,
     #[error("the reference names nothing after the colon")]
@@ -350,7 +384,13 @@ pub enum ReferenceError {
     VariableName,
     #[error("a credential's name is a file name, without a folder")]
     CredentialName,
-    #[error("this version reads \"env:\", \"file:\" and \"credential:\" references only")]
+    #[error(
+        "`exec:` takes the absolute path of a program, and its arguments with spaces between: it is not looked for"
+    )]
+    ProgramPath,
+    #[error("a program and its arguments hold no line end and no other control character")]
+    ProgramText,
+    #[error("this version reads \"env:\", \"file:\", \"credential:\" and \"exec:\" references only")]
     NotYet,
 }
 
@@ -369,6 +409,14 @@ pub enum ResolveError {
     TooLarge(PathBuf),
     #[error("$CREDENTIALS_DIRECTORY is not set: systemd sets it for units with LoadCredential=")]
     NoCredentials,
+    #[error(transparent)]
+    Program(#[from] ProgramError),
+    #[error("{} {ending}, and what it printed is not used", .path.display())]
+    Failed { path: PathBuf, ending: String },
+    #[error("{} printed no secret: it is empty, or its first line is", .0.display())]
+    Silent(PathBuf),
+    #[error("{} is not run here, where a secret is read at once", .0.display())]
+    NotRun(PathBuf),
 }
 
 #[cfg(test)]

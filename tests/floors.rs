@@ -13,6 +13,7 @@ use std::sync::LazyLock;
 /// The modules at the crate's top, bottom first. A module may import those before it, and itself.
 const FLOORS: &[&str] = &[
     // Primitives, which know nothing of tokens.
+    "program",
     "secret",
     "clock",
     "name",
@@ -32,7 +33,6 @@ const FLOORS: &[&str] = &[
     "readiness",
     "systemd",
     "watched",
-    "program",
     "tls",
     "dial",
     "fetch",

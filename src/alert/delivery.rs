@@ -152,7 +152,7 @@ impl Messenger {
             Place::Webhook(remote, secret) => {
                 for telling in tellings {
                     let body = webhook::body(telling, &self.instance, runbooks);
-                    let headers = webhook::headers(telling, &body, secret, now.wall)?;
+                    let headers = webhook::headers(telling, &body, secret, now.wall).await?;
                     self.post(remote, headers, body).await?;
                 }
             }

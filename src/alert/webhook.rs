@@ -67,9 +67,14 @@ pub fn body(telling: &Telling, instance: &str, runbooks: Option<&Endpoint>) -> V
 }
 
 /// The headers of one attempt. The secret is read anew: somebody may have rotated it.
-pub fn headers(telling: &Telling, body: &[u8], secret: &Reference, now: Duration) -> Result<HeaderMap, SignError> {
+pub async fn headers(
+    telling: &Telling,
+    body: &[u8],
+    secret: &Reference,
+    now: Duration,
+) -> Result<HeaderMap, SignError> {
     let id = format!("msg_{}", telling.id);
-    let signature = signature(&secret.resolve()?, &id, now.as_secs(), body)?;
+    let signature = signature(&secret.obtain().await?, &id, now.as_secs(), body)?;
     let text = |text: String| HeaderValue::try_from(text).expect("digits, letters and base64 fit in a header");
     Ok(HeaderMap::from_iter([
         (CONTENT_TYPE, HeaderValue::from_static("application/json")),

@@ -68,7 +68,7 @@ fn help(error: AddressError) -> &'static str {
 
 fn server(mut section: Section<'_>, context: &Context<'_>) -> Option<ServerSettings> {
     let certificate = tls::file(&mut section, "cert", context);
-    let key = section.reference("key", context.base);
+    let key = section.reference_at_rest("key", context.base);
     let client_ca = tls::file(&mut section, "client_ca", context);
     section.require("cert", "`tls` has no certificate", "cert = \"file:/path\"");
     section.require("key", "`tls` has no key", "key = \"file:/path\"");

@@ -88,7 +88,7 @@ pub fn state(mut section: Section<'_>, context: &Context<'_>) -> (PathBuf, Optio
         let message = "there is no folder for state: neither $STATE_DIRECTORY nor $XDG_STATE_HOME nor $HOME is set";
         context.report.error(section.at(), message, "add `dir = \"/var/lib/countersign\"` to [state]");
     }
-    let key = section.reference("key", context.base);
+    let key = section.reference_at_rest("key", context.base);
     section.finish();
     (written.or_else(|| context.environment.state_dir()).unwrap_or_default(), key)
 }

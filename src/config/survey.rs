@@ -135,6 +135,7 @@ mod tests {
             "token from-env: source.name = env:API_TOKEN",
             "token from-file: source.path = file:/etc/countersign/token",
             "token signed: source.key = credential:jwt",
+            "token exchanged: source.subject_token = exec:/usr/bin/helper",
         ] {
             assert!(secrets.iter().any(|known| known == expected), "{expected} is not in {secrets:#?}");
         }

@@ -18,7 +18,7 @@ pub fn read(mut section: Section<'_>, endpoint: Option<&Spanned<Endpoint>>, cont
     }
     let ca = file(&mut section, "ca", context);
     let certificate = file(&mut section, "cert", context);
-    let key = section.reference("key", context.base);
+    let key = section.reference_at_rest("key", context.base);
     for (one, other) in [("cert", "key"), ("key", "cert")] {
         if section.has(one) && !section.has(other) {
             let message = format!("`tls` has a `{one}` without a `{other}`");

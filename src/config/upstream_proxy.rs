@@ -38,7 +38,7 @@ fn of_table(mut section: Section<'_>, context: &Context<'_>) -> Option<Settings>
     let at = section.place("url");
     let proxy = url(&mut section, "url").map(|proxy| Spanned::new(at, proxy));
     let username = section.text("username");
-    let password = section.reference("password", context.base);
+    let password = section.reference_at_rest("password", context.base);
     for (one, other) in [("username", "password"), ("password", "username")] {
         if section.has(one) && !section.has(other) {
             let message = format!("`upstream_proxy` has a `{one}` without a `{other}`");

@@ -135,10 +135,25 @@ impl<'a> Section<'a> {
             let help = (error != ReferenceError::Inline).then(|| "as in \"env:NAME\" or \"file:/path\"".to_owned());
             self.report.error(value.span(), format!("`{key}`: {error}"), help);
         });
-        if let Ok(Reference::Env(variable)) = &parsed {
-            self.report.holds_a_secret(variable);
+        match &parsed {
+            Ok(Reference::Env(variable)) => self.report.holds_a_secret(variable),
+            // Its arguments may say more than others should see.
+            Ok(Reference::Exec(_)) => self.report.conceal(value.span()),
+            Ok(Reference::File(_) | Reference::Credential(_)) | Err(()) => {}
         }
         parsed.ok()
+    }
+
+    /// As [`Section::reference`], of what is read at a start or a reload, where there is no time for a program.
+    pub fn reference_at_rest(&mut self, key: &'static str, base: &Path) -> Option<Reference> {
+        let reference = self.reference(key, base)?;
+        if matches!(reference, Reference::Exec(_)) {
+            let message = format!("`{key}` is read at the start and at a reload, when no program is run");
+            let help = "have the program write a file before, and name that: \"file:/path\", or \"credential:NAME\"";
+            self.refuse(key, message, help);
+            return None;
+        }
+        Some(reference)
     }
 
     /// An `http` or `https` URL. Where it may hold a password or a key, it is not shown.

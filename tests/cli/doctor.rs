@@ -127,6 +127,33 @@ fn what_is_wrong_with_the_tls_of_a_route_is_not_laid_on_its_roots() {
 }
 
 #[test]
+fn a_program_that_prints_a_secret_is_looked_at_and_not_run() {
+    let token = |name: &str, program: &str| {
+        format!(
+            "[[token]]\nname = \"{name}\"\nowner = \"a\"\nreason = \"b\"\nscopes = [\"c\"]\nexpires = 2099-01-01\n\
+             hosts = [\"{name}.test\"]\n[token.source]\nkind = \"client_credentials\"\n\
+             token_url = \"https://127.0.0.1:1/token\"\nclient_id = \"ci\"\nclient_secret = \"exec:{program} canary\"\n"
+        )
+    };
+    let folder = tempfile::tempdir().expect("a folder");
+    // The proxy's user can look into it.
+    std::fs::set_permissions(folder.path(), Permissions::from_mode(0o755)).expect("changed");
+    let open = folder.path().join("open");
+    let ran = folder.path().join("ran");
+    std::fs::write(&open, format!("#!/bin/sh\ntouch {}\n", ran.display())).expect("written");
+    std::fs::set_permissions(&open, Permissions::from_mode(0o757)).expect("changed");
+    let place = with_client(&[token("sound", "/bin/cat"), token("open", &open.to_string_lossy())].concat());
+    let ended = doctor(&place);
+    assert_found(&ended, "ok", &["token sound: source.client_secret", "/bin/cat is there", "was not run"]);
+    assert_found(
+        &ended,
+        "problem",
+        &["token open: source.client_secret", "others than its owner can write", "chmod go-w"],
+    );
+    assert!(!ran.exists() && !ended.out.contains("canary"), "{}", ended.out);
+}
+
+#[test]
 fn an_app_that_is_the_proxys_own_user_is_not_kept_apart() {
     let place = Place::new("");
     let ended = doctor(&place);

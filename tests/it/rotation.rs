@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use tempfile::TempDir;
 use tokio::task::JoinSet;
 use tokio::time::interval;
 
@@ -118,6 +119,35 @@ async fn the_issuer_is_asked_as_the_config_says() {
         (call.fields["client_id"].as_str(), call.fields["client_secret"].as_str()),
         ("app id", "first-client-secret")
     );
+    scene.finish().await;
+}
+
+#[tokio::test]
+async fn a_client_secret_that_a_program_prints_is_asked_of_it_for_each_call() {
+    let (issuer, upstream) = (Issuer::start().await, Upstream::http1().await);
+    let folder = TempDir::new().expect("a folder");
+    let printed = folder.path().join("printed");
+    std::fs::write(&printed, "first-client-secret\nissued to: api\n").expect("written");
+    let source = format!(
+        r#"{{ kind = "client_credentials", token_url = "{}", client_id = "api", client_secret = "exec:/bin/cat {}" }}"#,
+        issuer.url(),
+        printed.display()
+    );
+    let setup = Setup::new().token_from("api", &source, "").route("api", &upstream, r#"token = "api""#);
+    let scene = setup.start().await;
+    scene.ready().await;
+    std::fs::write(&printed, "second\n").expect("written");
+    assert_eq!(scene.rotate("api").await.expect("a generation"), 2);
+    let heads: Vec<String> = issuer.calls().into_iter().map(|call| call.head).collect();
+    assert!(heads[0].contains("Basic YXBpOmZpcnN0LWNsaWVudC1zZWNyZXQ="), "{}", heads[0]);
+    assert!(heads[1].contains("Basic YXBpOnNlY29uZA=="), "{}", heads[1]);
+    std::fs::remove_file(&printed).expect("removed");
+    let error = scene.rotate("api").await.expect_err("the program fails").to_string();
+    assert!(error.contains("secret"), "{error}");
+    assert_eq!(issuer.calls().len(), 2, "the issuer is not asked without a secret");
+    let failure = scene.recorded("token_failed", 1).await.remove(0);
+    assert!(failure.to_string().contains("/bin/cat ended with code 1"), "{failure}");
+    assert_eq!(scene.get("/api/x").await.status, 200, "the live generation goes on");
     scene.finish().await;
 }
 

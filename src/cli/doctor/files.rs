@@ -51,6 +51,9 @@ fn trusted(what: &str, path: &Path, people: &People, found: &mut Findings) {
 
 /// Where a secret is, who can read it, and whether it can be read: what is read is dropped at once.
 fn secret(place: &str, reference: &Reference, people: &People, found: &mut Findings) {
+    if let Reference::Exec(named) = reference {
+        return program(place, &named.path, people, found);
+    }
     let resolved = reference.resolve().map(drop);
     match (reference, resolved) {
         (Reference::File(path), outcome) => {
@@ -59,11 +62,27 @@ fn secret(place: &str, reference: &Reference, people: &People, found: &mut Findi
                 found.problem(format!("{place}: {error}"), "put the secret there, readable for the proxy's user alone");
             }
         }
-        (Reference::Env(_) | Reference::Credential(_), Ok(())) => found.ok(format!("{place}: {reference} is there")),
-        (Reference::Env(_) | Reference::Credential(_), Err(error)) => found.note(
+        (_, Ok(())) => found.ok(format!("{place}: {reference} is there")),
+        (_, Err(error)) => found.note(
             format!("{place}: {error}, as far as this process is concerned"),
             "nothing, if the proxy's own environment has it: whether it works is said of the token",
         ),
+    }
+}
+
+/// A program that prints a secret. It is not run: whether it works is said of the token.
+fn program(place: &str, path: &Path, people: &People, found: &mut Findings) {
+    let shown = path.display();
+    match std::fs::metadata(path) {
+        Ok(metadata) if metadata.is_file() && metadata.mode() & 0o111 == 0 => {
+            found.problem(format!("{place}: {shown} is no program that can be run"), format!("chmod u+x {shown}"));
+        }
+        Ok(metadata) if metadata.is_file() => {
+            found.ok(format!("{place}: {shown} is there, and was not run"));
+            trusted(place, path, people, found);
+        }
+        Ok(_) => found.problem(format!("{place}: {shown} is not a file"), "name the program itself"),
+        Err(_) => trusted(place, path, people, found),
     }
 }
 

@@ -69,7 +69,7 @@ impl GithubApp {
 
     async fn ask(&self) -> Result<Issued, Failure> {
         let asked_at = self.clock.now();
-        let proof = Secret::new(self.sign(asked_at)?.as_bytes());
+        let proof = Secret::new(self.sign(asked_at).await?.as_bytes());
         let call = Call {
             method: Method::POST,
             remote: &self.tokens,
@@ -86,10 +86,10 @@ impl GithubApp {
     }
 
     /// A minute in the past, for a clock that runs ahead of GitHub's, which then takes it for ten minutes at most.
-    fn sign(&self, now: Moment) -> Result<Zeroizing<String>, Failure> {
+    async fn sign(&self, now: Moment) -> Result<Zeroizing<String>, Failure> {
         let issued_at = now.wall.as_secs().saturating_sub(60);
         let claims = json!({ "iss": self.settings.app, "iat": issued_at, "exp": issued_at + 360 });
-        private_key::sign_under(Header::new(Algorithm::RS256), &self.settings.key, &claims)
+        private_key::sign_under(Header::new(Algorithm::RS256), &self.settings.key, &claims).await
     }
 
     /// The highest level of each permission that is among the scopes.

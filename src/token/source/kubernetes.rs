@@ -67,7 +67,7 @@ impl Kubernetes {
 
     async fn ask(&self) -> Result<Issued, Failure> {
         let unusable = |detail| Failure::transient(Reason::Secret, detail);
-        let own = self.settings.own_token.resolve().map_err(|error| unusable(error.to_string()))?;
+        let own = self.settings.own_token.obtain().await.map_err(|error| unusable(error.to_string()))?;
         let bearer = own.header_value("Bearer ", "").map_err(|error| unusable(error.to_string()))?;
         let mut headers = HeaderMap::new();
         headers.insert(ACCEPT, HeaderValue::from_static("application/json"));

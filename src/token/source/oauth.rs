@@ -124,7 +124,7 @@ impl OAuth {
     }
 
     async fn ask(&self) -> Result<Issued, Failure> {
-        let shown = self.settings.grant.show(&self.settings, self.clock.now())?;
+        let shown = self.settings.grant.show(&self.settings, self.clock.now()).await?;
         match self.post(&shown).await {
             Ok(posted) => self.judged(&posted),
             Err(Unanswered::Unsent(failure) | Unanswered::Lost(failure)) => Err(failure),
@@ -133,7 +133,7 @@ impl OAuth {
 
     /// Shows the token endpoint a grant.
     pub(super) async fn post(&self, shown: &grant::Shown) -> Result<Posted, Unanswered> {
-        let proof = self.proof().map_err(Unanswered::Unsent)?;
+        let proof = self.proof().await.map_err(Unanswered::Unsent)?;
         let call = Call {
             method: Method::POST,
             remote: &self.remote,
@@ -160,13 +160,13 @@ impl OAuth {
         }
     }
 
-    fn proof(&self) -> Result<Proof, Failure> {
+    async fn proof(&self) -> Result<Proof, Failure> {
         let Some(client) = &self.settings.client else { return Ok(Proof::default()) };
         match &client.auth {
             // Or it was given in the handshake.
             Auth::Nothing | Auth::Mtls => Ok(Proof::default()),
             Auth::Basic(secret) | Auth::Post(secret) => {
-                let plain = text_of(secret)?;
+                let plain = text_of(secret).await?;
                 let encoded = encode(&plain);
                 let basic = secret::basic(&encode(&client.id), encoded.as_bytes());
                 let (header, posted) = if matches!(client.auth, Auth::Post(_)) {
@@ -177,9 +177,9 @@ impl OAuth {
                 Ok(Proof { basic: header, posted, forms: vec![plain, encoded, basic] })
             }
             Auth::PrivateKeyJwt(settings) => {
-                Ok(Proof::assertion(assertion::sign(settings, &client.id, self.clock.now())?))
+                Ok(Proof::assertion(assertion::sign(settings, &client.id, self.clock.now()).await?))
             }
-            Auth::Assertion(signed) => Ok(Proof::assertion(text_of(signed)?)),
+            Auth::Assertion(signed) => Ok(Proof::assertion(text_of(signed).await?)),
         }
     }
 
@@ -248,9 +248,9 @@ impl Proof {
 }
 
 /// A secret as it is now.
-pub(super) fn text_of(secret: &Reference) -> Result<Zeroizing<String>, Failure> {
+pub(super) async fn text_of(secret: &Reference) -> Result<Zeroizing<String>, Failure> {
     let unusable = |detail| Failure::transient(Reason::Secret, detail);
-    let secret = secret.resolve().map_err(|error| unusable(error.to_string()))?;
+    let secret = secret.obtain().await.map_err(|error| unusable(error.to_string()))?;
     let plain = secret.expose_to_issuer().map_err(|error| unusable(error.to_string()))?;
     Ok(Zeroizing::new(plain.to_owned()))
 }

@@ -1,4 +1,4 @@
-//! Private keys that sign: read anew for each use, and named by their thumbprint if by nothing else.
+//! Private keys that sign: obtained anew for each use, and named by their thumbprint if by nothing else.
 
 use aws_lc_rs::rand;
 use aws_lc_rs::signature::{Ed25519KeyPair, KeyPair as _};
@@ -13,11 +13,20 @@ use serde::Serialize;
 use zeroize::Zeroizing;
 
 use super::{Failure, Reason};
-use crate::secret::Reference;
+use crate::secret::{Reference, ResolveError, Secret};
 
-/// The key as it is now, and its public half, which carries its name: `key_id`, or its RFC 7638 thumbprint.
+/// The key as it is now, and its public half, which carries its name: `key_id`, or its RFC 7638 thumbprint. Waits for nobody:
+/// a key that a program prints is not read so.
 pub fn read(key: &Reference, algorithm: Algorithm, key_id: Option<&str>) -> Result<(EncodingKey, Jwk), Failure> {
-    let signer = signer(key, algorithm)?;
+    named(signer(key, key.resolve(), algorithm)?, key, algorithm, key_id)
+}
+
+fn named(
+    signer: EncodingKey,
+    key: &Reference,
+    algorithm: Algorithm,
+    key_id: Option<&str>,
+) -> Result<(EncodingKey, Jwk), Failure> {
     let unfit = || unfit(key, algorithm);
     let mut jwk = public_half(&signer, algorithm).ok_or_else(unfit)?;
     jwk.common.key_id = match key_id {
@@ -29,13 +38,14 @@ pub fn read(key: &Reference, algorithm: Algorithm, key_id: Option<&str>) -> Resu
 }
 
 /// A JWT with these claims, signed by the key as it is now, and that key's public half.
-pub fn sign(
+pub async fn sign(
     key: &Reference,
     algorithm: Algorithm,
     key_id: Option<&str>,
     claims: &impl Serialize,
 ) -> Result<(Zeroizing<String>, Jwk), Failure> {
-    let (signer, jwk) = read(key, algorithm, key_id)?;
+    let signer = signer(key, key.obtain_document().await, algorithm)?;
+    let (signer, jwk) = named(signer, key, algorithm, key_id)?;
     let mut header = Header::new(algorithm);
     header.kid.clone_from(&jwk.common.key_id);
     let signed = jsonwebtoken::encode(&header, claims, &signer).map_err(|_| unfit(key, algorithm))?;
@@ -43,8 +53,12 @@ pub fn sign(
 }
 
 /// A JWT whose header says what names the key, signed by the key as it is now.
-pub fn sign_under(header: Header, key: &Reference, claims: &impl Serialize) -> Result<Zeroizing<String>, Failure> {
-    let signer = signer(key, header.alg)?;
+pub async fn sign_under(
+    header: Header,
+    key: &Reference,
+    claims: &impl Serialize,
+) -> Result<Zeroizing<String>, Failure> {
+    let signer = signer(key, key.obtain_document().await, header.alg)?;
     let signed = jsonwebtoken::encode(&header, claims, &signer).map_err(|_| unfit(key, header.alg))?;
     Ok(Zeroizing::new(signed))
 }
@@ -55,8 +69,8 @@ pub fn sign_with(header: &Header, pem: &[u8], claims: &impl Serialize) -> Option
     jsonwebtoken::encode(header, claims, &signer).map(Zeroizing::new).ok()
 }
 
-fn signer(key: &Reference, algorithm: Algorithm) -> Result<EncodingKey, Failure> {
-    let pem = key.resolve().map_err(|error| Failure::transient(Reason::Key, error.to_string()))?;
+fn signer(key: &Reference, pem: Result<Secret, ResolveError>, algorithm: Algorithm) -> Result<EncodingKey, Failure> {
+    let pem = pem.map_err(|error| Failure::transient(Reason::Key, error.to_string()))?;
     signer_of(pem.expose_to_signer(), algorithm).ok_or_else(|| unfit(key, algorithm))
 }
 

@@ -79,7 +79,7 @@ impl RefreshToken {
         let oauth = OAuth::new(oauth, fetcher, clock.clone())?;
         let watched = match &refresh_token {
             Reference::File(path) => Some(tokio::sync::Mutex::new(WatchedFile::new(path.clone()))),
-            Reference::Env(_) | Reference::Credential(_) => None,
+            Reference::Env(_) | Reference::Credential(_) | Reference::Exec(_) => None,
         };
         let exchange = Arc::new(Exchange { oauth, clock, rotating, reuse_after_loss });
         Ok(Self { exchange, refresh_token, keep, watched, found: Mutex::default() })
@@ -90,7 +90,7 @@ impl RefreshToken {
             // What happens from here on is news.
             watched.lock().await.attend();
         }
-        let signed_in = oauth::text_of(&self.refresh_token);
+        let signed_in = oauth::text_of(&self.refresh_token).await;
         *self.found() = signed_in.as_ref().ok().map(|signed_in| seed(signed_in));
         let (signed_in, exchange) = (signed_in?, self.exchange.clone());
         let keep = self.keep.clone().ok_or_else(|| state("there is no state folder"))?;
@@ -101,8 +101,8 @@ impl RefreshToken {
     }
 
     /// Whether somebody has signed in since the last call. What cannot be read is no sign-in.
-    fn is_another(&self) -> bool {
-        let signed_in = oauth::text_of(&self.refresh_token);
+    async fn is_another(&self) -> bool {
+        let signed_in = oauth::text_of(&self.refresh_token).await;
         signed_in.is_ok_and(|signed_in| *self.found() != Some(seed(&signed_in)))
     }
 
@@ -200,7 +200,7 @@ impl Source for RefreshToken {
             let mut watched = watched.lock().await;
             loop {
                 watched.changed().await;
-                if self.is_another() {
+                if self.is_another().await {
                     return;
                 }
             }

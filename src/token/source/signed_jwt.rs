@@ -1,7 +1,8 @@
 //! JWTs that we sign ourselves (RFC 7519), and the public keys to verify them with (RFC 7517).
 //!
 //! Invariant: the published keys are those of every JWT of ours that still lives. The key file may be replaced at any
-//! time: the old key stays published until the last JWT that it signed has ended.
+//! time: the old key stays published until the last JWT that it signed has ended. A key that a program prints is published once it has
+//! signed something.
 
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
@@ -75,13 +76,13 @@ impl SignedJwt {
         Ok(Self { settings, clock, used: Mutex::default() })
     }
 
-    fn sign(&self) -> Result<Issued, Failure> {
+    async fn sign(&self) -> Result<Issued, Failure> {
         let now = self.clock.now();
         let issued_at = now.wall.as_secs();
         let ends = issued_at.saturating_add(self.settings.lifetime.as_secs());
         let Settings { key, algorithm, key_id, .. } = &self.settings;
         let (token, jwk) =
-            private_key::sign(key, *algorithm, key_id.as_deref(), &self.settings.claims_at(issued_at, ends)?)?;
+            private_key::sign(key, *algorithm, key_id.as_deref(), &self.settings.claims_at(issued_at, ends)?).await?;
         let expires = now.after(Duration::from_secs(ends).saturating_sub(now.wall));
         self.remember(jwk, expires, now);
         Ok(Issued { secret: Secret::new(token.as_bytes()), expires: Some(expires), assumed: false, granted: None })
@@ -110,7 +111,7 @@ impl SignedJwt {
 
 impl Source for SignedJwt {
     fn obtain(&self) -> Obtaining<'_> {
-        Box::pin(std::future::ready(self.sign()))
+        Box::pin(self.sign())
     }
 
     fn kind(&self) -> &'static str {

@@ -30,7 +30,7 @@ pub struct Settings {
 }
 
 /// A proof of this client for one call: no two are alike, and an issuer that lets each pass once refuses a copy.
-pub fn sign(settings: &Settings, client_id: &str, now: Moment) -> Result<Zeroizing<String>, Failure> {
+pub async fn sign(settings: &Settings, client_id: &str, now: Moment) -> Result<Zeroizing<String>, Failure> {
     let Settings { key, algorithm, key_id, certificate, audience } = settings;
     let issued_at = now.wall.as_secs();
     let claims = json!({
@@ -46,9 +46,9 @@ pub fn sign(settings: &Settings, client_id: &str, now: Moment) -> Result<Zeroizi
         Some(certificate) => {
             let mut header = Header::new(*algorithm);
             header.x5t_s256 = Some(thumbprint(certificate)?);
-            private_key::sign_under(header, key, &claims)
+            private_key::sign_under(header, key, &claims).await
         }
-        None => private_key::sign(key, *algorithm, key_id.as_deref(), &claims).map(|(signed, _)| signed),
+        None => private_key::sign(key, *algorithm, key_id.as_deref(), &claims).await.map(|(signed, _)| signed),
     }
 }
 

@@ -60,22 +60,22 @@ pub struct Shown {
 
 impl Grant {
     /// As the secrets behind it are now.
-    pub(super) fn show(&self, settings: &Settings, now: Moment) -> Result<Shown, Failure> {
+    pub(super) async fn show(&self, settings: &Settings, now: Moment) -> Result<Shown, Failure> {
         match self {
             Self::ClientCredentials => Ok(Shown::new("client_credentials")),
             Self::JwtBearer(assertion) => {
                 let (jwt, names_scope) = match assertion {
-                    Assertion::Ready(reference) => (text_of(reference)?, false),
-                    Assertion::Signed(signed) => (sign(signed, now)?, false),
+                    Assertion::Ready(reference) => (text_of(reference).await?, false),
+                    Assertion::Signed(signed) => (sign(signed, now).await?, false),
                     Assertion::ServiceAccount { key, subject } => {
-                        (service_account::sign(key, subject.as_deref(), settings, now)?, true)
+                        (service_account::sign(key, subject.as_deref(), settings, now).await?, true)
                     }
                 };
                 let mut shown = Shown::new(JWT_BEARER);
                 shown.secret("assertion", jwt);
                 Ok(Shown { names_scope, ..shown })
             }
-            Self::TokenExchange(exchange) => exchange.show(),
+            Self::TokenExchange(exchange) => exchange.show().await,
             // What is shown of it is not found here.
             Self::RefreshToken => Err(Failure::refused(Reason::Secret, "the refresh token is kept elsewhere")),
         }
@@ -83,12 +83,12 @@ impl Grant {
 }
 
 impl Exchange {
-    fn show(&self) -> Result<Shown, Failure> {
+    async fn show(&self) -> Result<Shown, Failure> {
         let mut shown = Shown::new(TOKEN_EXCHANGE);
-        shown.secret("subject_token", text_of(&self.subject.token)?);
+        shown.secret("subject_token", text_of(&self.subject.token).await?);
         shown.plain("subject_token_type", &self.subject.kind);
         if let Some(actor) = &self.actor {
-            shown.secret("actor_token", text_of(&actor.token)?);
+            shown.secret("actor_token", text_of(&actor.token).await?);
             shown.plain("actor_token_type", &actor.kind);
         }
         if let Some(requested) = &self.requested_type {
@@ -120,11 +120,11 @@ impl Shown {
     }
 }
 
-fn sign(settings: &signed_jwt::Settings, now: Moment) -> Result<Zeroizing<String>, Failure> {
+async fn sign(settings: &signed_jwt::Settings, now: Moment) -> Result<Zeroizing<String>, Failure> {
     let issued_at = now.wall.as_secs();
     let ends = issued_at.saturating_add(settings.lifetime.as_secs());
     let claims = settings.claims_at(issued_at, ends)?;
-    let (signed, _) = private_key::sign(&settings.key, settings.algorithm, settings.key_id.as_deref(), &claims)?;
+    let (signed, _) = private_key::sign(&settings.key, settings.algorithm, settings.key_id.as_deref(), &claims).await?;
     Ok(signed)
 }
 

@@ -12,7 +12,7 @@ impl OAuth {
     /// # Errors
     /// When the issuer has not confirmed it.
     pub(super) async fn tell_void(&self, remote: &Remote, value: &Secret) -> Result<(), Failure> {
-        let proof = self.proof()?;
+        let proof = self.proof().await?;
         let token = value.expose_to_issuer().map_err(|error| Failure::refused(Reason::Secret, error.to_string()))?;
         let mut fields = vec![("token", token), ("token_type_hint", "access_token")];
         fields.extend(self.own_name());

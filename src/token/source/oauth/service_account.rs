@@ -21,7 +21,7 @@ struct KeyFile {
 }
 
 /// `subject`: the user whom the account stands in for, where the domain lets it.
-pub(super) fn sign(
+pub(super) async fn sign(
     key: &Reference,
     subject: Option<&str>,
     settings: &Settings,
@@ -31,7 +31,7 @@ pub(super) fn sign(
         let detail = format!("{key} is no key file of a service account: JSON with `client_email` and `private_key`");
         Failure::transient(Reason::Key, detail)
     };
-    let content = key.resolve().map_err(|error| Failure::transient(Reason::Key, error.to_string()))?;
+    let content = key.obtain_document().await.map_err(|error| Failure::transient(Reason::Key, error.to_string()))?;
     let file: KeyFile = serde_json::from_slice(content.expose_to_signer()).map_err(|_| unfit())?;
     let (Some(email), Some(pem)) = (file.client_email.text(), file.private_key.text()) else { return Err(unfit()) };
     let issued_at = now.wall.as_secs();

@@ -110,26 +110,24 @@ async fn an_empty_scope_is_not_sent() {
     assert!(!request.contains("scope="), "{request}");
 }
 
-#[test]
-fn the_form_is_built_in_a_buffer_that_never_grows() {
-    let server =
-        tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap().block_on(Scripted::start());
+#[tokio::test]
+async fn the_form_is_built_in_a_buffer_that_never_grows() {
+    let server = Scripted::start().await;
     let (settings, _file) = settings(&server, Auth::Post);
     let extra = vec![("ä".repeat(300), "ö".repeat(3000))];
     let source = source(Settings { extra, ..settings });
-    let shown = source.settings.grant.show(&source.settings, source.clock.now()).ok().unwrap();
+    let shown = source.settings.grant.show(&source.settings, source.clock.now()).await.ok().unwrap();
     let form = source.form(&shown, &[("client_secret", Zeroizing::new(SECRET.to_owned()))]);
     let most = 3 * (600 + 6000);
     assert!((most..most + 2000).contains(&form.capacity()), "the first buffer is the last one: {}", form.capacity());
 }
 
-#[test]
-fn the_header_with_the_secret_is_sensitive() {
-    let server =
-        tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap().block_on(Scripted::start());
+#[tokio::test]
+async fn the_header_with_the_secret_is_sensitive() {
+    let server = Scripted::start().await;
     let (settings, _file) = settings(&server, Auth::Basic);
     let source = source(settings);
-    let headers = source.headers(&source.proof().ok().unwrap()).ok().unwrap();
+    let headers = source.headers(&source.proof().await.ok().unwrap()).ok().unwrap();
     assert!(headers[AUTHORIZATION].is_sensitive());
 }
 

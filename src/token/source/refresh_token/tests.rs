@@ -93,7 +93,7 @@ impl Single {
 
     /// The process dies when its call has arrived, and before there is an answer.
     async fn dies_waiting(&self, source: RefreshToken) -> String {
-        let signed_in = oauth::text_of(&source.refresh_token).unwrap();
+        let signed_in = oauth::text_of(&source.refresh_token).await.unwrap();
         tokio::select! {
             _ = source.exchange.run(source.keep.as_ref().unwrap(), &signed_in) => unreachable!("there is no answer"),
             (request, _open) = self.server.request() => shown(&request),
