@@ -72,6 +72,7 @@ async fn records_are_given_in_pieces_and_by_what_they_tell() {
     let (issuer, upstream) = (Issuer::named("tok", 3600).await, Upstream::http1().await);
     let scene = Setup::api(&issuer, &upstream).start().await;
     scene.ready().await;
+    scene.recorded("token_issued", 1).await;
     let first = asked(&scene, "records?limit=2").await;
     assert_eq!((first["records"].as_array().map(Vec::len), &first["next"]), (Some(2), &2.into()));
     assert_eq!(first["records"][0]["event"], "start");
