@@ -8,7 +8,8 @@
 //!  token     config, operators → access (request, risk, rule, approval) → grant → source → lifecycle → supervisor → slot
 //!            → retire                                                                        → audit
 //!  watching  usage → metrics → scrape
-//!                  └─→ the stream of uses → review → report
+//!                  └─→ the stream of uses ┬─→ review → report
+//!                                         └─→ detect → anomalies → audit, quarantine
 //!            what is wrong → alert → Alertmanager, webhooks, log
 //! ```
 //!
