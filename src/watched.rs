@@ -101,8 +101,8 @@ impl WatchedFile {
             return;
         }
         if folders.is_empty() {
-            // There will be another, and it will be news.
-            self.watch = None;
+            // That they are gone is news too, once: the kernel's word of it goes with the watch.
+            self.stirred |= self.watch.take().is_some();
             return;
         }
         self.stirred = true;
@@ -282,6 +282,18 @@ mod tests {
             told(&mut file).await;
             fs::remove_dir_all(&volume).expect("removed");
         }
+    }
+
+    #[tokio::test]
+    async fn a_folder_that_is_found_gone_before_the_kernel_says_so_is_told_once() {
+        let folder = tempfile::tempdir().expect("a folder");
+        let volume = folder.path().join("volume");
+        fs::create_dir(&volume).expect("made");
+        fs::write(volume.join("token"), "one").expect("written");
+        let mut file = watched(volume.join("token"));
+        fs::remove_dir_all(&volume).expect("removed");
+        told(&mut file).await;
+        assert!(is_quiet(&mut file));
     }
 
     #[tokio::test]
