@@ -185,7 +185,8 @@ impl App {
         let used = Arc::new(Used::new(&config.audit, recorder.clone(), clock.clone(), usage.ledger()));
         let review = Review::open(store.clone(), recorder.clone(), clock.clone(), &metrics, config.review)?;
         let alerts = Arc::new(Alerts::open(store.clone(), clock.clone(), &metrics)?);
-        let watching = Watching::open(store.clone(), recorder.clone(), clock.clone(), &metrics, config.detect.clone())?;
+        let (detect, informed) = (config.detect.clone(), alerts.clone());
+        let watching = Watching::open(store.clone(), recorder.clone(), clock.clone(), &metrics, informed, detect)?;
         let readers = used.reader().into_iter().chain([review.pen(), watching.eyes()]);
         let reading = Reading::new(usage.stream(), &clock, readers.collect());
         let wants = Arc::new(Wants::default());

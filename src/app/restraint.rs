@@ -165,7 +165,9 @@ impl House {
             self.restraints.list().entry(name.clone()).or_default().restraint = before;
             return Err(error);
         }
-        Ok(token.control.release().await?)
+        token.control.release().await?;
+        self.ground.watching.released(name);
+        Ok(())
     }
 
     /// Ends a token's grant. Nobody has it any more when this succeeds.

@@ -3,12 +3,14 @@
 //! ```text
 //!  stream of uses, a batch at a time ─┐
 //!  lives of tokens, each second ──────┴▶ Engine ─▶ anomalies ─▶ trail, log, metrics, the last ones for operators
-//!                                                     └▶ Settings ─▶ orders ─▶ quarantine, as an operator would
+//!                                                     ├▶ Settings ─▶ orders ─▶ quarantine, as an operator would
+//!                                                     └▶ alarms: alerts, until there is no news
 //! ```
 //!
 //! Invariants: whoever reads uses waits for nothing; what is taken out of use goes through the door that operators use, and
 //! they let it in again; what waits is bounded by the tokens that there are.
 
+mod alarm;
 mod memory;
 
 use std::collections::{BTreeMap, VecDeque};
@@ -22,6 +24,7 @@ use tokio::time::MissedTickBehavior;
 
 use super::house::House;
 use crate::admin::anomalies::Anomalies;
+use crate::alert::Alerts;
 use crate::audit::{Event as Record, Recorder};
 use crate::clock::{Clock, Moment};
 use crate::detect::event::{Event, Step, Time};
@@ -30,8 +33,9 @@ use crate::detect::{Anomaly, Engine};
 use crate::metrics::{Error as MetricsError, Metrics};
 use crate::name::TokenName;
 use crate::store::{Store, StoreError};
-use crate::token::{Order, Restraint, Token};
+use crate::token::{self, Order, Restraint, Token};
 use crate::usage::{Batch, Reader, Use};
+use alarm::Alarms;
 
 /// How often lives are looked at, and time passes where nobody uses anything.
 const LOOK: Duration = Duration::from_secs(1);
@@ -65,6 +69,7 @@ struct State {
     /// What is to be taken out of use.
     orders: BTreeMap<TokenName, Order>,
     lives: BTreeMap<TokenName, Life>,
+    alarms: Alarms,
 }
 
 struct Figures {
@@ -99,6 +104,7 @@ impl Watching {
         recorder: Recorder,
         clock: Arc<dyn Clock>,
         metrics: &Metrics,
+        alerts: Arc<Alerts>,
         settings: Settings,
     ) -> Result<Arc<Self>, OpenError> {
         let figures = Figures {
@@ -120,6 +126,7 @@ impl Watching {
             scored: BTreeMap::new(),
             orders: BTreeMap::new(),
             lives: BTreeMap::new(),
+            alarms: Alarms::resume(alerts, clock.now().wall),
         };
         Ok(Arc::new(Self { recorder, clock, store, figures, state: Mutex::new(state), ordered: Notify::new() }))
     }
@@ -153,19 +160,29 @@ impl Watching {
             }
         }
         self.tell(&mut state, all);
-        let State { scored, .. } = &mut *state;
+        let State { scored, alarms, .. } = &mut *state;
+        let is_quarantined = |token: &Arc<Token>| token.look(now).state == token::State::Quarantined;
+        alarms.pass(now.wall, |token| tokens.get(token).map(is_quarantined));
         for (token, _) in scored.extract_if(.., |token, at| !tokens.contains_key(token) || now.wall >= *at + FRESH) {
             // A family that never had the series says so.
             let _ = self.figures.score.remove_label_values(&[token.as_str()]);
         }
     }
 
+    /// Somebody lets a token in again that was out of use.
+    pub fn released(&self, token: &TokenName) {
+        self.lock().alarms.release(token);
+    }
+
     fn tell(&self, state: &mut State, anomalies: Vec<Anomaly>) {
         for anomaly in anomalies {
             // Names come from the config, by way of the engine.
             let Ok(token) = anomaly.token.parse::<TokenName>() else { continue };
-            let response = state.settings.response(&anomaly, self.clock.now().wall);
+            let now = self.clock.now().wall;
+            let response = state.settings.response(&anomaly, now);
             self.write_down(&token, &anomaly, response);
+            let life = state.lives.get(&token).and_then(|life| life.of.upgrade());
+            state.alarms.raise(&token, &anomaly, response, life.as_ref().map(|life| &*life.settings.owner), now);
             self.figures.score.with_label_values(&[token.as_str()]).set(anomaly.score());
             state.scored.insert(token.clone(), anomaly.time.0);
             if state.shown.len() >= MOST_SHOWN {

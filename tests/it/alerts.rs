@@ -13,10 +13,10 @@ use crate::support::issuer::{Call, Reply};
 use crate::support::operator::{act, key};
 use crate::support::{Gate, Issuer, SOON, Scene, Setup, Upstream, wait_for, wait_until};
 
-const SECRET: &str = "whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw";
+pub const SECRET: &str = "whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw";
 
 /// A place that takes what it is told; to tests it is like an issuer that gives nothing.
-async fn receiver() -> Issuer {
+pub async fn receiver() -> Issuer {
     Issuer::answering(|_| taken()).await
 }
 
@@ -31,7 +31,7 @@ fn setup(issuer: &Issuer, upstream: &Upstream) -> Setup {
         .operator("approver", &format!("{}\nroles = [\"approver\"]", key("the approver's key")))
 }
 
-fn webhook(receiver: &Issuer) -> String {
+pub fn webhook(receiver: &Issuer) -> String {
     format!("kind = \"webhook\"\nurl = \"{}\"\nsecret = \"file:webhook-secret\"", receiver.url())
 }
 
@@ -48,12 +48,12 @@ async fn calls(receiver: &Issuer, least: usize) -> Vec<Call> {
     wait_for(&what, SOON, async || Some(receiver.calls()).filter(|calls| calls.len() >= least)).await
 }
 
-fn json(call: &Call) -> Value {
+pub fn json(call: &Call) -> Value {
     serde_json::from_str(&call.body).expect("JSON")
 }
 
 /// Type, name and token of what a webhook was told, which leads to a runbook that is there.
-fn brief(call: &Call) -> String {
+pub fn brief(call: &Call) -> String {
     let body = json(call);
     let runbook = body["data"]["runbook_url"].as_str().expect("a runbook");
     assert!(Path::new(env!("CARGO_MANIFEST_DIR")).join(runbook).is_file(), "{runbook}");

@@ -6,9 +6,11 @@ use std::time::Duration;
 use serde_json::{Value, json};
 use tempfile::TempDir;
 
+use crate::alerts::{SECRET, brief, json as told_of, receiver, webhook};
+use crate::support::issuer::Call;
 use crate::support::operator::{act, json_of, key, own};
 use crate::support::upstream::Reply;
-use crate::support::{SOON, Scene, Setup, Upstream, trail, wait_for, wait_until};
+use crate::support::{Issuer, SOON, Scene, Setup, Upstream, trail, wait_for, wait_until};
 
 /// More than eight days: what is usual is learned then.
 const LEARNED: u32 = 120;
@@ -26,6 +28,7 @@ impl Place {
     async fn new() -> Self {
         let folder = Arc::new(TempDir::new().expect("a temporary folder"));
         std::fs::write(folder.path().join("token"), "from-a-file").expect("written");
+        std::fs::write(folder.path().join("webhook-secret"), SECRET).expect("written");
         let upstream = Upstream::http1().await;
         upstream.answers(|seen| Reply::new(if seen.target.starts_with("/usual") { 200 } else { 404 }));
         Self { upstream, folder }
@@ -77,15 +80,7 @@ async fn attack(scene: &Scene) -> Vec<(u16, String)> {
     refused
 }
 
-async fn anomalies(scene: &Scene) -> Vec<Value> {
-    json_of(&own(scene, "GET /v1/anomalies", "").await)["anomalies"].as_array().expect("a list").clone()
-}
-
-#[tokio::test]
-async fn in_mode_respond_an_attack_ends_with_the_quarantine_of_the_token() {
-    let place = Place::new().await;
-    let scene = place.usual(&place.setup().detect("mode = \"respond\"")).await;
-    assert_eq!(anomalies(&scene).await, [json!(null); 0]);
+async fn attack_until_it_is_taken_away(scene: &Scene) {
     let mut client = scene.client().await;
     let mut number = 0;
     let refused = wait_for("the token is taken away", SOON, async || {
@@ -95,6 +90,23 @@ async fn in_mode_respond_an_attack_ends_with_the_quarantine_of_the_token() {
     })
     .await;
     assert_eq!(refused, (403, "token_quarantined".to_owned()));
+}
+
+/// What the receiver heard of unusual use.
+fn heard(hook: &Issuer) -> Vec<Call> {
+    hook.calls().into_iter().filter(|call| brief(call).contains("CountersignAnomaly")).collect()
+}
+
+async fn anomalies(scene: &Scene) -> Vec<Value> {
+    json_of(&own(scene, "GET /v1/anomalies", "").await)["anomalies"].as_array().expect("a list").clone()
+}
+
+#[tokio::test]
+async fn in_mode_respond_an_attack_ends_with_the_quarantine_of_the_token() {
+    let place = Place::new().await;
+    let scene = place.usual(&place.setup().detect("mode = \"respond\"")).await;
+    assert_eq!(anomalies(&scene).await, [json!(null); 0]);
+    attack_until_it_is_taken_away(&scene).await;
     let quarantined = scene.recorded("token_quarantined", 1).await;
     assert_eq!((&quarantined[0]["by"], &quarantined[0]["token"]), (&json!("detection"), &json!("api")));
     assert!(quarantined[0]["reason"].as_str().is_some_and(|reason| reason.contains("the most before")));
@@ -118,18 +130,87 @@ async fn in_mode_respond_an_attack_ends_with_the_quarantine_of_the_token() {
 }
 
 #[tokio::test]
+async fn in_mode_alert_an_attack_is_an_alert_that_is_over_when_nothing_more_is_heard_of_it() {
+    let (place, hook) = (Place::new().await, receiver().await);
+    let scene = place.usual(&place.setup().detect("mode = \"alert\"").alert(&webhook(&hook))).await;
+    assert_eq!(attack(&scene).await, []);
+    let severity = |call: &Call| told_of(call)["data"]["severity"].clone();
+    wait_until("it is told how grave it is", SOON, async || {
+        heard(&hook).last().is_some_and(|call| severity(call) == "critical")
+    })
+    .await;
+    let told = heard(&hook);
+    assert!(told.iter().all(|call| brief(call) == "alert.firing CountersignAnomaly api"), "{told:?}");
+    let severities: Vec<Value> = told.iter().map(severity).collect();
+    let order = ["low", "medium", "high", "critical"].map(|severity| json!(severity));
+    let places: Vec<_> = severities.iter().map(|severity| order.iter().position(|one| one == severity)).collect();
+    assert!(places.is_sorted_by(|one, next| one < next), "again only when graver: {severities:?}");
+    let last = told_of(told.last().expect("it was told"))["data"].clone();
+    assert_eq!((&last["client"], &last["key"]), (&json!("local"), &json!("anomaly/api/local")));
+    assert_eq!(last["runbook_url"], "docs/runbooks/anomaly.md");
+    let shown = anomalies(&scene).await;
+    let graver = shown.iter().rev().find(|shown| shown["severity"] == "critical").expect("it is shown");
+    let (said, description) = (graver["evidence"]["said"].as_str(), last["description"].as_str().expect("a text"));
+    assert!(said.is_some_and(|said| description.starts_with(said)), "{description}");
+    assert!(description.contains("team@example.com") && !description.contains("admin/"), "{description}");
+
+    wait_until("it is over", SOON, async || {
+        scene.clock.advance(Duration::from_secs(60));
+        heard(&hook).last().is_some_and(|call| brief(call) == "alert.resolved CountersignAnomaly api")
+    })
+    .await;
+    let over = told_of(heard(&hook).last().expect("it is over"))["data"].clone();
+    let time = |name: &str| over[name].as_str().and_then(|time| time.parse::<jiff::Timestamp>().ok()).expect("a time");
+    let lasted = time("ended").duration_since(time("started"));
+    assert!(lasted >= jiff::SignedDuration::from_hours(1), "{lasted:?}");
+    assert_eq!(scene.get("/api/usual").await.status, 200);
+    assert_eq!(trail::of(&scene.finish().await, "token_quarantined").len(), 0);
+}
+
+#[tokio::test]
+async fn the_alert_of_a_token_that_was_quarantined_is_over_when_it_is_released() {
+    let (place, hook) = (Place::new().await, receiver().await);
+    let setup = place.setup().detect("mode = \"respond\"").alert(&webhook(&hook));
+    let scene = place.usual(&setup).await;
+    attack_until_it_is_taken_away(&scene).await;
+    scene.reaches("countersign_anomaly_score", &[("token", "api")], 0.9).await;
+    scene.clock.advance(BETWEEN);
+    wait_until("time has passed for it", SOON, async || {
+        scene.metric("countersign_anomaly_score", &[("token", "api")]).await == 0.0
+    })
+    .await;
+    scene.finish().await;
+
+    let scene = place.start(&setup).await;
+    assert_eq!(act(&scene, "api", "release", Some("the approver's key")).await.status, 200);
+    wait_until("it is over", SOON, async || {
+        heard(&hook).last().is_some_and(|call| brief(call) == "alert.resolved CountersignAnomaly api")
+    })
+    .await;
+    let told = heard(&hook);
+    let over = told.iter().filter(|call| brief(call).starts_with("alert.resolved")).count();
+    assert_eq!(over, 1, "not before: {told:?}");
+    let last = told_of(&told[told.len() - 2])["data"].clone();
+    assert_eq!((&last["severity"], &last["client"]), (&json!("critical"), &json!("local")));
+    assert!(last["description"].as_str().is_some_and(|text| text.contains("tokens release api")), "{last}");
+}
+
+#[tokio::test]
 async fn without_a_word_about_it_an_attack_is_written_down_and_blocks_nothing() {
-    let place = Place::new().await;
-    let scene = place.usual(&place.setup()).await;
+    let (place, hook) = (Place::new().await, receiver().await);
+    let scene = place.usual(&place.setup().alert(&webhook(&hook))).await;
     assert_eq!(attack(&scene).await, []);
     let told = scene.recorded("anomaly", 1).await;
     assert_eq!((&told[0]["response"], &told[0]["token"]), (&json!("observe"), &json!("api")));
     scene.reaches("countersign_anomalies_total", &[("token", "api"), ("response", "observe")], 1.0).await;
+    assert!(!anomalies(&scene).await.is_empty());
+    assert_eq!(scene.metric("countersign_alerts_open", &[]).await, 0.0);
     assert_eq!(scene.get("/api/usual").await.status, 200);
     let records = scene.finish().await;
     assert_eq!(trail::of(&records, "token_quarantined").len(), 0);
     let graver = trail::of(&records, "anomaly");
     assert!(graver.iter().any(|told| told["severity"] == "critical"), "{graver:?}");
+    assert_eq!(hook.count(), 0);
 }
 
 #[tokio::test]
@@ -155,15 +236,7 @@ async fn a_restart_does_not_learn_anew() {
     place.usual(&setup).await.finish().await;
     let scene = place.start(&setup).await;
     scene.clock.advance(BETWEEN * LEARNED);
-    let mut client = scene.client().await;
-    let mut number = 0;
-    let refused = wait_for("the token is taken away", SOON, async || {
-        number += 1;
-        let answer = client.get(&format!("/api/admin/{number}")).await;
-        (answer.status != 404).then(|| answer.refusal())
-    })
-    .await;
-    assert_eq!(refused, (403, "token_quarantined".to_owned()));
+    attack_until_it_is_taken_away(&scene).await;
     scene.finish().await;
     // A new proxy knows nothing yet, and takes nothing for unusual.
     let elsewhere = Place::new().await;

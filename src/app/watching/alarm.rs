@@ -1,0 +1,108 @@
+//! Unusual use as alerts: open as long as there is news of it, or somebody has to release the token.
+//!
+//! ```text
+//! anomaly that is to be answered ─▶ raised, once for each client of a token, again when graver
+//! no news for QUIET, and the token is not quarantined ┐
+//! somebody released it; it is not in the config ──────┴▶ over
+//! ```
+//!
+//! Invariants: what is observed or exempt raises nothing; an alert of before a restart has as long as one that is new; no more
+//! is open than there are clients of tokens.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::time::Duration;
+
+use crate::alert::{Alert, Alerts, Severity};
+use crate::detect::Anomaly;
+use crate::detect::anomaly;
+use crate::detect::response::Response;
+use crate::name::TokenName;
+
+/// How the keys of these alerts begin: `anomaly/TOKEN/CLIENT`.
+const KEYS: &str = "anomaly/";
+
+/// Without news for so long it is over. What goes on and gets no graver is no news.
+const QUIET: Duration = Duration::from_secs(3600);
+
+/// What is open.
+pub(super) struct Alarms {
+    alerts: Arc<Alerts>,
+    open: BTreeMap<String, Duration>,
+}
+
+impl Alarms {
+    /// With what was open before a restart.
+    pub fn resume(alerts: Arc<Alerts>, now: Duration) -> Self {
+        let open = alerts.open_below(KEYS).into_iter().map(|key| (key, now)).collect();
+        Self { alerts, open }
+    }
+
+    /// Somebody is told, if that is the answer.
+    pub fn raise(
+        &mut self,
+        token: &TokenName,
+        anomaly: &Anomaly,
+        response: Response,
+        owner: Option<&str>,
+        now: Duration,
+    ) {
+        let done = match response {
+            Response::Exempt | Response::Observe => return,
+            Response::Alert => format!(
+                "Its requests go on. `countersign anomalies list` has the evidence; `countersign tokens quarantine {token}` \
+                 takes it out of use."
+            ),
+            Response::Quarantine => format!(
+                "It is quarantined: its requests are refused until somebody releases it, `countersign tokens release {token}`."
+            ),
+        };
+        let by = if anomaly.client.is_empty() { String::new() } else { format!(" by {}", anomaly.client) };
+        let owner = owner.map(|owner| format!(" Owner: {owner}.")).unwrap_or_default();
+        let key = format!("{KEYS}{token}/{}", anomaly.client);
+        self.open.insert(key.clone(), now);
+        self.alerts.raise(Alert {
+            key,
+            name: "CountersignAnomaly".to_owned(),
+            severity: severity(anomaly.severity),
+            token: Some(token.clone()),
+            route: None,
+            client: anomaly.client.parse().ok(),
+            summary: format!("Unusual use of token {token}{by}: {}", anomaly.signal().as_str()),
+            description: format!("{}. Score {}. {done}{owner}", anomaly.said(), anomaly.rounded_score()),
+            started: anomaly.time.0,
+        });
+    }
+
+    /// Ends what is over: `lasts` says of a token whether it goes on without news, and nothing of one that is not there.
+    pub fn pass(&mut self, now: Duration, lasts: impl Fn(&str) -> Option<bool>) {
+        let is_over = |key: &str, heard: Duration| match lasts(token_of(key)) {
+            Some(lasts) => !lasts && now >= heard + QUIET,
+            None => true,
+        };
+        for (key, _) in self.open.extract_if(.., |key, heard| is_over(key, *heard)) {
+            self.alerts.over(&key);
+        }
+    }
+
+    /// Somebody has looked at the token, and lets it in again.
+    pub fn release(&mut self, token: &TokenName) {
+        for (key, _) in self.open.extract_if(.., |key, _| token_of(key) == token.as_str()) {
+            self.alerts.over(&key);
+        }
+    }
+}
+
+/// No name has a slash.
+fn token_of(key: &str) -> &str {
+    key.strip_prefix(KEYS).and_then(|key| key.split('/').next()).unwrap_or_default()
+}
+
+const fn severity(severity: anomaly::Severity) -> Severity {
+    match severity {
+        anomaly::Severity::Low => Severity::Low,
+        anomaly::Severity::Medium => Severity::Medium,
+        anomaly::Severity::High => Severity::High,
+        anomaly::Severity::Critical => Severity::Critical,
+    }
+}
