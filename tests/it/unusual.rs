@@ -1,5 +1,6 @@
 //! Unusual use of a token, live: who is told, and what becomes of the token.
 
+use std::process::Command;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -8,13 +9,16 @@ use tempfile::TempDir;
 
 use crate::alerts::{SECRET, brief, json as told_of, receiver, webhook};
 use crate::support::issuer::Call;
-use crate::support::operator::{act, json_of, key, own};
+use crate::support::operator::{act, json_of, key, own, socket};
 use crate::support::upstream::Reply;
 use crate::support::{Issuer, SOON, Scene, Setup, Upstream, trail, wait_for, wait_until};
 
 /// More than eight days: what is usual is learned then.
 const LEARNED: u32 = 120;
 const BETWEEN: Duration = Duration::from_secs(2 * 3600);
+
+/// Requests each time of a token whose silence would be noticed.
+const BUSY: usize = 9;
 
 /// Requests that nobody takes for usual.
 const ATTACK: usize = 400;
@@ -99,6 +103,16 @@ fn heard(hook: &Issuer) -> Vec<Call> {
 
 async fn anomalies(scene: &Scene) -> Vec<Value> {
     json_of(&own(scene, "GET /v1/anomalies", "").await)["anomalies"].as_array().expect("a list").clone()
+}
+
+/// What `countersign anomalies list` prints.
+async fn operator_reads(scene: &Scene, options: &[&str]) -> String {
+    let mut command = Command::new(env!("CARGO_BIN_EXE_countersign"));
+    command.args(["anomalies", "list"]).args(options).arg("--admin").arg(socket(scene));
+    command.env_remove("COUNTERSIGN_OPERATOR_KEY");
+    let output = tokio::task::spawn_blocking(move || command.output()).await.expect("it ran").expect("it started");
+    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+    String::from_utf8(output.stdout).expect("text")
 }
 
 #[tokio::test]
@@ -262,4 +276,34 @@ async fn a_memory_that_was_edited_is_told_and_moved_aside() {
     assert!(told.iter().any(|told| told["file"].as_str().is_some_and(|file| file.ends_with("baseline-api.sealed"))));
     assert_eq!(std::fs::read(record.with_extension("refused-1")).ok(), Some(sealed), "for somebody to look at");
     assert!(std::fs::read(&record).is_ok(), "another one took its place");
+}
+
+#[tokio::test]
+async fn a_busy_token_that_falls_silent_is_told_without_any_use_and_operators_see_it() {
+    let place = Place::new().await;
+    let scene = place.start(&place.setup().detect("mode = \"alert\"")).await;
+    let mut client = scene.client().await;
+    for _ in 0..LEARNED {
+        for _ in 0..BUSY {
+            assert_eq!(client.get("/api/usual").await.status, 200);
+        }
+        scene.clock.advance(BETWEEN);
+    }
+    assert_eq!(operator_reads(&scene, &[]).await, "nothing was unusual\n");
+    scene.clock.advance(Duration::from_secs(30 * 3600));
+    let told = scene.recorded("anomaly", 1).await.remove(0);
+    let named = |name: &str| told[name].as_str().unwrap_or_default().to_owned();
+    assert_eq!(["token", "signal", "severity"].map(named), ["api", "silence", "low"]);
+
+    let shown = anomalies(&scene).await;
+    assert_eq!((shown.len(), &shown[0]["signal"]), (1, &json!("silence")));
+    let table = operator_reads(&scene, &["--token", "api"]).await;
+    let said = shown[0]["evidence"]["said"].as_str().expect("what a person reads");
+    let row = table.lines().nth(1).expect("a head, and a row");
+    for part in [shown[0]["time"].as_str().expect("a time"), "api", "local", "low", "silence", "alert", said] {
+        assert!(row.contains(part), "{part:?} in {table}");
+    }
+    let printed: Value = serde_json::from_str(&operator_reads(&scene, &["--json"]).await).expect("JSON");
+    assert_eq!(printed, json!({ "anomalies": shown }));
+    assert_eq!(operator_reads(&scene, &["--token", "other"]).await, "nothing was unusual\n");
 }
