@@ -13,9 +13,8 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
-use crate::alert::{Alert, Alerts, Severity};
+use crate::alert::{Alert, Alerts};
 use crate::detect::Anomaly;
-use crate::detect::anomaly;
 use crate::detect::response::Response;
 use crate::name::TokenName;
 
@@ -64,7 +63,7 @@ impl Alarms {
         self.alerts.raise(Alert {
             key,
             name: "CountersignAnomaly".to_owned(),
-            severity: severity(anomaly.severity),
+            severity: anomaly.severity,
             token: Some(token.clone()),
             route: None,
             client: anomaly.client.parse().ok(),
@@ -96,13 +95,4 @@ impl Alarms {
 /// No name has a slash.
 fn token_of(key: &str) -> &str {
     key.strip_prefix(KEYS).and_then(|key| key.split('/').next()).unwrap_or_default()
-}
-
-const fn severity(severity: anomaly::Severity) -> Severity {
-    match severity {
-        anomaly::Severity::Low => Severity::Low,
-        anomaly::Severity::Medium => Severity::Medium,
-        anomaly::Severity::High => Severity::High,
-        anomaly::Severity::Critical => Severity::Critical,
-    }
 }
