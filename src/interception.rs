@@ -57,7 +57,7 @@ pub type Hosts = BTreeSet<Box<str>>;
 pub struct Interception {
     /// Oldest first.
     authorities: Arc<[Authority]>,
-    /// How often they have been written down; and whether these are.
+    /// How often they have been written down, these included; and whether these are.
     generation: u64,
     is_kept: AtomicBool,
     leaves: Mutex<HashMap<Host, Leaf>>,
@@ -110,7 +110,7 @@ impl Interception {
     /// When what is kept cannot be trusted.
     pub fn open(store: &Store, hosts: &Hosts, clock: Arc<dyn Clock>) -> Result<Self, InterceptionError> {
         let (authorities, generation) = read(store)?.unwrap_or_default();
-        Self::of(authorities, generation, hosts, clock)
+        Self::of((authorities, generation, true), hosts, clock)
     }
 
     /// The same for other hosts, or later.
@@ -118,7 +118,8 @@ impl Interception {
     /// # Errors
     /// When one cannot be made.
     pub fn following(&self, hosts: &Hosts) -> Result<Self, InterceptionError> {
-        Self::of(self.authorities.to_vec(), self.generation, hosts, self.clock.clone())
+        let is_kept = self.is_kept.load(Ordering::Relaxed);
+        Self::of((self.authorities.to_vec(), self.generation, is_kept), hosts, self.clock.clone())
     }
 
     /// The certificates of the authorities of a state folder, in PEM; `None` when there is none yet. Blocks.
@@ -129,9 +130,9 @@ impl Interception {
         Ok(read(store)?.map(|(authorities, _)| certificates(&authorities)))
     }
 
+    /// From authorities, how often they have been written down, and whether these are.
     fn of(
-        mut authorities: Vec<Authority>,
-        generation: u64,
+        (mut authorities, generation, was_kept): (Vec<Authority>, u64, bool),
         hosts: &Hosts,
         clock: Arc<dyn Clock>,
     ) -> Result<Self, InterceptionError> {
@@ -143,10 +144,11 @@ impl Interception {
             .filter(|host| !authorities.iter().any(|one| one.lasts(now + LEAST) && one.hosts.contains(*host)))
             .cloned()
             .collect();
-        let is_kept = missing.is_empty() && authorities.len() == before;
+        let is_kept = was_kept && missing.is_empty() && authorities.len() == before;
         if !missing.is_empty() {
             authorities.push(Authority::new(missing, now)?);
         }
+        let generation = if was_kept && !is_kept { generation + 1 } else { generation };
         let authorities = authorities.into();
         Ok(Self { authorities, generation, is_kept: AtomicBool::new(is_kept), leaves: Mutex::default(), clock })
     }
@@ -160,7 +162,7 @@ impl Interception {
             return Ok(());
         }
         let text = Zeroizing::new(serde_json::to_vec(&*self.authorities).expect("texts and numbers"));
-        store.write(LABEL, self.generation + 1, &text)?;
+        store.write(LABEL, self.generation, &text)?;
         self.is_kept.store(true, Ordering::Relaxed);
         let hosts: Vec<&str> = self.authorities.iter().flat_map(|one| &one.hosts).map(|host| &**host).collect();
         tracing::warn!(
@@ -339,7 +341,7 @@ mod tests {
 
     fn interception(names: &[&str]) -> Interception {
         let clock: Arc<dyn Clock> = Arc::new(ManualClock::default());
-        Interception::of(Vec::new(), 0, &hosts(names), clock).expect("an authority")
+        Interception::of((Vec::new(), 0, true), &hosts(names), clock).expect("an authority")
     }
 
     /// Whether a client that trusts this authority takes a leaf that it has signed for any name, with or without asking us.
@@ -387,10 +389,26 @@ mod tests {
     }
 
     #[test]
+    fn what_is_written_down_has_a_number_of_its_own_each_time() {
+        let folder = tempfile::tempdir().expect("a folder");
+        let store = Store::open(folder.path(), None).expect("a store");
+        let clock = Arc::new(ManualClock::default());
+        let mut now = Interception::open(&store, &hosts(&["a.example"]), clock).expect("an authority");
+        for (number, names) in [(1, &["a.example"][..]), (2, &["a.example", "b.example"]), (3, &["b.example"])] {
+            now = now.following(&hosts(names)).expect("authorities");
+            for _ in 0..2 {
+                now.keep(&store).expect("written");
+                let (authorities, written) = read(&store).expect("readable").expect("some");
+                assert_eq!((certificates(&authorities), written), (now.certificates(), number));
+            }
+        }
+    }
+
+    #[test]
     fn one_whose_end_is_near_has_a_successor_and_goes_on_until_then() {
         let clock = Arc::new(ManualClock::default());
         let wanted = hosts(&["a.example"]);
-        let first = Interception::of(Vec::new(), 0, &wanted, clock.clone()).expect("an authority");
+        let first = Interception::of((Vec::new(), 0, true), &wanted, clock.clone()).expect("an authority");
         clock.advance(AUTHORITY - LEAST);
         assert!(!first.fits(&wanted));
         let both = first.following(&wanted).expect("authorities");
