@@ -2,10 +2,11 @@
 //!
 //! ```text
 //!  three lives without a failure ──▶ a quarter shorter, and so on, down to a sixteenth, or to five minutes
-//!  a failure ──▶ twice as long, and twice as many good lives before the next try
+//!  a failure ──▶ two of these steps back, and twice as many good lives before the next one
 //! ```
 //!
-//! Invariant: no life is longer than it would be without, and none that was longer becomes shorter than five minutes.
+//! Invariant: no life is longer than it would be without, and none that was longer becomes shorter than five minutes. No step is
+//! as large as a change of the issuer's own that is worth telling: a factor of two.
 
 use std::time::Duration;
 
@@ -62,7 +63,7 @@ impl Shortening {
         if !std::mem::replace(&mut self.failed, true) {
             self.good = 0;
             self.wanted = (self.wanted * 2).min(MOST_GOOD);
-            self.share = (self.share * 2.0).min(1.0);
+            self.share = (self.share / STEP / STEP).min(1.0);
         }
     }
 }
@@ -152,6 +153,21 @@ mod tests {
         life.now = life.machine.wake_at().expect("wakes");
         assert_eq!(life.machine.step(Input::Timer, life.now, 0.0), [Effect::Call]);
         assert_eq!(life.live(), 3600);
+    }
+
+    /// Who follows lives from outside takes a factor of two for another issuer's word.
+    #[test]
+    fn no_life_is_twice_or_half_as_long_as_the_one_before() {
+        let mut life = Life::new(shortening());
+        let mut before = life.live();
+        for turn in 0..200 {
+            if turn % 11 == 10 {
+                life.fail();
+            }
+            let next = life.live();
+            assert!(next < before * 19 / 10 && next > before * 7 / 10, "{before} s, then {next} s");
+            before = next;
+        }
     }
 
     /// Replaced early, a generation has more left than its successor is given.
