@@ -14,6 +14,7 @@ use rustls_pki_types::pem::PemObject as _;
 use tokio::task::JoinSet;
 
 use crate::support::certificate::Certificate;
+use crate::support::raw::RawConnection;
 use crate::support::{Client, Issuer, RawUpstream, Scene, Setup, Upstream, soon, trail};
 
 const TOKEN: &str = "token = \"api\"\n";
@@ -58,6 +59,17 @@ async fn inside(scene: &Scene, authority: &str, name: &str) -> io::Result<Client
     assert_eq!(answer.status, 200, "{}", answer.head);
     assert_eq!((answer.header("content-length"), answer.header("transfer-encoding")), (None, None));
     client.over_tls(name, told(scene, &["http/1.1"])).await
+}
+
+/// Both ends of a tunnel that nobody looks into.
+async fn blind(scene: &Scene, upstream: &RawUpstream) -> (Client, RawConnection) {
+    let mut client = scene.client().await;
+    client.send(connect(&upstream.address.to_string())).await;
+    assert_eq!(client.head().await.expect("an answer").status, 200);
+    let root = CertificateDer::from_pem_file(upstream.certificate.ca()).expect("a certificate");
+    let shaking = client.over_tls("127.0.0.1", trusting([root], &["http/1.1"]));
+    let (client, connection) = tokio::join!(shaking, upstream.accept());
+    (client.expect("the upstream itself"), connection)
 }
 
 fn get(path: &str, host: &str) -> String {
@@ -199,13 +211,7 @@ async fn no_tunnel_leads_where_a_token_would_be_missing() {
     }
     let metadata = scene.exchange(connect("169.254.169.254:443")).await;
     assert_eq!(metadata.refusal(), (403, "destination_prohibited".to_owned()));
-    let mut client = scene.client().await;
-    client.send(connect(&open.address.to_string())).await;
-    assert_eq!(client.head().await.expect("an answer").status, 200);
-    let root = CertificateDer::from_pem_file(open.certificate.ca()).expect("a certificate");
-    let (client, connection) =
-        tokio::join!(client.over_tls("127.0.0.1", trusting([root], &["http/1.1"])), open.accept());
-    let (mut client, mut connection) = (client.expect("the upstream itself"), connection);
+    let (mut client, mut connection) = blind(&scene, &open).await;
     client.send("whatever").await;
     assert_eq!(connection.bytes(8).await, b"whatever");
     connection.write("it says").await;
@@ -296,13 +302,7 @@ async fn a_tunnel_takes_one_of_the_routes_places_until_the_proxys_own_end() {
         .route("measured", &measured, "limits = { body = \"1MiB\" }\n")
         .drain("100ms");
     let scene = setup.start().await;
-    let mut client = scene.client().await;
-    client.send(connect(&open.address.to_string())).await;
-    assert_eq!(client.head().await.expect("an answer").status, 200);
-    let root = CertificateDer::from_pem_file(open.certificate.ca()).expect("a certificate");
-    let (client, connection) =
-        tokio::join!(client.over_tls("127.0.0.1", trusting([root], &["http/1.1"])), open.accept());
-    let (mut client, mut connection) = (client.expect("the upstream itself"), connection);
+    let (mut client, mut connection) = blind(&scene, &open).await;
     let second = scene.exchange(connect(&open.address.to_string())).await;
     assert_eq!(second.refusal(), (503, "overloaded".to_owned()));
     let unmeasured = scene.exchange(connect(&measured.address.to_string())).await;
