@@ -320,12 +320,6 @@ fn bounded(text: String, most: usize) -> String {
     text.chars().take(most).map(|char| if char.is_control() { ' ' } else { char }).collect()
 }
 
-/// A time as sinks are told it.
-fn time_text(since_epoch: Duration) -> String {
-    let millis = i64::try_from(since_epoch.as_millis()).unwrap_or(i64::MAX);
-    format!("{:.3}", jiff::Timestamp::from_millisecond(millis).unwrap_or(jiff::Timestamp::MAX))
-}
-
 const DELIVERED: &str = "delivered";
 const FAILED: &str = "failed";
 const DROPPED: &str = "dropped";

@@ -26,6 +26,7 @@ use tokio::time::timeout;
 use zeroize::Zeroizing;
 
 use crate::authority::Endpoint;
+use crate::clock::Moment;
 use crate::dial::{DialError, Dialer, Stream, Target};
 use crate::tls::{self, Alpn, Security};
 
@@ -68,6 +69,16 @@ pub struct Answer {
     pub status: StatusCode,
     pub headers: HeaderMap,
     pub body: Zeroizing<Vec<u8>>,
+}
+
+/// How long `Retry-After` asks to wait, in either of its forms (RFC 9110, section 10.2.3).
+pub fn retry_after(value: &[u8], now: Moment) -> Option<Duration> {
+    let text = std::str::from_utf8(value).ok()?.trim();
+    if !text.is_empty() && text.bytes().all(|byte| byte.is_ascii_digit()) {
+        return Some(Duration::from_secs(text.parse().unwrap_or(u64::MAX)));
+    }
+    let date = jiff::fmt::rfc2822::DateTimeParser::new().parse_timestamp(text).ok()?;
+    Some(Duration::from_secs(u64::try_from(date.as_second()).unwrap_or(0)).saturating_sub(now.wall))
 }
 
 /// Why an endpoint cannot be called.

@@ -6,8 +6,9 @@ use std::time::Duration;
 
 use serde_json::{Map, Value, json};
 
+use super::Alert;
 use super::board::Telling;
-use super::{Alert, time_text};
+use crate::audit::time_text;
 use crate::authority::Endpoint;
 use crate::name::{ClientName, RouteName, TokenName};
 

@@ -22,7 +22,7 @@ use super::webhook::{self, SignError};
 use super::{Alert, DELIVERED, DROPPED, FAILED, Shared};
 use crate::backoff::Backoff;
 use crate::clock::Moment;
-use crate::fetch::{Answer, Call, FetchError, Fetcher, Remote};
+use crate::fetch::{Answer, Call, FetchError, Fetcher, Remote, retry_after};
 use crate::tasks::{Task, Tasks};
 
 /// Between attempts.
@@ -181,10 +181,10 @@ impl Messenger {
             status if status.is_success() => Ok(()),
             StatusCode::GONE if matches!(self.place, Place::Webhook(..)) => Err(Untold::Gone),
             StatusCode::REQUEST_TIMEOUT | StatusCode::TOO_EARLY | StatusCode::TOO_MANY_REQUESTS => {
-                Err(Untold::Later(answer.status, retry_after(&answer, self.shared.clock.now())))
+                Err(Untold::Later(answer.status, wait(&answer, self.shared.clock.now())))
             }
             status if status.is_client_error() => Err(Untold::Refused(status)),
-            status => Err(Untold::Later(status, retry_after(&answer, self.shared.clock.now()))),
+            status => Err(Untold::Later(status, wait(&answer, self.shared.clock.now()))),
         }
     }
 
@@ -223,15 +223,8 @@ impl Messenger {
     }
 }
 
-/// `Retry-After` in either of its forms, within reason.
-fn retry_after(answer: &Answer, now: Moment) -> Option<Duration> {
-    let text = answer.headers.get(RETRY_AFTER)?.to_str().ok()?.trim();
-    let delay = match text.parse() {
-        Ok(seconds) => Duration::from_secs(seconds),
-        Err(_) => {
-            let since_epoch = httpdate::parse_http_date(text).ok()?.duration_since(std::time::UNIX_EPOCH).ok()?;
-            since_epoch.saturating_sub(now.wall)
-        }
-    };
-    Some(delay.min(MAX_RETRY_AFTER))
+/// How long the sink asks us to wait, within reason.
+fn wait(answer: &Answer, now: Moment) -> Option<Duration> {
+    let asked = retry_after(answer.headers.get(RETRY_AFTER)?.as_bytes(), now)?;
+    Some(asked.min(MAX_RETRY_AFTER))
 }

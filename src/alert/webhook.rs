@@ -12,7 +12,7 @@ use serde_json::json;
 use zeroize::Zeroizing;
 
 use super::board::Telling;
-use super::time_text;
+use crate::audit::time_text;
 use crate::authority::Endpoint;
 use crate::secret::{Reference, ResolveError, Secret};
 

@@ -4,6 +4,8 @@ use std::time::Duration;
 
 use serde::Deserialize;
 
+use crate::audit::time_text;
+
 /// A line of `usage export`.
 #[derive(Deserialize, Clone, PartialEq, Default, Debug)]
 pub struct Event {
@@ -70,7 +72,6 @@ impl<'de> Deserialize<'de> for Time {
 
 impl std::fmt::Display for Time {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        let millis = i64::try_from(self.0.as_millis()).unwrap_or(i64::MAX);
-        write!(f, "{:.3}", jiff::Timestamp::from_millisecond(millis).unwrap_or(jiff::Timestamp::MAX))
+        f.write_str(&time_text(self.0))
     }
 }

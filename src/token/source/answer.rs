@@ -14,7 +14,7 @@ use self::members::{Member, Members};
 use super::lifetime::{MAX_LIFE, jwt_end};
 use super::{Class, Failure, Issued, Reason};
 use crate::clock::Moment;
-use crate::fetch::Answer;
+use crate::fetch::{Answer, retry_after};
 use crate::secret::Secret;
 use crate::text::printable;
 
@@ -280,7 +280,7 @@ fn no(reply: &Reply<'_>, members: &Members, asked: &Asked<'_>) -> Failure {
         Some(said) => format!("the issuer answered {status}: {said}"),
         None => format!("the issuer answered {status}"),
     };
-    let transient = Class::Transient { retry_after: retry_after(reply, asked.now) };
+    let transient = Class::Transient { retry_after: wait(reply, asked.now) };
     let (reason, class) = match (status, members.error.text().map(reason_of)) {
         (429, _) => (Reason::RateLimited, transient),
         (408 | 425 | 500..=599, _) => (Reason::Status, transient),
@@ -335,16 +335,9 @@ fn said(members: &Members, asked: &Asked<'_>) -> Option<String> {
     (!text.is_empty()).then_some(text)
 }
 
-/// `Retry-After` in either of its forms (RFC 9110, section 10.2.3), within reason.
-fn retry_after(reply: &Reply<'_>, now: Moment) -> Option<Duration> {
-    let text = std::str::from_utf8(reply.retry_after?).ok()?.trim();
-    let delay = if !text.is_empty() && text.bytes().all(|byte| byte.is_ascii_digit()) {
-        Duration::from_secs(text.parse().unwrap_or(u64::MAX))
-    } else {
-        let date = jiff::fmt::rfc2822::DateTimeParser::new().parse_timestamp(text).ok()?;
-        Duration::from_secs(u64::try_from(date.as_second()).unwrap_or(0)).saturating_sub(now.wall)
-    };
-    Some(delay.min(MAX_RETRY_AFTER))
+/// How long the issuer asks us to wait, within reason.
+fn wait(reply: &Reply<'_>, now: Moment) -> Option<Duration> {
+    Some(retry_after(reply.retry_after?, now)?.min(MAX_RETRY_AFTER))
 }
 
 /// `application/json`, or something that says that it is JSON (RFC 6839), with any parameters.
