@@ -175,13 +175,14 @@ fn sections<'a>(
     let operators = operators.and_then(|each| operators_of(each, &admin, clients.as_deref(), context));
     let approval = approval::read(root.table("approval", "[approval]"), context);
     let tokens = root.tables("token", "[[token]]");
-    let tokens: Vec<_> = tokens.into_iter().flatten().map(|each| token::read(each, context)).collect();
+    let mut tokens: Vec<_> = tokens.into_iter().flatten().map(|each| token::read(each, context)).collect();
     let routes = root.tables("route", "[[route]]").map(|each| routes(each, context)).unwrap_or_default();
     let alerts = alert::read(root.tables("alert", "[[alert]]").unwrap_or_default(), context);
     root.finish();
     record::keep_admin_apart(&admin, &scrape, &proxy.listen, context);
     cross_check(clients.as_deref(), &tokens, &routes, context);
     detect::tokens_of_exemptions(&of_exemptions, &tokens, context);
+    cross::tls_of_probes(&mut tokens, &routes);
     let own = |token: &token::Token| Some((token.name.as_ref()?.get_ref().clone(), token.detect.clone()?));
     detect.of_tokens = tokens.iter().filter_map(own).collect();
 

@@ -71,6 +71,12 @@ pub struct Answer {
     pub body: Zeroizing<Vec<u8>>,
 }
 
+/// The head of what came back.
+pub struct Head {
+    pub status: StatusCode,
+    pub headers: HeaderMap,
+}
+
 /// How long `Retry-After` asks to wait, in either of its forms (RFC 9110, section 10.2.3).
 pub fn retry_after(value: &[u8], now: Moment) -> Option<Duration> {
     let text = std::str::from_utf8(value).ok()?.trim();
@@ -105,6 +111,8 @@ pub enum FetchError {
     HeadTooLarge,
     #[error("the body of the answer is larger than {} KiB", MAX_BODY / 1024)]
     BodyTooLarge,
+    #[error("the query cannot be written into a request")]
+    Unwritable,
     #[error("the connection ended before the answer did")]
     CutOff,
     #[error("the answer is not sound HTTP/1.1: {0}")]
@@ -115,7 +123,7 @@ impl FetchError {
     /// Whether the other side may have got the call.
     pub fn may_have_arrived(&self) -> bool {
         match self {
-            Self::Dial(_) | Self::Tls(_) | Self::Alert(_) => false,
+            Self::Dial(_) | Self::Tls(_) | Self::Alert(_) | Self::Unwritable => false,
             Self::Timeout | Self::HeadTooLarge | Self::BodyTooLarge | Self::CutOff | Self::NotHttp(_) => true,
         }
     }
@@ -179,13 +187,36 @@ impl Fetcher {
     /// # Errors
     /// When there is no connection, or no sound and complete answer of a bounded size in time.
     pub async fn send(&self, call: Call<'_>) -> Result<Answer, FetchError> {
-        timeout(TOTAL, self.exchange(call)).await.map_err(|_| FetchError::Timeout)?
+        let remote = call.remote;
+        let exchange = self.exchange(remote, request(call), async |head: Head, body| {
+            Ok(Answer { status: head.status, headers: head.headers, body: read(body).await? })
+        });
+        timeout(TOTAL, exchange).await.map_err(|_| FetchError::Timeout)?
     }
 
-    async fn exchange(&self, call: Call<'_>) -> Result<Answer, FetchError> {
-        let security = call.remote.security()?;
-        let target = Target { authority: &call.remote.endpoint.authority, security: &security, timeout: TO_CONNECT };
-        let connection = match call.remote.way {
+    /// As [`Fetcher::send`], with this query, which is encoded and may be a secret; only the head of the answer is taken.
+    ///
+    /// # Errors
+    /// When there is no connection, or no sound head of an answer in time.
+    pub async fn look(&self, call: Call<'_>, query: Option<&HeaderValue>) -> Result<Head, FetchError> {
+        let remote = call.remote;
+        let mut request = request(call);
+        if let Some(query) = query {
+            *request.uri_mut() = asking(&remote.endpoint, query)?;
+        }
+        let exchange = self.exchange(remote, request, async |head, _| Ok(head));
+        timeout(TOTAL, exchange).await.map_err(|_| FetchError::Timeout)?
+    }
+
+    async fn exchange<T>(
+        &self,
+        remote: &Remote,
+        request: Request<Full<Bytes>>,
+        take: impl AsyncFnOnce(Head, Incoming) -> Result<T, FetchError>,
+    ) -> Result<T, FetchError> {
+        let security = remote.security()?;
+        let target = Target { authority: &remote.endpoint.authority, security: &security, timeout: TO_CONNECT };
+        let connection = match remote.way {
             Way::Judged => self.dialer.connect(&target).await?,
             Way::Metadata => self.dialer.connect_to_metadata(&target).await?,
         };
@@ -196,9 +227,9 @@ impl Fetcher {
             .map_err(failure)?;
 
         let answer = async {
-            let response = sender.send_request(request(call)).await.map_err(failure)?;
+            let response = sender.send_request(request).await.map_err(failure)?;
             let (head, body) = response.into_parts();
-            Ok(Answer { status: head.status, headers: head.headers, body: read(body).await? })
+            take(Head { status: head.status, headers: head.headers }, body).await
         };
         let driving = async {
             // What goes wrong with the connection is told to the exchange, which may also still have bytes to take.
@@ -226,6 +257,12 @@ fn request(call: Call<'_>) -> Request<Full<Bytes>> {
     headers.entry(USER_AGENT).or_insert(HeaderValue::from_static(NAME_AND_VERSION));
     *request.headers_mut() = headers;
     request
+}
+
+/// Wiped when the last holder of the URI lets go.
+fn asking(endpoint: &Endpoint, query: &HeaderValue) -> Result<Uri, FetchError> {
+    let target = [endpoint.path.as_bytes(), b"?", query.as_bytes()].concat();
+    Uri::from_maybe_shared(Bytes::from_owner(Zeroizing::new(target))).map_err(|_| FetchError::Unwritable)
 }
 
 /// The whole body, into one buffer that never moves: a buffer that grows leaves copies behind that nobody wipes.

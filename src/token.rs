@@ -19,6 +19,7 @@ pub mod lifecycle;
 mod look;
 mod metrics;
 mod placement;
+pub mod probe;
 pub mod revocation;
 mod slot;
 pub mod source;
@@ -48,6 +49,7 @@ use crate::name::TokenName;
 use crate::secret::Fingerprinter;
 use crate::tasks::{Task, Tasks};
 use lifecycle::Plan;
+use probe::Probe;
 use revocation::Revoker;
 use source::Source;
 use supervisor::Supervisor;
@@ -62,6 +64,8 @@ pub struct Parts {
     pub revoker: Revoker,
     /// What the config says of the token's source, hashed.
     pub source_reference: String,
+    /// Tries its generations before they go live.
+    pub probe: Option<Arc<Probe>>,
 }
 
 /// A token whose life can begin; nothing has been asked of its issuer yet.
@@ -113,6 +117,7 @@ impl Prepared {
                 pace: pace.between_calls,
                 recheck: pace.recheck,
                 required: settings.required,
+                is_probed: parts.probe.is_some(),
             },
             metrics: parts.metrics.of(&settings, source.kind()),
             settings,
@@ -250,6 +255,8 @@ pub struct Settings {
     pub required: bool,
     pub placement: Placement,
     pub rotation: Rotation,
+    /// Where a new generation is tried before it goes live.
+    pub probe: Option<probe::Settings>,
     /// It is retired when it has not been used for so long.
     pub retire_unused: Option<Duration>,
     pub source: source::Settings,

@@ -12,6 +12,7 @@ use std::time::Duration;
 use countersign::clock::Moment;
 use countersign::token::Rotation;
 use countersign::token::lifecycle::{Cause, Effect, Fault, Input, Lifecycle, Live, Offer, Phase, Plan};
+use countersign::token::probe::Verdict;
 use countersign::token::source::{Class, Reason};
 use fastrand::Rng;
 
@@ -52,6 +53,8 @@ fn whatever_the_world_does_the_life_of_a_token_keeps_its_promises() {
         ("refreshes after a 401", total.provoked),
         ("recoveries", total.recoveries),
         ("ends of grants", total.retired),
+        ("generations that a probe refused", total.dropped),
+        ("probes without an answer", total.untold),
     ] {
         assert!(count > 20, "{count} {what} in a year");
     }
@@ -67,6 +70,8 @@ struct Tally {
     provoked: u64,
     recoveries: u64,
     retired: u64,
+    dropped: u64,
+    untold: u64,
 }
 
 impl Tally {
@@ -78,6 +83,8 @@ impl Tally {
         self.provoked += other.provoked;
         self.recoveries += other.recoveries;
         self.retired += other.retired;
+        self.dropped += other.dropped;
+        self.untold += other.untold;
     }
 }
 
@@ -116,6 +123,8 @@ struct Day {
     issuer: Issuer,
     issuer_returns: Duration,
     pending: Option<Pending>,
+    /// A probe that is on its way: when its answer comes, and what it says.
+    probing: Option<(Duration, Verdict)>,
     /// Upstreams take no generation up to this one.
     voided: u64,
     /// Upstreams answer 401 to all until then.
@@ -144,6 +153,7 @@ impl Day {
             pace: Duration::from_secs(1),
             recheck: Duration::from_secs(60),
             required: rng.bool(),
+            is_probed: rng.bool(),
         };
         let start = Moment { boot: Duration::from_secs(100), wall };
         Self {
@@ -158,6 +168,7 @@ impl Day {
             issuer: Issuer::Well,
             issuer_returns: Duration::ZERO,
             pending: None,
+            probing: None,
             voided: 0,
             storm_until: Duration::ZERO,
             moody: if calm || rng.bool() { 0.0 } else { 0.02 },
@@ -174,11 +185,14 @@ impl Day {
             }
             assert!(event < MOST_EVENTS, "round in circles");
             let answer = self.pending.as_ref().map_or(Duration::MAX, |pending| pending.comes);
-            let next = answer.min(self.timer).min(self.next_request).min(self.next_event);
+            let probe = self.probing.map_or(Duration::MAX, |(comes, _)| comes);
+            let next = answer.min(probe).min(self.timer).min(self.next_request).min(self.next_event);
             self.wall += next.saturating_sub(self.time);
             self.time = self.time.max(next);
             if next == answer {
                 self.answer_comes();
+            } else if next == probe {
+                self.probe_comes();
             } else if next == self.next_request {
                 self.request();
             } else if next == self.next_event {
@@ -186,7 +200,7 @@ impl Day {
             } else {
                 self.step(Input::Timer);
             }
-            self.seen.look(&self.life, self.now(), self.pending.is_some());
+            self.seen.look(&self.life, self.now(), self.pending.is_some() || self.probing.is_some());
         }
         let quiet = self.seen.tally.refused == 0 && self.seen.tally.failures == 0;
         assert!(!self.calm || quiet, "{:?} in a world without trouble", self.seen.tally);
@@ -202,8 +216,12 @@ impl Day {
         let before = self.life.phase();
         for effect in self.life.step(input, now, random) {
             self.seen.effect(effect, input, before, now);
-            if effect == Effect::Call {
-                self.ask();
+            match effect {
+                Effect::Call => self.ask(),
+                Effect::Probe { .. } => self.probe(),
+                // Nobody waits for it any more.
+                Effect::Publish { .. } | Effect::Discard => self.probing = None,
+                _ => {}
             }
         }
         let late = LATEST_TIMER.mul_f64(self.rng.f64());
@@ -229,6 +247,24 @@ impl Day {
         };
         let answer = answer.map_err(|(reason, class)| Fault { reason, class });
         self.pending = Some(Pending { comes: self.time + takes, answer, ends: self.time + life });
+    }
+
+    fn probe(&mut self) {
+        assert!(self.probing.is_none() && self.pending.is_none(), "two of them in flight");
+        let quick = Duration::from_millis(self.rng.u64(1..200));
+        let (takes, verdict) = match self.rng.u8(..20) {
+            0 if !self.calm => (quick, Verdict::Refused),
+            1..4 if !self.calm => (Duration::from_secs(5), Verdict::Unanswered),
+            _ => (quick, Verdict::Passed),
+        };
+        self.probing = Some((self.time + takes, verdict));
+    }
+
+    fn probe_comes(&mut self) {
+        let Some((_, verdict)) = self.probing.take() else { return };
+        self.seen.verdict = Some(verdict);
+        self.seen.tally.untold += u64::from(verdict == Verdict::Unanswered);
+        self.step(Input::Probed(verdict));
     }
 
     fn answer_comes(&mut self) {
@@ -332,6 +368,8 @@ struct Observed {
     /// When the answer that came last ends, and when the published generation does, by true time.
     ends: Duration,
     published_ends: Duration,
+    /// What the last probe of what is being tried has said.
+    verdict: Option<Verdict>,
     last_call: Option<Moment>,
     /// The issuer wants nothing to come before.
     told: Option<Moment>,
@@ -361,6 +399,7 @@ impl Observed {
             published: None,
             ends: Duration::ZERO,
             published_ends: Duration::ZERO,
+            verdict: None,
             last_call: None,
             told: None,
             excused_until: Duration::ZERO,
@@ -377,7 +416,18 @@ impl Observed {
 
     fn effect(&mut self, effect: Effect, input: Input, before: Phase, now: Moment) {
         match effect {
-            Effect::Call => self.called(input, now),
+            Effect::Call => {
+                self.verdict = None;
+                self.called(input, now);
+            }
+            Effect::Probe { number } => {
+                assert!(self.plan.is_probed && number == self.number + 1);
+                assert!(matches!(self.verdict, None | Some(Verdict::Unanswered)), "tried again after a word");
+            }
+            Effect::Discard => {
+                assert!(self.plan.is_probed);
+                self.tally.dropped += u64::from(self.verdict == Some(Verdict::Refused));
+            }
             Effect::Publish { live, replaces, cause } => {
                 assert_eq!(replaces, (self.number > 0).then_some(self.number));
                 self.publish(live, cause, now);
@@ -392,7 +442,7 @@ impl Observed {
                 self.published = None;
             }
             Effect::Unchanged => panic!("this issuer never gives the same twice"),
-            Effect::Quarantine | Effect::Revoke | Effect::Resume { .. } | Effect::Reprovision | Effect::Discard => {
+            Effect::Quarantine | Effect::Revoke | Effect::Resume { .. } | Effect::Reprovision => {
                 panic!("nobody takes anything out of use")
             }
             Effect::Sooner { .. } => {}
@@ -414,6 +464,10 @@ impl Observed {
 
     fn publish(&mut self, live: Live, cause: Cause, now: Moment) {
         assert!(live.number > self.number, "numbers rise");
+        assert!(self.verdict != Some(Verdict::Refused), "live against the API's word");
+        let at_last = self.published.is_none_or(|old| old.usable_until.remaining(now) < Duration::from_secs(70));
+        let passed = self.verdict == Some(Verdict::Passed);
+        assert!(!self.plan.is_probed || passed || at_last, "live without a word, and without need");
         assert!(!live.usable_until.reached(now), "published what cannot be used");
         assert!(live.expires.wall <= self.plan.grant_ends, "outlives its grant");
         if cause == Cause::Rejected {

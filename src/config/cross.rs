@@ -97,6 +97,19 @@ fn hosts_agree(route: &Route, name: &TokenName, token: &Token, context: &Context
     }
 }
 
+/// A probe is protected as the route of its token is that leads to the same upstream.
+pub fn tls_of_probes(tokens: &mut [Token], routes: &[Route]) {
+    for settings in tokens.iter_mut().filter_map(|token| token.settings.as_mut()) {
+        let Some(probe) = &mut settings.probe else { continue };
+        let leads_there = |route: &&crate::route::Settings| {
+            route.token.as_ref() == Some(&settings.name) && route.upstream.authority == probe.url.authority
+        };
+        if let Some(route) = routes.iter().filter_map(|route| route.settings.as_ref()).find(leads_there) {
+            probe.tls = route.tls.clone();
+        }
+    }
+}
+
 /// A route's clients exist. Without a client in the file there is the implicit one.
 pub fn clients_of_routes(routes: &[Route], clients: &[ClientName], context: &Context<'_>) {
     for name in routes.iter().filter_map(|route| route.clients.as_ref()).flatten() {

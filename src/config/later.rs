@@ -12,7 +12,7 @@ const KEYS: &[(&str, &[&str])] = &[
     (ROOT, &["vault"]),
     ("[[client]]", &["key", "jwt", "cgroup", "version"]),
     ("[[token]]", &["next_source", "version"]),
-    ("`rotation`", &["mode", "probe"]),
+    ("`rotation`", &["mode"]),
     ("`source`", &["login"]),
     ("[[route]]", &["version"]),
 ];

@@ -191,6 +191,13 @@ fn every_key_reaches_the_settings() {
     let told = source.revocation_url.as_ref().map(ToString::to_string);
     assert_eq!(told.as_deref(), Some("https://127.0.0.1:9001/revoke"));
     assert_eq!((issued.rotation.overlap, issued.rotation.shorten), (Duration::from_secs(60), true));
+    let probe = issued.probe.as_ref().expect("a probe");
+    assert_eq!(probe.url.to_string(), "https://api.example.com/v1/status");
+    assert_eq!(
+        probe.tls.ca.as_deref(),
+        Some(Path::new("/etc/ssl/upstream.pem")),
+        "as the route that leads there has it"
+    );
     assert_eq!((issued.retire_unused, variable.retire_unused), (Some(Duration::from_secs(30 * 86_400)), None));
     assert_eq!(source.extra, [("tenant".to_owned(), "one".to_owned())]);
     assert_eq!(source.tls.ca.as_deref(), Some(Path::new("/etc/countersign/ca.pem")));

@@ -13,7 +13,7 @@ use crate::access::Terms;
 use crate::authority::Host;
 use crate::detect::response::Override;
 use crate::name::TokenName;
-use crate::token::{NEVER, Rotation, Settings};
+use crate::token::{NEVER, Rotation, Settings, probe};
 
 const DAY: Duration = Duration::from_secs(86_400);
 const HOUR: Duration = Duration::from_secs(3600);
@@ -44,7 +44,9 @@ pub fn read(mut section: Section<'_>, context: &Context<'_>) -> Token {
     let hosts = hosts(&mut section);
     let required = section.boolean("required").unwrap_or(true);
     let placement = placement::read(&mut section);
-    let rotation = rotation(section.table("rotation", "`rotation`"));
+    let mut of_rotation = section.table("rotation", "`rotation`");
+    let probe = probe(&mut of_rotation, hosts.as_deref(), context);
+    let rotation = rotation(of_rotation);
     let retire_unused = section.duration("retire_unused", HOUR..=DAY * 366);
     let detect = detect::of_token(section.table("detect", "`detect`"));
     let source = section.table("source", "`source`");
@@ -63,6 +65,7 @@ pub fn read(mut section: Section<'_>, context: &Context<'_>) -> Token {
             required,
             placement: placement?,
             rotation,
+            probe,
             retire_unused,
             source: source?,
         })
@@ -200,6 +203,18 @@ fn hosts(section: &mut Section<'_>) -> Option<Vec<Host>> {
     };
     let hosts: Vec<_> = texts.iter().map(host).collect();
     hosts.into_iter().collect()
+}
+
+/// Where a new generation is tried. How a connection to it is protected is for the routes to say.
+fn probe(section: &mut Section<'_>, hosts: Option<&[Host]>, context: &Context<'_>) -> Option<probe::Settings> {
+    let url = section.endpoint("probe")?;
+    context.judge_endpoint("probe", &url);
+    let host = &url.get_ref().authority.host;
+    if hosts.is_some_and(|hosts| !hosts.contains(host)) {
+        let message = format!("`probe` would send the token to {host}, which is not among its `hosts`");
+        section.refuse("probe", message, "write a URL of an API that the token is for");
+    }
+    Some(probe::Settings { url: url.into_inner(), tls: crate::tls::Settings::default() })
 }
 
 fn rotation(mut section: Section<'_>) -> Rotation {

@@ -11,33 +11,37 @@
 //!              ── revoke ──────▶ Revoked ────── release ──▶ Provisioning
 //! ```
 //!
-//! What a source gives twice is no new generation: not while the first is live, and not after it has run out.
+//! What a source gives twice is no new generation: not while the first is live, and not after it has run out. Where there is a
+//! probe, an answer is tried before it goes live: see `trial`.
 //!
 //! Invariants: at most one issuer call is in flight; calls start at least [`Plan::pace`] apart; a failed call never
 //! touches the live generation; an upstream's 401 brings a call forward at most once a generation, and takes nothing out
 //! of use; numbers only rise; nothing follows `Retired`. What somebody took away comes back by [`Input::Release`] alone, and
 //! what was revoked never: no issuer is asked meanwhile, and an answer that was on its way is discarded.
 
+mod offer;
 mod rejection;
 mod shortening;
+mod trial;
 
 use std::time::Duration;
 
 use super::Rotation;
+use super::probe::Verdict;
 use super::source::{Class, Reason};
 use crate::backoff::Backoff;
 use crate::clock::Moment;
+pub use offer::Offer;
+use offer::worse;
 use rejection::Rejections;
 use shortening::Shortening;
+use trial::Trial;
 
 /// While a live generation remains, the issuer is given time.
 const PATIENT: Backoff = Backoff { first: Duration::from_secs(1), most: Duration::from_secs(60) };
 
 /// Once requests ask for a generation that is not there, the next attempt is at most this far from the last one.
 const IN_DEMAND: Duration = Duration::from_secs(5);
-
-/// An answer that expires this much sooner than the live generation is a worse token, not a new one.
-const ROUNDING: Duration = Duration::from_secs(1);
 
 /// What does not change during a token's life.
 #[derive(Clone, Copy, PartialEq, Debug)]
@@ -52,6 +56,8 @@ pub struct Plan {
     /// Readiness waits for the token, so that no request may come that asks for it: its first generation is in demand
     /// from the start.
     pub required: bool,
+    /// A new generation is tried before it goes live.
+    pub is_probed: bool,
 }
 
 /// What the machine knows of a generation; its value is with the supervisor.
@@ -97,17 +103,6 @@ impl Restraint {
     }
 }
 
-/// What an issuer's good answer says.
-#[derive(Clone, Copy, PartialEq, Debug)]
-pub struct Offer {
-    /// `None`: a static value, as good as its grant.
-    pub expires: Option<Moment>,
-    /// The same bytes as the last generation's: this is no rotation.
-    pub unchanged: bool,
-    /// The bytes of a generation that was revoked.
-    pub void: bool,
-}
-
 /// Why a call to the issuer failed.
 #[derive(Clone, Copy, PartialEq, Debug)]
 pub struct Fault {
@@ -120,6 +115,8 @@ pub enum Input {
     /// Time has passed.
     Timer,
     Answered(Result<Offer, Fault>),
+    /// What came of trying the generation that the issuer gave.
+    Probed(Verdict),
     /// A request found no usable generation.
     Demand,
     /// An operator, or the demo, wants a new generation now.
@@ -146,6 +143,10 @@ pub enum Input {
 pub enum Effect {
     /// Ask the issuer; the answer comes back as [`Input::Answered`].
     Call,
+    /// Try the offered value, or the same again; the answer comes back as [`Input::Probed`].
+    Probe {
+        number: u64,
+    },
     /// Make the offered value the live generation. `replaces` is the number of the one before it, live or expired.
     Publish {
         live: Live,
@@ -154,7 +155,7 @@ pub enum Effect {
     },
     /// The offered value is the live one: nothing changes.
     Unchanged,
-    /// The call failed; requests that wait for a generation need not wait for the next attempt.
+    /// The call failed, or what it gave was refused, or nobody has answered for that yet; requests that wait for a generation need not wait for the next attempt.
     Failed {
         fault: Fault,
         attempt: u32,
@@ -177,7 +178,7 @@ pub enum Effect {
     },
     /// The next generation may be used again; whatever was kept is not.
     Reprovision,
-    /// The offered value came too late: it is void from the start.
+    /// The offered value came too late, or the API refuses it: it is void from the start.
     Discard,
     Retire {
         number: u64,
@@ -211,7 +212,11 @@ impl Cause {
 #[derive(Clone, Copy, PartialEq, Debug)]
 enum Call {
     Due(Moment),
-    InFlight { started: Moment },
+    InFlight {
+        started: Moment,
+    },
+    /// What it gave is being tried.
+    Trial(Trial),
 }
 
 /// One token's life.
@@ -287,6 +292,7 @@ impl Lifecycle {
         match self.call {
             Call::InFlight { .. } => true,
             Call::Due(due) => due.remaining(now) <= self.plan.pace,
+            Call::Trial(trial) => trial.again().is_none(),
         }
     }
 
@@ -304,9 +310,12 @@ impl Lifecycle {
         if let Phase::Active(live) = self.phase {
             wake = wake.earlier(live.usable_until);
         }
-        if let Call::Due(due) = self.call
-            && !self.is_restrained()
-        {
+        let due = match self.call {
+            Call::Due(due) => Some(due).filter(|_| !self.is_restrained()),
+            Call::Trial(trial) => trial.again(),
+            Call::InFlight { .. } => None,
+        };
+        if let Some(due) = due {
             wake = wake.earlier(due);
         }
         Some(wake)
@@ -319,6 +328,7 @@ impl Lifecycle {
             return effects;
         }
         if input == Input::Retire || now.wall >= self.plan.grant_ends {
+            self.end_trial(now, &mut effects);
             self.phase = Phase::Retired;
             effects.push(Effect::Retire { number: self.last_number });
             return effects;
@@ -331,24 +341,24 @@ impl Lifecycle {
             }
             Input::Demand | Input::Rotate | Input::Changed if self.is_restrained() => {}
             Input::Answered(Ok(offer)) => self.answered(offer, now, random, &mut effects),
-            Input::Answered(Err(fault)) => self.failed(fault, now, random, &mut effects),
+            Input::Answered(Err(fault)) => self.unanswered(fault, now, random, &mut effects),
+            Input::Probed(verdict) => self.probed(verdict, now, random, &mut effects),
             Input::Demand => self.demanded(now, &mut effects),
             Input::Rotate => self.bring_forward(Cause::Asked, now),
             Input::Changed => self.bring_forward(Cause::Changed, now),
             Input::Rejected { generation } => self.rejected(generation, now),
             Input::Accepted => self.rejections.accepted(),
-            Input::Quarantine => self.quarantine(&mut effects),
-            Input::Revoke => self.revoke(&mut effects),
+            Input::Quarantine => self.quarantine(now, &mut effects),
+            Input::Revoke => self.revoke(now, &mut effects),
             Input::Release => self.release(now, &mut effects),
             Input::Timer | Input::Retire => {}
         }
         if let Phase::Active(live) = self.phase
             && live.usable_until.reached(now)
         {
-            self.phase = Phase::Expired(live);
-            self.shortening.failed();
-            effects.push(Effect::Expire { number: live.number });
+            self.run_out(live, now, random, &mut effects);
         }
+        self.try_again(now, &mut effects);
         if let Call::Due(due) = self.call
             && due.reached(now)
             && !self.is_restrained()
@@ -388,12 +398,26 @@ impl Lifecycle {
                 self.judge(offer, now, random).ok_or(refused(Reason::Lifetime))
             }
         };
-        let live = match judged {
-            Ok(live) => live,
-            Err(fault) => return self.failed(fault, now, random, effects),
-        };
+        match judged {
+            Ok(live) if self.plan.is_probed => {
+                self.call = Call::Trial(Trial::of(live, self.cause, started));
+                effects.push(Effect::Probe { number: live.number });
+            }
+            Ok(live) => self.publish(live, self.cause, started, now, random, effects),
+            Err(fault) => self.failed(fault, started, now, random, effects),
+        }
+    }
+
+    fn publish(
+        &mut self,
+        live: Live,
+        cause: Cause,
+        started: Moment,
+        now: Moment,
+        random: f64,
+        effects: &mut Vec<Effect>,
+    ) {
         let replaces = (self.last_number > 0).then_some(self.last_number);
-        let cause = self.cause;
         self.rejections.replaced(cause == Cause::Rejected, PATIENT, now, random);
         if cause == Cause::Due && matches!(self.phase, Phase::Active(_)) {
             self.shortening.lived();
@@ -410,19 +434,33 @@ impl Lifecycle {
         matches!(self.phase, Phase::Quarantined(_) | Phase::Revoked)
     }
 
-    fn quarantine(&mut self, effects: &mut Vec<Effect>) {
+    /// What is being tried takes the place of one that runs out, whoever has not answered for it.
+    fn run_out(&mut self, live: Live, now: Moment, random: f64, effects: &mut Vec<Effect>) {
+        if let Call::Trial(trial) = self.call
+            && !trial.live.usable_until.reached(now)
+        {
+            return self.go_live(trial, now, random, effects);
+        }
+        self.phase = Phase::Expired(live);
+        self.shortening.failed();
+        effects.push(Effect::Expire { number: live.number });
+    }
+
+    fn quarantine(&mut self, now: Moment, effects: &mut Vec<Effect>) {
         let held = match self.phase {
             Phase::Active(live) => Some(live),
             Phase::Provisioning | Phase::Expired(_) => None,
             Phase::Quarantined(_) | Phase::Revoked | Phase::Retired => return,
         };
+        self.end_trial(now, effects);
         self.phase = Phase::Quarantined(held);
         self.stale = matches!(self.call, Call::InFlight { .. });
         effects.push(Effect::Quarantine);
     }
 
-    fn revoke(&mut self, effects: &mut Vec<Effect>) {
+    fn revoke(&mut self, now: Moment, effects: &mut Vec<Effect>) {
         if self.phase != Phase::Revoked {
+            self.end_trial(now, effects);
             self.phase = Phase::Revoked;
             self.stale = matches!(self.call, Call::InFlight { .. });
             effects.push(Effect::Revoke);
@@ -456,52 +494,6 @@ impl Lifecycle {
         self.last_started.map_or(due, |started| started.after(self.plan.pace).later(due))
     }
 
-    /// The longest that an offer may be used.
-    fn allowed(&self, offer: Offer, now: Moment) -> Moment {
-        let longest = now.after(self.plan.rotation.max_life);
-        offer.expires.map_or_else(|| self.grant_end(now), |expires| expires.earlier(longest))
-    }
-
-    /// The generation that an offer makes; `None` when it would have no usable life at all.
-    fn judge(&self, offer: Offer, now: Moment, random: f64) -> Option<Live> {
-        let rotation = self.plan.rotation;
-        let grant = self.grant_end(now);
-        if offer.expires.is_none() {
-            let refresh_at = now.after(self.plan.recheck);
-            return Some(Live {
-                number: self.last_number + 1,
-                issued: now,
-                expires: grant,
-                usable_until: grant,
-                refresh_at,
-            });
-        }
-        let mut end = self.allowed(offer, now);
-        if rotation.shorten {
-            end = end.earlier(now.after(self.shortening.life(end.remaining(now))));
-        }
-        let life = end.remaining(now);
-        if life.is_zero() {
-            return None;
-        }
-        // The issuer's clock may differ from ours; the grant's end is our own.
-        let usable = life - rotation.skew.min(life / 10);
-        let (expires, usable_until) = (end.earlier(grant), end.before(life - usable).earlier(grant));
-        // In time for another attempt, whatever the config says.
-        let refresh = life.mul_f64((rotation.at - rotation.jitter * random).max(0.05)).min(usable.mul_f64(0.95));
-        // One that lasts as long as the grant has no use for a successor.
-        let refresh_at = if usable_until == grant { grant } else { now.after(refresh) };
-        Some(Live { number: self.last_number + 1, issued: now, expires, usable_until, refresh_at })
-    }
-
-    /// When to ask again for a value that has not changed: of one that expires, after a third of what it has left.
-    fn recheck(&self, offer: Offer, live: Live, now: Moment) -> Moment {
-        match offer.expires {
-            Some(_) => now.after((live.usable_until.remaining(now) / 3).max(self.plan.pace)),
-            None => now.after(self.plan.recheck),
-        }
-    }
-
     fn call_next(&mut self, due: Moment) {
         self.call = Call::Due(due);
         self.cause = Cause::Due;
@@ -513,8 +505,14 @@ impl Lifecycle {
         self.needs_login = false;
     }
 
-    fn failed(&mut self, fault: Fault, now: Moment, random: f64, effects: &mut Vec<Effect>) {
-        let Call::InFlight { started } = self.call else { return };
+    /// The issuer gave none.
+    fn unanswered(&mut self, fault: Fault, now: Moment, random: f64, effects: &mut Vec<Effect>) {
+        if let Call::InFlight { started } = self.call {
+            self.failed(fault, started, now, random, effects);
+        }
+    }
+
+    fn failed(&mut self, fault: Fault, started: Moment, now: Moment, random: f64, effects: &mut Vec<Effect>) {
         self.failures = self.failures.saturating_add(1);
         self.shortening.failed();
         let mut delay = PATIENT.delay(self.failures, random);
@@ -568,6 +566,9 @@ impl Lifecycle {
     }
 
     fn bring_forward(&mut self, cause: Cause, now: Moment) {
+        if matches!(cause, Cause::Asked | Cause::Rejected) {
+            self.hurry_trial(now);
+        }
         let Call::Due(planned) = self.call else { return };
         let mut due = self.last_started.map_or(now, |started| started.after(self.plan.pace).later(now));
         let signed_in = self.needs_login && matches!(cause, Cause::Asked | Cause::Changed);
@@ -586,17 +587,6 @@ impl Lifecycle {
             self.cause = cause;
         }
     }
-
-    /// The end of the grant as a deadline by the wall clock, seen from `now`.
-    fn grant_end(&self, now: Moment) -> Moment {
-        let left = self.plan.grant_ends.saturating_sub(now.wall);
-        Moment { boot: now.boot.saturating_add(left), wall: self.plan.grant_ends }
-    }
-}
-
-/// By the time that each has left: the wall clock may have been set between the two.
-fn worse(new: Moment, live: Moment, now: Moment) -> bool {
-    new.remaining(now) + ROUNDING < live.remaining(now)
 }
 
 #[cfg(test)]
@@ -623,6 +613,7 @@ mod tests {
             pace: Duration::from_secs(1),
             recheck: Duration::from_secs(2),
             required: false,
+            is_probed: false,
         }
     }
 
@@ -957,6 +948,7 @@ mod tests {
             2 => expires.prop_map(|offer| Input::Answered(Ok(offer))),
             1 => any::<bool>().prop_map(|unchanged| Input::Answered(Ok(Offer { expires: None, unchanged, void: false }))),
             2 => faults.prop_map(|fault| Input::Answered(Err(fault))),
+            2 => prop_oneof![Just(Verdict::Passed), Just(Verdict::Refused), Just(Verdict::Unanswered)].prop_map(Input::Probed),
             2 => Just(Input::Demand),
             1 => Just(Input::Rotate),
             1 => Just(Input::Changed),
@@ -971,14 +963,16 @@ mod tests {
 
     proptest! {
         #[test]
-        fn whatever_happens_the_invariants_hold(steps in proptest::collection::vec(inputs(), 1..200)) {
-            let plan = Plan { grant_ends: START.wall + secs(4_000), ..plan() };
+        fn whatever_happens_the_invariants_hold(is_probed: bool, steps in proptest::collection::vec(inputs(), 1..200)) {
+            let plan = Plan { grant_ends: START.wall + secs(4_000), is_probed, ..plan() };
             let mut machine = Lifecycle::new(plan, 0, START);
             let (mut now, mut in_flight, mut last_call, mut last_number) = (START, false, None, 0);
             // Whether an upstream has accepted the token since a 401 had it replaced.
             let mut proven = true;
             // Whether somebody has taken the token out of use, and the last number that was revoked.
             let (mut restrained, mut revoked) = (false, 0);
+            // Whether a generation is being tried.
+            let mut on_trial = false;
             for (mut input, millis, random) in steps {
                 now = now.after(Duration::from_millis(millis));
                 if let (Input::Rejected { generation: 1 }, Phase::Active(live)) = (input, machine.phase()) {
@@ -1004,13 +998,25 @@ mod tests {
                         Effect::Call => {
                             prop_assert!(!restrained, "asked for what nobody may use");
                             prop_assert!(!in_flight, "two calls in flight");
+                            prop_assert!(!on_trial, "asked while a generation is being tried");
                             if let Some(last) = last_call {
                                 prop_assert!(now.boot - last >= plan.pace, "calls too close");
                             }
                             (in_flight, last_call) = (true, Some(now.boot));
                         }
+                        Effect::Probe { .. } => {
+                            prop_assert!(is_probed && !in_flight && !restrained);
+                            on_trial = true;
+                        }
+                        Effect::Discard => {
+                            prop_assert!(on_trial || matches!(input, Input::Answered(_)), "nothing to discard");
+                            on_trial = false;
+                        }
                         Effect::Publish { live, cause, .. } => {
                             prop_assert!(!restrained, "published what nobody may use");
+                            prop_assert_eq!(is_probed, on_trial, "live without a trial");
+                            prop_assert!(input != Input::Probed(Verdict::Refused), "live against the API's word");
+                            on_trial = false;
                             prop_assert!(proven || cause != Cause::Rejected, "a 401 drove the issuer");
                             proven &= cause != Cause::Rejected;
                             prop_assert!(live.number > last_number);
@@ -1032,7 +1038,6 @@ mod tests {
                         | Effect::Quarantine
                         | Effect::Revoke
                         | Effect::Reprovision
-                        | Effect::Discard
                         | Effect::Retire { .. } => {}
                     }
                 }

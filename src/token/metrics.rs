@@ -6,6 +6,7 @@ use prometheus::{HistogramVec, IntCounterVec, IntGaugeVec};
 
 use super::gate::Gate;
 use super::lifecycle::Phase;
+use super::probe::Verdict;
 use super::{NEVER, Settings, State};
 use crate::clock::Moment;
 use crate::metrics::{Error, Metrics as Registry, REQUEST_SECONDS};
@@ -24,6 +25,7 @@ pub struct Metrics {
     failures: IntCounterVec,
     duration: HistogramVec,
     issuer_requests: IntCounterVec,
+    probes: IntCounterVec,
     restarts: IntCounterVec,
 }
 
@@ -78,6 +80,11 @@ impl Metrics {
                 "Calls to the token's issuer, by outcome: success, failure.",
                 &["token", "outcome"],
             )?,
+            probes: registry.counters(
+                "probes_total",
+                "Generations that were tried against the token's API, by outcome: passed, refused, unanswered.",
+                &["token", "outcome"],
+            )?,
             restarts: registry.counters(
                 "token_supervisor_restarts_total",
                 "Times that the token's supervisor failed and was started again.",
@@ -93,6 +100,7 @@ impl Metrics {
             name: settings.name.clone(),
             info: [settings.owner.clone(), source.to_owned(), settings.placement.label().to_owned()],
             grant_ends: settings.grant_ends,
+            is_probed: settings.probe.is_some(),
         }
     }
 }
@@ -103,6 +111,7 @@ pub(super) struct TokenMetrics {
     name: TokenName,
     info: [String; 3],
     grant_ends: Duration,
+    is_probed: bool,
 }
 
 impl TokenMetrics {
@@ -120,6 +129,11 @@ impl TokenMetrics {
         for outcome in ["success", "failure"] {
             self.families.issuer_requests.with_label_values(&[name, outcome]);
             self.families.rotations.with_label_values(&[name, outcome]);
+        }
+        if self.is_probed {
+            for verdict in Verdict::ALL {
+                self.families.probes.with_label_values(&[name, verdict.as_str()]);
+            }
         }
         self.families.restarts.with_label_values(&[name]);
         self.state(Phase::Provisioning);
@@ -179,6 +193,10 @@ impl TokenMetrics {
 
     pub(super) fn answered(&self, outcome: &str) {
         self.families.issuer_requests.with_label_values(&[self.name.as_str(), outcome]).inc();
+    }
+
+    pub(super) fn probed(&self, verdict: Verdict) {
+        self.families.probes.with_label_values(&[self.name.as_str(), verdict.as_str()]).inc();
     }
 
     pub(super) fn rotated(&self, outcome: &str) {

@@ -3,6 +3,8 @@
 //!
 //! Invariant: what the trail and the metrics say of a generation is said by the effect that made it so, once.
 
+mod outstanding;
+
 use std::future::Future;
 use std::ops::ControlFlow;
 use std::pin::Pin;
@@ -10,19 +12,22 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex as StdMutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
+use http::HeaderValue;
 use tokio::sync::{Mutex, mpsc, oneshot, watch};
 
 use super::control::{Command, NotReleased, Order, RotateError};
 use super::gate::{self, Gate, Turn};
 use super::lifecycle::{Cause, Effect, Fault, Input, Lifecycle, Live, Offer, Plan, Restraint};
 use super::metrics::TokenMetrics;
-use super::revocation::{self, Telling};
+use super::probe::Probed;
+use super::revocation;
 use super::slot::{Generation, Slot, Standing, Verdict};
 use super::source::{Class, Failure, Issued, Reason, Source};
 use super::{Parts, Settings};
 use crate::audit::Event;
 use crate::clock::Moment;
 use crate::secret::{Fingerprint, Mark, Secret};
+use outstanding::Outstanding;
 
 /// The longest sleep: a machine that was suspended is noticed within it.
 const LONGEST_SLEEP: Duration = Duration::from_secs(5);
@@ -56,6 +61,19 @@ pub(super) struct Supervisor {
 
 type Answer = Result<Issued, Failure>;
 type Asking<'a> = Pin<Box<dyn Future<Output = Answer> + Send + 'a>>;
+type Probing<'a> = Pin<Box<dyn Future<Output = Probed> + Send + 'a>>;
+
+/// What an issuer gave, until it is live.
+struct Candidate {
+    secret: Arc<Secret>,
+    /// As it stands in its placement.
+    value: HeaderValue,
+    fingerprint: Fingerprint,
+    mark: Mark,
+    expires: Option<Moment>,
+    assumed: bool,
+    granted: Option<Vec<String>>,
+}
 
 /// What one run carries from step to step.
 struct Run<'a> {
@@ -64,8 +82,11 @@ struct Run<'a> {
     life: Lifecycle,
     asking: Option<Asking<'a>>,
     asked_at: Moment,
-    /// The value and the words of the answer that the machine is judging.
-    answer: Option<Answer>,
+    /// What the issuer gave: the machine judges it, or the API.
+    candidate: Option<Candidate>,
+    probing: Option<Probing<'a>>,
+    /// The words of what the machine is judging.
+    detail: Option<String>,
     rotating: Vec<oneshot::Sender<Result<u64, RotateError>>>,
     /// Who takes the token out of use.
     order: Option<Order>,
@@ -100,7 +121,17 @@ impl Supervisor {
         };
         self.metrics.state(life.phase());
         let used = false;
-        let mut run = Run { used, life, asking: None, asked_at: now, answer: None, rotating: Vec::new(), order: None };
+        let mut run = Run {
+            used,
+            life,
+            asking: None,
+            asked_at: now,
+            candidate: None,
+            probing: None,
+            detail: None,
+            rotating: Vec::new(),
+            order: None,
+        };
         let mut input = Input::Timer;
         let closings = gate.borrow().closings;
         loop {
@@ -113,11 +144,12 @@ impl Supervisor {
             self.step(input, &mut run, now);
             let wake = run.life.wake_at()?;
             let sleep = wake.remaining(self.parts.clock.now()).min(LONGEST_SLEEP);
-            let asking = run.asking.is_some();
+            let (asking, probing) = (run.asking.is_some(), run.probing.is_some());
             let changed = self.source.changed();
             let heeds_demand = run.life.heeds_demand(now);
             input = tokio::select! {
-                answer = answer(&mut run.asking), if asking => self.received(answer, &mut run),
+                answer = under_way(&mut run.asking), if asking => self.received(answer, &mut run),
+                probed = under_way(&mut run.probing), if probing => self.probed(probed, &mut run),
                 command = commands.recv() => match self.commanded(command, &mut run) {
                     ControlFlow::Continue(input) => input,
                     ControlFlow::Break(()) => return None,
@@ -145,7 +177,7 @@ impl Supervisor {
                 self.carry_out(effect, run, now);
             }
         }
-        run.answer = None;
+        run.detail = None;
         if matches!(input, Input::Rejected { .. }) && !run.life.expects_answer(now) {
             self.slot.settle();
         }
@@ -229,30 +261,44 @@ impl Supervisor {
     /// Turns the source's answer into what the machine judges.
     fn received(&self, answer: Answer, run: &mut Run<'_>) -> Input {
         run.asking = None;
-        let answer = answer.and_then(|issued| self.presentable(issued));
+        let answer = answer.and_then(|issued| self.candidate(issued));
         self.metrics.answered(if answer.is_ok() { "success" } else { "failure" });
-        let judged = match &answer {
-            Ok(issued) => Ok(Offer {
-                expires: issued.expires,
-                unchanged: *lock(&self.last_mark) == Some(self.parts.fingerprinter.mark(&issued.secret)),
-                void: lock(&self.void).contains(&self.parts.fingerprinter.mark(&issued.secret)),
-            }),
-            Err(failure) => Err(Fault { reason: failure.reason, class: failure.class }),
-        };
-        run.answer = Some(answer);
-        Input::Answered(judged)
+        Input::Answered(match answer {
+            Ok(candidate) => {
+                let Candidate { expires, mark, .. } = candidate;
+                run.candidate = Some(candidate);
+                let unchanged = *lock(&self.last_mark) == Some(mark);
+                Ok(Offer { expires, unchanged, void: lock(&self.void).contains(&mark) })
+            }
+            Err(failure) => {
+                run.detail = Some(failure.detail);
+                Err(Fault { reason: failure.reason, class: failure.class })
+            }
+        })
     }
 
     /// A value that cannot stand in its placement is no answer, whatever source it came from.
-    fn presentable(&self, issued: Issued) -> Answer {
-        match self.settings.placement.carry(&issued.secret) {
-            Ok(_) => Ok(issued),
-            Err(error) => Err(Failure {
-                reason: Reason::TokenCharset,
-                class: Class::Transient { retry_after: None },
-                detail: error.to_string(),
-            }),
-        }
+    fn candidate(&self, issued: Issued) -> Result<Candidate, Failure> {
+        let Issued { secret, expires, assumed, granted } = issued;
+        let value = self.settings.placement.carry(&secret);
+        let value = value.map_err(|error| Failure::transient(Reason::TokenCharset, error.to_string()))?;
+        let (fingerprint, mark) = (self.parts.fingerprinter.of(&secret), self.parts.fingerprinter.mark(&secret));
+        Ok(Candidate { secret: Arc::new(secret), value, fingerprint, mark, expires, assumed, granted })
+    }
+
+    /// Has the API say what it thinks of what the issuer gave.
+    fn probe<'a>(&'a self, number: u64, run: &mut Run<'a>) {
+        let (Some(probe), Some(candidate)) = (&self.parts.probe, &run.candidate) else { return };
+        self.on_trial(number, candidate);
+        let value = candidate.value.clone();
+        run.probing = Some(Box::pin(async move { probe.run(&value).await }));
+    }
+
+    fn probed(&self, probed: Probed, run: &mut Run<'_>) -> Input {
+        run.probing = None;
+        self.metrics.probed(probed.verdict);
+        run.detail = Some(probed.detail);
+        Input::Probed(probed.verdict)
     }
 
     fn carry_out<'a>(&'a self, effect: Effect, run: &mut Run<'a>, now: Moment) {
@@ -261,8 +307,10 @@ impl Supervisor {
                 run.asked_at = now;
                 run.asking = Some(Box::pin(self.ask()));
             }
+            Effect::Probe { number } => self.probe(number, run),
             Effect::Publish { live, replaces, cause } => self.publish(live, replaces, cause, run, now),
             Effect::Unchanged => {
+                run.candidate = None;
                 self.slot.stand(Standing::Asking);
                 self.slot.settle();
                 settle(run, Err(RotateError::Unchanged));
@@ -315,39 +363,38 @@ impl Supervisor {
     async fn ask(&self) -> Answer {
         match tokio::time::timeout(CALL_LIMIT, self.source.obtain()).await {
             Ok(answer) => answer,
-            Err(_) => Err(Failure {
-                reason: Reason::Timeout,
-                class: Class::Transient { retry_after: None },
-                detail: format!("no answer within {} s", CALL_LIMIT.as_secs()),
-            }),
+            Err(_) => Err(Failure::transient(Reason::Timeout, format!("no answer within {} s", CALL_LIMIT.as_secs()))),
         }
     }
 
     fn publish(&self, live: Live, replaces: Option<u64>, cause: Cause, run: &mut Run<'_>, now: Moment) {
-        let Some(Ok(issued)) = run.answer.take() else { return };
-        let Ok(value) = self.settings.placement.carry(&issued.secret) else { return };
+        run.probing = None;
+        let Some(candidate) = run.candidate.take() else { return };
+        let Candidate { secret, value, fingerprint, mark, assumed, granted, .. } = candidate;
         let name = &self.settings.name;
-        let fingerprint = self.parts.fingerprinter.of(&issued.secret);
-        if issued.assumed {
+        if assumed {
             tracing::warn!(token = %name, "the issuer did not say how long the token lives: at most 15 minutes are assumed");
         }
-        if let Some(granted) = &issued.granted {
-            self.compare_scopes(granted);
+        if let Some(granted) = granted {
+            self.compare_scopes(&granted);
         }
         let (number, expires) = (live.number, live.expires.wall);
         self.last_number.store(number, Ordering::Relaxed);
-        *lock(&self.last_mark) = Some(self.parts.fingerprinter.mark(&issued.secret));
+        *lock(&self.last_mark) = Some(mark);
         self.slot.publish(Arc::new(Generation {
             number,
             value,
             fingerprint,
-            needles: Arc::new(issued.secret.make_needles()),
+            needles: Arc::new(secret.make_needles()),
             issued: live.issued,
             expires: live.expires,
             usable_until: live.usable_until,
             verdict: Verdict::new(run.life.is_unproven()),
         }));
-        self.outstanding(number, issued.secret, fingerprint, &live, now);
+        self.outstanding(
+            Outstanding::new(number, mark, fingerprint, live.expires, self.source.revokes().then_some(secret)),
+            now,
+        );
         let source = self.source.kind();
         let (token, generation) = (name.clone(), number);
         self.parts.recorder.note(match replaces {
@@ -378,11 +425,13 @@ impl Supervisor {
     fn failed(&self, fault: Fault, attempt: u32, retry_at: Moment, run: &mut Run<'_>, now: Moment) {
         let name = &self.settings.name;
         let reason = fault.reason.as_str();
-        let (detail, rejected) = match run.answer.take() {
-            Some(Err(failure)) => (failure.detail, false),
-            Some(Ok(_)) => (worse_words(fault.reason).to_owned(), true),
-            None => (String::new(), false),
-        };
+        let is_unanswered = fault.reason == Reason::ProbeUnanswered;
+        // What is wrong with what the issuer gave is no failure of its own.
+        let rejected = fault.reason == Reason::Probe || run.detail.is_none();
+        let detail = run.detail.take().unwrap_or_else(|| worse_words(fault.reason).to_owned());
+        if !is_unanswered {
+            run.candidate = None;
+        }
         let standing = match fault.class {
             Class::Reauthenticate => Standing::Reauthenticate,
             Class::Transient { .. } | Class::Refused => Standing::Failing { retry_at },
@@ -390,11 +439,11 @@ impl Supervisor {
         self.slot.stand(standing);
         self.slot.settle();
         self.metrics.failed(reason);
-        if self.last_number.load(Ordering::Relaxed) > 0 {
+        if self.last_number.load(Ordering::Relaxed) > 0 && !is_unanswered {
             self.metrics.rotated("failure");
         }
         let retry_seconds = retry_at.remaining(now).as_secs_f64();
-        tracing::warn!(token = %name, reason, detail, attempt, retry_seconds, "the issuer gave no new generation");
+        tracing::warn!(token = %name, reason, detail, attempt, retry_seconds, "no new generation is live");
         let token = name.clone();
         self.parts.recorder.note(if rejected {
             Event::TokenRejected { token, reason, detail }
@@ -436,86 +485,7 @@ impl Supervisor {
     pub(super) fn forget_restraint(&self) -> Option<()> {
         lock(&self.restraint).take().map(drop)
     }
-
-    /// Keeps what the issuer can be told of later, and has the generations before it voided when their use has ended.
-    fn outstanding(&self, number: u64, value: Secret, fingerprint: Fingerprint, live: &Live, now: Moment) {
-        let mark = self.parts.fingerprinter.mark(&value);
-        let value = self.source.revokes().then(|| Arc::new(value));
-        let replaced = std::mem::take(&mut *lock(&self.issued));
-        lock(&self.issued).push(Outstanding { number, mark, value, fingerprint, expires: live.expires });
-        let not_before = now.after(self.settings.rotation.overlap);
-        for old in replaced.into_iter().filter(|old| !old.expires.reached(now)) {
-            self.tell(old, revocation::Cause::Replaced, not_before);
-        }
-    }
-
-    /// Voids every generation that has not run out.
-    pub(super) fn void_all(&self, cause: revocation::Cause) {
-        let now = self.parts.clock.now();
-        let not_before = match cause {
-            revocation::Cause::Replaced => now.after(self.settings.rotation.overlap),
-            revocation::Cause::Revoked | revocation::Cause::Retired | revocation::Cause::Discarded => {
-                self.parts.revoker.hurry(&self.settings.name);
-                now
-            }
-        };
-        for outstanding in std::mem::take(&mut *lock(&self.issued)) {
-            if cause == revocation::Cause::Revoked {
-                let mut void = lock(&self.void);
-                void.push(outstanding.mark);
-                let surplus = void.len().saturating_sub(MOST_VOID);
-                void.drain(..surplus);
-            }
-            if !outstanding.expires.reached(now) {
-                self.tell(outstanding, cause, not_before);
-            }
-        }
-    }
-
-    /// An answer that came after the token was taken out of use: nobody ever has that generation.
-    fn discard(&self, run: &mut Run<'_>, now: Moment) {
-        let Some(Ok(issued)) = run.answer.take() else { return };
-        let (fingerprint, mark) =
-            (self.parts.fingerprinter.of(&issued.secret), self.parts.fingerprinter.mark(&issued.secret));
-        // What is only found somewhere is not new.
-        if !self.source.revokes() || *lock(&self.last_mark) == Some(mark) {
-            return;
-        }
-        let expires = issued.expires.unwrap_or(now.after(Duration::from_secs(24 * 3600)));
-        let value = Some(Arc::new(issued.secret));
-        let number = self.last_number.load(Ordering::Relaxed) + 1;
-        self.tell(Outstanding { number, mark, value, fingerprint, expires }, revocation::Cause::Discarded, now);
-    }
-
-    fn tell(&self, outstanding: Outstanding, cause: revocation::Cause, not_before: Moment) {
-        let Outstanding { number, value: Some(value), fingerprint, expires, .. } = outstanding else { return };
-        self.parts.revoker.tell(Telling {
-            token: self.settings.name.clone(),
-            generation: number,
-            fingerprint,
-            value,
-            expires,
-            source: self.source.clone(),
-            source_reference: self.parts.source_reference.clone(),
-            cause,
-            not_before,
-            is_kept: false,
-        });
-    }
 }
-
-/// A generation that may still be good at its issuer.
-pub(super) struct Outstanding {
-    number: u64,
-    mark: Mark,
-    /// Where the issuer can be told of it.
-    value: Option<Arc<Secret>>,
-    fingerprint: Fingerprint,
-    expires: Moment,
-}
-
-/// Revoked values that are remembered, at most.
-const MOST_VOID: usize = 64;
 
 fn lock<T>(mutex: &StdMutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
@@ -538,9 +508,9 @@ fn worse_words(reason: Reason) -> &'static str {
     }
 }
 
-async fn answer(asking: &mut Option<Asking<'_>>) -> Answer {
-    match asking {
-        Some(asking) => asking.await,
+async fn under_way<T>(task: &mut Option<Pin<Box<dyn Future<Output = T> + Send + '_>>>) -> T {
+    match task {
+        Some(task) => task.await,
         None => std::future::pending().await,
     }
 }

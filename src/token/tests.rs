@@ -77,6 +77,7 @@ impl Scene {
             fingerprinter: Arc::new(Fingerprinter::new(&[0; 32])),
             metrics: Metrics::register(&registry).expect("a new registry"),
             source_reference: "ab".to_owned(),
+            probe: None,
         };
         let calls = Arc::new(AtomicUsize::new(0));
         let source = Scripted { script, calls: calls.clone() };
@@ -125,6 +126,7 @@ fn settings_of_a_token() -> Settings {
             overlap: Duration::from_secs(30),
             shorten: false,
         },
+        probe: None,
         retire_unused: None,
         source: source::Settings::Env { name: "UNUSED".into() },
     }

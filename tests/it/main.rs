@@ -29,6 +29,7 @@ mod outage;
 mod placements;
 mod poisoned;
 mod pool;
+mod probe;
 mod programs;
 mod refusals;
 mod refused_streams;

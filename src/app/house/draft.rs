@@ -9,12 +9,13 @@ use crate::app::force::InForce;
 use crate::app::restraint::Restraints;
 use crate::audit::OnFailure;
 use crate::dial::{Dialer, Tunnel, tunnel};
-use crate::fetch::Fetcher;
+use crate::fetch::{Fetcher, RemoteError};
 use crate::identity::Clients;
 use crate::interception::{self, Hosts, Interception, InterceptionError};
 use crate::name::{RouteName, TokenName};
 use crate::route::{self, Ingredients, RouteToken, Table, TableError};
 use crate::tasks::Tasks;
+use crate::token::probe::Probe;
 use crate::token::revocation::Revoker;
 use crate::token::source::{self, BuildError, Keep};
 use crate::token::{self, Gate, Parts, Prepared, SlotReader, Token};
@@ -32,6 +33,8 @@ pub(super) struct Draft {
 pub enum DraftError {
     #[error("token {0}: {1}")]
     Source(TokenName, BuildError),
+    #[error("the probe of token {0}: {1}")]
+    Probe(TokenName, RemoteError),
     #[error(transparent)]
     Table(#[from] TableError),
     #[error(transparent)]
@@ -75,7 +78,12 @@ impl Kitchen<'_> {
             let keep = Keep { keeping: self.ground.keeping.clone(), token: settings.name.clone() };
             let source = source::build(&settings.source, self.fetcher, self.ground.clock.clone(), Some(keep))
                 .map_err(|error| DraftError::Source(settings.name.clone(), error))?;
+            let probe = settings.probe.as_ref().map(|probe| {
+                let built = Probe::new(probe, settings.placement.clone(), self.fetcher.clone());
+                built.map(Arc::new).map_err(|error| DraftError::Probe(settings.name.clone(), error))
+            });
             let parts = Parts {
+                probe: probe.transpose()?,
                 clock: self.ground.clock.clone(),
                 recorder: self.ground.recorder.clone(),
                 fingerprinter: self.ground.fingerprinter.clone(),

@@ -64,6 +64,10 @@ pub enum Reason {
     Scope,
     /// It was revoked.
     Revoked,
+    /// The API refuses it.
+    Probe,
+    /// The API does not say what it thinks of it.
+    ProbeUnanswered,
     // What we bring ourselves.
     Secret,
     Key,
@@ -74,7 +78,7 @@ pub enum Reason {
 
 impl Reason {
     /// All of them: metrics are there from the start, at zero.
-    pub const ALL: [Self; 33] = [
+    pub const ALL: [Self; 35] = [
         Self::Prohibited,
         Self::Resolve,
         Self::Connect,
@@ -104,6 +108,8 @@ impl Reason {
         Self::Worse,
         Self::Scope,
         Self::Revoked,
+        Self::Probe,
+        Self::ProbeUnanswered,
         Self::Secret,
         Self::Key,
         Self::Program,
@@ -141,6 +147,8 @@ impl Reason {
             Self::Worse => "worse",
             Self::Scope => "scope",
             Self::Revoked => "revoked",
+            Self::Probe => "probe",
+            Self::ProbeUnanswered => "probe_unanswered",
             Self::Secret => "secret",
             Self::Key => "key",
             Self::Program => "program",
@@ -173,7 +181,7 @@ impl From<FetchError> for Failure {
             FetchError::Dial(DialError::Timeout(_)) | FetchError::Timeout => Reason::Timeout,
             FetchError::CutOff => Reason::CutOff,
             FetchError::HeadTooLarge | FetchError::BodyTooLarge => Reason::TooLarge,
-            FetchError::NotHttp(_) => Reason::Malformed,
+            FetchError::NotHttp(_) | FetchError::Unwritable => Reason::Malformed,
         };
         Self::transient(reason, error.to_string())
     }

@@ -1,0 +1,123 @@
+//! A new generation is tried against its API before any request carries it.
+
+use crate::support::upstream::Reply;
+use crate::support::{Issuer, SOON, Scene, Setup, Upstream, trail, wait_until};
+
+const PROBE: &str = "/health";
+
+/// A token that is tried at the upstream, whose issuer is told what is void.
+fn probed(issuer: &Issuer, upstream: &Upstream) -> Setup {
+    let source = format!(
+        r#"{{ kind = "client_credentials", token_url = "{}", revocation_url = "{}", client_id = "api", client_secret = "file:client-secret" }}"#,
+        issuer.url(),
+        issuer.url().replace("/token", "/revoke"),
+    );
+    let rotation = format!("rotation = {{ probe = \"https://{}{PROBE}\" }}", upstream.address);
+    Setup::new().token_from("api", &source, &rotation).route("api", upstream, r#"token = "api""#)
+}
+
+/// What has come to the probe's URL, each with the token it carried.
+fn probes(upstream: &Upstream) -> Vec<String> {
+    let seen = upstream.seen();
+    let probes = seen.iter().filter(|seen| seen.target == PROBE);
+    probes.map(|seen| seen.all("authorization").concat().replace("Bearer ", "")).collect()
+}
+
+async fn token_in_use(scene: &Scene, upstream: &Upstream) -> String {
+    assert_eq!(scene.get("/api/x").await.status, 200);
+    upstream.last().all("authorization").concat()
+}
+
+#[tokio::test]
+async fn a_generation_is_tried_before_any_request_carries_it() {
+    let (issuer, upstream) = (Issuer::start().await, Upstream::http1().await);
+    let scene = probed(&issuer, &upstream).start().await;
+    scene.ready().await;
+    assert_eq!(probes(&upstream), ["tok-1"]);
+    assert_eq!(token_in_use(&scene, &upstream).await, "Bearer tok-1");
+    assert_eq!(scene.rotate("api").await.expect("a generation"), 2);
+    assert_eq!(probes(&upstream), ["tok-1", "tok-2"]);
+    assert_eq!(token_in_use(&scene, &upstream).await, "Bearer tok-2");
+    let probe = upstream.seen().into_iter().find(|seen| seen.target == PROBE).expect("a probe");
+    assert_eq!((probe.method.as_str(), probe.body.bytes), ("GET", 0));
+    let passed = [("token", "api"), ("outcome", "passed")];
+    assert_eq!(scene.metric("countersign_probes_total", &passed).await, 2.0);
+    scene.finish().await;
+}
+
+#[tokio::test]
+async fn a_generation_that_the_api_refuses_is_dropped_and_the_one_before_stays() {
+    let (issuer, upstream) = (Issuer::start().await, Upstream::http1().await);
+    upstream.answers(|seen| match seen.header("authorization") {
+        Some("Bearer tok-2") => Reply::new(403),
+        _ => Reply::ok("ok"),
+    });
+    let scene = probed(&issuer, &upstream).start().await;
+    scene.ready().await;
+    let error = scene.rotate("api").await.expect_err("refused").to_string();
+    assert!(error.contains("probe"), "{error}");
+    assert_eq!(token_in_use(&scene, &upstream).await, "Bearer tok-1");
+    let record = scene.recorded("token_rejected", 1).await.remove(0);
+    assert_eq!(
+        (&record["reason"], &record["detail"]),
+        (&"probe".into(), &"the API answered the probe with 403".into())
+    );
+    let reason = [("token", "api"), ("reason", "probe")];
+    assert_eq!(scene.metric("countersign_rotation_failures_total", &reason).await, 1.0);
+    // Its issuer is told, and is asked for another one that passes.
+    let voided = scene.recorded("generation_revoked", 1).await.remove(0);
+    assert_eq!((&voided["generation"], &voided["cause"]), (&2.into(), &"discarded".into()));
+    let told = issuer.calls().into_iter().find(|call| call.head.starts_with("POST /revoke")).expect("told");
+    assert_eq!(told.fields["token"], "tok-2");
+    scene.recorded("token_rotated", 1).await;
+    assert!(token_in_use(&scene, &upstream).await.as_str() > "Bearer tok-2");
+    let carried: Vec<_> = upstream.seen().into_iter().filter(|seen| seen.target != PROBE).collect();
+    assert!(carried.iter().all(|seen| seen.all("authorization") != ["Bearer tok-2"]), "no request carried it");
+    let records = scene.finish().await;
+    assert!(trail::of(&records, "token_rotated").iter().all(|record| record["replaces"] == 1));
+}
+
+#[tokio::test]
+async fn a_first_generation_that_the_api_refuses_is_not_used() {
+    let (issuer, upstream) = (Issuer::start().await, Upstream::http1().await);
+    upstream.answers(|seen| if seen.target == PROBE { Reply::new(401) } else { Reply::ok("ok") });
+    let scene = probed(&issuer, &upstream).start().await;
+    scene.recorded("token_rejected", 1).await;
+    let refused = scene.get("/api/x").await;
+    assert_eq!(refused.refusal(), (503, "token_unavailable".to_owned()));
+    assert!(upstream.seen().iter().all(|seen| seen.target == PROBE));
+    scene.finish().await;
+}
+
+#[tokio::test]
+async fn while_nobody_answers_the_probe_the_one_before_goes_on_and_the_issuer_is_left_alone() {
+    let (issuer, upstream) = (Issuer::start().await, Upstream::http1().await);
+    let scene = probed(&issuer, &upstream).start().await;
+    scene.ready().await;
+    upstream.answers(|seen| if seen.target == PROBE { Reply::new(503) } else { Reply::ok("ok") });
+    let error = scene.rotate("api").await.expect_err("not yet").to_string();
+    assert!(error.contains("probe_unanswered"), "{error}");
+    wait_until("it is tried again", SOON, async || probes(&upstream).len() >= 3).await;
+    assert_eq!(token_in_use(&scene, &upstream).await, "Bearer tok-1");
+    assert_eq!(issuer.count(), 2, "what it gave is kept");
+    upstream.answers(|_| Reply::ok("ok"));
+    assert_eq!(scene.rotate("api").await.expect("a generation"), 2);
+    assert_eq!((token_in_use(&scene, &upstream).await.as_str(), issuer.count()), ("Bearer tok-2", 2));
+    scene.finish().await;
+}
+
+#[tokio::test]
+async fn what_is_being_tried_is_voided_with_the_rest() {
+    let (issuer, upstream) = (Issuer::start().await, Upstream::http1().await);
+    let scene = probed(&issuer, &upstream).start().await;
+    scene.ready().await;
+    upstream.answers(|seen| if seen.target == PROBE { Reply::new(503) } else { Reply::ok("ok") });
+    scene.rotate("api").await.expect_err("not yet");
+    let without = Setup::new().route("api", &upstream, "");
+    scene.reload(&without).await.expect("a good config");
+    let records = scene.recorded("generation_revoked", 2).await;
+    let mut voided: Vec<_> = records.iter().map(|record| record["generation"].as_u64().expect("a number")).collect();
+    voided.sort_unstable();
+    assert_eq!(voided, [1, 2]);
+    scene.finish().await;
+}
