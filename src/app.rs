@@ -18,6 +18,7 @@ mod reading;
 mod reload;
 mod restraint;
 mod review;
+mod tripwires;
 mod unused;
 mod used;
 mod watching;
@@ -46,7 +47,7 @@ use crate::config::Config;
 use crate::dial::Resolver;
 use crate::fetch::RemoteError;
 use crate::metrics::{Error as MetricsError, Metrics};
-use crate::proxy::{self, Address, BindError, Listener, Places, Pulses, Wants, Worker, WorkerSettings};
+use crate::proxy::{self, Address, BindError, Listener, Places, Pulses, Tripwires, Wants, Worker, WorkerSettings};
 use crate::readiness::Readiness;
 use crate::scrape::{self, Scrape};
 use crate::state::{self, StateError};
@@ -190,6 +191,7 @@ impl App {
         let readers = used.reader().into_iter().chain([review.pen(), watching.eyes()]);
         let reading = Reading::new(usage.stream(), &clock, readers.collect());
         let wants = Arc::new(Wants::default());
+        let tripwires = Arc::new(Tripwires::register(&metrics)?);
         let house = House::build(
             house::Ground {
                 clock: clock.clone(),
@@ -203,6 +205,7 @@ impl App {
                 keeping: Arc::new(Keeping::new(store.clone(), tasks.clone())),
                 store,
                 wants: wants.clone(),
+                tripwires: tripwires.clone(),
                 review,
                 alerts,
                 watching,
@@ -223,6 +226,7 @@ impl App {
             access_log: config.telemetry.access,
             via: proxy::Via::of_this_process(),
             wants,
+            tripwires,
             places: Arc::new(places(&config.proxy.limits, config.clients.len())),
         };
         Ok(Bound {
@@ -342,6 +346,7 @@ impl Bound {
         let _used = used.look_after(&tasks);
         let _reading = reading.look_after(&tasks);
         let _sums = sums(&tasks, house.clone());
+        let _tripwires = tripwires::watch(&tasks, house.clone());
         let _grants = grants(&tasks, house.clone());
         let reviewing = house.clone();
         let _review = tasks.essential("review", async move { reviewing.review().await });
@@ -377,6 +382,7 @@ impl Bound {
         drop(conditions);
         admin.record_denials();
         house.record_refusals();
+        house.record_tripwires();
         reading.finish();
         used.finish();
         house.keep_books().await;
@@ -439,6 +445,7 @@ fn sums(tasks: &Tasks, house: Arc<House>) -> Task {
         loop {
             tick.tick().await;
             house.record_refusals();
+            house.read_keys();
             house.let_go().await;
             house.look_after_unused().await;
         }

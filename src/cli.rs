@@ -5,6 +5,7 @@ mod anomalies;
 mod audit;
 mod ca;
 mod child;
+mod clients;
 mod detect;
 mod doctor;
 mod drill;
@@ -168,6 +169,11 @@ enum Command {
         #[command(subcommand)]
         command: usage::Usage,
     },
+    /// What clients prove themselves with
+    Clients {
+        #[command(subcommand)]
+        command: clients::Clients,
+    },
     /// Look after the tokens of the running proxy
     Tokens {
         #[command(subcommand)]
@@ -252,6 +258,7 @@ pub fn main(arguments: impl Iterator<Item = OsString>) -> ExitCode {
         Command::Report(command) => report::report(&command),
         Command::Anomalies { command } => anomalies::anomalies(&command),
         Command::Usage { command } => usage::usage(&command),
+        Command::Clients { command } => clients::clients(&command),
         Command::Tokens { command } => tokens::tokens(&command),
         Command::Drill(drill) => drill::drill(&drill),
         Command::Ca { command } => ca::ca(&command),

@@ -1,12 +1,20 @@
-//! Who calls. A client is known by what the kernel says of the process at the other end of its connection: no header can
-//! say it, and no process of another user can borrow it.
+//! Who calls. A client is known by what the kernel says of the process at the other end of its connection, and by a phantom key
+//! where its config names one: no process of another user can borrow the first, and the second is worth nothing elsewhere.
 //!
-//! Invariant: a peer of which the kernel says nothing is no client.
+//! Invariants: a peer of which nothing is known is no client; a key is good for its own client alone, and one that came from
+//! somebody else is not passed over.
 
+mod key;
+mod mint;
 mod peer;
 
-use crate::name::ClientName;
+use std::sync::Arc;
 
+use crate::name::ClientName;
+use crate::secret::Reference;
+
+pub use key::{KeyError, Keys};
+pub use mint::{Format, FormatError};
 pub use peer::{Inspector, Peer};
 
 /// `[[client]]`: what is given must all hold.
@@ -16,6 +24,8 @@ pub struct Settings {
     pub uid: Option<u32>,
     /// Known on unix sockets only.
     pub gid: Option<u32>,
+    /// Where its phantom key is.
+    pub key: Option<Reference>,
 }
 
 /// A client's place in [`Clients`]; good for as long as that value.
@@ -29,29 +39,78 @@ impl ClientIndex {
 }
 
 /// The clients of a configuration.
-#[derive(Clone, PartialEq, Eq, Debug)]
-pub struct Clients(Vec<Settings>);
+#[derive(Clone)]
+pub struct Clients {
+    list: Vec<Settings>,
+    keys: Option<Arc<Keys>>,
+}
+
+/// Why nobody is known.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Unknown {
+    /// No client is like this.
+    Nobody,
+    /// There is a client like this, and its key is missing.
+    KeyMissing,
+    /// The key is this client's, and the rest is not.
+    KeyOf(ClientIndex),
+}
 
 impl Clients {
-    /// Without any `[[client]]` there is one: any process of our own user.
+    /// Without any `[[client]]` there is one: any process of our own user. Without [their keys](Self::with_keys) those that
+    /// have one are not known.
     pub fn new(clients: Vec<Settings>, own_uid: u32) -> Self {
         if clients.is_empty() {
-            return Self(vec![Settings { name: ClientName::implicit(), uid: Some(own_uid), gid: None }]);
+            let own = Settings { uid: Some(own_uid), ..Settings::named(ClientName::implicit()) };
+            return Self { list: vec![own], keys: None };
         }
-        Self(clients)
+        Self { list: clients, keys: None }
     }
 
-    /// The client that the peer is, if any. The config holds no two that overlap.
-    pub fn identify(&self, peer: &Peer) -> Option<ClientIndex> {
-        let holds = |wanted: Option<u32>, seen: Option<u32>| wanted.is_none() || wanted == seen;
-        self.0
-            .iter()
-            .position(|client| holds(client.uid, peer.uid) && holds(client.gid, peer.gid) && client.says_something())
-            .map(ClientIndex)
+    /// Reads their keys. Blocks for as long as small local files take.
+    ///
+    /// # Errors
+    /// When one of them cannot be read or used.
+    pub fn with_keys(self) -> Result<Self, KeyError> {
+        let keys = Keys::read(&self.list)?.map(Arc::new);
+        Ok(Self { keys, ..self })
+    }
+
+    /// `None` where no client has one.
+    pub fn keys(&self) -> Option<&Keys> {
+        self.keys.as_deref()
+    }
+
+    /// The client that the peer is, if any, with the key that came with its request. The config holds no two that overlap.
+    ///
+    /// # Errors
+    /// When it is none.
+    pub fn identify(&self, peer: &Peer, key: Option<ClientIndex>) -> Result<ClientIndex, Unknown> {
+        if let Some(client) = key {
+            let settings = self.list.get(client.0).ok_or(Unknown::Nobody)?;
+            return if settings.fits(peer) { Ok(client) } else { Err(Unknown::KeyOf(client)) };
+        }
+        let mut fitting =
+            self.list.iter().enumerate().filter(|(_, client)| client.fits(peer) && client.says_something());
+        let mut key_is_missing = false;
+        let found = fitting.find(|(_, client)| {
+            key_is_missing |= client.key.is_some();
+            client.key.is_none()
+        });
+        match found {
+            Some((at, _)) => Ok(ClientIndex(at)),
+            None => Err(if key_is_missing { Unknown::KeyMissing } else { Unknown::Nobody }),
+        }
+    }
+
+    /// The client that the kernel's word alone is for, with its key or without.
+    pub fn like(&self, peer: &Peer) -> Option<ClientIndex> {
+        let told = |client: &Settings| (client.uid.is_some() || client.gid.is_some()) && client.fits(peer);
+        self.list.iter().position(told).map(ClientIndex)
     }
 
     pub fn find(&self, name: &ClientName) -> Option<ClientIndex> {
-        self.0.iter().position(|client| client.name == *name).map(ClientIndex)
+        self.list.iter().position(|client| client.name == *name).map(ClientIndex)
     }
 
     /// The name of a client of this value.
@@ -59,23 +118,34 @@ impl Clients {
     /// # Panics
     /// When the index is another value's and out of range.
     pub fn name(&self, client: ClientIndex) -> &ClientName {
-        &self.0[client.0].name
+        &self.list[client.0].name
     }
 
     /// The users that clients are known by; `None` where a client may be any user.
     pub fn uids(&self) -> Option<Vec<u32>> {
-        self.0.iter().map(|client| client.uid).collect()
+        self.list.iter().map(|client| client.uid).collect()
     }
 
     pub fn names(&self) -> impl Iterator<Item = &ClientName> {
-        self.0.iter().map(|client| &client.name)
+        self.list.iter().map(|client| &client.name)
     }
 }
 
 impl Settings {
+    /// Of which nothing is said but its name: nobody is this client.
+    pub fn named(name: ClientName) -> Self {
+        Self { name, uid: None, gid: None, key: None }
+    }
+
+    /// Whether the kernel says nothing against it.
+    fn fits(&self, peer: &Peer) -> bool {
+        let holds = |wanted: Option<u32>, seen: Option<u32>| wanted.is_none() || wanted == seen;
+        holds(self.uid, peer.uid) && holds(self.gid, peer.gid)
+    }
+
     /// A client without any mark would be everybody.
     fn says_something(&self) -> bool {
-        self.uid.is_some() || self.gid.is_some()
+        self.uid.is_some() || self.gid.is_some() || self.key.is_some()
     }
 }
 
@@ -84,13 +154,18 @@ mod tests {
     use super::*;
 
     fn client(name: &str, uid: Option<u32>, gid: Option<u32>) -> Settings {
-        Settings { name: name.parse().expect("a name"), uid, gid }
+        Settings { uid, gid, ..Settings::named(name.parse().expect("a name")) }
+    }
+
+    fn with_key(settings: Settings) -> Settings {
+        Settings { key: Some(Reference::Env("KEY".to_owned())), ..settings }
     }
 
     #[test]
     fn what_is_given_must_all_hold() {
         let clients = Clients::new(vec![client("a", Some(1), Some(5)), client("b", Some(2), None)], 0);
-        let known = |uid, gid| clients.identify(&Peer { uid, gid }).map(|index| clients.name(index).to_string());
+        let known =
+            |uid, gid| clients.identify(&Peer { uid, gid }, None).ok().map(|index| clients.name(index).to_string());
         assert_eq!(known(Some(1), Some(5)).as_deref(), Some("a"));
         assert_eq!(known(Some(2), Some(9)).as_deref(), Some("b"));
         assert_eq!(known(Some(1), Some(6)), None, "another group");
@@ -100,16 +175,34 @@ mod tests {
     }
 
     #[test]
+    fn a_key_is_good_for_its_own_client_alone() {
+        let (a, b, c) = (client("a", Some(1), None), client("b", Some(2), None), client("c", None, None));
+        let clients = Clients::new(vec![with_key(a), b, with_key(c)], 0);
+        let [a, b, c] = [0, 1, 2].map(ClientIndex);
+        let peer = |uid| Peer { uid: Some(uid), gid: None };
+        assert_eq!(clients.identify(&peer(1), Some(a)), Ok(a));
+        assert_eq!(clients.identify(&peer(2), Some(a)), Err(Unknown::KeyOf(a)), "another user has it");
+        assert_eq!(clients.identify(&Peer::default(), Some(a)), Err(Unknown::KeyOf(a)));
+        assert_eq!(clients.identify(&peer(2), None), Ok(b));
+        assert_eq!(clients.identify(&peer(9), Some(c)), Ok(c), "known by its key alone");
+        assert_eq!(clients.identify(&peer(9), None), Err(Unknown::KeyMissing));
+        assert_eq!((clients.like(&peer(1)), clients.like(&peer(9))), (Some(a), None));
+        let clients = Clients::new(vec![with_key(client("a", Some(1), None))], 0);
+        assert_eq!(clients.identify(&peer(1), None), Err(Unknown::KeyMissing));
+        assert_eq!(clients.identify(&peer(2), None), Err(Unknown::Nobody));
+    }
+
+    #[test]
     fn without_clients_our_own_user_is_the_one_client() {
         let clients = Clients::new(Vec::new(), 1000);
-        assert!(clients.identify(&Peer { uid: Some(1000), gid: None }).is_some());
-        assert!(clients.identify(&Peer { uid: Some(1001), gid: None }).is_none());
-        assert!(clients.identify(&Peer::default()).is_none());
+        assert!(clients.identify(&Peer { uid: Some(1000), gid: None }, None).is_ok());
+        assert!(clients.identify(&Peer { uid: Some(1001), gid: None }, None).is_err());
+        assert!(clients.identify(&Peer::default(), None).is_err());
     }
 
     #[test]
     fn a_client_without_any_mark_is_nobody() {
         let clients = Clients::new(vec![client("all", None, None)], 0);
-        assert!(clients.identify(&Peer { uid: Some(0), gid: Some(0) }).is_none());
+        assert!(clients.identify(&Peer { uid: Some(0), gid: Some(0) }, None).is_err());
     }
 }

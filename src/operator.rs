@@ -242,10 +242,9 @@ mod tests {
     }
 
     fn clients(uids: &[Option<u32>]) -> Clients {
-        let client = |(index, uid): (usize, &Option<u32>)| identity::Settings {
-            name: format!("client{index}").parse().expect("a name"),
-            uid: *uid,
-            gid: Some(1),
+        let client = |(index, uid): (usize, &Option<u32>)| {
+            let name = format!("client{index}").parse().expect("a name");
+            identity::Settings { uid: *uid, gid: Some(1), ..identity::Settings::named(name) }
         };
         Clients::new(uids.iter().enumerate().map(client).collect(), OWN)
     }

@@ -29,6 +29,7 @@ mod links;
 
 mod listener;
 mod message;
+mod phantom;
 mod places;
 mod pool;
 mod progress;
@@ -37,6 +38,7 @@ mod replay;
 mod stream;
 mod target;
 mod trace;
+mod tripwire;
 mod tunnel;
 mod via;
 mod wanted;
@@ -69,6 +71,7 @@ pub use message::Fields;
 pub use places::Places;
 pub use pulse::Pulses;
 pub use target::{By, Target};
+pub use tripwire::{Tripped, Tripwires};
 pub use tunnel::TunnelLimits;
 pub use via::Via;
 pub use wanted::{Want, Wants};
@@ -82,7 +85,7 @@ use crate::metrics::{Error as MetricsError, Metrics as Registry};
 use crate::name::TokenName;
 use crate::policy::{Denied, Permit};
 use crate::route::{NotAdmitted, Route, RouteToken, Table};
-use crate::secret::Needles;
+use crate::secret::{Mark, Needles};
 use crate::token::Placement;
 use crate::usage::{self, Observer, UsageGuard};
 use body::{ClientBody, Relay, RequestBody, ResponseBody, Trailers, UpstreamBody};
@@ -198,6 +201,8 @@ pub struct Shared {
     pub places: Arc<Places>,
     /// What refused requests lacked.
     pub wants: Arc<Wants>,
+    /// Phantom keys where they cannot be.
+    pub tripwires: Arc<Tripwires>,
 }
 
 /// Who sent a request, and where it came in.
@@ -205,8 +210,15 @@ pub struct Caller {
     pub peer: Peer,
     /// Unix sockets have none.
     pub port: Option<u16>,
-    /// The authority of the tunnel that it came in, if it came in one.
-    pub inside: Option<Authority>,
+    /// The tunnel that it came in, if it came in one.
+    pub inside: Option<Opened>,
+}
+
+/// A tunnel that is looked into.
+pub struct Opened {
+    pub authority: Authority,
+    /// The phantom key that it was opened with.
+    pub key: Option<Mark>,
 }
 
 /// One worker's proxy.
@@ -312,10 +324,13 @@ impl Proxy {
         }
         let target = match &caller.inside {
             None => Target::of(head, &headers, caller.port, |authority| table.is_upstream(authority))?,
-            Some(authority) => Target::inside(head, &headers, authority)?,
+            Some(opened) => Target::inside(head, &headers, &opened.authority)?,
         };
-        let client = table.clients.identify(&caller.peer).ok_or(Refusal::ClientUnknown)?;
-        let route = find(table, &target, client).ok_or(Refusal::NoRoute)?;
+        let known = phantom::identify(table, caller, head, &headers)?;
+        let client = known.client;
+        let route = find(table, &target, client);
+        known.settle(table, caller, route, &target, &mut headers)?;
+        let route = route.ok_or(Refusal::NoRoute)?;
         let cell = route.cell(client);
         usage.of(cell);
         place.route = Some(route);
@@ -335,7 +350,7 @@ impl Proxy {
         let guarded = placement.map(Placement::guarded_header);
         let shadow = rebuild_request(&mut headers, route.upstream.host.clone(), guarded);
         let (query, in_places) = credentials::clear(&mut headers, target.query, placement);
-        if shadow || in_places {
+        if shadow || (in_places && !known.is_in_pairs()) {
             usage.shadow_credential();
         }
         if route.scrub {
@@ -416,6 +431,9 @@ impl Proxy {
         if !matches!(refusal, Refusal::ClientGone) {
             self.shared.metrics.refused.count(&refusal);
             usage.refused(refusal.status(), refusal.reason());
+        }
+        if let Refusal::Tripped(tripped) = &refusal {
+            self.shared.tripwires.trip(tripped);
         }
         if matches!(refusal, Refusal::UpstreamProtocol | Refusal::UpstreamAnswer(_)) {
             usage.upstream_erred();

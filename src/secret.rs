@@ -137,6 +137,13 @@ impl Secret {
         self.0.len()
     }
 
+    /// Whether it holds these characters alone, and so many different ones at least.
+    pub fn is_made_of(&self, fits: impl Fn(u8) -> bool, different: usize) -> bool {
+        let mut seen = [false; 256];
+        self.0.iter().for_each(|byte| seen[usize::from(*byte)] = true);
+        self.0.iter().all(|byte| fits(*byte)) && seen.iter().filter(|seen| **seen).count() >= different
+    }
+
     pub fn is_empty(&self) -> bool {
         self.0.is_empty()
     }
@@ -209,8 +216,13 @@ impl Fingerprinter {
     }
 
     pub fn mark(&self, secret: &Secret) -> Mark {
+        self.mark_of_sent(&secret.0)
+    }
+
+    /// As [`Fingerprinter::mark`], of what somebody sent that may be a secret of ours.
+    pub fn mark_of_sent(&self, sent: &[u8]) -> Mark {
         let mut mark = [0; 32];
-        mark.copy_from_slice(hmac::sign(&self.0, &secret.0).as_ref());
+        mark.copy_from_slice(hmac::sign(&self.0, sent).as_ref());
         Mark(mark)
     }
 }
@@ -218,6 +230,19 @@ impl Fingerprinter {
 /// Recognises a secret after it has been wiped, and tells nothing of it.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct Mark([u8; 32]);
+
+impl Mark {
+    /// Finds a mark among many. Of a keyed digest nobody can choose a part.
+    pub fn prefix(&self) -> u64 {
+        let Self([a, b, c, d, e, f, g, h, ..]) = *self;
+        u64::from_be_bytes([a, b, c, d, e, f, g, h])
+    }
+
+    /// In constant time.
+    pub fn is_same(&self, other: &Self) -> bool {
+        constant_time::verify_slices_are_equal(&self.0, &other.0).is_ok()
+    }
+}
 
 /// What logs, records and answers show in place of a token.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]

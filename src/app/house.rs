@@ -39,7 +39,7 @@ use crate::identity::Clients;
 use crate::metrics::Metrics;
 use crate::name::TokenName;
 use crate::operator::Operators;
-use crate::proxy::Wants;
+use crate::proxy::{Tripwires, Wants};
 use crate::readiness::{Condition, Readiness};
 use crate::route::Table;
 use crate::secret::Fingerprinter;
@@ -68,6 +68,8 @@ pub(super) struct Ground {
     pub keeping: Arc<Keeping>,
     /// What refused requests lacked.
     pub wants: Arc<Wants>,
+    /// Phantom keys where they cannot be.
+    pub tripwires: Arc<Tripwires>,
     pub review: Arc<Review>,
     pub alerts: Arc<Alerts>,
     pub watching: Arc<Watching>,
@@ -88,6 +90,8 @@ pub(super) struct House {
     tokens: Mutex<Arc<Tokens>>,
     pub(super) desk: Desk,
     aside: Mutex<Aside>,
+    /// Why phantom keys could not be read the last time.
+    key_trouble: Mutex<Option<String>>,
     leaving: Mutex<Vec<Leaving>>,
     fetcher: Arc<Fetcher>,
     dialer: Arc<Dialer>,
@@ -214,6 +218,7 @@ impl House {
             tokens: Mutex::new(Arc::new(tokens)),
             desk,
             aside: Mutex::default(),
+            key_trouble: Mutex::default(),
             leaving: Mutex::default(),
             fetcher,
             dialer,
@@ -292,6 +297,10 @@ impl House {
         for token in gone.iter().flat_map(|leaving| &leaving.tokens) {
             token.control.step_down(Cause::Replaced).await;
         }
+    }
+
+    pub(super) fn key_trouble(&self) -> MutexGuard<'_, Option<String>> {
+        self.key_trouble.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     fn leaving(&self) -> MutexGuard<'_, Vec<Leaving>> {

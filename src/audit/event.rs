@@ -210,6 +210,23 @@ pub enum Event {
         #[serde(serialize_with = "time")]
         since: Duration,
     },
+    /// A phantom key was seen where it cannot be: `client` is whose it is.
+    Tripwire {
+        client: ClientName,
+        /// `other_client`, `other_host` or `wrong_place`.
+        cause: &'static str,
+        /// Absent: from somebody who is no client.
+        #[serde(skip_serializing_if = "Option::is_none")]
+        sent_by: Option<ClientName>,
+        #[serde(skip_serializing_if = "Option::is_none")]
+        uid: Option<u32>,
+        /// Where it was to go, and that route's token.
+        #[serde(skip_serializing_if = "Option::is_none")]
+        route: Option<RouteName>,
+        #[serde(skip_serializing_if = "Option::is_none")]
+        token: Option<TokenName>,
+        count: u64,
+    },
     /// The process before ended without a stop: use after that moment is not told, which is a second's at most.
     UsageGap { from: String },
 }
@@ -281,6 +298,7 @@ impl Event {
             Self::AccessReviewed { .. } => "access_reviewed",
             Self::ReviewOverdue { .. } => "review_overdue",
             Self::Anomaly { .. } => "anomaly",
+            Self::Tripwire { .. } => "tripwire",
             Self::UsageGap { .. } => "usage_gap",
         }
     }
@@ -486,6 +504,15 @@ pub(super) mod tests {
                 response: "alert",
                 said: "600 requests in a minute, 20.0x the most before".into(),
                 since: expires,
+            },
+            Event::Tripwire {
+                client: "billing".parse().expect("a name"),
+                cause: "other_client",
+                sent_by: None,
+                uid: Some(1001),
+                route: None,
+                token: None,
+                count: 3,
             },
             Event::UsageGap { from: "2026-11-22T10:00:00.000Z".into() },
         ]

@@ -24,8 +24,9 @@ pub fn read(mut section: Section<'_>, context: &Context<'_>) -> Option<Spanned<S
     if name.as_ref().is_some_and(|name| *name.get_ref() == ClientName::implicit()) {
         section.refuse("name", "`local` is the client that is there when the file names none", "choose another name");
     }
-    let known_later = ["key", "jwt", "cgroup"].iter().any(|key| section.has(key));
-    if !section.has("uid") && !section.has("gid") && !known_later {
+    let key = section.reference_at_rest("key", context.base);
+    let known_later = ["jwt", "cgroup"].iter().any(|key| section.has(key));
+    if !["uid", "gid", "key"].iter().any(|mark| section.has(mark)) && !known_later {
         let message =
             format!("{} is not told from others: nothing says how it is known", label("client", name.as_ref()));
         section.require("uid", message, "uid = 1000");
@@ -36,7 +37,7 @@ pub fn read(mut section: Section<'_>, context: &Context<'_>) -> Option<Spanned<S
         context.report.warning(section.place("uid"), message, APART);
     }
     section.finish();
-    name.map(|name| Spanned::new(name.span(), Settings { name: name.into_inner(), uid, gid }))
+    name.map(|name| Spanned::new(name.span(), Settings { name: name.into_inner(), uid, gid, key }))
 }
 
 pub fn id(section: &mut Section<'_>, key: &'static str) -> Option<u32> {
@@ -61,7 +62,7 @@ pub fn keep_apart(clients: &[Spanned<Settings>], context: &Context<'_>) {
         let (own, earlier) = (one.get_ref(), &clients[..index]);
         if let Some(other) = earlier.iter().map(Spanned::get_ref).find(|other| overlap(own, other)) {
             let message = format!("one process can be both client `{}` and client `{}`", other.name, own.name);
-            context.report.error(one.span(), message, "give each a `uid` of its own");
+            context.report.error(one.span(), message, "give each a `uid` of its own, or a `key`");
         }
     }
 }
@@ -69,7 +70,9 @@ pub fn keep_apart(clients: &[Spanned<Settings>], context: &Context<'_>) {
 /// Whether there is a process that both describe.
 fn overlap(one: &Settings, other: &Settings) -> bool {
     let may_agree = |a: Option<u32>, b: Option<u32>| a.is_none() || b.is_none() || a == b;
-    one.name != other.name && may_agree(one.uid, other.uid) && may_agree(one.gid, other.gid)
+    // A request has one key: where both are known by theirs, it tells them apart.
+    let told_by_key = one.key.is_some() && other.key.is_some() && one.key != other.key;
+    one.name != other.name && may_agree(one.uid, other.uid) && may_agree(one.gid, other.gid) && !told_by_key
 }
 
 /// The group of a process is known on unix sockets only.

@@ -170,6 +170,7 @@ fn every_key_reaches_the_settings() {
     let own = config.detect.of_tokens.values().next().expect("a token's own");
     assert_eq!((own.mode, own.respond.of_signals.get(&Signal::Errors)), (Some(Watch::Alert), Some(&Response::Observe)));
     assert_eq!((config.clients[1].uid, config.clients[1].gid), (Some(1001), Some(50)));
+    assert_eq!(config.clients[1].key, Some(Reference::File("/etc/countersign/batch.key".into())));
     let [alice, bob] = &config.operators[..] else { panic!("two operators") };
     assert_eq!((&*alice.groups[0], alice.roles.len()), ("team@example.com", 5));
     assert_eq!(config.admin.listen, Address::Tcp(([0, 0, 0, 0], 9190).into()));
@@ -224,6 +225,15 @@ fn every_key_reaches_the_settings() {
     let route = &config.routes[0];
     assert_eq!(route.rate.map(|rate| rate.to_string()).as_deref(), Some("50/s burst 100"));
     assert_eq!((route.limits.concurrency.map(u32::from), route.limits.body), (Some(100), Some(10 << 20)));
+}
+
+#[test]
+fn one_user_may_be_two_clients_that_their_keys_tell_apart() {
+    let two = GOOD.replace(
+        "uid = 1000",
+        "uid = 1000\nkey = \"file:a.key\"\n[[client]]\nname = \"b\"\nuid = 1000\nkey = \"file:b.key\"",
+    );
+    assert_eq!(good(&two).clients.len(), 2);
 }
 
 #[test]

@@ -30,7 +30,7 @@ use super::head::{self, Head};
 use super::message::{Fields, Response};
 use super::stream::Socket;
 use super::tunnel::Tunnel;
-use super::{Caller, Place, Proxy};
+use super::{Caller, Opened, Place, Proxy, phantom};
 use crate::authority::{Authority, Scheme};
 use crate::identity::ClientIndex;
 use crate::route::{Route, Table, Timeouts};
@@ -47,7 +47,7 @@ pub enum Onward {
 
 /// A tunnel that is looked into.
 pub struct Inside {
-    pub authority: Authority,
+    opened: Opened,
     config: Arc<ServerConfig>,
 }
 
@@ -91,8 +91,10 @@ impl Proxy {
             return Err(Refusal::Loop);
         }
         let authority = asked_for(head, fields)?;
-        let client = table.clients.identify(&caller.peer).ok_or(Refusal::ClientUnknown)?;
+        let known = phantom::identify(table, caller, head, fields)?;
+        let client = known.client;
         place.route = table.authority(Scheme::Https, &authority, client).map(|route| &**route);
+        known.settle_tunnel(table, caller, place.route)?;
         let looked_into = lead(table, place.route, &authority, client)?;
         let Some(route) = place.route else { return Ok(Judged::Blind(authority, None)) };
         if looked_into {
@@ -101,7 +103,7 @@ impl Proxy {
                 tracing::error!(route = %route.name, %error, "a tunnel cannot be looked into");
                 Refusal::TunnelDenied
             })?;
-            return Ok(Judged::Inside(Inside { authority, config }));
+            return Ok(Judged::Inside(Inside { opened: Opened { authority, key: known.mark() }, config }));
         }
         usage.of(route.cell(client));
         route.admit(client, &head.method, "/")?;
@@ -189,9 +191,9 @@ impl Inside {
     ///
     /// # Errors
     /// When the handshake fails, or is for another host.
-    pub async fn accept(self, io: Box<dyn Socket>, early: Bytes) -> io::Result<(Ended, Authority)> {
+    pub async fn accept(self, io: Box<dyn Socket>, early: Bytes) -> io::Result<(Ended, Opened)> {
         let tls = TlsAcceptor::from(self.config).accept(Early { io, early }).await?;
-        Ok((Ended(Box::new(tls)), self.authority))
+        Ok((Ended(Box::new(tls)), self.opened))
     }
 }
 

@@ -150,14 +150,14 @@ impl Desk {
         let limit = self.proxy.shared.limits.header_timeout;
         let accepting = timeout(limit, inside.accept(io, early));
         let Some(accepted) = until_cut_off(&watch, accepting).await else { return };
-        let (ended, authority) = match accepted {
+        let (ended, opened) = match accepted {
             Ok(Ok(accepted)) => accepted,
             Ok(Err(error)) => return tracing::debug!(%error, "a tunnel's handshake failed"),
             Err(_) => return tracing::debug!("a tunnel's handshake took too long"),
         };
         // What has come so far was no request: now it rests.
         drop(watch.busy());
-        let caller = Caller { peer: caller.peer, port: caller.port, inside: Some(authority) };
+        let caller = Caller { peer: caller.peer, port: caller.port, inside: Some(opened) };
         let served: Pin<Box<dyn Future<Output = ()>>> = Box::pin(self.speak(ended, caller, watch));
         served.await;
     }

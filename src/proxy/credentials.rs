@@ -30,10 +30,7 @@ pub fn clear<'q>(
     query: Option<&'q str>,
     placement: Option<&Placement>,
 ) -> (Option<Cow<'q, str>>, bool) {
-    let own = |name: &[u8]| {
-        let placed = matches!(placement, Some(Placement::Query { name: placed }) if reads_as(name, placed));
-        placed || reads_as(name, ACCESS_TOKEN)
-    };
+    let own = |name: &[u8]| is_own(name, placement);
     let mut shadow = query.is_some_and(|query| pieces(query).any(|(_, piece)| own(name_of(piece.as_bytes()))));
     let query = match query {
         Some(query) if shadow && placement.is_some() => without(query, own).map(Cow::Owned),
@@ -43,6 +40,35 @@ pub fn clear<'q>(
         shadow |= clear_cookies(headers, name);
     }
     (query, shadow)
+}
+
+/// Whether a parameter of the query is a credential of the client's own.
+fn is_own(name: &[u8], placement: Option<&Placement>) -> bool {
+    let placed = matches!(placement, Some(Placement::Query { name: placed }) if reads_as(name, placed));
+    placed || reads_as(name, ACCESS_TOKEN)
+}
+
+/// The pairs of a query that [`clear`] leaves there.
+pub fn kept_pairs<'q>(query: &'q str, placement: Option<&Placement>) -> impl Iterator<Item = &'q str> {
+    let goes = move |pair: &str| placement.is_some() && is_own(name_of(pair.as_bytes()), placement);
+    pieces(query).map(|(_, pair)| pair).filter(move |pair| !goes(pair))
+}
+
+/// The cookies of one field that [`clear`] leaves there.
+pub fn kept_cookies<'v>(value: &'v HeaderValue, placement: Option<&Placement>) -> impl Iterator<Item = &'v [u8]> {
+    let name = match placement {
+        Some(Placement::Cookie { name }) => Some(name.as_str()),
+        _ => None,
+    };
+    cookies_of(value).filter(move |cookie| !name.is_some_and(|name| is_own_cookie(cookie, name)))
+}
+
+fn cookies_of(value: &HeaderValue) -> impl Iterator<Item = &[u8]> {
+    value.as_bytes().split(|byte| *byte == b';').map(<[u8]>::trim_ascii)
+}
+
+fn is_own_cookie(cookie: &[u8], name: &str) -> bool {
+    cookie.split(|byte| *byte == b',').any(|part| reads_as(name_of(part), name))
 }
 
 /// Takes out of an answer the cookie that the token goes into: an API that sets it hands out a credential.
@@ -73,8 +99,8 @@ pub fn clear_cookies(headers: &mut Fields, name: &str) -> bool {
     let mut shadow = headers.retain(|header, _| !is_twin(header.as_str()));
     let mut kept: Vec<&[u8]> = Vec::new();
     for value in headers.get_all(COOKIE) {
-        for cookie in value.as_bytes().split(|byte| *byte == b';').map(<[u8]>::trim_ascii) {
-            let own = cookie.split(|byte| *byte == b',').any(|part| reads_as(name_of(part), name));
+        for cookie in cookies_of(value) {
+            let own = is_own_cookie(cookie, name);
             shadow |= own;
             if !own && !cookie.is_empty() && !cookie.starts_with(b"$") {
                 kept.push(cookie);

@@ -7,7 +7,7 @@ use std::fmt::Write as _;
 use std::time::Duration;
 
 use bytes::Bytes;
-use http::header::{CACHE_CONTROL, CONNECTION, CONTENT_TYPE, RETRY_AFTER};
+use http::header::{CACHE_CONTROL, CONNECTION, CONTENT_TYPE, PROXY_AUTHENTICATE, RETRY_AFTER};
 use http::{HeaderName, HeaderValue, StatusCode, Version};
 use prometheus::IntCounter;
 use rustls::AlertDescription;
@@ -16,6 +16,7 @@ use super::answer::Fault;
 use super::grpc;
 use super::message::{Fields, Response};
 use super::pool::NoConnection;
+use super::tripwire::Tripped;
 use crate::access::request::RequestId;
 use crate::dial::{DialError, TlsKind};
 use crate::metrics::{Error as MetricsError, Metrics as Registry};
@@ -44,6 +45,13 @@ pub enum Refusal {
     QueryAmbiguous,
     #[error("No client of the configuration is this process. Run the app as the user that `[[client]]` names.")]
     ClientUnknown,
+    // In the same words: whoever has found a key learns nothing of it.
+    #[error("No client of the configuration is this process. Run the app as the user that `[[client]]` names.")]
+    Tripped(Box<Tripped>),
+    #[error(
+        "The client is known by a phantom key, and the request has none. Send it where the API key goes, or in Proxy-Authorization, as HTTP_PROXY=http://app:KEY@... does."
+    )]
+    ClientAuthRequired,
     #[error("The route is not for this client: see `clients` of the route.")]
     RouteDenied,
     #[error("The route allows this path, but not with this method: see `allow` of the route.")]
@@ -141,11 +149,12 @@ struct Words {
 }
 
 /// The names of every reason, for a counter that is there from the start.
-const REASONS: [&str; 36] = [
+const REASONS: [&str; 37] = [
     "framing",
     "host_mismatch",
     "path_ambiguous",
     "client_unknown",
+    "client_auth_required",
     "route_denied",
     "method_denied",
     "path_denied",
@@ -192,7 +201,15 @@ impl Refusal {
             Self::HostMismatch => words(StatusCode::BAD_REQUEST, "host_mismatch", "Host mismatch", MALFORMED),
             Self::PathAmbiguous(_) => words(StatusCode::BAD_REQUEST, "path_ambiguous", "Ambiguous path", MALFORMED),
             Self::QueryAmbiguous => words(StatusCode::BAD_REQUEST, "path_ambiguous", "Ambiguous query", MALFORMED),
-            Self::ClientUnknown => words(StatusCode::FORBIDDEN, "client_unknown", "Unknown client", DENIED),
+            Self::ClientUnknown | Self::Tripped(_) => {
+                words(StatusCode::FORBIDDEN, "client_unknown", "Unknown client", DENIED)
+            }
+            Self::ClientAuthRequired => words(
+                StatusCode::PROXY_AUTHENTICATION_REQUIRED,
+                "client_auth_required",
+                "Client authentication required",
+                DENIED,
+            ),
             Self::RouteDenied => words(StatusCode::FORBIDDEN, "route_denied", "Route denied", DENIED),
             Self::MethodDenied => words(StatusCode::FORBIDDEN, "method_denied", "Method denied", DENIED),
             Self::PathDenied => words(StatusCode::FORBIDDEN, "path_denied", "Path denied", DENIED),
@@ -349,6 +366,9 @@ impl Refusal {
             if let Self::RateLimited(exceeded) = &self {
                 tell_rate(exceeded, seconds, headers);
             }
+        }
+        if matches!(self, Self::ClientAuthRequired) {
+            headers.insert(PROXY_AUTHENTICATE, HeaderValue::from_static("Basic realm=\"countersign\""));
         }
         if self.closes() && context.version != Version::HTTP_2 {
             headers.insert(CONNECTION, HeaderValue::from_static("close"));

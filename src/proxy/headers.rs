@@ -160,7 +160,7 @@ fn twin(name: &str) -> Option<String> {
 }
 
 /// Whether a field carries a credential: those that APIs are known to take, and the one that our token goes into.
-fn is_credential(name: &str, placement: Option<&HeaderName>) -> bool {
+pub fn is_credential(name: &str, placement: Option<&HeaderName>) -> bool {
     let known = matches!(
         name,
         "authorization"

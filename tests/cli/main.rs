@@ -3,6 +3,7 @@
 mod audit;
 mod check;
 mod child;
+mod clients;
 mod descriptors;
 mod detect;
 mod doctor;

@@ -26,6 +26,7 @@ mod issuers;
 mod life;
 mod limits;
 mod outage;
+mod phantom;
 mod placements;
 mod poisoned;
 mod pool;

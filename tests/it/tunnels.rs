@@ -30,7 +30,7 @@ fn exported(scene: &Scene) -> String {
 }
 
 /// What an app trusts that was told of the local authority, and of nothing else.
-fn told(scene: &Scene, protocols: &[&str]) -> Arc<ClientConfig> {
+pub fn told(scene: &Scene, protocols: &[&str]) -> Arc<ClientConfig> {
     trusting_all(&exported(scene), protocols)
 }
 

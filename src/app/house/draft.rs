@@ -10,7 +10,7 @@ use crate::app::restraint::Restraints;
 use crate::audit::OnFailure;
 use crate::dial::{Dialer, Tunnel, tunnel};
 use crate::fetch::{Fetcher, RemoteError};
-use crate::identity::Clients;
+use crate::identity::{Clients, KeyError};
 use crate::interception::{self, Hosts, Interception, InterceptionError};
 use crate::name::{RouteName, TokenName};
 use crate::route::{self, Ingredients, RouteToken, Table, TableError};
@@ -39,6 +39,8 @@ pub enum DraftError {
     Table(#[from] TableError),
     #[error(transparent)]
     Interception(#[from] InterceptionError),
+    #[error(transparent)]
+    Key(#[from] KeyError),
     #[error(transparent)]
     Alert(#[from] alert::PrepareError),
     #[error("upstream_proxy: {0}")]
@@ -111,7 +113,7 @@ impl Kitchen<'_> {
         let table = Table::new(
             &config.routes,
             Ingredients {
-                clients: Clients::new(config.clients.clone(), rustix::process::geteuid().as_raw()),
+                clients: Clients::new(config.clients.clone(), rustix::process::geteuid().as_raw()).with_keys()?,
                 dialer: self.dialer.clone(),
                 acquire_timeout: config.proxy.acquire_timeout,
                 interception: self.interception(&config.routes, table)?,

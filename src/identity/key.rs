@@ -1,0 +1,219 @@
+//! Phantom keys: what an app sends where its SDK wants an API key. It opens this proxy for one client and is worth nothing
+//! anywhere else.
+//!
+//! ```text
+//!  file of a client's key ─▶ keyed digest ─▶ Keys ◀─ keyed digest ◀─ each run of key characters in a request's head
+//! ```
+//!
+//! Invariant: the plain text is not kept, and what was sent is compared by its digest under a key of this process, in constant
+//! time.
+
+use std::collections::HashMap;
+use std::ops::ControlFlow;
+use std::sync::Arc;
+
+use arc_swap::ArcSwap;
+
+use super::{ClientIndex, Settings};
+use crate::name::ClientName;
+use crate::secret::{Fingerprinter, Mark, Reference, ResolveError, Secret};
+
+/// As many characters as 128 bits take in hexadecimal.
+pub const SHORTEST: usize = 32;
+
+/// An app's variables and headers take more; nobody needs it.
+pub const LONGEST: usize = 512;
+
+/// What repeats itself is no key: of 32 random digits hardly ever fewer are different.
+const DIFFERENT: usize = 8;
+
+/// The phantom keys of a configuration's clients. Their files may be replaced meanwhile.
+pub struct Keys {
+    fingerprinter: Fingerprinter,
+    sources: Vec<(ClientIndex, ClientName, Reference)>,
+    known: ArcSwap<Known>,
+}
+
+/// The keys as they are now.
+#[derive(Default)]
+struct Known {
+    clients: HashMap<u64, (Mark, ClientIndex)>,
+    /// Nothing of another length is worth a digest.
+    lengths: Vec<usize>,
+}
+
+/// Why a client's key cannot be used.
+#[derive(Debug, thiserror::Error)]
+pub enum KeyError {
+    #[error("cannot read the key of client {0}: {1}")]
+    Unreadable(ClientName, ResolveError),
+    #[error(
+        "the key of client {0} is no phantom key: {SHORTEST} to {LONGEST} random letters, digits, `-`, `.`, `_` and `~`, such as `countersign clients key {0}` makes"
+    )]
+    Unfit(ClientName),
+    #[error("the clients {0} and {1} have the same key: make each its own with `countersign clients key NAME`")]
+    Same(ClientName, ClientName),
+}
+
+impl Keys {
+    /// Reads the keys of these clients; `None` where no client has one. Blocks for as long as small local files take.
+    ///
+    /// # Errors
+    /// When one of them cannot be read or used.
+    pub fn read(clients: &[Settings]) -> Result<Option<Self>, KeyError> {
+        let source =
+            |(at, client): (usize, &Settings)| Some((ClientIndex(at), client.name.clone(), client.key.clone()?));
+        let sources: Vec<_> = clients.iter().enumerate().filter_map(source).collect();
+        if sources.is_empty() {
+            return Ok(None);
+        }
+        let fingerprinter = Fingerprinter::new(&Fingerprinter::random_key());
+        let known = Known::read(&sources, &fingerprinter)?;
+        Ok(Some(Self { fingerprinter, sources, known: ArcSwap::from_pointee(known) }))
+    }
+
+    /// Reads the files again. Blocks as [`Keys::read`] does.
+    ///
+    /// # Errors
+    /// As there; what was read before goes on then.
+    pub fn read_again(&self) -> Result<(), KeyError> {
+        let known = Known::read(&self.sources, &self.fingerprinter)?;
+        self.known.store(Arc::new(known));
+        Ok(())
+    }
+
+    /// Whose key this is.
+    pub fn client(&self, mark: &Mark) -> Option<ClientIndex> {
+        self.known.load().client(mark)
+    }
+
+    /// Shows each key in a text to `found`, until it has seen enough: a key is a run of key characters between others.
+    pub fn find<B>(&self, text: &[u8], mut found: impl FnMut(Mark, ClientIndex) -> ControlFlow<B>) -> ControlFlow<B> {
+        let known = self.known.load();
+        let runs = text.split(|byte| !is_key_character(*byte)).filter(|run| known.lengths.contains(&run.len()));
+        for run in runs {
+            let mark = self.fingerprinter.mark_of_sent(run);
+            if let Some(client) = known.client(&mark) {
+                found(mark, client)?;
+            }
+        }
+        ControlFlow::Continue(())
+    }
+
+    /// Whether there is a key in a text.
+    pub fn is_in(&self, text: &[u8]) -> bool {
+        self.find(text, |_, _| ControlFlow::Break(())).is_break()
+    }
+}
+
+impl Known {
+    fn read(sources: &[(ClientIndex, ClientName, Reference)], fingerprinter: &Fingerprinter) -> Result<Self, KeyError> {
+        let mut known = Self::default();
+        for (index, name, reference) in sources {
+            let key = reference.resolve().map_err(|error| KeyError::Unreadable(name.clone(), error))?;
+            if !is_fit(&key) {
+                return Err(KeyError::Unfit(name.clone()));
+            }
+            let mark = fingerprinter.mark(&key);
+            if let Some((_, other)) = known.clients.insert(mark.prefix(), (mark, *index)) {
+                let other = sources.iter().find(|(index, ..)| *index == other).map_or(name, |(_, name, _)| name);
+                return Err(KeyError::Same(other.clone(), name.clone()));
+            }
+            known.lengths.push(key.len());
+        }
+        known.lengths.sort_unstable();
+        known.lengths.dedup();
+        Ok(known)
+    }
+
+    fn client(&self, mark: &Mark) -> Option<ClientIndex> {
+        let (known, client) = self.clients.get(&mark.prefix())?;
+        known.is_same(mark).then_some(*client)
+    }
+}
+
+fn is_fit(key: &Secret) -> bool {
+    (SHORTEST..=LONGEST).contains(&key.len()) && key.is_made_of(is_key_character, DIFFERENT)
+}
+
+/// What needs no encoding anywhere (RFC 3986, section 2.3): so a key looks the same in every place.
+pub fn is_key_character(byte: u8) -> bool {
+    byte.is_ascii_alphanumeric() || matches!(byte, b'-' | b'.' | b'_' | b'~')
+}
+
+#[cfg(test)]
+mod tests {
+    use std::path::Path;
+
+    use super::*;
+
+    const ONE: &str = "sk-0123456789abcdefghijklmnopqrstuvwxyzABC";
+    const OTHER: &str = "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";
+
+    fn clients(folder: &Path, keys: &[&str]) -> Vec<Settings> {
+        let client = |(at, key): (usize, &&str)| {
+            let path = folder.join(at.to_string());
+            std::fs::write(&path, key).expect("written");
+            let name = format!("client{at}").parse().expect("a name");
+            Settings { key: Some(Reference::File(path)), ..Settings::named(name) }
+        };
+        keys.iter().enumerate().map(client).collect()
+    }
+
+    fn found(keys: &Keys, text: &str) -> Vec<usize> {
+        let mut all = Vec::new();
+        let all_seen = keys.find(text.as_bytes(), |_, client| {
+            all.push(client.as_usize());
+            ControlFlow::<()>::Continue(())
+        });
+        assert!(all_seen.is_continue());
+        all
+    }
+
+    #[test]
+    fn a_key_is_found_between_whatever_is_no_part_of_one() {
+        let folder = tempfile::tempdir().expect("a folder");
+        let keys = Keys::read(&clients(folder.path(), &[ONE, OTHER])).expect("keys").expect("some");
+        for text in [
+            ONE.to_owned(),
+            format!("Bearer {ONE}"),
+            format!("user:{ONE}"),
+            format!("a=1&k={ONE}&b"),
+            format!("\"{ONE}\""),
+        ] {
+            assert_eq!(found(&keys, &text), [0], "{text}");
+        }
+        assert_eq!(found(&keys, &format!("{OTHER}/{ONE}")), [1, 0]);
+        for text in ["", "Bearer", &ONE[1..], &format!("x{ONE}"), &ONE.to_uppercase(), &ONE.replace('A', "B")] {
+            assert_eq!(found(&keys, text), [] as [usize; 0], "{text}");
+        }
+    }
+
+    #[test]
+    fn a_file_that_is_replaced_is_read_again_and_a_bad_one_changes_nothing() {
+        let folder = tempfile::tempdir().expect("a folder");
+        let keys = Keys::read(&clients(folder.path(), &[ONE])).expect("keys").expect("some");
+        std::fs::write(folder.path().join("0"), OTHER).expect("written");
+        assert!(keys.is_in(ONE.as_bytes()) && !keys.is_in(OTHER.as_bytes()));
+        keys.read_again().expect("read");
+        assert!(!keys.is_in(ONE.as_bytes()) && keys.is_in(OTHER.as_bytes()));
+        std::fs::write(folder.path().join("0"), "short").expect("written");
+        assert!(matches!(keys.read_again(), Err(KeyError::Unfit(_))));
+        assert!(keys.is_in(OTHER.as_bytes()));
+    }
+
+    #[test]
+    fn what_is_no_key_is_refused_without_being_shown() {
+        let folder = tempfile::tempdir().expect("a folder");
+        for bad in ["hunter2", &"a".repeat(64), &format!("{ONE}="), &format!("{ONE} "), &"0123456789".repeat(52)] {
+            let error = Keys::read(&clients(folder.path(), &[bad])).err().expect("no key").to_string();
+            assert!(error.contains("client0") && error.contains("clients key") && !error.contains(bad), "{error}");
+        }
+        let error = Keys::read(&clients(folder.path(), &[ONE, ONE])).err().expect("the same").to_string();
+        assert!(error.contains("client0") && error.contains("client1") && !error.contains(ONE), "{error}");
+        let missing =
+            Settings { key: Some(Reference::File("/nowhere/key".into())), ..Settings::named(ClientName::implicit()) };
+        assert!(matches!(Keys::read(&[missing]), Err(KeyError::Unreadable(..))));
+        assert!(matches!(Keys::read(&[]), Ok(None)));
+    }
+}
