@@ -15,6 +15,7 @@
 pub mod anomalies;
 mod answer;
 mod audit;
+pub mod clients;
 mod crowd;
 mod denials;
 mod drill;
@@ -51,6 +52,7 @@ use crate::tls::ServerSettings;
 use crate::token::{Gone, NotReleased, Order, Restraint, Token};
 use anomalies::Anomalies;
 use answer::{Answer, Refusal};
+use clients::Clients;
 use crowd::Rates;
 use denials::Denials;
 use endpoint::{Call, Endpoint};
@@ -79,7 +81,7 @@ pub struct Settings {
 }
 
 /// What the running app lets operators see and do.
-pub trait House: Requests + Reports + Anomalies {
+pub trait House: Requests + Reports + Anomalies + Clients {
     fn operators(&self) -> Arc<Operators>;
 
     /// By name.
@@ -141,6 +143,10 @@ pub enum NotDone {
     Gone(#[from] Gone),
     #[error(transparent)]
     NotReleased(#[from] NotReleased),
+    #[error("there is no client of this name")]
+    NoClient,
+    #[error("nothing is held back from this client")]
+    NotHeld,
     /// No request gets it any more; those that had it may still have it.
     #[error("the token is out of use, and {0}")]
     Stuck(#[from] Stuck),

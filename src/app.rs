@@ -13,6 +13,7 @@ mod desk;
 mod drill;
 pub mod environment;
 mod force;
+mod holds;
 mod house;
 mod reading;
 mod reload;
@@ -57,6 +58,7 @@ use crate::tasks::{Failed, Task, Tasks};
 use crate::telemetry::Log;
 use crate::token::source::Keeping;
 use crate::usage;
+use holds::Holds;
 use house::House;
 use reading::Reading;
 use review::Review;
@@ -95,6 +97,8 @@ pub enum StartError {
     Unused(#[from] unused::OpenError),
     #[error(transparent)]
     Alerts(#[from] alert::OpenError),
+    #[error(transparent)]
+    Holds(#[from] holds::OpenError),
     #[error(transparent)]
     Watching(#[from] watching::OpenError),
     #[error("cannot open the audit trail: {0}")]
@@ -186,8 +190,10 @@ impl App {
         let used = Arc::new(Used::new(&config.audit, recorder.clone(), clock.clone(), usage.ledger()));
         let review = Review::open(store.clone(), recorder.clone(), clock.clone(), &metrics, config.review)?;
         let alerts = Arc::new(Alerts::open(store.clone(), clock.clone(), &metrics)?);
-        let (detect, informed) = (config.detect.clone(), alerts.clone());
-        let watching = Watching::open(store.clone(), recorder.clone(), clock.clone(), &metrics, informed, detect)?;
+        let holds = Holds::open(store.clone(), recorder.clone(), clock.clone(), &metrics)?;
+        let (detect, informed, held) = (config.detect.clone(), alerts.clone(), holds.clone());
+        let watching =
+            Watching::open(store.clone(), recorder.clone(), clock.clone(), &metrics, informed, held, detect)?;
         let readers = used.reader().into_iter().chain([review.pen(), watching.eyes()]);
         let reading = Reading::new(usage.stream(), &clock, readers.collect());
         let wants = Arc::new(Wants::default());
@@ -208,6 +214,7 @@ impl App {
                 tripwires: tripwires.clone(),
                 review,
                 alerts,
+                holds,
                 watching,
                 own,
             },

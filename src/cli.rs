@@ -169,7 +169,7 @@ enum Command {
         #[command(subcommand)]
         command: usage::Usage,
     },
-    /// What clients prove themselves with
+    /// What clients prove themselves with, and what is held back from those of the running proxy
     Clients {
         #[command(subcommand)]
         command: clients::Clients,

@@ -17,8 +17,10 @@ pub mod series;
 mod baseline;
 mod engine;
 mod memory;
+mod ongoing;
 mod profile;
 
 pub use anomaly::Anomaly;
 pub use engine::Engine;
 pub use event::Event;
+pub use ongoing::QUIET;

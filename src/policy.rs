@@ -7,6 +7,7 @@
 //! Invariant: a [`Permit`] is made here and nowhere else, and it carries the very path that was judged; what is sent is
 //! taken from it.
 
+pub mod hold;
 pub mod limit;
 pub mod rule;
 

@@ -334,6 +334,7 @@ impl Proxy {
         let cell = route.cell(client);
         usage.of(cell);
         place.route = Some(route);
+        route.holds_back(client)?;
         let permit = route.admit(client, &head.method, target.rest).inspect_err(|not| {
             if matches!(not, NotAdmitted::Denied(Denied::Method | Denied::Path)) {
                 place.want = Want::of(route, &head.method, target.rest);

@@ -17,6 +17,7 @@ use crate::identity::{ClientIndex, Clients};
 use crate::interception::Interception;
 use crate::name::{ClientName, RouteName, TokenName};
 use crate::path::{Canonical, PathError};
+use crate::policy::hold::{Held, Hold};
 use crate::policy::limit::{Limits, Rate, RateLimit};
 use crate::policy::rule::{Allow, Rule, Rules, Ruling};
 use crate::policy::{Denied, Mode, Permit, Terms};
@@ -137,6 +138,7 @@ pub struct Route {
 struct Account {
     cell: Arc<usage::Cell>,
     rate: Option<Arc<RateLimit>>,
+    hold: Arc<Hold>,
     /// Lines of the log about requests that would be refused.
     lines: RateLimit,
 }
@@ -153,7 +155,7 @@ impl Route {
         rest: &'a str,
     ) -> Result<Permit<'a>, NotAdmitted> {
         let path = self.canonical(rest)?;
-        let Account { cell, rate, lines } = &self.accounts[client.as_usize()];
+        let Account { cell, rate, lines, hold: _ } = &self.accounts[client.as_usize()];
         let clients = self.clients.as_deref();
         let terms = Terms { clients, rules: &self.rules, rate: rate.as_deref(), mode: self.mode };
         let observed = |denied: Denied, path: &Canonical<'_>| {
@@ -165,6 +167,14 @@ impl Route {
             }
         };
         Ok(terms.admit(client, method, path, observed)?)
+    }
+
+    /// Whether nothing is held back from the client here.
+    ///
+    /// # Errors
+    /// When the request is.
+    pub fn holds_back(&self, client: ClientIndex) -> Result<(), Held> {
+        self.accounts[client.as_usize()].hold.judge()
     }
 
     /// The rule that decides such a request, for people to read; `None` where its path can be read in more than one way.
@@ -233,6 +243,8 @@ pub struct Table {
     pub interception: Option<Arc<Interception>>,
     /// Whether tunnels lead to hosts without a route, too.
     pub tunnels: bool,
+    /// What is held back from each client, whatever it asks for.
+    holds: Vec<Arc<Hold>>,
     routes: Vec<Arc<Route>>,
     names: HashMap<RouteName, usize>,
     authorities: HashMap<Authority, Vec<usize>>,
@@ -251,6 +263,8 @@ pub struct Ingredients<'a> {
     pub clock: &'a Arc<dyn Clock>,
     /// As the route with this name may have it.
     pub token: &'a dyn Fn(&RouteName, &TokenName) -> Option<RouteToken>,
+    /// What is held back from a client, of this token or without one.
+    pub hold: &'a dyn Fn(&ClientName, Option<&TokenName>) -> Arc<Hold>,
     /// The table that this one follows: sums not yet taken are taken over from it.
     pub before: Option<&'a Table>,
     /// Whether upstreams that did not change are taken over with their connections: not when other destinations are allowed.
@@ -280,6 +294,7 @@ impl Table {
             names: routes.iter().enumerate().map(|(at, route)| (route.name.clone(), at)).collect(),
             authorities,
             routes,
+            holds: ingredients.clients.names().map(|client| (ingredients.hold)(client, None)).collect(),
             clients: ingredients.clients,
             dialer: ingredients.dialer,
             acquire_timeout: ingredients.acquire_timeout,
@@ -287,6 +302,14 @@ impl Table {
             interception: ingredients.interception,
             tunnels: ingredients.tunnels,
         })
+    }
+
+    /// Whether nothing is held back from the client wherever it goes.
+    ///
+    /// # Errors
+    /// When everything is.
+    pub fn holds_back(&self, client: ClientIndex) -> Result<(), Held> {
+        self.holds[client.as_usize()].judge()
     }
 
     /// By prefix or by host label.
@@ -374,6 +397,7 @@ fn build(settings: &Settings, ingredients: &Ingredients<'_>) -> Result<Route, Ta
         Account {
             cell: cell.unwrap_or_else(|| Arc::new(ingredients.metrics.cell(&name, &host, client, token_name))),
             rate: settings.rate.map(|rate| kept(rate).unwrap_or_else(|| Arc::new(limit(rate)))),
+            hold: (ingredients.hold)(client, token_name),
             lines: limit(Rate::of_log_lines()),
         }
     });

@@ -214,7 +214,7 @@ struct TokenCell {
 }
 
 /// Why a request went without its token, as the trail says it; the trail gets sums, not one record a request.
-pub const TOKEN_REFUSALS: [&str; 8] = [
+pub const TOKEN_REFUSALS: [&str; 9] = [
     "token_pending",
     "token_expired",
     "token_unavailable",
@@ -223,6 +223,7 @@ pub const TOKEN_REFUSALS: [&str; 8] = [
     "audit_unavailable",
     "token_quarantined",
     "token_revoked",
+    "throttled",
 ];
 
 impl Cell {

@@ -9,7 +9,7 @@ use std::time::Duration;
 use super::approval::{Case, Ending, NotAllowed, Progress, State, Voter};
 use super::request::{Digest, Request, RequestId, Requester};
 use super::risk::{Background, Risk};
-use super::rule::Policy;
+use super::rule::{Decision, Judgement, Policy};
 use crate::name::TokenName;
 
 /// The most submitted requests of one requester that wait for an answer.
@@ -198,6 +198,17 @@ impl Register {
             return Err(NotTaken::Requester(name));
         }
         Ok(self.judge(request, policy, beyond, now))
+    }
+
+    /// This is for people to decide, whatever the rules say of such requests.
+    pub fn ask_people(&mut self, request: Request, policy: &Policy, by: &str, now: Duration) -> RequestId {
+        let risk = Risk::of(&request, Background { now, known_hosts: &self.known_hosts(), beyond: None });
+        let judgement = Judgement { decision: Decision::Ask(policy.quorum), by: by.to_owned() };
+        let case = Case::new(request, risk, judgement, now);
+        let id = case.digest.id();
+        self.tell(id, What::Asked);
+        self.cases.insert(id, case);
+        id
     }
 
     fn judge(&mut self, request: Request, policy: &Policy, beyond: Option<String>, now: Duration) -> RequestId {

@@ -48,7 +48,7 @@ fn schema() -> Value {
             "signal": { "type": "string", "description": "The gravest" },
             "score": { "type": "number", "minimum": 0.5, "maximum": 1 },
             "severity": { "type": "string", "enum": ["low", "medium", "high", "critical"] },
-            "response": { "type": "string", "enum": ["exempt", "observe", "alert", "quarantine"] },
+            "response": { "type": "string", "enum": ["exempt", "observe", "alert", "throttle", "replace", "approval", "block", "quarantine"] },
             "evidence": {
                 "type": "object",
                 "required": ["said", "client", "signals"],

@@ -155,8 +155,11 @@ impl Refusal {
                 (S::CONFLICT, "config_refused", "Not reloaded")
             }
             Self::NotReloaded(NotReloaded::NotNow(_)) => (S::SERVICE_UNAVAILABLE, "config_refused", "Not reloaded"),
+            Self::NotDone(NotDone::NoClient) => (S::NOT_FOUND, "not_found", "No such client"),
             Self::NotDone(NotDone::NoToken) => (S::NOT_FOUND, "no_token", "No such token"),
-            Self::NotDone(NotDone::Gone(_) | NotDone::NotReleased(_)) => (S::CONFLICT, "not_done", "Not done"),
+            Self::NotDone(NotDone::Gone(_) | NotDone::NotReleased(_) | NotDone::NotHeld) => {
+                (S::CONFLICT, "not_done", "Not done")
+            }
             Self::NotDone(NotDone::Unkept(_)) => (S::SERVICE_UNAVAILABLE, "not_kept", "Not written down"),
             Self::NotDone(NotDone::Stuck(_)) => (S::SERVICE_UNAVAILABLE, "not_confirmed", "Not confirmed"),
             Self::NotDone(NotDone::Trail(_)) => (S::SERVICE_UNAVAILABLE, "audit_unavailable", "No audit trail"),

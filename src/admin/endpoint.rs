@@ -10,7 +10,7 @@ use http::{Method, StatusCode};
 use serde_json::{Map, Value};
 
 use super::answer::{Answer, Refusal};
-use super::{Admin, Pending, anomalies, audit, drill, openapi, reports, requests, running, tokens, usage};
+use super::{Admin, Pending, anomalies, audit, clients, drill, openapi, reports, requests, running, tokens, usage};
 use crate::access::request::Digest;
 use crate::access::submission::{self, MOST_RULES};
 use crate::name::RouteName;
@@ -140,6 +140,7 @@ pub fn endpoints() -> impl Iterator<Item = &'static Endpoint> {
         requests::ENDPOINTS,
         reports::ENDPOINTS,
         anomalies::ENDPOINTS,
+        clients::ENDPOINTS,
         usage::ENDPOINTS,
         audit::ENDPOINTS,
         running::ENDPOINTS,

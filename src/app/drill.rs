@@ -1,4 +1,4 @@
-//! A drill: a compromise is rehearsed while requests go on, and each of its steps is timed.
+//! A compromise, rehearsed in a drill or told by detection: the token is replaced while requests go on, and each step is timed.
 //!
 //! ```text
 //! the trail has it ─▶ replace: a new generation is live ─▶ quarantine: nobody carries the old one ─▶ revoke: its issuer confirms
@@ -31,6 +31,24 @@ const LET_GO_WITHIN: Duration = Duration::from_secs(10);
 /// How long the issuer may take to confirm. It is told on afterwards.
 const CONFIRMED_WITHIN: Duration = Duration::from_secs(15);
 
+/// Why a generation is replaced.
+#[derive(Clone, Copy)]
+enum Purpose {
+    Drill,
+    /// Its use is unusual.
+    Misuse,
+}
+
+impl Purpose {
+    fn started(self, name: &TokenName, generation: u64, order: Order) -> Event {
+        let (token, Order { by, reason, since }) = (name.clone(), order);
+        match self {
+            Self::Drill => Event::DrillStarted { token, generation, by, reason },
+            Self::Misuse => Event::ReplacementStarted { token, generation, by, reason, since },
+        }
+    }
+}
+
 /// Tokens of which a drill is under way: two of one token would each take the other's generation for its own.
 #[derive(Default)]
 pub(super) struct Drills(Mutex<BTreeSet<TokenName>>);
@@ -59,18 +77,27 @@ impl Drop for UnderWay<'_> {
 }
 
 impl House {
-    /// Replaces the live generation of a token, has it let go of, and has it voided at its issuer.
+    /// Rehearses a compromise of a token.
     pub(super) async fn drill(&self, name: &TokenName, order: Order) -> Result<Drill, NotDrilled> {
+        self.exchange(name, order, Purpose::Drill).await
+    }
+
+    /// A token is compromised, as far as can be told.
+    pub(super) async fn replace(&self, name: &TokenName, order: Order) -> Result<Drill, NotDrilled> {
+        self.exchange(name, order, Purpose::Misuse).await
+    }
+
+    /// Replaces the live generation of a token, has it let go of, and has it voided at its issuer.
+    async fn exchange(&self, name: &TokenName, order: Order, purpose: Purpose) -> Result<Drill, NotDrilled> {
         let token = self.tokens().get(name).cloned().ok_or(NotDrilled::NoToken)?;
         let _under_way = self.drills.begin(name).ok_or(NotDrilled::UnderWay)?;
         let now = self.ground.clock.now();
         let live = token.look(now).generation.filter(|live| !live.usable_until.reached(now));
         let live = live.ok_or(NotDrilled::NotInUse)?;
         let (replaced, carried) = (live.number, Carried::new(live));
-        let Order { by, reason, since: _ } = order;
         // Before anything is waited for: the token may be rotated at any moment, and its old generation's telling be under way.
         let voided = token.source().revokes().then(|| self.revoker.expect(name, replaced));
-        let started = Event::DrillStarted { token: name.clone(), generation: replaced, by, reason };
+        let started = purpose.started(name, replaced, order);
         if let Err(error) = self.ground.recorder.record(started).await {
             self.revoker.expect_no_more(name, replaced);
             return Err(error.into());
@@ -81,13 +108,13 @@ impl House {
         let generation = match rotated {
             Ok(generation) => generation,
             Err(error) => {
-                self.drilled(name, replaced, None, &steps);
+                self.exchanged(name, purpose, replaced, None, &steps);
                 return Err(error.into());
             }
         };
         steps.push(carried.let_go().await);
         steps.push(self.void(name, replaced, voided).await);
-        self.drilled(name, replaced, Some(generation), &steps);
+        self.exchanged(name, purpose, replaced, Some(generation), &steps);
         Ok(Drill { token: name.clone(), replaced, generation, steps, took: begun.elapsed() })
     }
 
@@ -104,21 +131,29 @@ impl House {
         Step { name: "revoke", took: begun.elapsed(), is_done: note.is_none(), note }
     }
 
-    /// The end of a drill, in the trail.
-    fn drilled(&self, name: &TokenName, replaced: u64, generation: Option<u64>, steps: &[Step]) {
+    /// The end of it, in the trail.
+    fn exchanged(&self, name: &TokenName, purpose: Purpose, replaced: u64, generation: Option<u64>, steps: &[Step]) {
         self.revoker.expect_no_more(name, replaced);
         let took = |name| {
             let step = steps.iter().find(|step| step.name == name);
             step.map(|step| u64::try_from(step.took.as_millis()).unwrap_or(u64::MAX))
         };
-        self.ground.recorder.note(Event::DrillFinished {
-            token: name.clone(),
-            replaced,
-            generation,
-            complete: generation.is_some() && steps.iter().all(|step| step.is_done),
-            replace_ms: took("replace"),
-            quarantine_ms: took("quarantine"),
-            revoke_ms: took("revoke"),
+        let token = name.clone();
+        let complete = generation.is_some() && steps.iter().all(|step| step.is_done);
+        let (replace_ms, quarantine_ms, revoke_ms) = (took("replace"), took("quarantine"), took("revoke"));
+        self.ground.recorder.note(match purpose {
+            Purpose::Drill => {
+                Event::DrillFinished { token, replaced, generation, complete, replace_ms, quarantine_ms, revoke_ms }
+            }
+            Purpose::Misuse => Event::ReplacementFinished {
+                token,
+                replaced,
+                generation,
+                complete,
+                replace_ms,
+                quarantine_ms,
+                revoke_ms,
+            },
         });
     }
 }

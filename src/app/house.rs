@@ -21,6 +21,7 @@ use super::conditions::Conditions;
 use super::desk::{Desk, SettleError};
 use super::drill::Drills;
 use super::force::{self, InForce};
+use super::holds::Holds;
 use super::reload::Asks;
 use super::restraint::Restraints;
 use super::review::Review;
@@ -53,6 +54,7 @@ pub use draft::DraftError;
 use draft::{Draft, Kitchen, begin, keep_authorities};
 use fixed::Fixed;
 use requests::Aside;
+pub(super) use requests::nonce;
 
 /// What stays over reloads.
 pub(super) struct Ground {
@@ -72,6 +74,7 @@ pub(super) struct Ground {
     pub tripwires: Arc<Tripwires>,
     pub review: Arc<Review>,
     pub alerts: Arc<Alerts>,
+    pub holds: Arc<Holds>,
     pub watching: Arc<Watching>,
     /// Our own listeners, which are never dialled.
     pub own: Vec<SocketAddr>,

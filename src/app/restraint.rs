@@ -155,18 +155,25 @@ impl House {
     pub(super) async fn release(&self, name: &TokenName, order: Order) -> Result<(), NotDone> {
         let _turn = self.restraints.turn().await;
         let token = self.token(name)?;
-        if self.restraints.of(name).is_none() {
+        let is_restrained = self.restraints.of(name).is_some();
+        let (holds, watching) = (&self.ground.holds, &self.ground.watching);
+        if !is_restrained && !holds.is_held(name.as_str(), None) && !watching.is_open(name) {
             return Err(NotReleased::Unrestrained.into());
         }
         let Order { by, reason, since: _ } = order;
         self.ground.recorder.record(Event::TokenReleased { token: name.clone(), by, reason }).await?;
+        holds.release_token(name).await?;
+        if !is_restrained {
+            watching.released(name);
+            return Ok(());
+        }
         let before = self.restraints.list().get_mut(name).and_then(|kept| kept.restraint.take());
         if let Err(error) = self.restraints.keep(name).await {
             self.restraints.list().entry(name.clone()).or_default().restraint = before;
             return Err(error);
         }
         token.control.release().await?;
-        self.ground.watching.released(name);
+        watching.released(name);
         Ok(())
     }
 

@@ -3,25 +3,27 @@
 //! ```text
 //!  stream of uses, a batch at a time ─┐
 //!  lives of tokens, each second ──────┴▶ Engine ─▶ anomalies ─▶ trail, log, metrics, the last ones for operators
-//!                                                     ├▶ Settings ─▶ orders ─▶ quarantine, as an operator would
-//!                                                     └▶ alarms: alerts, until there is no news
+//!                                                     ├▶ Settings ─▶ holds: a client is throttled or blocked at once
+//!                                                     │             └▶ orders ─▶ quarantine, approval: as an operator would
+//!                                                     └▶ alarms: alerts, as long as it goes on
 //! ```
 //!
 //! Invariants: whoever reads uses waits for nothing; what is taken out of use goes through the door that operators use, and
-//! they let it in again; what waits is bounded by the tokens that there are.
+//! they let it in again; what waits is bounded by the tokens and clients that there are.
 
 mod alarm;
+mod answers;
 mod memory;
 
-use std::collections::{BTreeMap, VecDeque};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 use std::time::Duration;
 
 use prometheus::{GaugeVec, IntCounterVec};
 use serde_json::Value;
 use tokio::sync::Notify;
-use tokio::time::MissedTickBehavior;
 
+use super::holds::{Holds, Measure, SELF};
 use super::house::House;
 use crate::admin::anomalies::Anomalies;
 use crate::alert::Alerts;
@@ -31,14 +33,18 @@ use crate::detect::event::{Event, Step, Time};
 use crate::detect::response::{Response, Settings};
 use crate::detect::{Anomaly, Engine};
 use crate::metrics::{Error as MetricsError, Metrics};
-use crate::name::TokenName;
+use crate::name::{ClientName, TokenName};
 use crate::store::{Store, StoreError};
-use crate::token::{self, Order, Restraint, Token};
+use crate::token::{self, Order, Token};
 use crate::usage::{Batch, Reader, Use};
 use alarm::Alarms;
 
 /// How often lives are looked at, and time passes where nobody uses anything.
 const LOOK: Duration = Duration::from_secs(1);
+
+/// Whoever is throttled may ask for as much at least, in an hour and at once: what is usual may be nothing.
+const LEAST_HOURLY: u32 = 12;
+const LEAST_AT_ONCE: u32 = 4;
 
 /// Anomalies that are shown to operators; the trail has all.
 const MOST_SHOWN: usize = 256;
@@ -46,16 +52,14 @@ const MOST_SHOWN: usize = 256;
 /// How long the metric shows a score.
 const FRESH: Duration = Duration::from_secs(3600);
 
-/// Who takes a token out of use, as the trail has it.
-const SELF: &str = "detection";
-
 pub(super) struct Watching {
     recorder: Recorder,
     clock: Arc<dyn Clock>,
     store: Arc<Store>,
     figures: Figures,
+    holds: Arc<Holds>,
     state: Mutex<State>,
-    /// There are orders.
+    /// There are orders, or holds that are not kept.
     ordered: Notify,
 }
 
@@ -66,10 +70,21 @@ struct State {
     shown: VecDeque<Value>,
     /// When the last anomaly of each token was.
     scored: BTreeMap<TokenName, Duration>,
-    /// What is to be taken out of use.
-    orders: BTreeMap<TokenName, Order>,
+    /// What is to be done about tokens, as soon as possible.
+    orders: BTreeMap<(TokenName, Deed), Order>,
+    /// From whom something is held back that is not on the disk yet.
+    unkept: BTreeSet<ClientName>,
     lives: BTreeMap<TokenName, Life>,
     alarms: Alarms,
+}
+
+/// What is done about a token otherwise than in one go.
+#[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Debug)]
+enum Deed {
+    Quarantine,
+    Replace,
+    /// The client uses it when somebody has approved that.
+    Approval(ClientName),
 }
 
 struct Figures {
@@ -105,6 +120,7 @@ impl Watching {
         clock: Arc<dyn Clock>,
         metrics: &Metrics,
         alerts: Arc<Alerts>,
+        holds: Arc<Holds>,
         settings: Settings,
     ) -> Result<Arc<Self>, OpenError> {
         let figures = Figures {
@@ -125,10 +141,12 @@ impl Watching {
             shown: VecDeque::new(),
             scored: BTreeMap::new(),
             orders: BTreeMap::new(),
+            unkept: BTreeSet::new(),
             lives: BTreeMap::new(),
             alarms: Alarms::resume(alerts, clock.now().wall),
         };
-        Ok(Arc::new(Self { recorder, clock, store, figures, state: Mutex::new(state), ordered: Notify::new() }))
+        let (state, ordered) = (Mutex::new(state), Notify::new());
+        Ok(Arc::new(Self { recorder, clock, store, figures, holds, state, ordered }))
     }
 
     /// Who looks at uses.
@@ -160,18 +178,34 @@ impl Watching {
             }
         }
         self.tell(&mut state, all);
-        let State { scored, alarms, .. } = &mut *state;
-        let is_quarantined = |token: &Arc<Token>| token.look(now).state == token::State::Quarantined;
-        alarms.pass(now.wall, |token| tokens.get(token).map(is_quarantined));
+        let State { scored, alarms, engine, .. } = &mut *state;
+        let lasts = |token: &Token, name: &str, client: &str| {
+            let is_quarantined = token.look(now).state == token::State::Quarantined;
+            is_quarantined || self.holds.is_held(name, Some(client)) || engine.goes_on(name, client, Time(now.wall))
+        };
+        alarms.pass(now.wall, |name, client| tokens.get(name).map(|token| lasts(token, name, client)));
         for (token, _) in scored.extract_if(.., |token, at| !tokens.contains_key(token) || now.wall >= *at + FRESH) {
             // A family that never had the series says so.
             let _ = self.figures.score.remove_label_values(&[token.as_str()]);
         }
     }
 
-    /// Somebody lets a token in again that was out of use.
+    /// A person says that what was unusual about a token is over.
     pub fn released(&self, token: &TokenName) {
-        self.lock().alarms.release(token);
+        let mut state = self.lock();
+        state.alarms.release(token);
+        state.engine.close(token.as_str());
+    }
+
+    /// Whether what was told of a client's use of a token goes on.
+    fn goes_on(&self, token: &TokenName, client: &ClientName) -> bool {
+        self.lock().engine.goes_on(token.as_str(), client.as_str(), Time(self.clock.now().wall))
+    }
+
+    /// Whether something unusual that was told of a token goes on, or may.
+    pub fn is_open(&self, token: &TokenName) -> bool {
+        let state = self.lock();
+        state.alarms.is_open(token) || state.engine.is_open(token.as_str(), Time(self.clock.now().wall))
     }
 
     fn tell(&self, state: &mut State, anomalies: Vec<Anomaly>) {
@@ -179,7 +213,8 @@ impl Watching {
             // Names come from the config, by way of the engine.
             let Ok(token) = anomaly.token.parse::<TokenName>() else { continue };
             let now = self.clock.now().wall;
-            let response = state.settings.response(&anomaly, now);
+            let deeds = state.settings.deeds(&anomaly, now);
+            let Some(response) = deeds.last().map(|(response, _)| *response) else { continue };
             self.write_down(&token, &anomaly, response);
             let life = state.lives.get(&token).and_then(|life| life.of.upgrade());
             state.alarms.raise(&token, &anomaly, response, life.as_ref().map(|life| &*life.settings.owner), now);
@@ -189,12 +224,43 @@ impl Watching {
                 state.shown.pop_front();
             }
             state.shown.push_back(anomaly.to_json(response.as_str()));
-            if response == Response::Quarantine {
-                let (signal, severity) = (anomaly.signal().as_str(), anomaly.severity.as_str());
-                let reason = format!("anomaly: {signal}, {severity}: {}", anomaly.said());
-                state.orders.insert(token, Order { by: SELF.to_owned(), reason, since: Some(anomaly.time.0) });
-                self.ordered.notify_one();
+            for (response, client) in deeds {
+                self.act(state, &token, &client, response, &anomaly);
             }
+        }
+    }
+
+    /// What can be done at once is done; the rest is ordered.
+    fn act(&self, state: &mut State, token: &TokenName, client: &str, response: Response, anomaly: &Anomaly) {
+        let (signal, severity) = (anomaly.signal().as_str(), anomaly.severity.as_str());
+        let reason = format!("anomaly: {signal}, {severity}: {}", anomaly.said());
+        let order = Order { by: SELF.to_owned(), reason, since: Some(anomaly.time.0) };
+        let client = client.parse::<ClientName>();
+        match (response, client) {
+            (Response::Throttle, Ok(client)) => {
+                let (hourly, burst) = state.engine.usual(token.as_str(), client.as_str());
+                let least = |figure: f64, least: u32| (figure.ceil() as u32).max(least);
+                let measure =
+                    Measure::Throttle(token.clone(), least(hourly, LEAST_HOURLY), least(burst, LEAST_AT_ONCE));
+                self.hold(state, client, &measure, order);
+            }
+            (Response::Block, Ok(client)) => self.hold(state, client, &Measure::Block, order),
+            (Response::Approval, Ok(client)) => self.order(state, token, Deed::Approval(client), order),
+            (Response::Quarantine, _) => self.order(state, token, Deed::Quarantine, order),
+            (Response::Replace, _) => self.order(state, token, Deed::Replace, order),
+            (Response::Exempt | Response::Observe | Response::Alert, _) | (_, Err(_)) => {}
+        }
+    }
+
+    fn order(&self, state: &mut State, token: &TokenName, deed: Deed, order: Order) {
+        state.orders.insert((token.clone(), deed), order);
+        self.ordered.notify_one();
+    }
+
+    fn hold(&self, state: &mut State, client: ClientName, measure: &Measure, order: Order) {
+        if self.holds.put(&client, measure, order) {
+            state.unkept.insert(client);
+            self.ordered.notify_one();
         }
     }
 
@@ -215,8 +281,8 @@ impl Watching {
         });
     }
 
-    fn next_order(&self) -> Option<(TokenName, Order)> {
-        self.lock().orders.pop_first()
+    fn next_order(&self) -> Option<(TokenName, Deed, Order)> {
+        self.lock().orders.pop_first().map(|((token, deed), order)| (token, deed, order))
     }
 
     fn lock(&self) -> MutexGuard<'_, State> {
@@ -289,38 +355,6 @@ fn fill(event: &mut Event, used: &Use<'_>) {
     event.status = used.status;
     event.request_bytes = used.request_bytes;
     event.response_bytes = used.response_bytes;
-}
-
-impl House {
-    /// Follows lives, and takes out of use what is to be taken, for ever.
-    pub(super) async fn watch(&self) {
-        let watching = &self.ground.watching;
-        let mut tick = tokio::time::interval(LOOK);
-        tick.set_missed_tick_behavior(MissedTickBehavior::Delay);
-        loop {
-            tokio::select! {
-                _ = tick.tick() => watching.look(&self.tokens()),
-                () = watching.ordered.notified() => {}
-            }
-            while let Some((token, order)) = watching.next_order() {
-                self.obey(&token, order).await;
-            }
-        }
-    }
-
-    async fn obey(&self, token: &TokenName, order: Order) {
-        // What is out of use has a cause already.
-        if self.restraints.of(token).is_some() {
-            return;
-        }
-        let reason = order.reason.clone();
-        match self.restrain(token, Restraint::Quarantined, order).await {
-            Ok(()) => {
-                tracing::warn!(%token, reason, "the token is quarantined for unusual use: countersign tokens release");
-            }
-            Err(error) => tracing::error!(%token, reason, %error, "quarantining the token for unusual use failed"),
-        }
-    }
 }
 
 impl Anomalies for House {

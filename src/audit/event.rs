@@ -124,6 +124,28 @@ pub enum Event {
         #[serde(serialize_with = "time_or_none", skip_serializing_if = "Option::is_none")]
         last_used: Option<Duration>,
     },
+    /// Something is held back from a client, because its use is unusual: `throttle` or `approval`, of a token; `block`, of all.
+    ClientHeld {
+        client: ClientName,
+        #[serde(skip_serializing_if = "Option::is_none")]
+        token: Option<TokenName>,
+        hold: &'static str,
+        by: String,
+        #[serde(serialize_with = "capped")]
+        reason: String,
+        /// When that began for which it is held back.
+        #[serde(serialize_with = "time")]
+        since: Duration,
+    },
+    /// A client has that again which was held back from it: of one token, or all.
+    ClientReleased {
+        client: ClientName,
+        #[serde(skip_serializing_if = "Option::is_none")]
+        token: Option<TokenName>,
+        by: String,
+        #[serde(serialize_with = "capped")]
+        reason: String,
+    },
     /// Somebody rehearses a compromise of this generation.
     DrillStarted {
         token: TokenName,
@@ -140,6 +162,31 @@ pub enum Event {
         #[serde(skip_serializing_if = "Option::is_none")]
         generation: Option<u64>,
         /// Whether all steps were done within the drill.
+        complete: bool,
+        #[serde(skip_serializing_if = "Option::is_none")]
+        replace_ms: Option<u64>,
+        #[serde(skip_serializing_if = "Option::is_none")]
+        quarantine_ms: Option<u64>,
+        #[serde(skip_serializing_if = "Option::is_none")]
+        revoke_ms: Option<u64>,
+    },
+    /// The use of a token was such that this generation is to be void.
+    ReplacementStarted {
+        token: TokenName,
+        generation: u64,
+        by: String,
+        #[serde(serialize_with = "capped")]
+        reason: String,
+        /// When that began.
+        #[serde(serialize_with = "time_or_none", skip_serializing_if = "Option::is_none")]
+        since: Option<Duration>,
+    },
+    /// What came of it, as of a drill.
+    ReplacementFinished {
+        token: TokenName,
+        replaced: u64,
+        #[serde(skip_serializing_if = "Option::is_none")]
+        generation: Option<u64>,
         complete: bool,
         #[serde(skip_serializing_if = "Option::is_none")]
         replace_ms: Option<u64>,
@@ -283,8 +330,12 @@ impl Event {
             Self::TokenReleased { .. } => "token_released",
             Self::GenerationRevoked { .. } => "generation_revoked",
             Self::TokenUnused { .. } => "token_unused",
+            Self::ClientHeld { .. } => "client_held",
+            Self::ClientReleased { .. } => "client_released",
             Self::DrillStarted { .. } => "drill_started",
             Self::DrillFinished { .. } => "drill_finished",
+            Self::ReplacementStarted { .. } => "replacement_started",
+            Self::ReplacementFinished { .. } => "replacement_finished",
             Self::AdminCall { .. } => "admin_call",
             Self::AdminDenied { .. } => "admin_denied",
             Self::AccessApproved { .. } => "access_approved",
@@ -423,6 +474,20 @@ pub(super) mod tests {
                 attempts: 2,
             },
             Event::TokenUnused { token: token.clone(), last_used: Some(expires) },
+            Event::ClientHeld {
+                client: ClientName::implicit(),
+                token: Some(token.clone()),
+                hold: "throttle",
+                by: "detection".into(),
+                reason: "anomaly: burst".into(),
+                since: expires,
+            },
+            Event::ClientReleased {
+                client: ClientName::implicit(),
+                token: None,
+                by: "bob".into(),
+                reason: "it was us".into(),
+            },
             Event::DrillStarted {
                 token: token.clone(),
                 generation: 1,
@@ -430,6 +495,22 @@ pub(super) mod tests {
                 reason: "a drill a month".into(),
             },
             Event::DrillFinished {
+                token: token.clone(),
+                replaced: 1,
+                generation: Some(2),
+                complete: true,
+                replace_ms: Some(12),
+                quarantine_ms: Some(1),
+                revoke_ms: Some(20),
+            },
+            Event::ReplacementStarted {
+                token: token.clone(),
+                generation: 1,
+                by: "detection".into(),
+                reason: "anomaly: errors".into(),
+                since: Some(expires),
+            },
+            Event::ReplacementFinished {
                 token: token.clone(),
                 replaced: 1,
                 generation: Some(2),

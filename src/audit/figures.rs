@@ -28,7 +28,7 @@ pub enum Figure {
     Generation,
     /// From the first generation to the first request that its upstream accepted.
     Use,
-    /// From the beginning of a misuse to the quarantine or revocation that answers it.
+    /// From the beginning of a misuse to what answers it: a quarantine, a revocation, a replacement, a hold on its client.
     Detect,
     /// From the quarantine or revocation of a token to a generation that may be used again; where a generation was replaced first,
     /// from the alarm until the replaced one is void at its issuer.
@@ -81,7 +81,7 @@ struct Token {
     /// The last generation.
     live: Option<Live>,
     restrained: Option<Restrained>,
-    /// The fingerprint of the generation that a drill replaces, and when that began.
+    /// The fingerprint of the generation that a drill or an answer to misuse replaces, and when that began.
     alarm: Option<(String, Duration)>,
 }
 
@@ -192,12 +192,16 @@ impl Figures {
                     measured.extend(self.ends(token, fingerprint, at));
                 }
             }
-            What::DrillStarted { token, generation } => {
+            What::ClientHeld { since } => add(Figure::Detect, *since),
+            What::DrillStarted { token, generation } | What::ReplacementStarted { token, generation, .. } => {
+                if let What::ReplacementStarted { since: Some(since), .. } = &told.what {
+                    add(Figure::Detect, *since);
+                }
                 let state = self.token(token);
                 let replaced = state.live.as_ref().filter(|live| live.number == *generation);
                 state.alarm = replaced.map(|live| (live.fingerprint.clone(), at));
             }
-            What::DrillFinished { token, generation } => {
+            What::DrillFinished { token, generation } | What::ReplacementFinished { token, generation } => {
                 if generation.is_none() {
                     self.token(token).alarm = None;
                 }

@@ -23,6 +23,7 @@ use crate::dial::Dialer;
 use crate::identity::{ClientIndex, Clients};
 use crate::metrics::Metrics;
 use crate::name::{ClientName, RouteName, TokenName};
+use crate::policy::hold::{self, Hold};
 use crate::policy::rule::Ruling;
 use crate::proxy::{self, Explanation, Fields, Head, Refusal};
 use crate::route::{self, Ingredients, RouteToken, Table};
@@ -187,6 +188,7 @@ fn table(config: &Config) -> anyhow::Result<Table> {
         metrics: &usage::Metrics::register(&Metrics::new()?)?,
         clock: &(Arc::new(SystemClock) as Arc<dyn Clock>),
         token: &find,
+        hold: &|_, _| Arc::new(Hold::new(Arc::new(SystemClock), hold::Terms::default())),
         before: None,
         keep_upstreams: false,
     };

@@ -11,19 +11,26 @@ use super::reader::Section;
 use super::token::Token;
 use super::{Context, value};
 use crate::detect::anomaly::{Severity, Signal};
-use crate::detect::response::{Answers, Exemption, Mode, Override, Policy, Response, Settings};
+use crate::detect::response::{Answers, Exemption, Mode, Override, Policy, Response, Rule, Settings};
 use crate::name::TokenName;
 
 const MODES: [(&str, Mode); 3] = [("observe", Mode::Observe), ("alert", Mode::Alert), ("respond", Mode::Respond)];
 
-const RESPONSES: [(&str, Response); 3] =
-    [("observe", Response::Observe), ("alert", Response::Alert), ("quarantine", Response::Quarantine)];
+const RESPONSES: [(&str, Response); 7] = [
+    ("observe", Response::Observe),
+    ("alert", Response::Alert),
+    ("throttle", Response::Throttle),
+    ("replace", Response::Replace),
+    ("approval", Response::Approval),
+    ("block", Response::Block),
+    ("quarantine", Response::Quarantine),
+];
 
 /// `[detect]`, and the names that its exemptions need.
 pub fn read(mut section: Section<'_>, context: &Context<'_>) -> (Settings, Vec<Spanned<TokenName>>) {
     let policy = Policy {
         mode: section.choice("mode", &MODES, &[]).unwrap_or_default(),
-        respond: answers(section.table("respond", "`respond`")),
+        respond: answers(&mut section, context),
     };
     let exempt = section.tables("exempt", "`exempt`").unwrap_or_default();
     section.finish();
@@ -33,16 +40,33 @@ pub fn read(mut section: Section<'_>, context: &Context<'_>) -> (Settings, Vec<S
 }
 
 /// `detect` of a token; `None` where it has none.
-pub fn of_token(mut section: Section<'_>) -> Option<Override> {
-    let own =
-        Override { mode: section.choice("mode", &MODES, &[]), respond: answers(section.table("respond", "`respond`")) };
+pub fn of_token(mut section: Section<'_>, context: &Context<'_>) -> Option<Override> {
+    let mode = section.choice("mode", &MODES, &[]);
+    let own = Override { mode, respond: answers(&mut section, context) };
     let is_present = section.is_present();
     section.finish();
     is_present.then_some(own)
 }
 
-fn answers(mut section: Section<'_>) -> Answers {
+/// `rule` and `respond`.
+fn answers(section: &mut Section<'_>, context: &Context<'_>) -> Answers {
+    let rules: Vec<_> = section.tables("rule", "[[detect.rule]]").unwrap_or_default();
     let mut answers = Answers::default();
+    for each in rules {
+        let at = each.at();
+        let Some(rule) = rule(each) else { continue };
+        let is_covered = |earlier: &Rule| {
+            earlier.at <= rule.at
+                && earlier.signals.is_empty() == rule.signals.is_empty()
+                && rule.signals.iter().all(|signal| earlier.signals.contains(signal))
+        };
+        if answers.rules.iter().any(is_covered) {
+            let message = "a rule before this one says what is done about all of this, and the first that fits counts";
+            context.report.warning(at, message, "remove one of them, or put the one from the higher severity on first");
+        }
+        answers.rules.push(rule);
+    }
+    let mut section = section.table("respond", "`respond`");
     for signal in Signal::ALL {
         answers.of_signals.extend(section.choice(signal.as_str(), &RESPONSES, &[]).map(|response| (signal, response)));
     }
@@ -54,13 +78,25 @@ fn answers(mut section: Section<'_>) -> Answers {
     answers
 }
 
+fn rule(mut section: Section<'_>) -> Option<Rule> {
+    section.require("respond", "the rule does not say what is done", "respond = \"throttle\"");
+    let levels = Severity::ALL.map(|severity| (severity.as_str(), severity));
+    let names_signals = section.has("signals");
+    let signals = signals(&mut section, "the rule is about nothing");
+    let at = section.choice("at", &levels, &[]);
+    let respond = section.choice("respond", &RESPONSES, &[]);
+    section.finish();
+    let signals = if names_signals { signals? } else { Vec::new() };
+    Some(Rule { signals, at: at.unwrap_or(Severity::Low), respond: respond? })
+}
+
 fn exemption(mut section: Section<'_>, context: &Context<'_>) -> Option<(Exemption, Spanned<TokenName>)> {
     section.require("token", "the exemption has no token", "token = \"nightly\"");
     section.require("signals", "the exemption does not say what it is about", "signals = [\"burst\"]");
     section.require("until", "the exemption does not end: known jobs are looked at again", "until = \"2026-12-31\"");
     section.require("reason", "the exemption does not say why", "reason = \"migration\"");
     let token = section.name::<TokenName>("token");
-    let signals = signals(&mut section);
+    let signals = signals(&mut section, "nothing is exempt");
     let until = until(&mut section, context);
     let reason = section.text("reason");
     section.finish();
@@ -69,11 +105,12 @@ fn exemption(mut section: Section<'_>, context: &Context<'_>) -> Option<(Exempti
     Some((exemption, token))
 }
 
-fn signals(section: &mut Section<'_>) -> Option<Vec<Signal>> {
+/// `none` says what it means to name none.
+fn signals(section: &mut Section<'_>, none: &str) -> Option<Vec<Signal>> {
     let words = Signal::ALL.map(|signal| (signal.as_str(), signal));
     let texts = section.strings("signals")?;
     if texts.is_empty() {
-        section.refuse("signals", "`signals` names no signal, so that nothing is exempt", "as in [\"burst\"]");
+        section.refuse("signals", format!("`signals` names no signal, so that {none}"), "as in [\"burst\"]");
         return None;
     }
     let signals: Vec<_> = texts.iter().map(|text| section.as_choice("signals", text, &words, &[])).collect();

@@ -167,6 +167,8 @@ fn every_key_reaches_the_settings() {
     assert_eq!(*secret, Reference::Env("WEBHOOK_SECRET".to_owned()));
     assert_eq!((config.detect.policy.mode, config.detect.exempt[0].signals.len()), (Watch::Respond, 2));
     assert_eq!(config.detect.policy.respond.of_severities.get(&Severity::High), Some(&Response::Quarantine));
+    let [rule] = &config.detect.policy.respond.rules[..] else { panic!("a rule") };
+    assert_eq!((rule.signals.len(), rule.at, rule.respond), (2, Severity::High, Response::Throttle));
     let own = config.detect.of_tokens.values().next().expect("a token's own");
     assert_eq!((own.mode, own.respond.of_signals.get(&Signal::Errors)), (Some(Watch::Alert), Some(&Response::Observe)));
     assert_eq!((config.clients[1].uid, config.clients[1].gid), (Some(1001), Some(50)));
@@ -243,6 +245,36 @@ fn without_clients_the_implicit_one_is_local() {
     assert_eq!(config.routes[0].clients, Some(vec![ClientName::implicit()]));
     assert_eq!(brief(&Ok(config)).len(), 1, "the app is not kept apart from the proxy");
     assert!(parse(&GOOD.replace("allow =", "clients = [\"local\"]\nallow =")).is_err());
+}
+
+#[test]
+fn a_rule_of_detection_that_never_counts_is_warned_of() {
+    let told = |rules: &str| {
+        let rules = rules.split_inclusive('\n').map(|rule| format!("[[detect.rule]]\n{}\n", rule.replace("; ", "\n")));
+        brief(&parse(&format!("{GOOD}\n{}", rules.collect::<String>())))
+    };
+    let throttle = "respond = \"throttle\"";
+    assert_eq!(
+        told(&format!(
+            "signals = [\"burst\"]; at = \"high\"; {throttle}\nsignals = [\"burst\"]; {throttle}\n{throttle}"
+        )),
+        [""; 0]
+    );
+    for hidden in [
+        format!("signals = [\"burst\", \"hours\"]; {throttle}\nsignals = [\"burst\"]; at = \"high\"; {throttle}"),
+        format!("{throttle}\nat = \"critical\"; {throttle}"),
+    ] {
+        let [warning] = &told(&hidden)[..] else { panic!("one warning") };
+        assert!(warning.contains("a rule before this one says what is done about all of this"), "{warning}");
+    }
+    for (wrong, said) in [
+        ("signals = []; respond = \"alert\"", "so that the rule is about nothing"),
+        ("signals = [\"burst\"]", "the rule does not say what is done"),
+        ("respond = \"revoke\"", "respond"),
+        ("at = \"grave\"; respond = \"alert\"", "at"),
+    ] {
+        assert!(told(wrong).iter().any(|problem| problem.contains(said)), "{wrong}: {:?}", told(wrong));
+    }
 }
 
 #[test]

@@ -48,7 +48,7 @@ pub fn read(mut section: Section<'_>, context: &Context<'_>) -> Token {
     let probe = probe(&mut of_rotation, hosts.as_deref(), context);
     let rotation = rotation(of_rotation);
     let retire_unused = section.duration("retire_unused", HOUR..=DAY * 366);
-    let detect = detect::of_token(section.table("detect", "`detect`"));
+    let detect = detect::of_token(section.table("detect", "`detect`"), context);
     let source = section.table("source", "`source`");
     let terms = Terms { permanent, further_scopes, source: reference_of(&source) };
     let source = source::read(source, scopes.as_deref(), context);

@@ -8,11 +8,13 @@
 //! Invariant: however many names events bring, profiles have a bound; the one that has rested longest makes room.
 
 use std::collections::BTreeMap;
+use std::time::Duration;
 
 use super::anomaly::{Anomaly, Finding, Severity, Signal};
 use super::baseline::{Ceiling, DAY, HOUR, hash};
 use super::event::{Event, Step, Time};
 use super::memory::{Kept, VERSION, kept};
+use super::ongoing::Ongoing;
 use super::profile::{Profile, Surroundings};
 
 #[derive(Default)]
@@ -37,6 +39,7 @@ struct Token {
     issued: Daily,
     refused: Daily,
     open: Option<Open>,
+    ongoing: Ongoing,
     /// Whether it is other than what was last kept, and when that was asked for.
     is_changed: bool,
     kept: u64,
@@ -93,7 +96,9 @@ impl Engine {
             None => self.request(event, now),
         };
         if !found.is_empty() {
-            all.extend(self.token(event, now).join(event.time, &event.token, &event.client, found));
+            let token = self.token(event, now);
+            token.ongoing.told(event, &found, token.clients.get(&event.client));
+            all.extend(token.join(event.time, &event.token, &event.client, found));
         }
         all
     }
@@ -103,7 +108,13 @@ impl Engine {
         let mut all = Vec::new();
         for (name, client) in std::mem::take(&mut self.unweighed) {
             let Some(token) = self.tokens.get_mut(&name) else { continue };
-            let found = token.clients.get_mut(&client).map(Profile::weigh).unwrap_or_default();
+            let Some(profile) = token.clients.get_mut(&client) else { continue };
+            let (found, last) = (profile.weigh(), profile.last());
+            token.ongoing.weighed(&client, last, profile);
+            if !found.is_empty() {
+                let event = Event { time: Time(Duration::from_secs(last)), client: client.clone(), ..Event::default() };
+                token.ongoing.told(&event, &found, Some(profile));
+            }
             all.extend(token.join(self.latest, &name, &client, found));
         }
         all
@@ -120,7 +131,7 @@ impl Engine {
 
     fn request(&mut self, event: &Event, now: u64) -> Vec<Finding> {
         let surroundings = Surroundings { trouble: self.is_in_trouble(event, now) };
-        let known = self.tokens.get_mut(&event.token).and_then(|token| token.used(&event.client, now));
+        let known = self.tokens.get_mut(&event.token).and_then(|token| token.used(event, now));
         if let Some(profile) = known {
             let is_first = !profile.is_unweighed();
             let found = profile.observe(event, surroundings);
@@ -162,13 +173,45 @@ impl Engine {
         self.swept = now / HOUR;
         let mut all = Vec::new();
         for (name, token) in &mut self.tokens {
+            token.ongoing.pass(now);
             // One client that is quiet while another works is no silence of the token.
             let silent = token.clients.iter_mut().max_by_key(|(_, profile)| profile.last());
             let Some((client, profile)) = silent else { continue };
             let (client, found) = (client.clone(), profile.silence(now));
+            if profile.is_silent() {
+                token.ongoing.is_silent(&client, now);
+            }
+            if found.is_some() {
+                let event = Event { time, client: client.clone(), ..Event::default() };
+                token.ongoing.told(&event, found.as_slice(), None);
+            }
             all.extend(token.join(time, name, &client, found.into_iter().collect()));
         }
         all
+    }
+
+    /// Whether what was told of a client's use of a token goes on.
+    pub fn goes_on(&self, token: &str, client: &str, now: Time) -> bool {
+        self.tokens.get(token).is_some_and(|token| token.ongoing.goes_on(client, now.seconds()))
+    }
+
+    /// Whether anything that was told of a token goes on.
+    pub fn is_open(&self, token: &str, now: Time) -> bool {
+        self.tokens.get(token).is_some_and(|token| token.ongoing.is_open(now.seconds()))
+    }
+
+    /// A person says that what was told of a token is over.
+    pub fn close(&mut self, token: &str) {
+        if let Some(token) = self.tokens.get_mut(token) {
+            token.open = None;
+            token.ongoing.close();
+        }
+    }
+
+    /// What a client usually asks of a token at the most: requests in an hour and in a minute.
+    pub fn usual(&self, token: &str, client: &str) -> (f64, f64) {
+        let profile = self.tokens.get(token).and_then(|token| token.clients.get(client));
+        profile.map_or((0.0, 0.0), Profile::usual)
     }
 
     /// Tokens that are not what was last kept, with what is to be kept of them: so many at most, and none twice within
@@ -230,6 +273,7 @@ impl Token {
             issued: Daily::default(),
             refused: Daily::default(),
             open: None,
+            ongoing: Ongoing::default(),
             is_changed: false,
             kept: now,
         }
@@ -264,8 +308,9 @@ impl Token {
     }
 
     /// Counts a use by a client that is known.
-    fn used(&mut self, client: &str, now: u64) -> Option<&mut Profile> {
-        let profile = self.clients.get_mut(client)?;
+    fn used(&mut self, event: &Event, now: u64) -> Option<&mut Profile> {
+        let profile = self.clients.get_mut(&event.client)?;
+        self.ongoing.used(event);
         self.is_changed = true;
         self.last = self.last.max(now);
         self.requests += 1;

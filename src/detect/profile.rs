@@ -15,6 +15,7 @@ use super::baseline::{Ceiling, DAY, Distinct, HOUR, Hash, Hours, Known, Slot};
 use super::event::Event;
 use super::memory::{Kept, kept};
 
+#[derive(Clone)]
 pub struct Profile {
     first: u64,
     last: u64,
@@ -145,12 +146,28 @@ impl Profile {
             return Vec::new();
         }
         let (now, mut found) = (self.last, Vec::new());
-        self.rates(now, in_trouble, &mut found);
+        self.rates(self, now, in_trouble, &mut found);
         let share = requests as f32 / self.requests.clamp(requests.into(), 1000.max(requests.into())) as f32;
         self.bytes += (bytes / requests as f32 - self.bytes) * share;
         found.retain(|finding| self.tells(now, finding));
         found.iter_mut().for_each(|finding| finding.in_trouble = in_trouble);
         found
+    }
+
+    /// Whether its figures are still unusual, in the light of what was usual `before`.
+    pub fn exceeds(&self, before: &Self) -> bool {
+        let mut found = Vec::new();
+        self.rates(before, self.last, false, &mut found);
+        !found.is_empty()
+    }
+
+    /// What it asks for at the most, as far as is known: requests in an hour and in a minute.
+    pub fn usual(&self) -> (f64, f64) {
+        (self.most_an_hour.requests.most(), self.most_a_minute.requests.most())
+    }
+
+    pub fn is_silent(&self) -> bool {
+        self.silent
     }
 
     /// Whether a busy client has fallen silent. Said once a silence.
@@ -288,7 +305,7 @@ impl Profile {
         found.push(Finding::fact(Signal::NewMethod, excess, said));
     }
 
-    fn rates(&self, now: u64, in_trouble: bool, found: &mut Vec<Finding>) {
+    fn rates(&self, usual: &Self, now: u64, in_trouble: bool, found: &mut Vec<Finding>) {
         if now - self.first < DAY || self.requests <= FEW {
             return;
         }
@@ -298,12 +315,12 @@ impl Profile {
         }
         let mut scale = Scale { caution, found };
         let day = self.day();
-        self.bursts(now, &day, &mut scale);
+        self.bursts(usual, now, &day, &mut scale);
         let some = f64::from(self.bytes) * SOME_ANSWERS;
         for (span, sums, most, times, few) in [
-            ("a minute", &self.minute, &self.most_a_minute, 3.0, 8.0),
-            ("an hour", &self.hour, &self.most_an_hour, 2.0, 12.0),
-            ("a day", &day, &self.most_a_day, 1.5, 20.0),
+            ("a minute", &self.minute, &usual.most_a_minute, 3.0, 8.0),
+            ("an hour", &self.hour, &usual.most_an_hour, 2.0, 12.0),
+            ("a day", &day, &usual.most_a_day, 1.5, 20.0),
         ] {
             let (received, sent) = (most.downloaded.most(), most.uploaded.most());
             scale.weigh(
@@ -333,26 +350,26 @@ impl Profile {
                 few / 2.0,
             );
         }
-        let (places, usual) = (day.new_places, self.most_a_day.new_places.most());
-        scale.weigh(Signal::NewPlace, format_args!("new places in a day"), places, usual, 2.0, 6.0);
+        let (places, most) = (day.new_places, usual.most_a_day.new_places.most());
+        scale.weigh(Signal::NewPlace, format_args!("new places in a day"), places, most, 2.0, 6.0);
         for (span, resources, most) in [
-            ("an hour", &self.resources[0], self.most_resources[0]),
-            ("a day", &self.resources[1], self.most_resources[1]),
+            ("an hour", &self.resources[0], usual.most_resources[0]),
+            ("a day", &self.resources[1], usual.most_resources[1]),
         ] {
             let what = format_args!("different resources in {span}");
             scale.weigh(Signal::FanOut, what, resources.count() as f32, most.most(), 1.8, 25.0);
         }
     }
 
-    fn bursts(&self, now: u64, day: &Sums, scale: &mut Scale<'_>) {
+    fn bursts(&self, usual: &Self, now: u64, day: &Sums, scale: &mut Scale<'_>) {
         let slot = Slot::of(now);
         // Whoever keeps no hours may do at any of them much of what it does at all.
         let around = |hours: &Hours<f32>, most: Ceiling| {
             f64::from(hours.around(slot).into_iter().fold(0.0, f32::max)).max(0.6 * most.most())
         };
-        let minute = around(&self.minutes, self.most_a_minute.requests);
-        let hour = around(&self.hours, self.most_an_hour.requests);
-        let (name, most) = (slot.name(), self.most_a_day.requests.most());
+        let minute = around(&usual.minutes, usual.most_a_minute.requests);
+        let hour = around(&usual.hours, usual.most_an_hour.requests);
+        let (name, most) = (slot.name(), usual.most_a_day.requests.most());
         scale.weigh(
             Signal::Burst,
             format_args!("requests in a minute, {name}"),

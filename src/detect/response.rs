@@ -1,8 +1,12 @@
 //! What is done about an anomaly: as the config says it of the mode, of signals and severities, and of single tokens.
 //!
+//! ```text
+//! findings ─▶ not exempt ─▶ each that is named by its signal │ the others together, by their severity ─▶ Deeds
+//! ```
+//!
 //! Invariant: nothing is taken away for what an exempt signal says, nor for what a host's trouble makes an app do.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
 use super::anomaly::{Anomaly, Finding, Severity, Signal};
@@ -49,15 +53,39 @@ pub enum Response {
     Exempt,
     Observe,
     Alert,
+    /// The client uses the token no more than is usual.
+    Throttle,
+    /// The token gets another generation, and its issuer voids the one before.
+    Replace,
+    /// The client uses the token when somebody has approved it.
+    Approval,
+    /// The client uses nothing.
+    Block,
+    /// Nobody uses the token.
     Quarantine,
 }
 
-/// What is done in the mode [`Mode::Respond`], as far as it is said. A signal's word goes before that of its severity.
+/// What is done in the mode [`Mode::Respond`], as far as it is said. What names a signal goes before what names none, and a rule
+/// before a word.
 #[derive(Clone, PartialEq, Debug, Default)]
 pub struct Answers {
+    /// The first that fits counts.
+    pub rules: Vec<Rule>,
     pub of_signals: BTreeMap<Signal, Response>,
     pub of_severities: BTreeMap<Severity, Response>,
 }
+
+/// What is done about these signals from a severity on.
+#[derive(Clone, PartialEq, Debug)]
+pub struct Rule {
+    /// Empty: all that are not named otherwise.
+    pub signals: Vec<Signal>,
+    pub at: Severity,
+    pub respond: Response,
+}
+
+/// All that is done about an anomaly, each with the client that it is done to; the gravest last.
+pub type Deeds = BTreeSet<(Response, String)>;
 
 /// A known job.
 #[derive(Clone, PartialEq, Debug)]
@@ -75,27 +103,57 @@ impl Response {
             Self::Exempt => "exempt",
             Self::Observe => "observe",
             Self::Alert => "alert",
+            Self::Throttle => "throttle",
+            Self::Replace => "replace",
+            Self::Approval => "approval",
+            Self::Block => "block",
             Self::Quarantine => "quarantine",
+        }
+    }
+
+    /// Whether it is done to one client, and not to a token.
+    const fn is_of_client(self) -> bool {
+        match self {
+            Self::Throttle | Self::Approval | Self::Block => true,
+            Self::Exempt | Self::Observe | Self::Alert | Self::Replace | Self::Quarantine => false,
         }
     }
 }
 
+impl Answers {
+    /// What is said of a signal by its name, in an anomaly of this severity.
+    fn of_signal(&self, signal: Signal, severity: Severity) -> Option<Response> {
+        let rule = self.rules.iter().find(|rule| rule.signals.contains(&signal) && severity >= rule.at);
+        rule.map(|rule| rule.respond).or_else(|| self.of_signals.get(&signal).copied())
+    }
+
+    fn of_severity(&self, severity: Severity) -> Option<Response> {
+        let rule = self.rules.iter().find(|rule| rule.signals.is_empty() && severity >= rule.at);
+        rule.map(|rule| rule.respond).or_else(|| self.of_severities.get(&severity).copied())
+    }
+}
+
 impl Settings {
-    /// What is done about an anomaly at this moment.
-    pub fn response(&self, anomaly: &Anomaly, now: Duration) -> Response {
+    /// What is done about an anomaly at this moment; something is, and be it that it is written down.
+    pub fn deeds(&self, anomaly: &Anomaly, now: Duration) -> Deeds {
         let own = self.of_tokens.get(anomaly.token.as_str());
         let counted: Vec<&Finding> =
             anomaly.findings.iter().filter(|finding| !self.exempts(anomaly, finding.signal, now)).collect();
+        let only = |response| BTreeSet::from([(response, anomaly.client.clone())]);
         if counted.is_empty() {
-            return Response::Exempt;
+            return only(Response::Exempt);
         }
         match own.and_then(|own| own.mode).unwrap_or(self.policy.mode) {
-            Mode::Observe => Response::Observe,
-            Mode::Alert => Response::Alert,
+            Mode::Observe => only(Response::Observe),
+            Mode::Alert => only(Response::Alert),
             Mode::Respond => {
                 let mut levels: Vec<&Answers> = own.map(|own| &own.respond).into_iter().collect();
                 levels.push(&self.policy.respond);
-                answer(&levels, anomaly, &counted)
+                let (doubtful, sure): (Vec<&Finding>, Vec<&Finding>) =
+                    counted.into_iter().partition(|finding| finding.in_trouble);
+                let doubtful = answer(&levels, anomaly, &doubtful).into_iter();
+                let capped = doubtful.map(|(response, client)| (response.min(Response::Alert), client));
+                capped.chain(answer(&levels, anomaly, &sure)).collect()
             }
         }
     }
@@ -108,28 +166,32 @@ impl Settings {
 }
 
 /// What these levels, the nearest first, say of findings: each signal that is named by itself, the rest together.
-fn answer(levels: &[&Answers], anomaly: &Anomaly, counted: &[&Finding]) -> Response {
-    let of_signal = |signal| levels.iter().find_map(|level| level.of_signals.get(&signal)).copied();
-    let capped = |finding: &Finding, response: Response| {
-        if finding.in_trouble { response.min(Response::Alert) } else { response }
+fn answer(levels: &[&Answers], anomaly: &Anomaly, findings: &[&Finding]) -> Deeds {
+    let severity_of = |findings: &[&Finding]| {
+        let findings = findings.iter().map(|finding| (*finding).clone()).collect();
+        Anomaly::new(anomaly.time, &anomaly.token, findings).severity
     };
-    let named =
-        counted.iter().filter_map(|finding| Some(capped(finding, of_signal(finding.signal).or(by_default(finding))?)));
-    let rest = counted.iter().filter(|finding| of_signal(finding.signal).or(by_default(finding)).is_none());
-    let (doubtful, sure): (Vec<Finding>, Vec<Finding>) =
-        rest.map(|finding| (*finding).clone()).partition(|finding| finding.in_trouble);
-    let together = |findings: Vec<Finding>| {
-        let severity = (!findings.is_empty()).then(|| Anomaly::new(anomaly.time, &anomaly.token, findings).severity)?;
-        let said = levels.iter().find_map(|level| level.of_severities.get(&severity)).copied();
-        Some(said.unwrap_or(if severity == Severity::Critical { Response::Quarantine } else { Response::Alert }))
+    let severity = severity_of(findings);
+    let of_signal = |finding: &Finding| {
+        let said = levels.iter().find_map(|level| level.of_signal(finding.signal, severity));
+        said.or(by_default(finding))
     };
-    let doubtful = together(doubtful).map(|response| response.min(Response::Alert));
-    named.chain(together(sure)).chain(doubtful).max().unwrap_or(Response::Alert)
+    let rest: Vec<&Finding> = findings.iter().copied().filter(|finding| of_signal(finding).is_none()).collect();
+    let of_rest = severity_of(&rest);
+    let said = levels.iter().find_map(|level| level.of_severity(of_rest));
+    let said = said.unwrap_or(if of_rest == Severity::Critical { Response::Quarantine } else { Response::Alert });
+    let deed = |finding: &&Finding| {
+        let response = of_signal(finding).unwrap_or(said);
+        // What nobody does by itself cannot be held back from it.
+        let response = if response.is_of_client() && finding.client.is_empty() { Response::Alert } else { response };
+        (response, finding.client.clone())
+    };
+    findings.iter().map(deed).collect()
 }
 
-/// A phantom key is where it cannot be by no accident.
+/// A phantom key is where it cannot be by no accident, and its client has it from somebody.
 fn by_default(finding: &Finding) -> Option<Response> {
-    (finding.signal == Signal::Tripwire).then_some(Response::Quarantine)
+    (finding.signal == Signal::Tripwire).then_some(Response::Block)
 }
 
 #[cfg(test)]
@@ -144,7 +206,18 @@ mod tests {
     }
 
     fn finding(signal: Signal, excess: f64) -> Finding {
-        Finding::new(signal, excess, "said".to_owned())
+        Finding { client: "app".to_owned(), ..Finding::new(signal, excess, "said".to_owned()) }
+    }
+
+    impl Settings {
+        /// The gravest.
+        fn response(&self, anomaly: &Anomaly, now: Duration) -> Response {
+            self.deeds(anomaly, now).last().map(|(response, _)| *response).expect("something is done")
+        }
+    }
+
+    fn rule(signals: &[Signal], at: Severity, respond: Response) -> Rule {
+        Rule { signals: signals.to_vec(), at, respond }
     }
 
     fn anomaly(findings: Vec<Finding>) -> Anomaly {
@@ -164,7 +237,7 @@ mod tests {
         assert_eq!(of(Mode::Alert).response(&attack, NOW), Response::Alert);
         assert_eq!(of(Mode::Respond).response(&attack, NOW), Response::Quarantine);
         assert_eq!(respond().response(&anomaly(vec![finding(Signal::Burst, 1.0)]), NOW), Response::Alert);
-        assert_eq!(respond().response(&anomaly(vec![finding(Signal::Tripwire, 1.0)]), NOW), Response::Quarantine);
+        assert_eq!(respond().response(&anomaly(vec![finding(Signal::Tripwire, 1.0)]), NOW), Response::Block);
     }
 
     #[test]
@@ -176,7 +249,7 @@ mod tests {
         settings.policy.respond.of_signals.insert(Signal::Burst, Response::Quarantine);
         assert_eq!(settings.response(&doubtful, NOW), Response::Alert);
         let with_tripwire = doubtful.findings.into_iter().chain([finding(Signal::Tripwire, 12.0)]).collect();
-        assert_eq!(settings.response(&anomaly(with_tripwire), NOW), Response::Quarantine);
+        assert_eq!(settings.response(&anomaly(with_tripwire), NOW), Response::Block);
     }
 
     #[test]
@@ -211,5 +284,35 @@ mod tests {
         assert_eq!(settings.response(&burst, NOW), Response::Alert);
         settings.of_tokens.insert(name, Override { mode: Some(Mode::Observe), ..own });
         assert_eq!(settings.response(&anomaly(attack()), NOW), Response::Observe);
+    }
+
+    #[test]
+    fn a_rule_is_about_signals_from_a_severity_on_and_the_first_that_fits_counts() {
+        let mut settings = respond();
+        settings.policy.respond.rules = vec![
+            rule(&[Signal::Burst, Signal::Volume], Severity::High, Response::Approval),
+            rule(&[Signal::Burst], Severity::Low, Response::Throttle),
+            rule(&[], Severity::High, Response::Replace),
+        ];
+        let of = |findings| settings.response(&anomaly(findings), NOW);
+        assert_eq!(of(vec![finding(Signal::Burst, 1.0)]), Response::Throttle);
+        assert_eq!(of(vec![finding(Signal::Burst, 12.0)]), Response::Approval, "it is high");
+        assert_eq!(of(vec![finding(Signal::Volume, 1.0)]), Response::Alert, "no rule fits");
+        assert_eq!(of(vec![finding(Signal::NewClient, 1.0)]), Response::Replace, "no rule names it");
+        let mut own = Override::default();
+        own.respond.rules = vec![rule(&[Signal::Burst], Severity::Low, Response::Observe)];
+        settings.of_tokens.insert("github".parse().expect("a name"), own);
+        assert_eq!(settings.response(&anomaly(vec![finding(Signal::Burst, 12.0)]), NOW), Response::Observe);
+    }
+
+    #[test]
+    fn each_client_gets_what_its_own_findings_ask_for() {
+        let mut settings = respond();
+        settings.policy.respond.of_signals.insert(Signal::Burst, Response::Throttle);
+        let stranger = Finding { client: "stranger".to_owned(), ..finding(Signal::Tripwire, 12.0) };
+        let nobody = Finding { client: String::new(), ..finding(Signal::Burst, 1.0) };
+        let deeds = settings.deeds(&anomaly(vec![finding(Signal::Burst, 1.0), stranger, nobody]), NOW);
+        let expected = [(Response::Alert, ""), (Response::Throttle, "app"), (Response::Block, "stranger")];
+        assert_eq!(deeds, expected.map(|(response, client)| (response, client.to_owned())).into());
     }
 }

@@ -63,6 +63,13 @@ impl Rate {
         Self { count, window: Window::Minute, burst }
     }
 
+    /// So many an hour, so many of them at once; one at least.
+    pub fn hourly(count: u32, burst: u32) -> Self {
+        let [count, burst] =
+            [count, burst].map(|number| NonZeroU32::new(number.clamp(1, MOST)).expect("it is one at least"));
+        Self { count, window: Window::Hour, burst }
+    }
+
     pub fn count(self) -> u32 {
         self.count.get()
     }

@@ -93,6 +93,7 @@ impl Proxy {
         let authority = asked_for(head, fields)?;
         let known = phantom::identify(table, caller, head, fields)?;
         let client = known.client;
+        table.holds_back(client)?;
         place.route = table.authority(Scheme::Https, &authority, client).map(|route| &**route);
         known.settle_tunnel(table, caller, place.route)?;
         let looked_into = lead(table, place.route, &authority, client)?;

@@ -23,6 +23,7 @@ use crate::metrics::{Error as MetricsError, Metrics as Registry};
 use crate::name::{RouteName, TokenName};
 use crate::path::PathError;
 use crate::policy::Denied;
+use crate::policy::hold::Held;
 use crate::policy::limit::Exceeded;
 use crate::tls;
 use crate::token::{Absent, Restraint};
@@ -52,6 +53,8 @@ pub enum Refusal {
         "The client is known by a phantom key, and the request has none. Send it where the API key goes, or in Proxy-Authorization, as HTTP_PROXY=http://app:KEY@... does."
     )]
     ClientAuthRequired,
+    #[error("This client is blocked. An operator can release it: countersign clients release NAME.")]
+    ClientBlocked,
     #[error("The route is not for this client: see `clients` of the route.")]
     RouteDenied,
     #[error("The route allows this path, but not with this method: see `allow` of the route.")]
@@ -72,6 +75,14 @@ pub enum Refusal {
     ApprovalPending(RequestId),
     #[error("The request for this token, {0}, was denied.")]
     ApprovalDenied(RequestId),
+    #[error(
+        "The client's use of this token is unusual: its request {0} waits for an approver. The token works the moment it is approved."
+    )]
+    UseAwaiting(RequestId),
+    #[error(
+        "The client's use of this token is unusual, and its request {0} was not approved. An operator can release the token: countersign tokens release NAME."
+    )]
+    UseDenied(RequestId),
     #[error("Somebody has taken the token out of use. An operator can release it: countersign tokens release NAME.")]
     TokenQuarantined,
     #[error("The token was revoked. An operator can release it for a new one: countersign tokens release NAME.")]
@@ -136,6 +147,8 @@ pub enum Refusal {
     BodyTooLarge,
     #[error("This client sends more requests than `rate` of the route allows.")]
     RateLimited(Exceeded),
+    #[error("The client's use of this token is unusual: until that is over it is held to what is usual.")]
+    Throttled(Exceeded),
 }
 
 /// A refusal in the words of HTTP.
@@ -149,7 +162,7 @@ struct Words {
 }
 
 /// The names of every reason, for a counter that is there from the start.
-const REASONS: [&str; 37] = [
+const REASONS: [&str; 38] = [
     "framing",
     "host_mismatch",
     "path_ambiguous",
@@ -187,6 +200,7 @@ const REASONS: [&str; 37] = [
     "header_invalid",
     "body_too_large",
     "rate_limited",
+    "throttled",
 ];
 
 impl Refusal {
@@ -210,6 +224,7 @@ impl Refusal {
                 "Client authentication required",
                 DENIED,
             ),
+            Self::ClientBlocked => words(StatusCode::FORBIDDEN, "client_unknown", "Client blocked", DENIED),
             Self::RouteDenied => words(StatusCode::FORBIDDEN, "route_denied", "Route denied", DENIED),
             Self::MethodDenied => words(StatusCode::FORBIDDEN, "method_denied", "Method denied", DENIED),
             Self::PathDenied => words(StatusCode::FORBIDDEN, "path_denied", "Path denied", DENIED),
@@ -224,6 +239,8 @@ impl Refusal {
             Self::GrantEnded => words(StatusCode::FORBIDDEN, "approval_denied", "Grant ended", DENIED),
             Self::ApprovalPending(_) => words(StatusCode::FORBIDDEN, "approval_pending", "Approval pending", DENIED),
             Self::ApprovalDenied(_) => words(StatusCode::FORBIDDEN, "approval_denied", "Approval denied", DENIED),
+            Self::UseAwaiting(_) => words(StatusCode::FORBIDDEN, "approval_pending", "Approval pending", DENIED),
+            Self::UseDenied(_) => words(StatusCode::FORBIDDEN, "approval_denied", "Approval denied", DENIED),
             Self::TokenQuarantined => words(StatusCode::FORBIDDEN, "token_quarantined", "Token quarantined", DENIED),
             Self::TokenRevoked => words(StatusCode::FORBIDDEN, "token_revoked", "Token revoked", DENIED),
             Self::PlaintextUpstream => {
@@ -280,6 +297,7 @@ impl Refusal {
             Self::Busy => unavailable("overloaded", "Too many requests at a time"),
             Self::BodyTooLarge => words(StatusCode::PAYLOAD_TOO_LARGE, "body_too_large", "Body too large", MALFORMED),
             Self::RateLimited(_) => words(StatusCode::TOO_MANY_REQUESTS, "rate_limited", "Too many requests", DENIED),
+            Self::Throttled(_) => words(StatusCode::TOO_MANY_REQUESTS, "throttled", "More than usual", DENIED),
         }
     }
 
@@ -289,7 +307,7 @@ impl Refusal {
             Self::TokenExpired { retry_after } => retry_after.unwrap_or(Duration::from_secs(1)),
             Self::TokenUnavailable { retry_after } => *retry_after,
             Self::TokenPending | Self::Overloaded | Self::Busy | Self::AuditUnavailable => Duration::from_secs(1),
-            Self::RateLimited(exceeded) => exceeded.wait,
+            Self::RateLimited(exceeded) | Self::Throttled(exceeded) => exceeded.wait,
             _ => return None,
         };
         Some(wait.as_millis().div_ceil(1000).clamp(1, 3600) as u64)
@@ -321,7 +339,9 @@ impl Refusal {
     /// The command that gets what is missing, where people have to grant it. It holds names and ids of ours alone.
     fn request(&self, context: &Context<'_>) -> Option<String> {
         match self {
-            Self::ApprovalPending(request) => Some(format!("countersign requests approve {request} --reason TEXT")),
+            Self::ApprovalPending(request) | Self::UseAwaiting(request) => {
+                Some(format!("countersign requests approve {request} --reason TEXT"))
+            }
             Self::ApprovalDenied(_) | Self::GrantEnded => {
                 let token = context.token?;
                 Some(format!("countersign requests submit {token} --for 1h --reason TEXT"))
@@ -426,6 +446,17 @@ impl From<Denied> for Refusal {
             Denied::Method => Self::MethodDenied,
             Denied::Path => Self::PathDenied,
             Denied::Rate(exceeded) => Self::RateLimited(exceeded),
+        }
+    }
+}
+
+impl From<Held> for Refusal {
+    fn from(held: Held) -> Self {
+        match held {
+            Held::Blocked => Self::ClientBlocked,
+            Held::Awaiting(request) => Self::UseAwaiting(request),
+            Held::Denied(request) => Self::UseDenied(request),
+            Held::Throttled(exceeded) => Self::Throttled(exceeded),
         }
     }
 }
@@ -573,6 +604,8 @@ mod tests {
             Refusal::Busy,
             Refusal::BodyTooLarge,
             Refusal::RateLimited(exceeded()),
+            Refusal::Throttled(exceeded()),
+            Refusal::ClientBlocked,
         ]
     }
 

@@ -38,7 +38,7 @@ pub struct Gone;
 /// Why a token was not let in again.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, thiserror::Error)]
 pub enum NotReleased {
-    #[error("the token is neither quarantined nor revoked")]
+    #[error("the token is neither quarantined nor revoked, and nothing of it is held back from anybody")]
     Unrestrained,
     #[error(transparent)]
     Gone(#[from] Gone),

@@ -37,6 +37,7 @@ mod refused_streams;
 mod rejected;
 mod reload;
 mod report;
+mod responses;
 mod rotation;
 mod shares;
 mod sources;

@@ -8,6 +8,7 @@ use serde_json::{Value, json};
 use tempfile::TempDir;
 
 use crate::alerts::{SECRET, brief, json as told_of, receiver, webhook};
+use crate::support::client::Answer;
 use crate::support::issuer::Call;
 use crate::support::operator::{act, json_of, key, own, socket};
 use crate::support::upstream::Reply;
@@ -15,7 +16,7 @@ use crate::support::{Issuer, SOON, Scene, Setup, Upstream, trail, wait_for, wait
 
 /// More than eight days: what is usual is learned then.
 const LEARNED: u32 = 120;
-const BETWEEN: Duration = Duration::from_secs(2 * 3600);
+pub const BETWEEN: Duration = Duration::from_secs(2 * 3600);
 
 /// Requests each time of a token whose silence would be noticed.
 const BUSY: usize = 9;
@@ -23,13 +24,13 @@ const BUSY: usize = 9;
 /// Requests that nobody takes for usual.
 const ATTACK: usize = 400;
 
-struct Place {
-    upstream: Upstream,
+pub struct Place {
+    pub upstream: Upstream,
     folder: Arc<TempDir>,
 }
 
 impl Place {
-    async fn new() -> Self {
+    pub async fn new() -> Self {
         let folder = Arc::new(TempDir::new().expect("a temporary folder"));
         std::fs::write(folder.path().join("token"), "from-a-file").expect("written");
         std::fs::write(folder.path().join("webhook-secret"), SECRET).expect("written");
@@ -38,8 +39,13 @@ impl Place {
         Self { upstream, folder }
     }
 
+    /// A file that the config names.
+    pub fn keep(&self, name: &str, text: &str) {
+        std::fs::write(self.folder.path().join(name), text).expect("written");
+    }
+
     /// One worker tells of uses in their order.
-    fn setup(&self) -> Setup {
+    pub fn setup(&self) -> Setup {
         let own = rustix::process::getuid().as_raw();
         Setup::new()
             .workers(1)
@@ -49,21 +55,21 @@ impl Place {
             .operator("approver", &format!("{}\nroles = [\"approver\"]", key("the approver's key")))
     }
 
-    async fn start(&self, setup: &Setup) -> Scene {
+    pub async fn start(&self, setup: &Setup) -> Scene {
         let scene = Scene::start_in(self.folder.clone(), setup).await;
         scene.ready().await;
         scene
     }
 
     /// As [`Place::start`], and the app has done what it usually does for ten days.
-    async fn usual(&self, setup: &Setup) -> Scene {
+    pub async fn usual(&self, setup: &Setup) -> Scene {
         let scene = self.start(setup).await;
         learn(&scene).await;
         scene
     }
 }
 
-async fn learn(scene: &Scene) {
+pub async fn learn(scene: &Scene) {
     let mut client = scene.client().await;
     for _ in 0..LEARNED {
         assert_eq!(client.get("/api/usual").await.status, 200);
@@ -85,15 +91,19 @@ async fn attack(scene: &Scene) -> Vec<(u16, String)> {
 }
 
 async fn attack_until_it_is_taken_away(scene: &Scene) {
+    assert_eq!(attack_until_refused(scene).await.refusal(), (403, "token_quarantined".to_owned()));
+}
+
+/// Looks for what is not there, until it gets an answer that is not the upstream's.
+pub async fn attack_until_refused(scene: &Scene) -> Answer {
     let mut client = scene.client().await;
     let mut number = 0;
-    let refused = wait_for("the token is taken away", SOON, async || {
+    wait_for("the attack is answered", SOON, async || {
         number += 1;
         let answer = client.get(&format!("/api/admin/{number}")).await;
-        (answer.status != 404).then(|| answer.refusal())
+        (answer.status != 404).then_some(answer)
     })
-    .await;
-    assert_eq!(refused, (403, "token_quarantined".to_owned()));
+    .await
 }
 
 /// What the receiver heard of unusual use.
@@ -101,7 +111,7 @@ fn heard(hook: &Issuer) -> Vec<Call> {
     hook.calls().into_iter().filter(|call| brief(call).contains("CountersignAnomaly")).collect()
 }
 
-async fn anomalies(scene: &Scene) -> Vec<Value> {
+pub async fn anomalies(scene: &Scene) -> Vec<Value> {
     json_of(&own(scene, "GET /v1/anomalies", "").await)["anomalies"].as_array().expect("a list").clone()
 }
 

@@ -122,6 +122,7 @@ impl Kitchen<'_> {
                 metrics: &self.ground.usage,
                 clock: &self.ground.clock,
                 token: &find,
+                hold: &|client, token| self.ground.holds.of(client, token),
                 before: table,
                 keep_upstreams,
             },

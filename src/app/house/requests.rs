@@ -9,13 +9,16 @@ use tokio::sync::MutexGuard;
 use super::{House, Running};
 use crate::access::approval::{Case, State, Voter};
 use crate::access::register::{self, Register};
-use crate::access::request::{RequestId, Requester, rfc3339};
+use crate::access::request::{Request, RequestId, Requester, rfc3339};
 use crate::access::rule::Role as Quorum;
 use crate::access::submission::Wish;
 use crate::admin::Pending;
 use crate::admin::requests::{Decision, NotDecided, NotSubmitted, Requests};
+use crate::app::desk::SettleError;
 use crate::app::force;
+use crate::app::holds::SELF;
 use crate::clock::Moment;
+use crate::config::Config;
 use crate::name::TokenName;
 use crate::operator::{Operator, Role};
 use crate::proxy::Want;
@@ -175,6 +178,27 @@ impl House {
         Ok(case)
     }
 
+    /// The configuration as it is now. Whoever waits for issuers makes room.
+    pub(in crate::app) async fn running_config(&self) -> Config {
+        let taking_away = self.takes_away();
+        let running = self.running.lock().await;
+        drop(taking_away);
+        running.config.clone()
+    }
+
+    /// Opens a request that people decide.
+    ///
+    /// # Errors
+    /// When it cannot be recorded or kept.
+    pub(in crate::app) async fn ask_people(&self, request: Request) -> Result<(), SettleError> {
+        let config = self.running_config().await;
+        let mut proposal = self.desk.propose().await;
+        let now = self.ground.clock.now().wall;
+        proposal.register.ask_people(request, &config.approval.policy, SELF, now);
+        self.desk.record(&mut proposal).await?;
+        Ok(self.desk.keep(proposal).await?)
+    }
+
     /// A decision stands, whether it can be put in force at this moment or not.
     async fn follow_decision(&self, running: MutexGuard<'_, Running>) {
         if let Err(error) = self.follow_grants(running).await {
@@ -231,6 +255,6 @@ fn voter<'a>(name: &'a str, operator: &'a Operator) -> Voter<'a> {
 }
 
 /// What no other request has.
-fn nonce() -> String {
+pub(in crate::app) fn nonce() -> String {
     text::hex(&Fingerprinter::random_key()[..8])
 }

@@ -1,8 +1,8 @@
-//! Unusual use as alerts: open as long as there is news of it, or somebody has to release the token.
+//! Unusual use as alerts: open as long as it goes on, or somebody has to release the token or the client.
 //!
 //! ```text
 //! anomaly that is to be answered ─▶ raised, once for each client of a token, again when graver
-//! no news for QUIET, and the token is not quarantined ┐
+//! nothing of it for QUIET, and nothing is held back ──┐
 //! somebody released it; it is not in the config ──────┴▶ over
 //! ```
 //!
@@ -21,8 +21,8 @@ use crate::name::TokenName;
 /// How the keys of these alerts begin: `anomaly/TOKEN/CLIENT`.
 const KEYS: &str = "anomaly/";
 
-/// Without news for so long it is over. What goes on and gets no graver is no news.
-const QUIET: Duration = Duration::from_secs(3600);
+/// Without any of it for so long it is over.
+const QUIET: Duration = Duration::from_secs(crate::detect::QUIET);
 
 /// What is open.
 pub(super) struct Alarms {
@@ -52,6 +52,22 @@ impl Alarms {
                 "Its requests go on. `countersign anomalies list` has the evidence; `countersign tokens quarantine {token}` \
                  takes it out of use."
             ),
+            Response::Throttle => format!(
+                "The client is held to what is usual until this is over, or somebody releases the token, \
+                 `countersign tokens release {token}`."
+            ),
+            Response::Replace => {
+                "The token is replaced, and its issuer is told that the generation before is void.".to_owned()
+            }
+            Response::Approval => format!(
+                "The client does not get the token until somebody approves its request, `countersign requests list`, or releases \
+                 the token, `countersign tokens release {token}`."
+            ),
+            Response::Block => format!(
+                "The client is blocked: all of its requests are refused until somebody releases it, \
+                 `countersign clients release {}`.",
+                anomaly.client
+            ),
             Response::Quarantine => format!(
                 "It is quarantined: its requests are refused until somebody releases it, `countersign tokens release {token}`."
             ),
@@ -73,15 +89,23 @@ impl Alarms {
         });
     }
 
-    /// Ends what is over: `lasts` says of a token whether it goes on without news, and nothing of one that is not there.
-    pub fn pass(&mut self, now: Duration, lasts: impl Fn(&str) -> Option<bool>) {
-        let is_over = |key: &str, heard: Duration| match lasts(token_of(key)) {
-            Some(lasts) => !lasts && now >= heard + QUIET,
+    /// Ends what is over: `lasts` says of a token and a client whether it goes on, and nothing of a token that is not there.
+    pub fn pass(&mut self, now: Duration, lasts: impl Fn(&str, &str) -> Option<bool>) {
+        let is_over = |key: &str, seen: &mut Duration| match lasts(token_of(key), client_of(key)) {
+            Some(true) => {
+                *seen = now;
+                false
+            }
+            Some(false) => now >= *seen + QUIET,
             None => true,
         };
-        for (key, _) in self.open.extract_if(.., |key, heard| is_over(key, *heard)) {
+        for (key, _) in self.open.extract_if(.., |key, seen| is_over(key, seen)) {
             self.alerts.over(&key);
         }
+    }
+
+    pub fn is_open(&self, token: &TokenName) -> bool {
+        self.open.keys().any(|key| token_of(key) == token.as_str())
     }
 
     /// Somebody has looked at the token, and lets it in again.
@@ -95,4 +119,8 @@ impl Alarms {
 /// No name has a slash.
 fn token_of(key: &str) -> &str {
     key.strip_prefix(KEYS).and_then(|key| key.split('/').next()).unwrap_or_default()
+}
+
+fn client_of(key: &str) -> &str {
+    key.strip_prefix(KEYS).and_then(|key| key.split('/').nth(1)).unwrap_or_default()
 }

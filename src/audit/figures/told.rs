@@ -77,6 +77,21 @@ pub(super) enum What {
         token: String,
         generation: u64,
     },
+    ReplacementStarted {
+        token: String,
+        generation: u64,
+        #[serde(default, deserialize_with = "some_time")]
+        since: Option<Duration>,
+    },
+    ReplacementFinished {
+        token: String,
+        #[serde(default)]
+        generation: Option<u64>,
+    },
+    ClientHeld {
+        #[serde(deserialize_with = "time")]
+        since: Duration,
+    },
     DrillFinished {
         token: String,
         /// Absent where nothing was replaced.
@@ -86,7 +101,7 @@ pub(super) enum What {
 }
 
 /// The events of [`What`]: the others, of which there are many more, need not be read.
-const EVENTS: [&str; 16] = [
+const EVENTS: [&str; 19] = [
     "start",
     "token_requested",
     "access_granted",
@@ -101,6 +116,9 @@ const EVENTS: [&str; 16] = [
     "token_revoked",
     "token_released",
     "generation_revoked",
+    "replacement_started",
+    "replacement_finished",
+    "client_held",
     "drill_started",
     "drill_finished",
 ];

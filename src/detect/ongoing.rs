@@ -1,0 +1,198 @@
+//! Whether what was told of a client goes on: judged by what was usual when it began, whatever is learned meanwhile.
+//!
+//! ```text
+//! told ─▶ Ongoing, with the baseline as it was ─▶ each use: unusual by that baseline? ─▶ goes on
+//!                                                  └─ nothing for an hour, or a person says so ─▶ over
+//! ```
+//!
+//! Invariant: misuse does not become usual by being told, nor by going on.
+
+use std::collections::BTreeMap;
+
+use super::anomaly::{Finding, Signal};
+use super::baseline::{DAY, HOUR};
+use super::event::Event;
+use super::profile::Profile;
+
+/// For so long nothing of it has to be seen, in seconds.
+pub const QUIET: u64 = HOUR;
+
+/// What is told by itself, as a first deletion, is unusual for so long when it is done again.
+const STRANGE_FOR: u64 = 8 * DAY;
+
+/// Baselines that are kept of one token, and strange things of one client.
+const MOST_BASELINES: usize = 64;
+const MOST_STRANGE: usize = 8;
+
+/// What goes on with one token, by client.
+#[derive(Default)]
+pub struct Ongoing(BTreeMap<String, Course>);
+
+struct Course {
+    /// When something of it was last seen.
+    last: u64,
+    before: Option<Box<Profile>>,
+    strange: Vec<(Strange, u64)>,
+}
+
+/// What was told by itself, and since when it is known.
+#[derive(PartialEq)]
+enum Strange {
+    /// The client itself.
+    Client,
+    Method(String),
+    Host(String),
+}
+
+impl Ongoing {
+    /// Something was told of a client's use.
+    pub fn told(&mut self, event: &Event, found: &[Finding], profile: Option<&Profile>) {
+        let now = event.time.seconds();
+        let room = self.0.values().filter(|course| course.before.is_some()).count() < MOST_BASELINES;
+        let course = self.0.entry(event.client.clone()).or_insert_with(|| Course {
+            last: now,
+            before: profile.filter(|_| room).map(|profile| Box::new(profile.clone())),
+            strange: Vec::new(),
+        });
+        course.last = course.last.max(now);
+        for finding in found.iter().filter(|finding| finding.is_fact) {
+            let strange = match finding.signal {
+                Signal::NewClient => Strange::Client,
+                Signal::NewMethod => Strange::Method(event.method.clone()),
+                Signal::NewPlace => Strange::Host(event.host.clone()),
+                _ => continue,
+            };
+            if course.strange.len() < MOST_STRANGE && !course.strange.iter().any(|(known, _)| *known == strange) {
+                course.strange.push((strange, now));
+            }
+        }
+    }
+
+    /// A client uses the token.
+    pub fn used(&mut self, event: &Event) {
+        let now = event.time.seconds();
+        let Some(course) = self.0.get_mut(&event.client) else { return };
+        let is_strange = |(strange, since): &(Strange, u64)| {
+            let again = match strange {
+                Strange::Client => true,
+                Strange::Method(method) => *method == event.method,
+                Strange::Host(host) => *host == event.host,
+            };
+            again && now < since + STRANGE_FOR
+        };
+        if course.strange.iter().any(is_strange) {
+            course.last = course.last.max(now);
+        }
+    }
+
+    /// The figures of a client's uses were weighed.
+    pub fn weighed(&mut self, client: &str, now: u64, profile: &Profile) {
+        if let Some(course) = self.0.get_mut(client)
+            && course.before.as_deref().is_some_and(|before| profile.exceeds(before))
+        {
+            course.last = course.last.max(now);
+        }
+    }
+
+    /// The client is as silent as it was when that was told.
+    pub fn is_silent(&mut self, client: &str, now: u64) {
+        if let Some(course) = self.0.get_mut(client) {
+            course.last = course.last.max(now);
+        }
+    }
+
+    pub fn goes_on(&self, client: &str, now: u64) -> bool {
+        self.0.get(client).is_some_and(|course| now < course.last + QUIET)
+    }
+
+    pub fn is_open(&self, now: u64) -> bool {
+        self.0.values().any(|course| now < course.last + QUIET)
+    }
+
+    /// Forgets what is over.
+    pub fn pass(&mut self, now: u64) {
+        self.0.retain(|_, course| now < course.last + QUIET);
+    }
+
+    /// A person says that it is over.
+    pub fn close(&mut self) {
+        self.0.clear();
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::Engine;
+    use super::super::event::Time;
+    use super::*;
+    use std::time::Duration;
+
+    const START: u64 = 1_795_305_600;
+
+    fn event(seconds: u64, client: &str, method: &str, path: &str) -> Event {
+        Event {
+            time: Time(Duration::from_secs(seconds)),
+            token: "github".to_owned(),
+            client: client.to_owned(),
+            host: "api.github.com".to_owned(),
+            method: method.to_owned(),
+            path: path.to_owned(),
+            status: 200,
+            response_bytes: 1000,
+            ..Event::default()
+        }
+    }
+
+    /// A client that makes so many requests in each hour of so many days, from then on; when it was last told anything.
+    fn uses(engine: &mut Engine, from: u64, days: u64, hourly: u64) -> Option<u64> {
+        let mut told = None;
+        for hour in 0..days * 24 {
+            for number in 0..hourly {
+                let now = from + hour * HOUR + number * HOUR / hourly;
+                if !engine.observe(&event(now, "app", "GET", "/usual")).is_empty() {
+                    told = Some(now);
+                }
+            }
+        }
+        told
+    }
+
+    fn goes_on(engine: &Engine, client: &str, now: u64) -> bool {
+        engine.goes_on("github", client, Time(Duration::from_secs(now)))
+    }
+
+    #[test]
+    fn steady_misuse_goes_on_for_as_long_as_it_lasts_and_is_over_when_use_is_as_before() {
+        let mut engine = Engine::default();
+        uses(&mut engine, START, 20, 30);
+        let misuse = START + 20 * DAY;
+        assert!(!goes_on(&engine, "app", misuse));
+        // What is learned meanwhile would have taken it for usual after two weeks.
+        for day in 0..40 {
+            uses(&mut engine, misuse + day * DAY, 1, 200);
+            assert!(goes_on(&engine, "app", misuse + (day + 1) * DAY), "day {day}");
+        }
+        let after = misuse + 40 * DAY;
+        uses(&mut engine, after, 2, 30);
+        assert!(!goes_on(&engine, "app", after + 2 * DAY), "as before");
+    }
+
+    #[test]
+    fn what_is_told_by_itself_goes_on_while_it_is_done_again() {
+        let mut engine = Engine::default();
+        uses(&mut engine, START, 10, 30);
+        let now = START + 10 * DAY;
+        engine.observe(&event(now, "app", "DELETE", "/usual"));
+        engine.observe(&event(now, "stranger", "GET", "/usual"));
+        assert!(goes_on(&engine, "app", now) && goes_on(&engine, "stranger", now));
+        for minute in 1..180 {
+            engine.observe(&event(now + minute * 60, "app", "GET", "/usual"));
+            engine.observe(&event(now + minute * 60, "stranger", "GET", "/usual"));
+        }
+        let later = now + 180 * 60;
+        assert!(!goes_on(&engine, "app", later), "it has not deleted anything again");
+        assert!(goes_on(&engine, "stranger", later), "it is still there");
+        engine.close("github");
+        assert!(!goes_on(&engine, "stranger", later), "somebody has said that it may be");
+    }
+}

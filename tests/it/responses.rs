@@ -1,0 +1,234 @@
+//! What is done about unusual use besides taking the token from everybody: clients are throttled, have to be approved, are
+//! blocked; the token is replaced.
+
+use std::time::Duration;
+
+use serde_json::{Value, json};
+
+use crate::support::client::Answer;
+use crate::support::issuer::Reply;
+use crate::support::operator::{JSON, act, call, json_of, own, sent, socket};
+use crate::support::{Client, Issuer, SOON, Scene, Upstream, trail, wait_for, wait_until};
+use crate::unusual::{BETWEEN, Place, attack_until_refused, learn};
+
+const APPROVER: Option<&str> = Some("the approver's key");
+
+/// In mode respond, with this done about everything.
+fn always(response: &str) -> String {
+    format!("mode = \"respond\"\n[[detect.rule]]\nrespond = \"{response}\"")
+}
+
+/// What an approver calls.
+async fn approver(scene: &Scene, line: &str, body: Value) -> Answer {
+    let fields = [JSON, ("Authorization", "Bearer the approver's key")];
+    let fields = if line.starts_with("POST") { &fields[..] } else { &fields[1..] };
+    sent(Client::unix(&socket(scene)).await, &call(line, "localhost", fields, &body.to_string())).await
+}
+
+async fn release_client(scene: &Scene, client: &str) -> Answer {
+    approver(scene, &format!("POST /v1/clients/{client}/release"), json!({ "reason": "it was a test" })).await
+}
+
+/// What is held back from the one client.
+async fn held(scene: &Scene) -> Vec<Value> {
+    let clients = json_of(&own(scene, "GET /v1/clients", "").await);
+    clients["clients"][0]["held"].as_array().expect("a list").clone()
+}
+
+async fn delete(scene: &Scene) -> Answer {
+    scene.exchange("DELETE /api/usual HTTP/1.1\r\nHost: localhost\r\n\r\n").await
+}
+
+#[tokio::test]
+async fn a_throttled_client_goes_on_as_usual_until_it_asks_for_no_more() {
+    let place = Place::new().await;
+    let setup = place.setup().detect(&always("throttle"));
+    let scene = place.usual(&setup).await;
+    let refused = attack_until_refused(&scene).await;
+    assert_eq!(refused.refusal(), (429, "throttled".to_owned()));
+    let wait: u64 = refused.header("retry-after").and_then(|wait| wait.parse().ok()).expect("seconds");
+    assert!((1..=300).contains(&wait), "12 an hour at least: {wait}");
+    let told = scene.recorded("client_held", 1).await.remove(0);
+    assert_eq!((&told["hold"], &told["token"], &told["client"]), (&json!("throttle"), &json!("api"), &json!("local")));
+    assert!(told["since"].as_str() <= told["time"].as_str(), "{told}");
+    scene.reaches("countersign_client_held", &[("client", "local"), ("token", "api"), ("hold", "throttle")], 1.0).await;
+    scene.reaches("countersign_refused_total", &[("reason", "throttled")], 1.0).await;
+    scene.reaches("countersign_time_to_detect_seconds_count", &[], 1.0).await;
+
+    // Whoever goes on asking for too much gets no more than before, however long.
+    let mut client = scene.client().await;
+    for _ in 0..8 {
+        scene.clock.advance(Duration::from_secs(1800));
+        let answers: Vec<u16> = {
+            let mut answers = Vec::new();
+            for number in 0..20 {
+                answers.push(client.get(&format!("/api/admin/{number}")).await.status);
+            }
+            answers
+        };
+        assert!(answers.iter().filter(|status| **status == 429).count() >= 16, "{answers:?}");
+    }
+    scene.finish().await;
+    let scene = place.start(&setup).await;
+    scene.clock.advance(BETWEEN * 122);
+    assert_eq!(held(&scene).await[0]["hold"], "throttle", "over a restart");
+    wait_until("it is over", SOON, async || {
+        scene.clock.advance(Duration::from_secs(1200));
+        assert_eq!(scene.get("/api/usual").await.status, 200, "what is usual passes");
+        held(&scene).await.is_empty()
+    })
+    .await;
+    let released = scene.recorded("client_released", 1).await.remove(0);
+    assert_eq!((&released["by"], &released["token"]), (&json!("detection"), &json!("api")));
+    wait_until("nothing is held", SOON, async || scene.metric("countersign_client_held", &[]).await == 0.0).await;
+}
+
+#[tokio::test]
+async fn one_command_ends_a_throttle() {
+    let place = Place::new().await;
+    let scene = place.usual(&place.setup().detect(&always("throttle"))).await;
+    assert_eq!(attack_until_refused(&scene).await.status, 429);
+    wait_until("it has used up what is usual", SOON, async || scene.get("/api/usual").await.status == 429).await;
+    assert_eq!(act(&scene, "api", "release", APPROVER).await.status, 200);
+    assert_eq!(scene.get("/api/usual").await.status, 200);
+    assert!(held(&scene).await.is_empty());
+    assert_eq!(act(&scene, "api", "release", APPROVER).await.status, 409, "there is nothing more to release");
+    assert_eq!(trail::of(&scene.finish().await, "token_released").len(), 1);
+}
+
+#[tokio::test]
+async fn a_use_that_needs_approval_goes_on_when_it_is_approved() {
+    let place = Place::new().await;
+    let setup = place.setup().detect(&always("approval"));
+    let scene = place.usual(&setup).await;
+    let refused = attack_until_refused(&scene).await;
+    assert_eq!(refused.refusal(), (403, "approval_pending".to_owned()));
+    let id = held(&scene).await[0]["request"].as_str().expect("an id").to_owned();
+    assert!(refused.text().contains(&format!("countersign requests approve {id}")), "{}", refused.text());
+    let asked = wait_for("it is asked", SOON, async || {
+        let answer = approver(&scene, &format!("GET /v1/requests/{id}"), json!({})).await;
+        (answer.status == 200).then(|| json_of(&answer))
+    })
+    .await;
+    assert_eq!(asked["state"], "pending");
+    assert!(asked.to_string().contains("unusual use by local"), "{asked}");
+    let body = json!({ "digest": asked["digest"], "reason": "it is a migration" });
+    let approved = approver(&scene, &format!("POST /v1/requests/{id}/approve"), body).await;
+    assert_eq!(approved.status, 200, "{}", approved.text());
+    wait_until("it goes on", SOON, async || scene.get("/api/usual").await.status == 200).await;
+    let released = scene.recorded("client_released", 1).await.remove(0);
+    assert_eq!((&released["by"], &released["client"]), (&json!("approver"), &json!("local")));
+    // Nothing else came of it: the token is the same.
+    assert_eq!(trail::of(&scene.finish().await, "token_issued").len(), 1);
+}
+
+#[tokio::test]
+async fn a_use_that_is_denied_stays_out_over_a_restart_until_it_is_released() {
+    let place = Place::new().await;
+    let setup = place.setup().detect(&always("approval"));
+    let scene = place.usual(&setup).await;
+    assert_eq!(attack_until_refused(&scene).await.status, 403);
+    let id = held(&scene).await[0]["request"].as_str().expect("an id").to_owned();
+    let path = format!("POST /v1/requests/{id}/deny");
+    wait_until("it is denied", SOON, async || {
+        approver(&scene, &path, json!({ "reason": "nobody knows of it" })).await.status == 200
+    })
+    .await;
+    let denied = (403, "approval_denied".to_owned());
+    wait_until("it is told", SOON, async || scene.get("/api/usual").await.refusal() == denied).await;
+    wait_until("it is kept", SOON, async || held(&scene).await[0]["hold"] == "denied").await;
+    scene.finish().await;
+    let scene = place.start(&setup).await;
+    assert_eq!(scene.get("/api/usual").await.refusal(), denied);
+    assert_eq!(act(&scene, "api", "release", APPROVER).await.status, 200);
+    assert_eq!(scene.get("/api/usual").await.status, 200);
+}
+
+#[tokio::test]
+async fn a_blocked_client_gets_nothing_anywhere_until_one_command_releases_it() {
+    let place = Place::new().await;
+    let respond = "mode = \"respond\"\nrespond = { new_method = \"block\" }";
+    let other = Upstream::http1().await;
+    let plain = place.setup().route("plain", &other, "");
+    let setup = plain.clone().detect(respond);
+    let scene = place.usual(&setup).await;
+    assert_eq!(delete(&scene).await.status, 200);
+    let blocked = (403, "client_unknown".to_owned());
+    wait_until("it is blocked", SOON, async || scene.get("/api/usual").await.status != 200).await;
+    let reached = place.upstream.count();
+    assert_eq!(scene.get("/api/usual").await.refusal(), blocked);
+    assert_eq!(scene.get("/plain/usual").await.refusal(), blocked, "nor without a token");
+    let tunnel = format!("CONNECT {0} HTTP/1.1\r\nHost: {0}\r\n\r\n", other.address);
+    assert_eq!(scene.exchange(&tunnel).await.refusal(), blocked, "nor through a tunnel");
+    assert_eq!((place.upstream.count(), other.count()), (reached, 0), "nothing leaves");
+    let told = scene.recorded("client_held", 1).await.remove(0);
+    assert_eq!((&told["hold"], &told["by"], told.get("token")), (&json!("block"), &json!("detection"), None));
+    scene.reaches("countersign_anomalies_total", &[("response", "block")], 1.0).await;
+    scene.finish().await;
+
+    let scene = place.start(&setup).await;
+    assert_eq!(scene.get("/plain/usual").await.refusal(), blocked, "over a restart");
+    scene.reload(&plain).await.expect("taken");
+    assert_eq!(scene.get("/api/usual").await.refusal(), blocked, "whatever the config says by now");
+    assert_eq!(release_client(&scene, "nobody").await.status, 404);
+    let body = json!({ "reason": "us" }).to_string();
+    assert_eq!(own(&scene, "POST /v1/clients/local/release", &body).await.status, 403, "a responder lets nobody in");
+    let released = release_client(&scene, "local").await;
+    assert_eq!(json_of(&released), json!({ "name": "local", "held": [] }));
+    assert_eq!(scene.get("/plain/usual").await.status, 200);
+    assert_eq!(scene.get("/api/usual").await.status, 200);
+    assert_eq!(release_client(&scene, "local").await.status, 409);
+    assert_eq!(trail::of(&scene.finish().await, "client_released").len(), 1);
+}
+
+#[tokio::test]
+async fn a_record_of_a_hold_that_was_edited_blocks_its_client() {
+    let place = Place::new().await;
+    let setup = place.setup().detect("mode = \"respond\"\nrespond = { new_method = \"throttle\" }");
+    let scene = place.usual(&setup).await;
+    assert_eq!(delete(&scene).await.status, 200);
+    scene.recorded("client_held", 1).await;
+    let record = scene.folder().join("state/sealed/hold-local.sealed");
+    wait_until("it is kept", SOON, async || record.exists()).await;
+    scene.finish().await;
+    let mut sealed = std::fs::read(&record).expect("it is there");
+    *sealed.last_mut().expect("some bytes") ^= 1;
+    std::fs::write(&record, &sealed).expect("written");
+    let scene = place.start(&setup).await;
+    assert_eq!(scene.get("/api/usual").await.refusal(), (403, "client_unknown".to_owned()));
+    assert_eq!(release_client(&scene, "local").await.status, 200);
+    assert_eq!(scene.get("/api/usual").await.status, 200);
+    assert_eq!(trail::of(&scene.finish().await, "state_rejected").len(), 1);
+}
+
+#[tokio::test]
+async fn a_replaced_token_is_void_at_its_issuer_and_requests_go_on_with_the_next() {
+    let told = Issuer::answering(|_| Reply::json(200, "")).await;
+    let issuer = Issuer::start().await;
+    let place = Place::new().await;
+    let source = format!(
+        r#"{{ kind = "client_credentials", token_url = "{}", revocation_url = "{}", client_id = "api", client_secret = "file:client-secret" }}"#,
+        issuer.url(),
+        told.url(),
+    );
+    let setup = place
+        .setup()
+        .without("token", "api")
+        .token_from("api", &source, "rotation = { overlap = \"1h\" }")
+        .detect("mode = \"respond\"\nrespond = { new_method = \"replace\" }");
+    place.keep("client-secret", "first-client-secret");
+    let scene = place.start(&setup).await;
+    learn(&scene).await;
+    assert_eq!(delete(&scene).await.status, 200);
+    let done = scene.recorded("replacement_finished", 1).await.remove(0);
+    assert_eq!((&done["complete"], &done["token"]), (&json!(true), &json!("api")));
+    let started = scene.recorded("replacement_started", 1).await.remove(0);
+    assert_eq!((&started["generation"], &started["by"]), (&done["replaced"], &json!("detection")));
+    let void = scene.recorded("generation_revoked", 1).await;
+    assert!(void.iter().any(|void| void["generation"] == started["generation"]), "{void:?}");
+    scene.reaches("countersign_time_to_replace_seconds_count", &[], 1.0).await;
+    scene.reaches("countersign_time_to_detect_seconds_count", &[], 1.0).await;
+    assert_eq!(scene.get("/api/usual").await.status, 200);
+    let last = place.upstream.last();
+    assert_eq!(last.header("authorization"), Some(&*format!("Bearer tok-{}", done["generation"])));
+}
