@@ -17,6 +17,7 @@ mod client;
 mod cross;
 mod detect;
 mod environment;
+mod job;
 mod later;
 mod load;
 mod operator;

@@ -1,9 +1,11 @@
-//! Who calls. A client is known by what the kernel says of the process at the other end of its connection, and by a phantom key
-//! where its config names one: no process of another user can borrow the first, and the second is worth nothing elsewhere.
+//! Who calls. A client is known by what the kernel says of the process at the other end of its connection, by a phantom key
+//! where its config names one, and a job of continuous integration by what its issuer has signed: no process of another user
+//! can borrow the first, the second is worth nothing elsewhere, and the third ends with the job.
 //!
 //! Invariants: a peer of which nothing is known is no client; a key is good for its own client alone, and one that came from
-//! somebody else is not passed over.
+//! somebody else is not passed over; whoever proves to be a job is known as that, or not at all.
 
+pub mod job;
 mod key;
 mod mint;
 mod peer;
@@ -12,13 +14,14 @@ use std::sync::Arc;
 
 use crate::name::ClientName;
 use crate::secret::Reference;
+use job::Job;
 
 pub use key::{KeyError, Keys};
 pub use mint::{Format, FormatError};
 pub use peer::{Inspector, Peer};
 
 /// `[[client]]`: what is given must all hold.
-#[derive(Clone, PartialEq, Eq, Debug)]
+#[derive(Clone, PartialEq, Debug)]
 pub struct Settings {
     pub name: ClientName,
     pub uid: Option<u32>,
@@ -26,6 +29,8 @@ pub struct Settings {
     pub gid: Option<u32>,
     /// Where its phantom key is.
     pub key: Option<Reference>,
+    /// A job that proves itself so.
+    pub jwt: Option<job::Settings>,
 }
 
 /// A client's place in [`Clients`]; good for as long as that value.
@@ -50,10 +55,12 @@ pub struct Clients {
 pub enum Unknown {
     /// No client is like this.
     Nobody,
-    /// There is a client like this, and its key is missing.
+    /// There is a client like this, and its key is missing, or the token of its job.
     KeyMissing,
     /// The key is this client's, and the rest is not.
     KeyOf(ClientIndex),
+    /// It is a job, and none of a client like this.
+    OtherJob,
 }
 
 impl Clients {
@@ -81,26 +88,37 @@ impl Clients {
         self.keys.as_deref()
     }
 
-    /// The client that the peer is, if any, with the key that came with its request. The config holds no two that overlap.
+    /// The client that the peer is, if any, with the key that came with its request and the job that it has proved to be. The
+    /// config holds no two that overlap.
     ///
     /// # Errors
     /// When it is none.
-    pub fn identify(&self, peer: &Peer, key: Option<ClientIndex>) -> Result<ClientIndex, Unknown> {
+    pub fn identify(&self, peer: &Peer, key: Option<ClientIndex>, job: Option<&Job>) -> Result<ClientIndex, Unknown> {
         if let Some(client) = key {
             let settings = self.list.get(client.0).ok_or(Unknown::Nobody)?;
-            return if settings.fits(peer) { Ok(client) } else { Err(Unknown::KeyOf(client)) };
+            return match settings.is_job(job) {
+                _ if !settings.fits(peer) => Err(Unknown::KeyOf(client)),
+                true => Ok(client),
+                false => Err(if job.is_some() { Unknown::OtherJob } else { Unknown::KeyMissing }),
+            };
         }
         let mut fitting =
             self.list.iter().enumerate().filter(|(_, client)| client.fits(peer) && client.says_something());
         let mut key_is_missing = false;
         let found = fitting.find(|(_, client)| {
-            key_is_missing |= client.key.is_some();
-            client.key.is_none()
+            key_is_missing |= client.key.is_some() || client.jwt.is_some();
+            client.key.is_none() && client.is_job(job)
         });
         match found {
             Some((at, _)) => Ok(ClientIndex(at)),
+            None if job.is_some() => Err(Unknown::OtherJob),
             None => Err(if key_is_missing { Unknown::KeyMissing } else { Unknown::Nobody }),
         }
+    }
+
+    /// What jobs prove themselves by.
+    pub fn jobs(&self) -> impl Iterator<Item = &job::Settings> {
+        self.list.iter().filter_map(|client| client.jwt.as_ref())
     }
 
     /// The client that the kernel's word alone is for, with its key or without.
@@ -134,7 +152,7 @@ impl Clients {
 impl Settings {
     /// Of which nothing is said but its name: nobody is this client.
     pub fn named(name: ClientName) -> Self {
-        Self { name, uid: None, gid: None, key: None }
+        Self { name, uid: None, gid: None, key: None, jwt: None }
     }
 
     /// Whether the kernel says nothing against it.
@@ -143,9 +161,18 @@ impl Settings {
         holds(self.uid, peer.uid) && holds(self.gid, peer.gid)
     }
 
+    /// Whether it is the job that has proved itself, or none where none has.
+    fn is_job(&self, job: Option<&Job>) -> bool {
+        match (&self.jwt, job) {
+            (None, None) => true,
+            (Some(wanted), Some(job)) => wanted.is(job),
+            (None, Some(_)) | (Some(_), None) => false,
+        }
+    }
+
     /// A client without any mark would be everybody.
     fn says_something(&self) -> bool {
-        self.uid.is_some() || self.gid.is_some() || self.key.is_some()
+        self.uid.is_some() || self.gid.is_some() || self.key.is_some() || self.jwt.is_some()
     }
 }
 
@@ -164,8 +191,9 @@ mod tests {
     #[test]
     fn what_is_given_must_all_hold() {
         let clients = Clients::new(vec![client("a", Some(1), Some(5)), client("b", Some(2), None)], 0);
-        let known =
-            |uid, gid| clients.identify(&Peer { uid, gid }, None).ok().map(|index| clients.name(index).to_string());
+        let known = |uid, gid| {
+            clients.identify(&Peer { uid, gid }, None, None).ok().map(|index| clients.name(index).to_string())
+        };
         assert_eq!(known(Some(1), Some(5)).as_deref(), Some("a"));
         assert_eq!(known(Some(2), Some(9)).as_deref(), Some("b"));
         assert_eq!(known(Some(1), Some(6)), None, "another group");
@@ -180,29 +208,29 @@ mod tests {
         let clients = Clients::new(vec![with_key(a), b, with_key(c)], 0);
         let [a, b, c] = [0, 1, 2].map(ClientIndex);
         let peer = |uid| Peer { uid: Some(uid), gid: None };
-        assert_eq!(clients.identify(&peer(1), Some(a)), Ok(a));
-        assert_eq!(clients.identify(&peer(2), Some(a)), Err(Unknown::KeyOf(a)), "another user has it");
-        assert_eq!(clients.identify(&Peer::default(), Some(a)), Err(Unknown::KeyOf(a)));
-        assert_eq!(clients.identify(&peer(2), None), Ok(b));
-        assert_eq!(clients.identify(&peer(9), Some(c)), Ok(c), "known by its key alone");
-        assert_eq!(clients.identify(&peer(9), None), Err(Unknown::KeyMissing));
+        assert_eq!(clients.identify(&peer(1), Some(a), None), Ok(a));
+        assert_eq!(clients.identify(&peer(2), Some(a), None), Err(Unknown::KeyOf(a)), "another user has it");
+        assert_eq!(clients.identify(&Peer::default(), Some(a), None), Err(Unknown::KeyOf(a)));
+        assert_eq!(clients.identify(&peer(2), None, None), Ok(b));
+        assert_eq!(clients.identify(&peer(9), Some(c), None), Ok(c), "known by its key alone");
+        assert_eq!(clients.identify(&peer(9), None, None), Err(Unknown::KeyMissing));
         assert_eq!((clients.like(&peer(1)), clients.like(&peer(9))), (Some(a), None));
         let clients = Clients::new(vec![with_key(client("a", Some(1), None))], 0);
-        assert_eq!(clients.identify(&peer(1), None), Err(Unknown::KeyMissing));
-        assert_eq!(clients.identify(&peer(2), None), Err(Unknown::Nobody));
+        assert_eq!(clients.identify(&peer(1), None, None), Err(Unknown::KeyMissing));
+        assert_eq!(clients.identify(&peer(2), None, None), Err(Unknown::Nobody));
     }
 
     #[test]
     fn without_clients_our_own_user_is_the_one_client() {
         let clients = Clients::new(Vec::new(), 1000);
-        assert!(clients.identify(&Peer { uid: Some(1000), gid: None }, None).is_ok());
-        assert!(clients.identify(&Peer { uid: Some(1001), gid: None }, None).is_err());
-        assert!(clients.identify(&Peer::default(), None).is_err());
+        assert!(clients.identify(&Peer { uid: Some(1000), gid: None }, None, None).is_ok());
+        assert!(clients.identify(&Peer { uid: Some(1001), gid: None }, None, None).is_err());
+        assert!(clients.identify(&Peer::default(), None, None).is_err());
     }
 
     #[test]
     fn a_client_without_any_mark_is_nobody() {
         let clients = Clients::new(vec![client("all", None, None)], 0);
-        assert!(clients.identify(&Peer { uid: Some(0), gid: Some(0) }, None).is_err());
+        assert!(clients.identify(&Peer { uid: Some(0), gid: Some(0) }, None, None).is_err());
     }
 }

@@ -114,7 +114,7 @@ pub struct Proof<'a> {
 }
 
 /// The operators of a configuration.
-#[derive(Clone, PartialEq, Eq, Debug)]
+#[derive(Clone, PartialEq, Debug)]
 pub struct Operators {
     list: Vec<Settings>,
     own_uid: u32,

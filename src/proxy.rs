@@ -25,6 +25,7 @@ mod h1;
 mod head;
 mod headers;
 mod inject;
+mod job;
 mod links;
 
 mod listener;
@@ -80,6 +81,7 @@ pub use worker::{Worker, WorkerSettings};
 use crate::audit::Recorder;
 use crate::authority::Authority;
 use crate::clock::Clock;
+use crate::identity::job::Job;
 use crate::identity::{ClientIndex, Peer};
 use crate::metrics::{Error as MetricsError, Metrics as Registry};
 use crate::name::TokenName;
@@ -219,6 +221,8 @@ pub struct Opened {
     pub authority: Authority,
     /// The phantom key that it was opened with.
     pub key: Option<Mark>,
+    /// The job that has opened it.
+    pub job: Option<Arc<Job>>,
 }
 
 /// One worker's proxy.
@@ -326,7 +330,8 @@ impl Proxy {
             None => Target::of(head, &headers, caller.port, |authority| table.is_upstream(authority))?,
             Some(opened) => Target::inside(head, &headers, &opened.authority)?,
         };
-        let known = phantom::identify(table, caller, head, &headers)?;
+        let job = job::of(table, caller, &mut headers).await?;
+        let known = phantom::identify(table, caller, head, &headers, job.as_deref())?;
         let client = known.client;
         let route = find(table, &target, client);
         known.settle(table, caller, route, &target, &mut headers)?;

@@ -13,6 +13,7 @@ use http::header::InvalidHeaderValue;
 use crate::authority::{Authority, Endpoint, Host, Scheme};
 use crate::clock::Clock;
 use crate::dial::Dialer;
+use crate::identity::job::Jobs;
 use crate::identity::{ClientIndex, Clients};
 use crate::interception::Interception;
 use crate::name::{ClientName, RouteName, TokenName};
@@ -234,6 +235,8 @@ impl From<Denied> for NotAdmitted {
 /// All routes of a configuration, and what a request needs besides.
 pub struct Table {
     pub clients: Clients,
+    /// What jobs prove themselves with; `None` where no client is one.
+    pub jobs: Option<Arc<Jobs>>,
     pub dialer: Arc<Dialer>,
     /// The longest that a request waits for a generation.
     pub acquire_timeout: Duration,
@@ -253,6 +256,8 @@ pub struct Table {
 /// What a table is made of, besides the routes' own settings.
 pub struct Ingredients<'a> {
     pub clients: Clients,
+    /// What jobs prove themselves with; `None` where no client is one.
+    pub jobs: Option<Arc<Jobs>>,
     pub dialer: Arc<Dialer>,
     pub acquire_timeout: Duration,
     pub refuse_without_trail: bool,
@@ -296,6 +301,7 @@ impl Table {
             routes,
             holds: ingredients.clients.names().map(|client| (ingredients.hold)(client, None)).collect(),
             clients: ingredients.clients,
+            jobs: ingredients.jobs,
             dialer: ingredients.dialer,
             acquire_timeout: ingredients.acquire_timeout,
             refuse_without_trail: ingredients.refuse_without_trail,

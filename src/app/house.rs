@@ -36,7 +36,7 @@ use crate::clock::{Clock, Moment};
 use crate::config::Config;
 use crate::dial::{Dialer, Resolver};
 use crate::fetch::Fetcher;
-use crate::identity::Clients;
+use crate::identity::{Clients, job};
 use crate::metrics::Metrics;
 use crate::name::TokenName;
 use crate::operator::Operators;
@@ -104,6 +104,8 @@ pub(super) struct House {
     asks: Asks,
     pub(super) revoker: Revoker,
     _telling: Task,
+    jobs: Arc<job::Office>,
+    _asking: Task,
     pub(super) restraints: Restraints,
     pub(super) unused: Unused,
     pub(super) drills: Drills,
@@ -182,6 +184,8 @@ impl House {
         let telling = ground.tasks.essential("revocations", revoker.clone().run(tellings));
         let restraints = Restraints::open(ground.store.clone(), ground.barrier.clone(), &ground.recorder)?;
         let unused = Unused::open(ground.store.clone(), metrics)?;
+        let (jobs, asked) = job::Office::new(ground.clock.clone(), metrics)?;
+        let asking = ground.tasks.essential("issuers of jobs", jobs.clone().run(asked, fetcher.clone()));
         let kitchen = Kitchen {
             ground: &ground,
             metrics: &token_metrics,
@@ -189,6 +193,7 @@ impl House {
             dialer: &dialer,
             revoker: &revoker,
             restraints: &restraints,
+            jobs: &jobs,
         };
         let (store, recorder, clock) = (ground.store.clone(), ground.recorder.clone(), ground.clock.clone());
         let desk = Desk::open(store, recorder, clock, metrics)?;
@@ -230,6 +235,8 @@ impl House {
             asks: Asks::default(),
             revoker,
             _telling: telling,
+            jobs,
+            _asking: asking,
             restraints,
             unused,
             drills: Drills::default(),

@@ -180,6 +180,7 @@ fn table(config: &Config) -> anyhow::Result<Table> {
     };
     let ingredients = Ingredients {
         clients: Clients::new(config.clients.clone(), rustix::process::geteuid().as_raw()),
+        jobs: None,
         dialer: Arc::new(Dialer::new(config.destinations.clone(), Vec::new())),
         acquire_timeout: config.proxy.acquire_timeout,
         refuse_without_trail: false,

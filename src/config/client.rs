@@ -4,14 +4,16 @@ use std::fmt::Display;
 
 use toml::Spanned;
 
-use super::Context;
 use super::reader::Section;
+use super::{Context, job};
 use crate::identity::Settings;
 use crate::name::ClientName;
 use crate::proxy::Address;
 
 /// The largest id: the one above it means "none" to the kernel.
 const MAX_ID: u64 = u32::MAX as u64 - 1;
+
+const HOW_TO_TELL: &str = "give each a `uid` of its own, or jobs a `subject` of their own";
 
 const APART: &str = "run the app as another user, and name it: `[[client]]` with `name = \"app\"` and `uid = 1000`";
 
@@ -25,8 +27,10 @@ pub fn read(mut section: Section<'_>, context: &Context<'_>) -> Option<Spanned<S
         section.refuse("name", "`local` is the client that is there when the file names none", "choose another name");
     }
     let key = section.reference_at_rest("key", context.base);
-    let known_later = ["jwt", "cgroup"].iter().any(|key| section.has(key));
-    if !["uid", "gid", "key"].iter().any(|mark| section.has(mark)) && !known_later {
+    let is_job = section.has("jwt");
+    let jwt = job::read(section.table("jwt", "`jwt`"), context);
+    let is_told = ["uid", "gid", "key", "jwt", "cgroup"].iter().any(|mark| section.has(mark));
+    if !is_told {
         let message =
             format!("{} is not told from others: nothing says how it is known", label("client", name.as_ref()));
         section.require("uid", message, "uid = 1000");
@@ -37,7 +41,10 @@ pub fn read(mut section: Section<'_>, context: &Context<'_>) -> Option<Spanned<S
         context.report.warning(section.place("uid"), message, APART);
     }
     section.finish();
-    name.map(|name| Spanned::new(name.span(), Settings { name: name.into_inner(), uid, gid, key }))
+    if is_job && jwt.is_none() {
+        return None;
+    }
+    name.map(|name| Spanned::new(name.span(), Settings { name: name.into_inner(), uid, gid, key, jwt }))
 }
 
 pub fn id(section: &mut Section<'_>, key: &'static str) -> Option<u32> {
@@ -62,17 +69,31 @@ pub fn keep_apart(clients: &[Spanned<Settings>], context: &Context<'_>) {
         let (own, earlier) = (one.get_ref(), &clients[..index]);
         if let Some(other) = earlier.iter().map(Spanned::get_ref).find(|other| overlap(own, other)) {
             let message = format!("one process can be both client `{}` and client `{}`", other.name, own.name);
-            context.report.error(one.span(), message, "give each a `uid` of its own, or a `key`");
+            context.report.error(one.span(), message, HOW_TO_TELL);
+        }
+        let issuer = |client: &Settings| client.jwt.as_ref().map(|jwt| jwt.issuer.clone());
+        let Some(known) = issuer(own) else { continue };
+        let others = earlier.iter().filter_map(|other| issuer(other.get_ref()));
+        if others.into_iter().any(|other| other.name == known.name && other != known) {
+            let message =
+                format!("client `{}` says something else of the issuer {} than another client", own.name, known.name);
+            context.report.error(one.span(), message, "write the same `tls` in both");
         }
     }
 }
 
-/// Whether there is a process that both describe.
+/// Whether there is a process that both describe. Whoever shows the token of a job is known by it, or not at all.
 fn overlap(one: &Settings, other: &Settings) -> bool {
     let may_agree = |a: Option<u32>, b: Option<u32>| a.is_none() || b.is_none() || a == b;
     // A request has one key: where both are known by theirs, it tells them apart.
     let told_by_key = one.key.is_some() && other.key.is_some() && one.key != other.key;
-    one.name != other.name && may_agree(one.uid, other.uid) && may_agree(one.gid, other.gid) && !told_by_key
+    let may_be_one_job = match (&one.jwt, &other.jwt) {
+        (None, None) => true,
+        (Some(one), Some(other)) => one.overlaps(other),
+        (None, Some(_)) | (Some(_), None) => false,
+    };
+    let may_be_one = may_agree(one.uid, other.uid) && may_agree(one.gid, other.gid) && may_be_one_job;
+    one.name != other.name && may_be_one && !told_by_key
 }
 
 /// The group of a process is known on unix sockets only.

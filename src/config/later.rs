@@ -10,7 +10,7 @@ pub const HELP: &str = "remove it: what it asks for would not be done";
 /// Keys by the title of their section.
 const KEYS: &[(&str, &[&str])] = &[
     (ROOT, &["vault"]),
-    ("[[client]]", &["jwt", "cgroup", "version"]),
+    ("[[client]]", &["cgroup", "version"]),
     ("[[token]]", &["next_source", "version"]),
     ("`rotation`", &["mode"]),
     ("`source`", &["login"]),

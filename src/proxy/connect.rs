@@ -30,7 +30,7 @@ use super::head::{self, Head};
 use super::message::{Fields, Response};
 use super::stream::Socket;
 use super::tunnel::Tunnel;
-use super::{Caller, Opened, Place, Proxy, phantom};
+use super::{Caller, Opened, Place, Proxy, job, phantom};
 use crate::authority::{Authority, Scheme};
 use crate::identity::ClientIndex;
 use crate::route::{Route, Table, Timeouts};
@@ -62,7 +62,7 @@ impl Proxy {
         let mut usage = UsageGuard::new(&self.observer, &head.method);
         let table = self.table();
         let mut place = Place::default();
-        let onward = match self.judge_tunnel(caller, head, fields, &table.0, &mut usage, &mut place) {
+        let onward = match self.judge_tunnel(caller, head, fields, &table.0, &mut usage, &mut place).await {
             Ok(Judged::Inside(inside)) => {
                 usage.answered(StatusCode::OK);
                 usage.complete();
@@ -77,7 +77,7 @@ impl Proxy {
         }
     }
 
-    fn judge_tunnel<'t>(
+    async fn judge_tunnel<'t>(
         &self,
         caller: &Caller,
         head: &Head,
@@ -91,7 +91,8 @@ impl Proxy {
             return Err(Refusal::Loop);
         }
         let authority = asked_for(head, fields)?;
-        let known = phantom::identify(table, caller, head, fields)?;
+        let job = job::of_tunnel(table, caller, fields).await?;
+        let known = phantom::identify(table, caller, head, fields, job.as_deref())?;
         let client = known.client;
         table.holds_back(client)?;
         place.route = table.authority(Scheme::Https, &authority, client).map(|route| &**route);
@@ -104,7 +105,7 @@ impl Proxy {
                 tracing::error!(route = %route.name, %error, "a tunnel cannot be looked into");
                 Refusal::TunnelDenied
             })?;
-            return Ok(Judged::Inside(Inside { opened: Opened { authority, key: known.mark() }, config }));
+            return Ok(Judged::Inside(Inside { opened: Opened { authority, key: known.mark(), job }, config }));
         }
         usage.of(route.cell(client));
         route.admit(client, &head.method, "/")?;

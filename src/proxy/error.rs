@@ -19,6 +19,7 @@ use super::pool::NoConnection;
 use super::tripwire::Tripped;
 use crate::access::request::RequestId;
 use crate::dial::{DialError, TlsKind};
+use crate::identity::job::Refused;
 use crate::metrics::{Error as MetricsError, Metrics as Registry};
 use crate::name::{RouteName, TokenName};
 use crate::path::PathError;
@@ -49,8 +50,12 @@ pub enum Refusal {
     // In the same words: whoever has found a key learns nothing of it.
     #[error("No client of the configuration is this process. Run the app as the user that `[[client]]` names.")]
     Tripped(Box<Tripped>),
+    #[error("The job's token proves nothing: {0}.")]
+    JobRefused(Refused),
+    #[error("The issuer of the job's token cannot be asked for its keys.")]
+    ClientUnverified,
     #[error(
-        "The client is known by a phantom key, and the request has none. Send it where the API key goes, or in Proxy-Authorization, as HTTP_PROXY=http://app:KEY@... does."
+        "The client is known by a phantom key, or by the token of its job, and the request has none. Send it where the API key goes, or in Proxy-Authorization, as HTTP_PROXY=http://app:KEY@... does."
     )]
     ClientAuthRequired,
     #[error("This client is blocked. An operator can release it: countersign clients release NAME.")]
@@ -162,12 +167,13 @@ struct Words {
 }
 
 /// The names of every reason, for a counter that is there from the start.
-const REASONS: [&str; 38] = [
+const REASONS: [&str; 39] = [
     "framing",
     "host_mismatch",
     "path_ambiguous",
     "client_unknown",
     "client_auth_required",
+    "client_unverified",
     "route_denied",
     "method_denied",
     "path_denied",
@@ -215,9 +221,10 @@ impl Refusal {
             Self::HostMismatch => words(StatusCode::BAD_REQUEST, "host_mismatch", "Host mismatch", MALFORMED),
             Self::PathAmbiguous(_) => words(StatusCode::BAD_REQUEST, "path_ambiguous", "Ambiguous path", MALFORMED),
             Self::QueryAmbiguous => words(StatusCode::BAD_REQUEST, "path_ambiguous", "Ambiguous query", MALFORMED),
-            Self::ClientUnknown | Self::Tripped(_) => {
+            Self::ClientUnknown | Self::Tripped(_) | Self::JobRefused(_) => {
                 words(StatusCode::FORBIDDEN, "client_unknown", "Unknown client", DENIED)
             }
+            Self::ClientUnverified => unavailable("client_unverified", "Client not verified"),
             Self::ClientAuthRequired => words(
                 StatusCode::PROXY_AUTHENTICATION_REQUIRED,
                 "client_auth_required",
@@ -306,7 +313,9 @@ impl Refusal {
         let wait = match self {
             Self::TokenExpired { retry_after } => retry_after.unwrap_or(Duration::from_secs(1)),
             Self::TokenUnavailable { retry_after } => *retry_after,
-            Self::TokenPending | Self::Overloaded | Self::Busy | Self::AuditUnavailable => Duration::from_secs(1),
+            Self::TokenPending | Self::Overloaded | Self::Busy | Self::AuditUnavailable | Self::ClientUnverified => {
+                Duration::from_secs(1)
+            }
             Self::RateLimited(exceeded) | Self::Throttled(exceeded) => exceeded.wait,
             _ => return None,
         };
@@ -565,6 +574,9 @@ mod tests {
             Refusal::HostMismatch,
             Refusal::QueryAmbiguous,
             Refusal::ClientUnknown,
+            Refusal::ClientAuthRequired,
+            Refusal::JobRefused(Refused::Expired),
+            Refusal::ClientUnverified,
             Refusal::RouteDenied,
             Refusal::MethodDenied,
             Refusal::PathDenied,

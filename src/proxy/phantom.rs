@@ -26,7 +26,8 @@ use super::headers::is_credential;
 use super::message::Fields;
 use super::target::{By, Target};
 use super::tripwire::{Cause, Tripped};
-use super::{Caller, credentials};
+use super::{Caller, credentials, job};
+use crate::identity::job::Job;
 use crate::identity::{ClientIndex, Keys, Unknown};
 use crate::route::{Route, Table};
 use crate::secret::Mark;
@@ -61,13 +62,20 @@ enum Part {
 ///
 /// # Errors
 /// When it is none.
-pub fn identify(table: &Table, caller: &Caller, head: &Head, fields: &Fields) -> Result<Identified, Refusal> {
+pub fn identify(
+    table: &Table,
+    caller: &Caller,
+    head: &Head,
+    fields: &Fields,
+    job: Option<&Job>,
+) -> Result<Identified, Refusal> {
     let clients = &table.clients;
     let Some(keys) = clients.keys() else {
-        return match clients.identify(&caller.peer, None) {
+        return match clients.identify(&caller.peer, None, job) {
             Ok(client) => Ok(Identified { client, shown: None }),
             Err(Unknown::Nobody | Unknown::KeyOf(_)) => Err(Refusal::ClientUnknown),
             Err(Unknown::KeyMissing) => Err(Refusal::ClientAuthRequired),
+            Err(Unknown::OtherJob) => Err(job::other(table, caller)),
         };
     };
     let shown = match shown(keys, head, fields) {
@@ -77,10 +85,11 @@ pub fn identify(table: &Table, caller: &Caller, head: &Head, fields: &Fields) ->
     // A tunnel was opened with one, which is looked up anew: it may have been replaced since.
     let of_tunnel = || caller.inside.as_ref().and_then(|inside| keys.client(inside.key.as_ref()?));
     let key = shown.as_ref().map(|shown| shown.client).or_else(of_tunnel);
-    match clients.identify(&caller.peer, key) {
+    match clients.identify(&caller.peer, key, job) {
         Ok(client) => Ok(Identified { client, shown }),
         Err(Unknown::Nobody) => Err(Refusal::ClientUnknown),
         Err(Unknown::KeyMissing) => Err(Refusal::ClientAuthRequired),
+        Err(Unknown::OtherJob) => Err(job::other(table, caller)),
         Err(Unknown::KeyOf(client)) => Err(trip(table, caller, client, Cause::OtherClient, None)),
     }
 }

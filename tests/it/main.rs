@@ -23,6 +23,7 @@ mod grants;
 mod hostile_upstreams;
 mod http2;
 mod issuers;
+mod jobs;
 mod life;
 mod limits;
 mod outage;

@@ -3,6 +3,7 @@
 
 pub mod body;
 pub mod certificate;
+pub mod ci;
 pub mod client;
 pub mod corporate;
 pub mod crowd;
@@ -24,6 +25,7 @@ use std::time::Duration;
 use tokio::sync::watch;
 use tokio::time::{sleep, timeout};
 
+pub use ci::{Ci, CiKey};
 pub use client::Client;
 pub use crowd::Crowd;
 pub use http2::Http2Client;

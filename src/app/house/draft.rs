@@ -10,6 +10,7 @@ use crate::app::restraint::Restraints;
 use crate::audit::OnFailure;
 use crate::dial::{Dialer, Tunnel, tunnel};
 use crate::fetch::{Fetcher, RemoteError};
+use crate::identity::job::{Jobs, Office};
 use crate::identity::{Clients, KeyError};
 use crate::interception::{self, Hosts, Interception, InterceptionError};
 use crate::name::{RouteName, TokenName};
@@ -37,6 +38,8 @@ pub enum DraftError {
     Probe(TokenName, RemoteError),
     #[error(transparent)]
     Table(#[from] TableError),
+    #[error("the issuer of a client's `jwt`: {0}")]
+    Jobs(#[from] RemoteError),
     #[error(transparent)]
     Interception(#[from] InterceptionError),
     #[error(transparent)]
@@ -55,6 +58,7 @@ pub(super) struct Kitchen<'a> {
     pub dialer: &'a Arc<Dialer>,
     pub revoker: &'a Revoker,
     pub restraints: &'a Restraints,
+    pub jobs: &'a Arc<Office>,
 }
 
 impl Kitchen<'_> {
@@ -110,10 +114,13 @@ impl Kitchen<'_> {
             let reader = barred.get(route).map_or_else(|| reader.clone(), |gate| SlotReader::barred(*gate));
             Some(RouteToken { name: name.clone(), placement: settings.placement.clone(), reader })
         };
+        let clients = Clients::new(config.clients.clone(), rustix::process::geteuid().as_raw()).with_keys()?;
+        let jobs = Jobs::new(clients.jobs(), self.jobs, table.and_then(|table| table.jobs.as_deref()))?;
         let table = Table::new(
             &config.routes,
             Ingredients {
-                clients: Clients::new(config.clients.clone(), rustix::process::geteuid().as_raw()).with_keys()?,
+                clients,
+                jobs: jobs.map(Arc::new),
                 dialer: self.dialer.clone(),
                 acquire_timeout: config.proxy.acquire_timeout,
                 interception: self.interception(&config.routes, table)?,

@@ -241,6 +241,7 @@ impl House {
             dialer: &self.dialer,
             revoker: &self.revoker,
             restraints: &self.restraints,
+            jobs: &self.jobs,
         };
         kitchen.draft(force, &self.tokens(), Some(&self.tables.load()), same_way)
     }
