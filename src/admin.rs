@@ -45,6 +45,7 @@ use serde_json::{Map, Value};
 use crate::audit::{Archive, Event, Recorder, Unavailable};
 use crate::barrier::Stuck;
 use crate::clock::Clock;
+use crate::identity::Peer;
 use crate::name::{OperatorName, TokenName};
 use crate::operator::{Operator, Operators, Role};
 use crate::proxy::Address;
@@ -84,6 +85,9 @@ pub struct Settings {
 pub trait House: Requests + Reports + Anomalies + Clients {
     fn operators(&self) -> Arc<Operators>;
 
+    /// Whether what a bearer shows is the token of a job, and of which.
+    fn job<'a>(&'a self, token: &'a [u8], peer: &'a Peer) -> Pending<'a, Bearer>;
+
     /// By name.
     fn tokens(&self) -> Vec<Arc<Token>>;
 
@@ -108,6 +112,15 @@ pub trait House: Requests + Reports + Anomalies + Clients {
 
     /// Rehearses a compromise.
     fn drill<'a>(&'a self, token: &'a TokenName, order: Order) -> Pending<'a, Result<Drill, NotDrilled>>;
+}
+
+/// What a bearer has shown.
+pub enum Bearer {
+    Job(Operator),
+    /// The token of a job, and not a good one.
+    Nobody,
+    /// Something else: a key.
+    OfAKey,
 }
 
 /// What comes later.
@@ -201,7 +214,7 @@ impl Admin {
     ) -> Result<Answer, Refusal> {
         seen.endpoint = endpoint::find(request.method(), request.uri().path()).ok().map(|(endpoint, _)| endpoint);
         guard::judge(&request, entrance)?;
-        let operator = &*seen.operator.insert(caller.authenticate(request.headers(), self)?);
+        let operator = &*seen.operator.insert(caller.authenticate(request.headers(), self).await?);
         self.rates.call(&operator.name).map_err(Refusal::RateLimited)?;
         let (head, body) = request.into_parts();
         let (endpoint, parameter) = endpoint::find(&head.method, head.uri.path())?;

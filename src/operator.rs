@@ -2,6 +2,7 @@
 //!
 //! ```text
 //!  Proof (kernel's word, bearer key, certificate) ─▶ Operators::identify ─▶ Operator ─▶ may(Role)
+//!  the token of a job                             ─▶ Operator::of_job ───────▲
 //! ```
 //!
 //! Invariants: what is given of an operator must all hold; a key that is wrong is not made good by the user that sent it;
@@ -9,17 +10,18 @@
 
 use std::fmt;
 use std::str::FromStr;
+use std::time::Duration;
 
 use aws_lc_rs::{constant_time, digest};
 use rustls_pki_types::{CertificateDer, ServerName};
 
 use crate::identity::{Clients, Peer};
-use crate::name::OperatorName;
+use crate::name::{ClientName, OperatorName};
 
 /// What an operator may do.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
 pub enum Role {
-    /// Sees everything that is not secret. Every operator is one.
+    /// Sees everything that is not secret. Every operator of the config is one.
     Viewer,
     /// Asks for access.
     Requester,
@@ -71,14 +73,39 @@ pub struct Operator {
     pub groups: Vec<String>,
     roles: Vec<Role>,
     told_apart: bool,
+    job: Option<Job>,
+}
+
+/// A job that calls: what its CI says of it.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Job {
+    pub subject: String,
+    /// When it ends, since the Unix epoch.
+    pub ends: Duration,
 }
 
 impl Operator {
+    /// A job that is a client asks for access, and does nothing else.
+    pub fn of_job(client: &ClientName, job: Job) -> Self {
+        Self {
+            name: client.as_str().parse().expect("names of clients and of operators are alike"),
+            groups: Vec::new(),
+            roles: vec![Role::Requester],
+            told_apart: true,
+            job: Some(job),
+        }
+    }
+
+    /// `None` of an operator of the config.
+    pub fn job(&self) -> Option<&Job> {
+        self.job.as_ref()
+    }
+
     /// Whether it has this role. Nobody approves who is not [told apart](Self::is_told_apart).
     pub fn may(&self, role: Role) -> bool {
         let has = |role| self.roles.contains(&role);
         match role {
-            Role::Viewer => true,
+            Role::Viewer => self.job.is_none(),
             Role::Requester | Role::Responder => has(role) || has(Role::Admin),
             Role::Approver => has(role) && self.told_apart,
             Role::Admin => has(role),
@@ -152,6 +179,7 @@ impl Operators {
             groups: settings.groups.clone(),
             roles: settings.roles.clone(),
             told_apart: self.tells_apart(settings),
+            job: None,
         })
     }
 

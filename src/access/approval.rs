@@ -154,7 +154,7 @@ impl Case {
         let by = judgement.by.clone();
         let state = match judgement.decision {
             Decision::Approve if request.until != Until::Permanent => {
-                State::Granted { by, at: now, until: request.until.end(now) }
+                State::Granted { by, at: now, until: request.end(now) }
             }
             Decision::Approve | Decision::Ask(_) => State::Pending,
             Decision::Deny => State::Denied { by, reason: "the rules deny it".to_owned(), at: now },
@@ -223,7 +223,7 @@ impl Case {
         if reason.trim().is_empty() {
             return Err(NotAllowed::NoReason);
         }
-        let end = self.request.until.end(now);
+        let end = self.request.end(now);
         if end.is_some_and(|end| end <= now) || signed_until.is_some_and(|end| end <= now) {
             return Err(NotAllowed::Past(self.request.until));
         }
@@ -267,7 +267,7 @@ impl Case {
                 Some(group) => Err(NotAllowed::Group(name(), group.clone())),
                 None => Ok(()),
             },
-            Requester::ConfigFile => Ok(()),
+            Requester::ConfigFile | Requester::Job { .. } => Ok(()),
         }
     }
 
@@ -332,7 +332,7 @@ impl Case {
                     None => now < approval.at.saturating_add(COUNTS_FOR),
                 });
                 let unanswered = self.request.is_submitted() && now >= self.asked.saturating_add(COUNTS_FOR);
-                if matches!(self.request.until, Until::At(end) if end <= now) {
+                if self.request.end(now).is_some_and(|end| end <= now) {
                     self.end(Ending::Expired, now);
                 } else if unanswered {
                     self.end(Ending::Unanswered, now);

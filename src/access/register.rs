@@ -7,7 +7,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
 use super::approval::{Case, Ending, NotAllowed, Progress, State, Voter};
-use super::request::{Digest, Request, RequestId, Requester};
+use super::request::{Digest, Request, RequestId};
 use super::risk::{Background, Risk};
 use super::rule::{Decision, Judgement, Policy};
 use crate::name::TokenName;
@@ -189,13 +189,9 @@ impl Register {
         if open.clone().count() >= MOST_OPEN {
             return Err(NotTaken::Full);
         }
-        let waiting = open.filter(|case| case.state == State::Pending && case.request.requester == request.requester);
+        let waiting = open.filter(|case| case.state == State::Pending && case.request.requester.is(&request.requester));
         if waiting.count() >= MOST_WAITING {
-            let name = match &request.requester {
-                Requester::Operator { name, .. } => name.clone(),
-                Requester::ConfigFile => "the config file".to_owned(),
-            };
-            return Err(NotTaken::Requester(name));
+            return Err(NotTaken::Requester(request.requester.to_string()));
         }
         Ok(self.judge(request, policy, beyond, now))
     }

@@ -43,6 +43,28 @@ pub enum Requester {
     ConfigFile,
     /// An operator, who has proved to be that, with its groups.
     Operator { groups: BTreeSet<String>, name: String },
+    /// A job that is this client. Whatever it is granted ends when it does, at the latest.
+    Job { client: String, ends: Until, subject: String },
+}
+
+impl Requester {
+    /// Whether it is the same one, whatever else there is to say of it: a client has many jobs.
+    pub fn is(&self, other: &Self) -> bool {
+        match (self, other) {
+            (Self::Job { client: one, .. }, Self::Job { client: other, .. }) => one == other,
+            (one, other) => one == other,
+        }
+    }
+}
+
+impl fmt::Display for Requester {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::ConfigFile => f.write_str("the owner of the config file"),
+            Self::Operator { name, .. } => f.write_str(name),
+            Self::Job { client, subject, .. } => write!(f, "{client} ({subject})"),
+        }
+    }
 }
 
 /// What a route lets pass with the token.
@@ -189,6 +211,15 @@ impl Request {
         let mut bytes = [0; 32];
         bytes.copy_from_slice(digest::digest(&digest::SHA256, &json).as_ref());
         Digest(bytes)
+    }
+
+    /// When a grant of it that begins at `now` ends; `None` if never.
+    pub fn end(&self, now: Duration) -> Option<Duration> {
+        let of_job = match &self.requester {
+            Requester::Job { ends, .. } => ends.end(now),
+            Requester::ConfigFile | Requester::Operator { .. } => None,
+        };
+        [self.until.end(now), of_job].into_iter().flatten().min()
     }
 
     /// What makes a grant another one to those who have ended one: its owner, its reason, its scopes, its hosts, its end. What

@@ -140,7 +140,7 @@ impl Rule {
         let one = |patterns: &Option<Vec<Pattern>>, text: &str| {
             patterns.as_ref().is_none_or(|patterns| patterns.iter().any(|pattern| pattern.matches(text)))
         };
-        let lasts = request.until.end(now).map(|end| end.saturating_sub(now));
+        let lasts = request.end(now).map(|end| end.saturating_sub(now));
         one(&self.tokens, request.token.as_str())
             && one(&self.owners, &request.owner)
             && one(&self.sources, &request.source.kind)

@@ -10,7 +10,7 @@ use super::answer::{Answer, Refusal};
 use super::endpoint::{self, Call, Endpoint, Field, REASON, Shape};
 use crate::access::approval::{Case, NotAllowed};
 use crate::access::register::{NotTaken, Register};
-use crate::access::request::{Digest, RequestId, Requester, rfc3339};
+use crate::access::request::{Digest, RequestId, rfc3339};
 use crate::access::submission::{Problem, Wish};
 use crate::name::TokenName;
 use crate::operator::{Operator, Role};
@@ -256,10 +256,7 @@ fn view(case: &Case) -> Value {
         "state": case.state.to_string(),
         "summary": case.summary(),
         "token": request.token,
-        "requester": match &request.requester {
-            Requester::ConfigFile => "the owner of the config file",
-            Requester::Operator { name, .. } => name,
-        },
+        "requester": request.requester.to_string(),
         "owner": request.owner,
         "reason": request.reason,
         "scopes": request.scopes,

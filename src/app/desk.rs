@@ -448,7 +448,8 @@ fn asked(case: &Case) -> Event {
 /// Who asks, in words.
 pub(super) fn requester(requester: &Requester) -> String {
     match requester {
-        Requester::ConfigFile => "the owner of the config file".to_owned(),
-        Requester::Operator { name, .. } => format!("operator {name}"),
+        Requester::ConfigFile => requester.to_string(),
+        Requester::Operator { .. } => format!("operator {requester}"),
+        Requester::Job { .. } => format!("job {requester}"),
     }
 }

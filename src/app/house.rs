@@ -3,6 +3,7 @@
 
 mod draft;
 mod fixed;
+mod jobs;
 mod reports;
 mod requests;
 mod swap;
@@ -36,7 +37,7 @@ use crate::clock::{Clock, Moment};
 use crate::config::Config;
 use crate::dial::{Dialer, Resolver};
 use crate::fetch::Fetcher;
-use crate::identity::{Clients, job};
+use crate::identity::{Clients, Peer, job};
 use crate::metrics::Metrics;
 use crate::name::TokenName;
 use crate::operator::Operators;
@@ -379,6 +380,10 @@ impl admin::House for House {
         order: Order,
     ) -> admin::Pending<'a, Result<admin::Drill, admin::NotDrilled>> {
         Box::pin(House::drill(self, token, order))
+    }
+
+    fn job<'a>(&'a self, token: &'a [u8], peer: &'a Peer) -> admin::Pending<'a, admin::Bearer> {
+        Box::pin(self.job_of(token, peer))
     }
 
     fn reload(&self) -> admin::Pending<'_, Result<admin::Reloaded, admin::NotReloaded>> {

@@ -83,6 +83,12 @@ pub fn keep_apart(operators: &[Spanned<Settings>], clients: Option<&[identity::S
         }
     }
     if let Some(clients) = clients {
+        let is_job = |name: &str| clients.iter().any(|client| client.jwt.is_some() && client.name.as_str() == name);
+        for one in operators.iter().filter(|one| is_job(one.get_ref().name.as_str())) {
+            let message =
+                format!("operator `{0}` and the jobs of client `{0}` have one name in the trail", one.get_ref().name);
+            context.report.error(one.span(), message, "rename one of them");
+        }
         warn_of_those_that_never_approve(operators, clients, context);
     }
 }

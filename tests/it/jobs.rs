@@ -10,7 +10,7 @@ use rustix::process::geteuid;
 use serde_json::json;
 
 use crate::support::client::Answer;
-use crate::support::{Ci, CiKey, Issuer, SOON, Scene, Setup, Upstream, log, wait_until};
+use crate::support::{Ci, CiKey, Client, Issuer, SOON, Scene, Setup, Upstream, log, operator, wait_until};
 
 const MAIN: &str = "repo:org/app:ref:refs/heads/main";
 
@@ -290,5 +290,67 @@ async fn a_reload_that_names_other_jobs_lets_in_no_others() {
     assert_eq!(show(&scene, &token).await.refusal(), unknown());
     assert_eq!(show(&scene, &ci.token("repo:org/lib:x")).await.status, 200);
     assert_eq!(ci.asked_for_keys(), 1, "the keys are kept");
+    scene.finish().await;
+}
+
+/// Calls the admin API with a job's token, or another bearer's key.
+async fn ask(scene: &Scene, bearer: &str, line: &str, body: &serde_json::Value) -> Answer {
+    let bearer = format!("Bearer {bearer}");
+    let fields = [operator::JSON, ("Authorization", &*bearer)];
+    let fields = if line.starts_with("POST") { &fields[..] } else { &fields[1..] };
+    let text = operator::call(line, "localhost", fields, &body.to_string());
+    operator::sent(Client::unix(&operator::socket(scene)).await, &text).await
+}
+
+#[tokio::test]
+async fn a_job_asks_for_access_and_what_it_is_granted_ends_when_the_job_does() {
+    let (ci, issuer, upstream) = (Ci::start().await, Issuer::start().await, Upstream::http1().await);
+    let bob = format!("{}\nroles = [\"approver\"]", operator::key("bob's key"));
+    let setup = Setup::new().token("api", &issuer, "").client("ci", &ci.jwt("repo:org/app:*")).operator("bob", &bob);
+    let rules = "token = \"api\"\nallow = [\"GET /**\"]";
+    let scene = setup.route("api", &upstream, rules).start().await;
+    let ends = SystemClock.now().wall.as_secs() + 300;
+    let token = ci.sign(&ci.claims_with(MAIN, json!({ "exp": ends })));
+    let wish = json!({ "token": "api", "for": "30m", "reason": "the release", "allow": ["POST /x"] });
+    let submitted = ask(&scene, &token, "POST /v1/requests", &wish).await;
+    assert_eq!(submitted.status, 201, "{}", submitted.text());
+    let submitted = operator::json_of(&submitted);
+    assert_eq!((&submitted["state"], &submitted["requester"]), (&json!("pending"), &json!(format!("ci ({MAIN})"))));
+
+    let (id, reason) = (submitted["id"].as_str().expect("an id"), json!({ "reason": "the job wants it" }));
+    let approval = json!({ "reason": "seen", "digest": submitted["digest"] });
+    for (line, body) in [
+        ("GET /v1/tokens", &reason),
+        ("GET /v1/requests", &reason),
+        ("GET /v1/audit/records", &reason),
+        (&format!("POST /v1/requests/{id}/approve"), &approval),
+        (&format!("POST /v1/requests/{id}/deny"), &reason),
+        ("POST /v1/tokens/api/rotate", &reason),
+        ("POST /v1/reload", &reason),
+    ] {
+        let answer = ask(&scene, &token, line, body).await;
+        assert_eq!(answer.refusal(), (403, "not_allowed".to_owned()), "{line}");
+    }
+    let elsewhere = ci.sign(&ci.claims_with(MAIN, json!({ "aud": "other" })));
+    for bad in [&ci.token("repo:org/lib:x"), &CiKey::new("first").sign(&ci.claims(MAIN)), &elsewhere] {
+        assert_eq!(ask(&scene, bad, "POST /v1/requests", &wish).await.status, 401, "{bad}");
+    }
+
+    let granted = ask(&scene, "bob's key", &format!("POST /v1/requests/{id}/approve"), &approval).await;
+    let granted = operator::json_of(&granted);
+    let until: jiff::Timestamp = granted["grant_ends"].as_str().and_then(|end| end.parse().ok()).expect("a time");
+    assert!(until.as_second() <= i64::try_from(ends).expect("a time"), "{granted}");
+    let post = async |token: &str| {
+        let fields = format!("Proxy-Authorization: Bearer {token}\r\nContent-Length: 0\r\n");
+        scene.exchange(format!("POST /api/x HTTP/1.1\r\nHost: localhost\r\n{fields}\r\n")).await
+    };
+    assert_eq!(post(&token).await.status, 200);
+    scene.clock.advance(Duration::from_secs(301));
+    let later = ci.sign(&ci.claims_with(MAIN, json!({ "exp": ends + 3600 })));
+    wait_until("the grant ends with the job", SOON, async || post(&later).await.status != 200).await;
+    assert_eq!(post(&later).await.refusal(), (403, "method_denied".to_owned()));
+    assert_eq!(show(&scene, &later).await.status, 200, "what the config grants goes on");
+    let requested = scene.recorded("token_requested", 2).await;
+    assert_eq!(requested[1]["requester"], format!("job ci ({MAIN})"));
     scene.finish().await;
 }

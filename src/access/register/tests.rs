@@ -1,7 +1,7 @@
 use proptest::prelude::*;
 
-use super::super::request::Until;
 use super::super::request::tests::{edits, standing};
+use super::super::request::{Requester, Until};
 use super::super::rule::{Decision, Quorum, Role};
 use super::*;
 

@@ -9,7 +9,7 @@ use tokio::sync::MutexGuard;
 use super::{House, Running};
 use crate::access::approval::{Case, State, Voter};
 use crate::access::register::{self, Register};
-use crate::access::request::{Request, RequestId, Requester, rfc3339};
+use crate::access::request::{Request, RequestId, Requester, Until, rfc3339};
 use crate::access::rule::Role as Quorum;
 use crate::access::submission::Wish;
 use crate::admin::Pending;
@@ -20,7 +20,7 @@ use crate::app::holds::SELF;
 use crate::clock::Moment;
 use crate::config::Config;
 use crate::name::TokenName;
-use crate::operator::{Operator, Role};
+use crate::operator::{Job, Operator, Role};
 use crate::proxy::Want;
 use crate::secret::Fingerprinter;
 use crate::text;
@@ -125,8 +125,16 @@ impl House {
         let now = self.ground.clock.now().wall;
         proposal.register.pass(now);
         let is_granted = proposal.register.entitlement(&wish.token).standing.is_some();
-        let requester =
-            Requester::Operator { groups: operator.groups.iter().cloned().collect(), name: operator.name.to_string() };
+        let name = operator.name.to_string();
+        let requester = match operator.job() {
+            None => Requester::Operator { groups: operator.groups.iter().cloned().collect(), name },
+            // Whole seconds, as its digest has them.
+            Some(Job { subject, ends }) => Requester::Job {
+                client: name,
+                ends: Until::At(Duration::from_secs(ends.as_secs())),
+                subject: subject.clone(),
+            },
+        };
         let request = wish
             .request(requester, nonce(), &definition, is_granted, |route, rule| force::judge_rule(&config, route, rule))
             .map_err(NotSubmitted::Problems)?;
