@@ -394,7 +394,7 @@ impl Bound {
         used.finish();
         house.keep_books().await;
         house.keep_last_baselines().await;
-        house.keep_uses(true).await;
+        house.keep_uses().await;
         house.ground.alerts.keep().await;
         house.close();
         if tokio::time::timeout(LAST_TASKS, tasks.at_rest()).await.is_err() {

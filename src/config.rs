@@ -35,6 +35,7 @@ mod token;
 mod upstream_proxy;
 mod value;
 mod variables;
+mod version;
 
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
@@ -177,11 +178,11 @@ fn sections<'a>(
     let approval = approval::read(root.table("approval", "[approval]"), context);
     let tokens = root.tables("token", "[[token]]");
     let mut tokens: Vec<_> = tokens.into_iter().flatten().map(|each| token::read(each, context)).collect();
-    let routes = root.tables("route", "[[route]]").map(|each| routes(each, context)).unwrap_or_default();
+    let mut routes = root.tables("route", "[[route]]").map(|each| routes(each, context)).unwrap_or_default();
     let alerts = alert::read(root.tables("alert", "[[alert]]").unwrap_or_default(), context);
     root.finish();
     record::keep_admin_apart(&admin, &scrape, &proxy.listen, context);
-    cross_check(clients.as_deref(), &tokens, &routes, context);
+    cross_check(clients.as_deref(), &tokens, &mut routes, context);
     detect::tokens_of_exemptions(&of_exemptions, &tokens, context);
     cross::tls_of_probes(&mut tokens, &routes);
     let own = |token: &token::Token| Some((token.name.as_ref()?.get_ref().clone(), token.detect.clone()?));
@@ -260,20 +261,25 @@ fn routes(sections: Vec<Section<'_>>, context: &Context<'_>) -> Vec<route::Route
 fn cross_check(
     clients: Option<&[identity::Settings]>,
     tokens: &[token::Token],
-    routes: &[route::Route],
+    routes: &mut [route::Route],
     context: &Context<'_>,
 ) {
     cross::unique("token", tokens.iter().map(|token| token.name.as_ref()), context);
     cross::unique("route", routes.iter().map(|route| route.name.as_ref()), context);
     cross::tokens_of_routes(routes, tokens, context);
     match clients {
-        Some([]) => cross::clients_of_routes(routes, &[ClientName::implicit()], context),
+        Some([]) => {
+            cross::clients_of_routes(routes, &[ClientName::implicit()], context);
+            version::narrow(routes, &[], context);
+        }
         Some(clients) => {
             let names: Vec<_> = clients.iter().map(|client| client.name.clone()).collect();
             cross::clients_of_routes(routes, &names, context);
+            version::narrow(routes, clients, context);
         }
         None => {}
     }
+    version::tokens_that_go(tokens, routes, context);
     cross::routes_of_one_authority(routes, context);
     cross::unused_tokens(routes, tokens, context);
 }

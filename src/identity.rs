@@ -15,6 +15,7 @@ use std::sync::Arc;
 use crate::name::ClientName;
 use crate::secret::Reference;
 use job::Job;
+use semver::Version;
 
 pub use key::{KeyError, Keys};
 pub use mint::{Format, FormatError};
@@ -31,6 +32,8 @@ pub struct Settings {
     pub key: Option<Reference>,
     /// A job that proves itself so.
     pub jwt: Option<job::Settings>,
+    /// What routes with a range are, or are not, for.
+    pub version: Option<Version>,
 }
 
 /// A client's place in [`Clients`]; good for as long as that value.
@@ -152,7 +155,7 @@ impl Clients {
 impl Settings {
     /// Of which nothing is said but its name: nobody is this client.
     pub fn named(name: ClientName) -> Self {
-        Self { name, uid: None, gid: None, key: None, jwt: None }
+        Self { name, uid: None, gid: None, key: None, jwt: None, version: None }
     }
 
     /// Whether the kernel says nothing against it.

@@ -211,6 +211,11 @@ impl Route {
         self.clients.as_ref().is_none_or(|clients| clients.contains(&client))
     }
 
+    /// Whether no client has a version that it is for.
+    pub fn is_for_nobody(&self) -> bool {
+        self.clients.as_ref().is_some_and(Vec::is_empty)
+    }
+
     /// Whether there is nothing that its rules refuse.
     pub fn passes_everything(&self) -> bool {
         matches!(self.rules.allow, Allow::Any) && self.rules.deny.is_empty()

@@ -259,6 +259,8 @@ pub struct Settings {
     pub probe: Option<probe::Settings>,
     /// It is retired when it has not been used for so long.
     pub retire_unused: Option<Duration>,
+    /// It is retired when no client has had a version of its routes for so long.
+    pub retire_after: Option<Duration>,
     pub source: source::Settings,
 }
 

@@ -26,7 +26,7 @@ use super::holds::Holds;
 use super::reload::Asks;
 use super::restraint::Restraints;
 use super::review::Review;
-use super::unused::Unused;
+use super::unused::{Unused, Why};
 use super::watching::Watching;
 use crate::access::request::RequestId;
 use crate::admin;
@@ -109,6 +109,7 @@ pub(super) struct House {
     _asking: Task,
     pub(super) restraints: Restraints,
     pub(super) unused: Unused,
+    pub(super) outdated: Unused,
     pub(super) drills: Drills,
     pub(super) conditions: Conditions,
 }
@@ -184,7 +185,8 @@ impl House {
             Revoker::new(metrics, ground.clock.clone(), ground.recorder.clone(), ground.store.clone())?;
         let telling = ground.tasks.essential("revocations", revoker.clone().run(tellings));
         let restraints = Restraints::open(ground.store.clone(), ground.barrier.clone(), &ground.recorder)?;
-        let unused = Unused::open(ground.store.clone(), metrics)?;
+        let unused = Unused::open(Why::Unused, ground.store.clone(), metrics)?;
+        let outdated = Unused::open(Why::Outdated, ground.store.clone(), metrics)?;
         let (jobs, asked) = job::Office::new(ground.clock.clone(), metrics)?;
         let asking = ground.tasks.essential("issuers of jobs", jobs.clone().run(asked, fetcher.clone()));
         let kitchen = Kitchen {
@@ -240,12 +242,18 @@ impl House {
             _asking: asking,
             restraints,
             unused,
+            outdated,
             drills: Drills::default(),
             conditions: Conditions::default(),
             ground,
         });
         house.taken();
         Ok(house)
+    }
+
+    /// The one in force.
+    pub(super) fn table(&self) -> Arc<Table> {
+        self.tables.load_full()
     }
 
     pub(super) fn tables(&self) -> Arc<ArcSwap<Table>> {

@@ -1,8 +1,8 @@
-//! Tokens that nobody uses: said ahead of time, then retired.
+//! Tokens that nobody uses, and those of versions that no client has any more: said ahead of time, then retired.
 //!
 //! ```text
-//! counters of use ─▶ idle for so long ─▶ sealed state, now and then
-//!                        └─▶ warned of a week, a day, an hour ahead ─▶ for `retire_unused`: retired
+//! counters of use, routes for nobody ─▶ idle for so long ─▶ sealed state, now and then
+//!                     └─▶ warned of a week, a day, an hour ahead ─▶ for `retire_unused`, `retire_after`: retired
 //! ```
 //!
 //! Invariants: a restart does not make a token look used; time in which it could not be used does not count, nor does time
@@ -24,9 +24,6 @@ use crate::seal::Label;
 use crate::store::{Store, StoreError};
 use crate::token::{Absent, Token};
 
-/// What the records of this are called in the store.
-const KIND: &str = "used";
-
 const HOUR: Duration = Duration::from_secs(3600);
 
 /// How long before it is retired the log says so.
@@ -35,8 +32,51 @@ const AHEAD: [Duration; 3] = [Duration::from_secs(7 * 86_400), Duration::from_se
 /// How long after a retirement that failed the next attempt comes.
 const AGAIN: Duration = Duration::from_secs(60);
 
-/// When tokens were used last.
+/// Why nobody needs a token.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(super) enum Why {
+    /// Nobody has used it.
+    Unused,
+    /// No client has a version that its routes are for.
+    Outdated,
+}
+
+impl Why {
+    pub const ALL: [Self; 2] = [Self::Unused, Self::Outdated];
+
+    /// What the records are called in the store.
+    fn kind(self) -> &'static str {
+        match self {
+            Self::Unused => "used",
+            Self::Outdated => "outdated",
+        }
+    }
+
+    fn limit(self, token: &Token) -> Option<Duration> {
+        match self {
+            Self::Unused => token.settings.retire_unused,
+            Self::Outdated => token.settings.retire_after,
+        }
+    }
+
+    fn gauge(self, metrics: &Metrics) -> Result<IntGaugeVec, MetricsError> {
+        let (name, help) = match self {
+            Self::Unused => (
+                "token_unused_retirement_timestamp_seconds",
+                "When the token is retired if it is not used until then, as Unix time.",
+            ),
+            Self::Outdated => (
+                "token_outdated_retirement_timestamp_seconds",
+                "When the token is retired if no client has a version of its routes until then, as Unix time.",
+            ),
+        };
+        metrics.gauges(name, help, &["token"])
+    }
+}
+
+/// For how long nobody has needed tokens.
 pub(super) struct Unused {
+    why: Why,
     list: Mutex<BTreeMap<TokenName, Known>>,
     store: Arc<Store>,
     retirement: IntGaugeVec,
@@ -95,7 +135,7 @@ pub(super) enum Outlook {
 enum Due {
     Nothing,
     Warn { left: Duration },
-    Retire { last_used: Option<Duration> },
+    Retire { since: Duration, was_used: bool },
 }
 
 impl Unused {
@@ -103,26 +143,22 @@ impl Unused {
     ///
     /// # Errors
     /// When the folder of the records cannot be read.
-    pub fn open(store: Arc<Store>, metrics: &Metrics) -> Result<Self, OpenError> {
-        let retirement = metrics.gauges(
-            "token_unused_retirement_timestamp_seconds",
-            "When the token is retired if it is not used until then, as Unix time.",
-            &["token"],
-        )?;
-        let (records, mut refused) = store.read(KIND)?;
+    pub fn open(why: Why, store: Arc<Store>, metrics: &Metrics) -> Result<Self, OpenError> {
+        let retirement = why.gauge(metrics)?;
+        let (records, mut refused) = store.read(why.kind())?;
         let mut list = BTreeMap::new();
         for record in records {
             match (record.name.parse(), serde_json::from_slice::<Kept>(&record.content)) {
                 (Ok(name), Ok(kept)) => {
                     list.insert(name, Known { written: Some(kept.clone()), ..Known::new(kept) });
                 }
-                (_, _) => refused.push(store.refuse(Label { kind: KIND, name: &record.name })),
+                (_, _) => refused.push(store.refuse(Label { kind: why.kind(), name: &record.name })),
             }
         }
         for file in refused {
             tracing::error!(file = %file.path.display(), why = %file.why, "when a token was used last is not known: the record of it is not used");
         }
-        Ok(Self { list: Mutex::new(list), store, retirement })
+        Ok(Self { why, list: Mutex::new(list), store, retirement })
     }
 
     fn look(&self, token: &Seen<'_>, now: Moment) -> Due {
@@ -148,7 +184,7 @@ impl Unused {
     /// Puts it on the disk. Blocks.
     fn write(&self, name: &TokenName, kept: Kept) -> Result<(), StoreError> {
         let content = serde_json::to_vec(&kept).expect("texts, durations and a truth are JSON");
-        self.store.write(Label { kind: KIND, name: name.as_str() }, 1, &content)?;
+        self.store.write(Label { kind: self.why.kind(), name: name.as_str() }, 1, &content)?;
         if let Some(known) = self.list().get_mut(name) {
             known.written = Some(kept);
         }
@@ -183,7 +219,7 @@ impl Unused {
 
     /// Blocks.
     fn remove(&self, name: &TokenName) -> Result<(), StoreError> {
-        self.store.remove(Label { kind: KIND, name: name.as_str() })
+        self.store.remove(Label { kind: self.why.kind(), name: name.as_str() })
     }
 
     fn list(&self) -> MutexGuard<'_, BTreeMap<TokenName, Known>> {
@@ -233,7 +269,7 @@ impl Known {
         self.show(now.wall.saturating_add(left));
         if left.is_zero() {
             self.not_before = now.boot.saturating_add(AGAIN);
-            return Due::Retire { last_used: self.kept.was_used.then_some(self.kept.since) };
+            return Due::Retire { since: self.kept.since, was_used: self.kept.was_used };
         }
         // What is as far ahead as the whole is no warning.
         let passed = AHEAD.iter().filter(|ahead| **ahead < token.limit && left <= **ahead).count();
@@ -256,63 +292,106 @@ impl Known {
 }
 
 impl House {
-    /// Retires what has not been used for as long as its `retire_unused` says. Called each second.
+    /// Retires what nobody has needed for as long as its `retire_unused` or `retire_after` says. Called each second.
     pub(super) async fn look_after_unused(self: &Arc<Self>) {
-        let tokens = self.tokens();
-        let limits = limits(&tokens);
-        self.forget_uses(self.unused.retain(&limits)).await;
+        for why in Why::ALL {
+            self.look_after(why).await;
+        }
+    }
+
+    async fn look_after(self: &Arc<Self>, why: Why) {
+        let (tokens, unneeded) = (self.tokens(), self.unneeded(why));
+        let limits = limits(why, &tokens);
+        self.forget_uses(why, unneeded.retain(&limits)).await;
         if limits.is_empty() {
             return;
         }
-        let mut uses: BTreeMap<TokenName, u64> = BTreeMap::new();
-        for (key, totals) in self.ground.usage.ledger().totals() {
-            *uses.entry(key.token).or_default() += totals.uses.iter().sum::<u64>();
-        }
+        let uses = match why {
+            Why::Unused => self.uses(),
+            Why::Outdated => BTreeMap::new(),
+        };
         let (register, now) = (self.desk.register(), self.ground.clock.now());
         for (name, limit) in limits {
             let Some(token) = tokens.get(name) else { continue };
             let withdrawn = token.reader.withdrawn();
             if withdrawn == Some(Absent::Retired) {
-                self.unused.hide(name);
+                unneeded.hide(name);
                 continue;
             }
             let grant = register.entitlement(name).standing.map(|case| case.digest.to_string()).unwrap_or_default();
             let can_be_used = withdrawn.is_none() && !token.reader.is_barred();
+            let counts = can_be_used && (why == Why::Unused || self.is_outdated(name));
             let uses = uses.get(name).copied().unwrap_or_default();
-            match self.unused.look(&Seen { name, grant: &grant, limit, uses, can_be_used }, now) {
+            match unneeded.look(&Seen { name, grant: &grant, limit, uses, can_be_used: counts }, now) {
                 Due::Nothing => {}
-                Due::Warn { left } => {
-                    let owner = &token.settings.owner;
-                    tracing::warn!(token = %name, owner, hours = left.as_secs().div_ceil(3600), "nobody uses the token: it is retired soon");
-                }
-                Due::Retire { last_used } => self.retire_unused(token, last_used).await,
+                Due::Warn { left } => warn(why, token, left),
+                Due::Retire { since, was_used } => self.retire_unneeded(why, token, since, was_used).await,
             }
         }
-        self.keep_uses(false).await;
+        self.keep_uses_of(why, false).await;
     }
 
-    async fn retire_unused(&self, token: &Token, last_used: Option<Duration>) {
+    pub(super) fn unneeded(&self, why: Why) -> &Unused {
+        match why {
+            Why::Unused => &self.unused,
+            Why::Outdated => &self.outdated,
+        }
+    }
+
+    /// How often each token was used since the start.
+    fn uses(&self) -> BTreeMap<TokenName, u64> {
+        let mut uses: BTreeMap<TokenName, u64> = BTreeMap::new();
+        for (key, totals) in self.ground.usage.ledger().totals() {
+            *uses.entry(key.token).or_default() += totals.uses.iter().sum::<u64>();
+        }
+        uses
+    }
+
+    /// Whether no client has a version that a route of this token is for.
+    fn is_outdated(&self, name: &TokenName) -> bool {
+        let table = self.table();
+        let mut routes =
+            table.routes().iter().filter(|route| route.token.as_ref().is_some_and(|own| own.name == *name));
+        routes.all(|route| route.is_for_nobody())
+    }
+
+    async fn retire_unneeded(&self, why: Why, token: &Token, since: Duration, was_used: bool) {
         let (name, owner) = (&token.settings.name, &token.settings.owner);
-        match self.retire(name).await {
-            Ok(()) => {
-                tracing::warn!(token = %name, owner, "nobody has used the token for as long as `retire_unused` says: it is retired");
-                self.unused.hide(name);
-                self.ground.recorder.note(Event::TokenUnused { token: name.clone(), last_used });
+        if let Err(error) = self.retire(name).await {
+            return tracing::warn!(token = %name, %error, "a token that nobody needs could not be retired");
+        }
+        self.unneeded(why).hide(name);
+        let token = name.clone();
+        match why {
+            Why::Unused => {
+                tracing::warn!(%token, owner, "nobody has used the token for as long as `retire_unused` says: it is retired");
+                let last_used = was_used.then_some(since);
+                self.ground.recorder.note(Event::TokenUnused { token, last_used });
             }
-            Err(error) => tracing::warn!(token = %name, %error, "a token that nobody uses could not be retired"),
+            Why::Outdated => {
+                tracing::warn!(%token, owner, "no client has had a version of the token for as long as `retire_after` says: it is retired");
+                self.ground.recorder.note(Event::TokenOutdated { token, since });
+            }
         }
     }
 
-    /// Writes down when tokens were used last: all of it, or what is worth it.
-    pub(super) async fn keep_uses(self: &Arc<Self>, all: bool) {
-        let pages = self.unused.pages(&limits(&self.tokens()), all);
+    /// Writes down for how long nobody has needed tokens: all of it.
+    pub(super) async fn keep_uses(self: &Arc<Self>) {
+        for why in Why::ALL {
+            self.keep_uses_of(why, true).await;
+        }
+    }
+
+    /// The same: all of it, or what is worth it.
+    async fn keep_uses_of(self: &Arc<Self>, why: Why, all: bool) {
+        let pages = self.unneeded(why).pages(&limits(why, &self.tokens()), all);
         if pages.is_empty() {
             return;
         }
         let house = self.clone();
         let writing = tokio::task::spawn_blocking(move || {
             for (name, kept) in pages {
-                if let Err(error) = house.unused.write(&name, kept) {
+                if let Err(error) = house.unneeded(why).write(&name, kept) {
                     tracing::error!(token = %name, %error, "when the token was used last is not kept: a restart would not know it");
                 }
             }
@@ -323,14 +402,14 @@ impl House {
     }
 
     /// Removes the records of tokens that are not looked after any more.
-    async fn forget_uses(self: &Arc<Self>, gone: Vec<TokenName>) {
+    async fn forget_uses(self: &Arc<Self>, why: Why, gone: Vec<TokenName>) {
         if gone.is_empty() {
             return;
         }
         let house = self.clone();
         let removing = tokio::task::spawn_blocking(move || {
             for name in gone {
-                if let Err(error) = house.unused.remove(&name) {
+                if let Err(error) = house.unneeded(why).remove(&name) {
                     tracing::warn!(token = %name, %error, "the record of when the token was used last could not be removed");
                 }
             }
@@ -341,9 +420,20 @@ impl House {
     }
 }
 
-/// The tokens that are retired when nobody uses them, and after how long.
-fn limits(tokens: &BTreeMap<TokenName, Arc<Token>>) -> BTreeMap<&TokenName, Duration> {
-    tokens.iter().filter_map(|(name, token)| Some((name, token.settings.retire_unused?))).collect()
+fn warn(why: Why, token: &Token, left: Duration) {
+    let (token, owner) = (&token.settings.name, &token.settings.owner);
+    let hours = left.as_secs().div_ceil(3600);
+    match why {
+        Why::Unused => tracing::warn!(%token, owner, hours, "nobody uses the token: it is retired soon"),
+        Why::Outdated => {
+            tracing::warn!(%token, owner, hours, "no client has a version of the token any more: it is retired soon");
+        }
+    }
+}
+
+/// The tokens that are retired when nobody needs them, and after how long.
+fn limits(why: Why, tokens: &BTreeMap<TokenName, Arc<Token>>) -> BTreeMap<&TokenName, Duration> {
+    tokens.iter().filter_map(|(name, token)| Some((name, why.limit(token)?))).collect()
 }
 
 /// Why it cannot be told when tokens were used last.
@@ -407,7 +497,7 @@ mod tests {
         assert!(matches!(scene.after(6 * DAY), Due::Warn { left } if left == DAY));
         assert_eq!(scene.known.shown, scene.now.wall + DAY);
         assert!(matches!(scene.after(DAY - HOUR), Due::Warn { left } if left == HOUR));
-        assert!(matches!(scene.after(HOUR), Due::Retire { last_used: None }));
+        assert!(matches!(scene.after(HOUR), Due::Retire { was_used: false, .. }));
         assert!(matches!(scene.after(Duration::from_secs(1)), Due::Nothing), "the next attempt is later");
         assert!(matches!(scene.after(AGAIN), Due::Retire { .. }));
     }
@@ -420,7 +510,7 @@ mod tests {
         scene.after(Duration::from_secs(1));
         let used = scene.now.wall;
         assert!(matches!(scene.after(LIMIT - HOUR), Due::Warn { .. }));
-        assert!(matches!(scene.after(HOUR), Due::Retire { last_used: Some(at) } if at == used));
+        assert!(matches!(scene.after(HOUR), Due::Retire { since, was_used: true } if since == used));
     }
 
     #[test]

@@ -124,6 +124,12 @@ pub enum Event {
         #[serde(serialize_with = "time_or_none", skip_serializing_if = "Option::is_none")]
         last_used: Option<Duration>,
     },
+    /// A token was retired because no client has a version any more that its routes are for.
+    TokenOutdated {
+        token: TokenName,
+        #[serde(serialize_with = "time")]
+        since: Duration,
+    },
     /// Something is held back from a client, because its use is unusual: `throttle` or `approval`, of a token; `block`, of all.
     ClientHeld {
         client: ClientName,
@@ -330,6 +336,7 @@ impl Event {
             Self::TokenReleased { .. } => "token_released",
             Self::GenerationRevoked { .. } => "generation_revoked",
             Self::TokenUnused { .. } => "token_unused",
+            Self::TokenOutdated { .. } => "token_outdated",
             Self::ClientHeld { .. } => "client_held",
             Self::ClientReleased { .. } => "client_released",
             Self::DrillStarted { .. } => "drill_started",
@@ -474,6 +481,7 @@ pub(super) mod tests {
                 attempts: 2,
             },
             Event::TokenUnused { token: token.clone(), last_used: Some(expires) },
+            Event::TokenOutdated { token: token.clone(), since: expires },
             Event::ClientHeld {
                 client: ClientName::implicit(),
                 token: Some(token.clone()),

@@ -5,7 +5,7 @@ use std::fmt::Display;
 use toml::Spanned;
 
 use super::reader::Section;
-use super::{Context, job};
+use super::{Context, job, version};
 use crate::identity::Settings;
 use crate::name::ClientName;
 use crate::proxy::Address;
@@ -29,6 +29,7 @@ pub fn read(mut section: Section<'_>, context: &Context<'_>) -> Option<Spanned<S
     let key = section.reference_at_rest("key", context.base);
     let is_job = section.has("jwt");
     let jwt = job::read(section.table("jwt", "`jwt`"), context);
+    let version = section.parsed("version", version::version).map(Spanned::into_inner);
     let is_told = ["uid", "gid", "key", "jwt", "cgroup"].iter().any(|mark| section.has(mark));
     if !is_told {
         let message =
@@ -44,7 +45,7 @@ pub fn read(mut section: Section<'_>, context: &Context<'_>) -> Option<Spanned<S
     if is_job && jwt.is_none() {
         return None;
     }
-    name.map(|name| Spanned::new(name.span(), Settings { name: name.into_inner(), uid, gid, key, jwt }))
+    name.map(|name| Spanned::new(name.span(), Settings { name: name.into_inner(), uid, gid, key, jwt, version }))
 }
 
 pub fn id(section: &mut Section<'_>, key: &'static str) -> Option<u32> {

@@ -133,7 +133,11 @@ pub fn routes_of_one_authority(routes: &[Route], context: &Context<'_>) {
                 other.name.as_ref().map_or("another route".to_owned(), |name| format!("route `{}`", name.get_ref()));
             let message =
                 format!("{named} has the upstream {authority} too: each needs clients that the other has not");
-            context.report.error(upstream.span(), message, "give both a list of `clients`, without a client in common");
+            context.report.error(
+                upstream.span(),
+                message,
+                "give both a list of `clients`, without a client in common, or a `version` range each",
+            );
         }
         others.push(route);
     }

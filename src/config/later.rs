@@ -10,11 +10,10 @@ pub const HELP: &str = "remove it: what it asks for would not be done";
 /// Keys by the title of their section.
 const KEYS: &[(&str, &[&str])] = &[
     (ROOT, &["vault"]),
-    ("[[client]]", &["cgroup", "version"]),
+    ("[[client]]", &["cgroup"]),
     ("[[token]]", &["next_source", "version"]),
     ("`rotation`", &["mode"]),
     ("`source`", &["login"]),
-    ("[[route]]", &["version"]),
 ];
 
 /// Kinds of sources.

@@ -3,11 +3,12 @@
 use std::num::NonZeroU32;
 use std::time::Duration;
 
+use semver::VersionReq;
 use toml::Spanned;
 use toml::de::DeValue;
 
 use super::reader::Section;
-use super::{Context, tls};
+use super::{Context, tls, version};
 use crate::authority::{Endpoint, Scheme};
 use crate::name::{ClientName, RouteName, TokenName};
 use crate::path::Form;
@@ -24,6 +25,8 @@ pub struct Route {
     pub upstream: Option<Spanned<Endpoint>>,
     pub token: Option<Spanned<TokenName>>,
     pub clients: Option<Vec<Spanned<ClientName>>>,
+    /// Of those clients it is for.
+    pub version: Option<Spanned<VersionReq>>,
     pub settings: Option<Settings>,
 }
 
@@ -45,6 +48,7 @@ pub fn read(mut section: Section<'_>, context: &Context<'_>) -> Route {
     if clients.as_ref().is_some_and(Vec::is_empty) {
         section.refuse("clients", "`clients` must name at least one client", "remove the key to let every client pass");
     }
+    let version = section.parsed("version", version::range);
     let rules = rules(&mut section, &label);
     let mode = section.choice("mode", &[("enforce", Mode::Enforce), ("observe", Mode::Observe)], &[]);
     if mode == Some(Mode::Observe) {
@@ -88,7 +92,7 @@ pub fn read(mut section: Section<'_>, context: &Context<'_>) -> Route {
         })
     };
     let settings = settings();
-    Route { name, upstream, token, clients, settings }
+    Route { name, upstream, token, clients, version, settings }
 }
 
 /// What the route lets pass. Nothing passes by default, and a route that says nothing is a mistake.

@@ -28,6 +28,8 @@ pub struct Token {
     pub hosts: Option<Vec<Host>>,
     pub terms: Terms,
     pub detect: Option<Override>,
+    /// Whether it goes when no client has a version of its routes any more.
+    pub retires_with_version: bool,
     pub settings: Option<Settings>,
 }
 
@@ -48,6 +50,7 @@ pub fn read(mut section: Section<'_>, context: &Context<'_>) -> Token {
     let probe = probe(&mut of_rotation, hosts.as_deref(), context);
     let rotation = rotation(of_rotation);
     let retire_unused = section.duration("retire_unused", HOUR..=DAY * 366);
+    let retire_after = section.duration("retire_after", HOUR..=DAY * 366);
     let detect = detect::of_token(section.table("detect", "`detect`"), context);
     let source = section.table("source", "`source`");
     let terms = Terms { permanent, further_scopes, source: reference_of(&source) };
@@ -67,11 +70,12 @@ pub fn read(mut section: Section<'_>, context: &Context<'_>) -> Token {
             rotation,
             probe,
             retire_unused,
+            retire_after,
             source: source?,
         })
     };
     let settings = settings();
-    Token { name, hosts, terms, detect, settings }
+    Token { name, hosts, terms, detect, retires_with_version: retire_after.is_some(), settings }
 }
 
 /// Nothing is provisioned without the first four answers.

@@ -128,6 +128,7 @@ fn settings_of_a_token() -> Settings {
         },
         probe: None,
         retire_unused: None,
+        retire_after: None,
         source: source::Settings::Env { name: "UNUSED".into() },
     }
 }

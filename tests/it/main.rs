@@ -50,6 +50,7 @@ mod unused;
 mod unusual;
 mod upstream_proxy;
 mod used;
+mod versions;
 mod watch;
 mod ways_in;
 mod websocket;
