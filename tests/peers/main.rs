@@ -14,6 +14,7 @@ mod admin;
 mod alerts;
 mod calls;
 mod clients;
+mod jobs;
 mod keepalive;
 mod leaks;
 mod life;

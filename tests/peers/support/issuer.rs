@@ -101,6 +101,21 @@ impl Issuer {
         )
     }
 
+    /// What the client `post` is given for this resource: a JWT, whose subject it is.
+    pub fn token(&self, resource: &str) -> String {
+        let secret = format!("client_secret={CLIENT_SECRET}");
+        let resource = format!("resource={resource}");
+        let mut command = Command::new(tool("curl"));
+        command.args(["--silent", "--show-error", "--fail", "--data", "grant_type=client_credentials"]);
+        for field in ["client_id=post", &secret, "scope=api:read", &resource] {
+            command.args(["--data-urlencode", field]);
+        }
+        let ran = command.arg(format!("http://{}/token", self.address)).output().expect("curl runs");
+        assert!(ran.status.success(), "{}", String::from_utf8_lossy(&ran.stderr));
+        let answer: serde_json::Value = serde_json::from_slice(&ran.stdout).expect("JSON");
+        answer["access_token"].as_str().expect("a token").to_owned()
+    }
+
     /// Whether the issuer says that a token is good.
     pub fn is_active(&self, token: &str) -> bool {
         let secret = format!("client_secret={CLIENT_SECRET}");
