@@ -2,7 +2,7 @@
 
 CARGO ?= cargo
 
-.PHONY: help demo test clients check bench instructions endurance bench-build tools advisories
+.PHONY: help demo test clients check bench instructions order endurance bench-build tools advisories
 
 help:
 	@echo 'make demo        run the proxy against an embedded issuer and an embedded API'
@@ -12,6 +12,7 @@ help:
 	@echo 'make bench       measure the release build beside nginx, haproxy, Envoy and pingora (35 minutes; BENCH=--quick: 8)'
 	@echo 'make endurance   rotation, a crowd of bad clients and reloads, under load (15 minutes; ENDURANCE=--quick: 3)'
 	@echo 'make instructions count the user instructions of a request, beside nginx'
+	@echo 'make order       record which functions run, for the linker to lay them side by side (link/order.txt)'
 	@echo 'make tools       install what tests and measurements need besides Rust'
 	@echo 'make advisories  ask the advisory database about the dependencies (needs the network)'
 
@@ -57,6 +58,12 @@ bench: bench-build
 
 instructions: bench-build
 	python3 benches/instructions.py
+
+# The names of functions are not in what is built otherwise.
+order:
+	scripts/tools.sh bench
+	CARGO_PROFILE_RELEASE_STRIP=false $(CARGO) build --release --locked
+	python3 benches/order.py
 
 endurance: bench-build
 	python3 benches/endurance.py $(ENDURANCE)

@@ -77,7 +77,7 @@ def under_callgrind(kind):
             self.counts = self.folder / f"{self.name}-{self.way}.callgrind"
             words = super().command()
             single = ["-g", "master_process off;"] if self.name == "nginx" else []
-            return [command("valgrind"), "--tool=callgrind", f"--callgrind-out-file={self.counts}", *words, *single]
+            return [command("valgrind"), "--tool=callgrind", "--demangle=no", f"--callgrind-out-file={self.counts}", *words, *single]
 
     return Counted
 

@@ -7,6 +7,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
+use foldhash::fast::RandomState;
 use http::HeaderValue;
 use http::header::InvalidHeaderValue;
 
@@ -254,7 +255,7 @@ pub struct Table {
     /// What is held back from each client, whatever it asks for.
     holds: Vec<Arc<Hold>>,
     routes: Vec<Arc<Route>>,
-    names: HashMap<RouteName, usize>,
+    names: HashMap<RouteName, usize, RandomState>,
     authorities: HashMap<Authority, Vec<usize>>,
 }
 

@@ -57,7 +57,7 @@ fn the_image_is_built_from_all_that_the_program_is_built_from() {
     let included = shipped("src/demo.rs");
     let (_, from) = included.split_once("include_str!(\"../").expect("the demo's config");
     let (folder, _) = from.split_once('/').expect("a folder");
-    for needed in [".cargo", "Cargo.toml", "Cargo.lock", "src", "benches", "tests", folder] {
+    for needed in [".cargo", "build.rs", "link", "Cargo.toml", "Cargo.lock", "src", "benches", "tests", folder] {
         assert!(ignored.lines().any(|line| line == format!("!{needed}")), ".dockerignore keeps {needed} out");
     }
 }

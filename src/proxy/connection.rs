@@ -124,14 +124,15 @@ impl Desk {
             watch.drain();
         }
         let link = Rc::new(RefCell::new(Inbound::new(Box::new(stream), self.buffers.clone())));
-        let served = until_cut_off(&watch, self.converse(&link, &caller, &watch)).await;
+        let served = until_cut_off(&watch, pin!(self.converse(&link, &caller, &watch))).await;
         let Some(Some(onward)) = served else { return };
         let Some(link) = Rc::into_inner(link) else { return };
         let (io, early) = link.into_inner().into_parts();
         match onward {
             Onward::Tunnel(tunnel) => {
                 let _busy = watch.busy();
-                until_cut_off(&watch, tunnel.run(io, early)).await;
+                // Apart, as what follows is.
+                until_cut_off(&watch, Box::pin(tunnel.run(io, early)).as_mut()).await;
             }
             // Apart, so that a connection that is none of these does not keep room for it.
             Onward::Inside(inside) => Box::pin(self.look_into(inside, io, early, &caller, watch)).await,
@@ -149,7 +150,7 @@ impl Desk {
     ) {
         let limit = self.proxy.shared.limits.header_timeout;
         let accepting = timeout(limit, inside.accept(io, early));
-        let Some(accepted) = until_cut_off(&watch, accepting).await else { return };
+        let Some(accepted) = until_cut_off(&watch, pin!(accepting)).await else { return };
         let (ended, opened) = match accepted {
             Ok(Ok(accepted)) => accepted,
             Ok(Err(error)) => return tracing::debug!(%error, "a tunnel's handshake failed"),
@@ -314,10 +315,10 @@ where
     }
 }
 
-/// What comes of it; `None` when the connection is to end without another word.
-async fn until_cut_off<T>(watch: &Watch, serving: impl Future<Output = T>) -> Option<T> {
-    let mut serving = pin!(serving);
-    poll_fn(|context| {
+/// What comes of it; `None` when the connection is to end without another word. It stays where its caller has pinned it: a
+/// future that takes another by value keeps room for it twice.
+fn until_cut_off<T>(watch: &Watch, mut serving: Pin<&mut impl Future<Output = T>>) -> impl Future<Output = Option<T>> {
+    poll_fn(move |context| {
         watch.attend(context);
         match serving.as_mut().poll(context) {
             Poll::Ready(served) => Poll::Ready(Some(served)),
@@ -325,7 +326,6 @@ async fn until_cut_off<T>(watch: &Watch, serving: impl Future<Output = T>) -> Op
             Poll::Pending => Poll::Pending,
         }
     })
-    .await
 }
 
 async fn until_then(until: Option<Instant>) {

@@ -5,6 +5,7 @@
 //! only if none of it was written, the upstream says that it did not process it, it is safe and was lost, or it is
 //! idempotent (RFC 9110, section 9.2.2) and its token was rejected and has been replaced; never a third time.
 
+use std::pin::pin;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -249,7 +250,7 @@ async fn answer_in_time(
     usage: &UsageGuard,
 ) -> Result<Result<Response<UpstreamBody>, SendError>, Refusal> {
     let uploaded = || usage.upload().bytes.get();
-    while_there_is_progress(lease.send(request, body), limit, uploaded).await.ok_or(Refusal::UpstreamTimeout)
+    while_there_is_progress(pin!(lease.send(request, body)), limit, uploaded).await.ok_or(Refusal::UpstreamTimeout)
 }
 
 /// Puts the request into the form that the connection's protocol wants.

@@ -23,6 +23,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
+use foldhash::fast::RandomState;
 use hyper::client::conn::http2;
 use hyper_util::rt::{TokioIo, TokioTimer};
 use prometheus::{IntGauge, IntGaugeVec};
@@ -82,7 +83,7 @@ struct Gauges {
 
 /// A worker's pool.
 pub struct Pool {
-    entries: RefCell<HashMap<Key, Rc<Entry>>>,
+    entries: RefCell<HashMap<Key, Rc<Entry>, RandomState>>,
     metrics: Metrics,
     places: Arc<Places>,
     buffers: Buffers,

@@ -1,15 +1,14 @@
 //! Waiting that has no end as long as something moves.
 
-use std::pin::pin;
+use std::pin::Pin;
 use std::time::Duration;
 
 /// Waits for `work`; `None` when `progress` has stood still for as long as `idle`.
 pub async fn while_there_is_progress<T>(
-    work: impl Future<Output = T>,
+    mut work: Pin<&mut impl Future<Output = T>>,
     idle: Duration,
     progress: impl Fn() -> u64,
 ) -> Option<T> {
-    let mut work = pin!(work);
     let mut seen = progress();
     loop {
         match tokio::time::timeout(idle, &mut work).await {
@@ -23,6 +22,7 @@ pub async fn while_there_is_progress<T>(
 #[cfg(test)]
 mod tests {
     use std::cell::Cell;
+    use std::pin::pin;
 
     use super::*;
 
@@ -37,7 +37,7 @@ mod tests {
             std::future::pending::<()>().await;
         };
         let before = tokio::time::Instant::now();
-        assert!(while_there_is_progress(work, Duration::from_secs(10), || said.get()).await.is_none());
+        assert!(while_there_is_progress(pin!(work), Duration::from_secs(10), || said.get()).await.is_none());
         assert!((40..=60).contains(&before.elapsed().as_secs()), "{:?}", before.elapsed());
     }
 }

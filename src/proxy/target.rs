@@ -131,7 +131,7 @@ impl<'a> Target<'a> {
 
     fn prefixed(path: &'a str, query: Option<&'a str>) -> Result<Self, Refusal> {
         let after = path.strip_prefix('/').ok_or(Refusal::NoRoute)?;
-        let end = after.find('/').unwrap_or(after.len());
+        let end = after.bytes().position(|byte| byte == b'/').unwrap_or(after.len());
         let (name, rest) = after.split_at(end);
         let rest = if rest.is_empty() { "/" } else { rest };
         Ok(Self { by: By::Prefix { name }, rest, query })
@@ -151,9 +151,9 @@ fn host<'h>(head: &Head, headers: &'h Fields) -> Result<Option<&'h str>, Refusal
 
 /// What nearly every app writes, told without building an authority of it; any other spelling is parsed.
 fn is_plain_loopback(host: &str) -> bool {
-    let (name, port) = host.split_once(':').unwrap_or((host, "80"));
-    let port_is_plain = (1..=5).contains(&port.len()) && port.bytes().all(|b| b.is_ascii_digit());
-    matches!(name, "localhost" | "127.0.0.1") && port_is_plain && !port.starts_with('0')
+    let Some(rest) = host.strip_prefix("127.0.0.1").or_else(|| host.strip_prefix("localhost")) else { return false };
+    let Some(port) = rest.strip_prefix(':') else { return rest.is_empty() };
+    (1..=5).contains(&port.len()) && port.bytes().all(|b| b.is_ascii_digit()) && !port.starts_with('0')
 }
 
 fn parse(authority: &str, scheme: Scheme) -> Result<Authority, Refusal> {

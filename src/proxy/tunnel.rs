@@ -2,7 +2,7 @@
 
 use std::cell::Cell;
 use std::io;
-use std::pin::Pin;
+use std::pin::{Pin, pin};
 use std::rc::Rc;
 use std::task::{Context, Poll, ready};
 use std::time::Duration;
@@ -98,13 +98,13 @@ impl Tunnel {
         let mut count = Count { sent: sent.clone(), received: received.clone(), usage, metrics, outcome: "cut_off" };
         let mut client = Counted { inner: client, read: sent.clone(), other: received.clone(), most };
         let mut upstream = Counted { inner: upstream, read: received.clone(), other: sent.clone(), most };
-        let carried = async {
+        let carried = pin!(async {
             upstream.write_all(&early).await?;
             upstream.flush().await?;
             client.write_all(&ahead).await?;
             client.flush().await?;
             copy_bidirectional(&mut client, &mut upstream).await.map(drop)
-        };
+        });
         let moving = while_there_is_progress(carried, idle, || count.bytes());
         let ended = tokio::time::timeout(longest, moving).await;
         count.outcome = match ended {
