@@ -2,6 +2,8 @@
 //!
 //! Invariant: an answer never repeats bytes of the request, and is never 401: an SDK would take that for the API's word.
 
+mod cause;
+
 use std::cell::Cell;
 use std::fmt::Write as _;
 use std::time::Duration;
@@ -10,25 +12,17 @@ use bytes::Bytes;
 use http::header::{CACHE_CONTROL, CONNECTION, CONTENT_TYPE, PROXY_AUTHENTICATE, RETRY_AFTER};
 use http::{HeaderName, HeaderValue, StatusCode, Version};
 use prometheus::IntCounter;
-use rustls::AlertDescription;
 
 use super::answer::Fault;
 use super::grpc;
 use super::message::{Fields, Response};
-use super::pool::NoConnection;
 use super::tripwire::Tripped;
 use crate::access::request::RequestId;
-use crate::dial::{DialError, TlsKind};
 use crate::identity::job::Refused;
 use crate::metrics::{Error as MetricsError, Metrics as Registry};
 use crate::name::{RouteName, TokenName};
 use crate::path::PathError;
-use crate::policy::Denied;
-use crate::policy::hold::Held;
 use crate::policy::limit::Exceeded;
-use crate::tls;
-use crate::token::{Absent, Restraint};
-use crate::usage::UploadFailure;
 
 const PROXY_STATUS: HeaderName = HeaderName::from_static("proxy-status");
 const RATE_LIMIT_POLICY: HeaderName = HeaderName::from_static("ratelimit-policy");
@@ -437,97 +431,6 @@ pub struct Context<'a> {
     pub grpc: bool,
 }
 
-impl From<UploadFailure> for Refusal {
-    fn from(failure: UploadFailure) -> Self {
-        match failure {
-            UploadFailure::Gone => Self::ClientGone,
-            UploadFailure::Malformed => Self::BodyMalformed,
-            UploadFailure::Idle => Self::BodyTimeout,
-            UploadFailure::TooLarge => Self::BodyTooLarge,
-        }
-    }
-}
-
-impl From<Denied> for Refusal {
-    fn from(denied: Denied) -> Self {
-        match denied {
-            Denied::Client => Self::RouteDenied,
-            Denied::Method => Self::MethodDenied,
-            Denied::Path => Self::PathDenied,
-            Denied::Rate(exceeded) => Self::RateLimited(exceeded),
-        }
-    }
-}
-
-impl From<Held> for Refusal {
-    fn from(held: Held) -> Self {
-        match held {
-            Held::Blocked => Self::ClientBlocked,
-            Held::Awaiting(request) => Self::UseAwaiting(request),
-            Held::Denied(request) => Self::UseDenied(request),
-            Held::Throttled(exceeded) => Self::Throttled(exceeded),
-        }
-    }
-}
-
-impl From<Absent> for Refusal {
-    fn from(absent: Absent) -> Self {
-        match absent {
-            Absent::Pending => Self::TokenPending,
-            Absent::Expired { retry_after } => Self::TokenExpired { retry_after },
-            Absent::Unavailable { retry_after } => Self::TokenUnavailable { retry_after },
-            Absent::Reauthenticate => Self::ReauthRequired,
-            Absent::Retired => Self::GrantEnded,
-            Absent::Unapproved(request) => Self::ApprovalPending(request),
-            Absent::Denied(request) => Self::ApprovalDenied(request),
-            Absent::Restrained(Restraint::Quarantined) => Self::TokenQuarantined,
-            Absent::Restrained(Restraint::Revoked) => Self::TokenRevoked,
-        }
-    }
-}
-
-impl From<AlertDescription> for Refusal {
-    fn from(alert: AlertDescription) -> Self {
-        Self::UpstreamAlert(tls::describe(alert))
-    }
-}
-
-impl From<&DialError> for Refusal {
-    fn from(error: &DialError) -> Self {
-        let detail = error.to_string();
-        match error {
-            DialError::Prohibited(_) | DialError::Metadata(_) => Self::DestinationProhibited(detail),
-            DialError::Proxy { error, .. } => match **error {
-                DialError::Prohibited(_) | DialError::Metadata(_) => Self::DestinationProhibited(detail),
-                DialError::Timeout(_) => Self::ConnectTimeout(detail),
-                DialError::Clear(_)
-                | DialError::Resolve(..)
-                | DialError::Refused(_)
-                | DialError::Connect(..)
-                | DialError::Proxy { .. }
-                | DialError::Tunnel { .. }
-                | DialError::Tls { .. } => Self::UpstreamConnect(detail),
-            },
-            DialError::Tunnel { .. } => Self::UpstreamConnect(detail),
-            DialError::Clear(_) => Self::PlaintextUpstream,
-            DialError::Resolve(..) | DialError::Refused(_) | DialError::Connect(..) => Self::UpstreamConnect(detail),
-            DialError::Timeout(_) => Self::ConnectTimeout(detail),
-            DialError::Tls { kind: TlsKind::Certificate, .. } => Self::UpstreamCertificate(detail),
-            DialError::Tls { kind: TlsKind::Alert, .. } => Self::UpstreamAlert(detail),
-            DialError::Tls { kind: TlsKind::Protocol, .. } => Self::UpstreamTls(detail),
-        }
-    }
-}
-
-impl From<&NoConnection> for Refusal {
-    fn from(error: &NoConnection) -> Self {
-        match error {
-            NoConnection::Dial(error) => error.into(),
-            NoConnection::NoRoom => Self::Overloaded,
-        }
-    }
-}
-
 /// `countersign_refused_total{reason}`
 #[derive(Clone)]
 pub struct RefusedTotal(Vec<(&'static str, IntCounter)>);
@@ -566,6 +469,7 @@ impl RequestIds {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::policy::Denied;
 
     fn all() -> Vec<Refusal> {
         let second = Duration::from_secs(1);
