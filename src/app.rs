@@ -19,6 +19,7 @@ mod reading;
 mod reload;
 mod restraint;
 mod review;
+mod rollback;
 mod tripwires;
 mod unused;
 mod used;
@@ -194,7 +195,8 @@ impl App {
         let (detect, informed, held) = (config.detect.clone(), alerts.clone(), holds.clone());
         let watching =
             Watching::open(store.clone(), recorder.clone(), clock.clone(), &metrics, informed, held, detect)?;
-        let readers = used.reader().into_iter().chain([review.pen(), watching.eyes()]);
+        let (rollback, verdicts) = rollback::eyes();
+        let readers = used.reader().into_iter().chain([review.pen(), watching.eyes(), rollback]);
         let reading = Reading::new(usage.stream(), &clock, readers.collect());
         let wants = Arc::new(Wants::default());
         let tripwires = Arc::new(Tripwires::register(&metrics)?);
@@ -254,6 +256,7 @@ impl App {
                 recorder,
                 used,
                 reading,
+                verdicts,
                 exports,
                 trail,
             },
@@ -275,6 +278,7 @@ struct Parts {
     recorder: audit::Recorder,
     used: Arc<Used>,
     reading: Arc<Reading>,
+    verdicts: rollback::Verdicts,
     exports: Exports,
     trail: audit::Thread,
 }
@@ -325,6 +329,7 @@ impl Bound {
             recorder,
             used,
             reading,
+            verdicts,
             exports,
             trail,
         } = self.parts;
@@ -352,6 +357,7 @@ impl Bound {
         let serving = tasks.essential("admin", door.serve(admin.clone()));
         let _used = used.look_after(&tasks);
         let _reading = reading.look_after(&tasks);
+        let _rollbacks = tasks.essential("roll-backs", house.clone().roll_back(verdicts));
         let _sums = sums(&tasks, house.clone());
         let _tripwires = tripwires::watch(&tasks, house.clone());
         let _grants = grants(&tasks, house.clone());

@@ -13,6 +13,7 @@
 //! Invariant: the request path holds only the reading half of a slot; only the supervisor publishes; only a [`Control`]
 //! makes it rotate or retire.
 
+mod carried;
 mod control;
 mod gate;
 pub mod lifecycle;
@@ -33,7 +34,8 @@ use std::time::Duration;
 
 use tokio::sync::{Mutex, watch};
 
-pub use control::{Control, Gone, NotReleased, Order, RotateError};
+pub use carried::Carried;
+pub use control::{Control, Gone, NotReleased, Order, Refusals, RotateError};
 pub use gate::Gate;
 use gate::Turn;
 pub use lifecycle::Restraint;
@@ -131,6 +133,7 @@ impl Prepared {
             restraint: StdMutex::new(restraint),
             held: Default::default(),
             issued: Default::default(),
+            former: Default::default(),
             void: Default::default(),
         };
         Self { reader, control, gate, supervisor, is_retired: false }

@@ -55,6 +55,7 @@ fn whatever_the_world_does_the_life_of_a_token_keeps_its_promises() {
         ("ends of grants", total.retired),
         ("generations that a probe refused", total.dropped),
         ("probes without an answer", total.untold),
+        ("roll-backs", total.rolled_back),
     ] {
         assert!(count > 20, "{count} {what} in a year");
     }
@@ -72,6 +73,7 @@ struct Tally {
     retired: u64,
     dropped: u64,
     untold: u64,
+    rolled_back: u64,
 }
 
 impl Tally {
@@ -85,6 +87,7 @@ impl Tally {
         self.retired += other.retired;
         self.dropped += other.dropped;
         self.untold += other.untold;
+        self.rolled_back += other.rolled_back;
     }
 }
 
@@ -283,6 +286,9 @@ impl Day {
         match usable {
             Some(live) => {
                 self.seen.served(now);
+                if !self.calm && self.rng.u8(..25) == 0 {
+                    return self.step(Input::RollBack { generation: live.number });
+                }
                 let stormy = self.time < self.storm_until;
                 if stormy || live.number <= self.voided || self.rng.f64() < self.moody {
                     self.rejected(live.number);
@@ -368,6 +374,8 @@ struct Observed {
     /// When the answer that came last ends, and when the published generation does, by true time.
     ends: Duration,
     published_ends: Duration,
+    /// What the published generation replaced, when that was, and when that one ends by true time.
+    former: Option<(Live, Moment, Duration)>,
     /// What the last probe of what is being tried has said.
     verdict: Option<Verdict>,
     last_call: Option<Moment>,
@@ -399,6 +407,7 @@ impl Observed {
             published: None,
             ends: Duration::ZERO,
             published_ends: Duration::ZERO,
+            former: None,
             verdict: None,
             last_call: None,
             told: None,
@@ -432,6 +441,7 @@ impl Observed {
                 assert_eq!(replaces, (self.number > 0).then_some(self.number));
                 self.publish(live, cause, now);
             }
+            Effect::RollBack { live, replaces, restores } => self.rolled_back(live, replaces, restores, now),
             Effect::Failed { fault, attempt, retry_at } => self.failed(fault, attempt, retry_at, now),
             Effect::Expire { number } => {
                 assert_eq!((number, Some(before)), (self.number, self.published.take().map(Phase::Active)));
@@ -481,6 +491,9 @@ impl Observed {
         } else {
             self.provoked_in_a_row = 0;
         }
+        if cause != Cause::Rejected {
+            self.former = self.published.map(|old| (old, now, self.published_ends));
+        }
         self.proven &= !self.rejected;
         self.rejected = false;
         self.number = live.number;
@@ -490,6 +503,18 @@ impl Observed {
         self.told = None;
         self.tally.recoveries += u64::from(self.wanted_since.take().is_some());
         self.tally.generations += 1;
+    }
+
+    fn rolled_back(&mut self, live: Live, replaces: u64, restores: u64, now: Moment) {
+        let (former, replaced_at, ends) = self.former.take().expect("there is something to go back to, once");
+        assert_eq!((former.number, self.number), (restores, replaces));
+        assert_eq!((former.expires, former.usable_until), (live.expires, live.usable_until), "it lives no longer");
+        assert!(live.number > self.number && !live.usable_until.reached(now));
+        assert!(!replaced_at.after(self.plan.rotation.overlap).reached(now), "its issuer may have been told");
+        self.number = live.number;
+        self.published = Some(live);
+        self.published_ends = ends;
+        self.tally.rolled_back += 1;
     }
 
     fn failed(&mut self, fault: Fault, attempt: u32, retry_at: Moment, now: Moment) {

@@ -8,7 +8,7 @@
 //! request carries it any more, or those that do were sent long ago.
 
 use std::collections::BTreeSet;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
+use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use tokio::sync::oneshot;
@@ -18,9 +18,8 @@ use super::house::House;
 use crate::admin::{Drill, NotDrilled, Step};
 use crate::audit::Event;
 use crate::name::TokenName;
-use crate::secret::Needles;
 use crate::token::revocation::Outcome;
-use crate::token::{Generation, Order};
+use crate::token::{Carried, Order};
 
 /// How often it is looked whether somebody carries the old generation.
 const LOOK: Duration = Duration::from_millis(2);
@@ -94,7 +93,8 @@ impl House {
         let now = self.ground.clock.now();
         let live = token.look(now).generation.filter(|live| !live.usable_until.reached(now));
         let live = live.ok_or(NotDrilled::NotInUse)?;
-        let (replaced, carried) = (live.number, Carried::new(live));
+        let (replaced, carried) = (live.number, Carried::new(&live));
+        drop(live);
         // Before anything is waited for: the token may be rotated at any moment, and its old generation's telling be under way.
         let voided = token.source().revokes().then(|| self.revoker.expect(name, replaced));
         let started = purpose.started(name, replaced, order);
@@ -112,7 +112,9 @@ impl House {
                 return Err(error.into());
             }
         };
-        steps.push(carried.let_go().await);
+        // Nobody goes back to what may be in strange hands.
+        token.control.forget_former().await;
+        steps.push(let_go(&carried).await);
         steps.push(self.void(name, replaced, voided).await);
         self.exchanged(name, purpose, replaced, Some(generation), &steps);
         Ok(Drill { token: name.clone(), replaced, generation, steps, took: begun.elapsed() })
@@ -168,31 +170,19 @@ fn missing(outcome: Option<Outcome>) -> Option<&'static str> {
     }
 }
 
-/// A generation as requests hold it: its value until they are written, what recognises it until their answer has come.
-struct Carried {
-    value: Weak<Generation>,
-    needles: Weak<Needles>,
-}
-
-impl Carried {
-    fn new(generation: Arc<Generation>) -> Self {
-        Self { value: Arc::downgrade(&generation), needles: Arc::downgrade(&generation.needles) }
+/// Waits, bounded, until nobody has the generation.
+async fn let_go(carried: &Carried) -> Step {
+    let begun = Instant::now();
+    while !carried.is_let_go() && begun.elapsed() < LET_GO_WITHIN {
+        sleep(LOOK).await;
     }
-
-    /// Waits, bounded, until nobody has it.
-    async fn let_go(&self) -> Step {
-        let begun = Instant::now();
-        while self.value.strong_count() + self.needles.strong_count() > 0 && begun.elapsed() < LET_GO_WITHIN {
-            sleep(LOOK).await;
+    let is_done = !carried.is_being_written();
+    let note = match (is_done, carried.is_awaited()) {
+        (true, false) => None,
+        (true, true) => {
+            Some("requests that were sent with it long ago wait for their answers, or for the rest of them")
         }
-        let is_done = self.value.strong_count() == 0;
-        let note = match (is_done, self.needles.strong_count()) {
-            (true, 0) => None,
-            (true, _) => {
-                Some("requests that were sent with it long ago wait for their answers, or for the rest of them")
-            }
-            (false, _) => Some("requests with it are still being written"),
-        };
-        Step { name: "quarantine", took: begun.elapsed(), is_done, note }
-    }
+        (false, _) => Some("requests with it are still being written"),
+    };
+    Step { name: "quarantine", took: begun.elapsed(), is_done, note }
 }

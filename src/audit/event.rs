@@ -46,6 +46,17 @@ pub enum Event {
         expires: Duration,
         source: &'static str,
     },
+    /// Upstreams refused a generation that had just gone live: the value of the one before it is live again.
+    TokenRolledBack {
+        token: TokenName,
+        generation: u64,
+        replaces: u64,
+        /// Under which number the value was live before.
+        restores: u64,
+        fingerprint: Fingerprint,
+        #[serde(serialize_with = "time")]
+        expires: Duration,
+    },
     /// An issuer could not be asked, or gave no token.
     TokenFailed {
         token: TokenName,
@@ -322,6 +333,7 @@ impl Event {
             Self::TokenRequested(_) => "token_requested",
             Self::TokenIssued { .. } => "token_issued",
             Self::TokenRotated { .. } => "token_rotated",
+            Self::TokenRolledBack { .. } => "token_rolled_back",
             Self::TokenFailed { .. } => "token_failed",
             Self::TokenRejected { .. } => "token_rejected",
             Self::TokenRefused { .. } => "token_refused",
@@ -444,6 +456,14 @@ pub(super) mod tests {
                 fingerprint,
                 expires,
                 source: "env",
+            },
+            Event::TokenRolledBack {
+                token: token.clone(),
+                generation: 3,
+                replaces: 2,
+                restores: 1,
+                fingerprint,
+                expires,
             },
             Event::TokenFailed { token: token.clone(), reason: "timeout", detail: "…".into(), attempt: 3 },
             Event::TokenRejected { token: token.clone(), reason: "charset", detail: "byte 7".into() },

@@ -15,11 +15,25 @@ pub(super) enum Command {
     Release(oneshot::Sender<Result<(), NotReleased>>),
     StepDown(Cause, oneshot::Sender<()>),
     Restate,
+    RollBack(Refusals),
+    ForgetFormer,
 }
 
 /// Acts on one token.
 #[derive(Clone)]
 pub struct Control(mpsc::Sender<Command>);
+
+/// What upstreams say of a generation that has just taken another's place.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Refusals {
+    pub generation: u64,
+    /// Answers 401 and 403 to it.
+    pub refused: u64,
+    /// All answers to it.
+    pub answered: u64,
+    /// Whose requests were refused.
+    pub clients: usize,
+}
 
 /// Who wants something taken away, and why.
 #[derive(Clone, PartialEq, Eq, Debug, Default)]
@@ -96,6 +110,17 @@ impl Control {
         let (done, outcome) = oneshot::channel();
         self.0.send(Command::Release(done)).await.map_err(|_| Gone)?;
         outcome.await.map_err(|_| Gone)?
+    }
+
+    /// Has the generation before this one take its place again, where it may. Returns whether that was heard.
+    pub fn roll_back(&self, refusals: Refusals) -> bool {
+        self.0.try_send(Command::RollBack(refusals)).is_ok()
+    }
+
+    /// The generation before the live one does not come back, whatever upstreams say of the live one.
+    pub async fn forget_former(&self) {
+        // One that is gone has nothing to forget.
+        let _ = self.0.send(Command::ForgetFormer).await;
     }
 
     /// Ends this token's supervisor in favour of another one of the same name. From when this returns on, no reader of the slot

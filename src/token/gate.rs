@@ -82,6 +82,8 @@ impl Supervisor {
                 let _ = done.send(Err(RotateError::NotApproved));
                 ControlFlow::Continue(())
             }
+            // Nothing is live.
+            Some(Command::RollBack(_) | Command::ForgetFormer) => ControlFlow::Continue(()),
             Some(Command::Restate) => {
                 self.metrics.begin();
                 self.metrics.barred(now);

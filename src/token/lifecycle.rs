@@ -19,6 +19,7 @@
 //! of use; numbers only rise; nothing follows `Retired`. What somebody took away comes back by [`Input::Release`] alone, and
 //! what was revoked never: no issuer is asked meanwhile, and an answer that was on its way is discarded.
 
+mod former;
 mod offer;
 mod rejection;
 mod shortening;
@@ -31,6 +32,7 @@ use super::probe::Verdict;
 use super::source::{Class, Reason};
 use crate::backoff::Backoff;
 use crate::clock::Moment;
+use former::Former;
 pub use offer::Offer;
 use offer::worse;
 use rejection::Rejections;
@@ -129,6 +131,10 @@ pub enum Input {
     },
     /// An upstream accepted the live generation.
     Accepted,
+    /// Requests of several clients say that upstreams refuse this generation, and took the one before.
+    RollBack {
+        generation: u64,
+    },
     /// Somebody takes the token out of use, and keeps its generation.
     Quarantine,
     /// Somebody voids all generations.
@@ -153,9 +159,16 @@ pub enum Effect {
         replaces: Option<u64>,
         cause: Cause,
     },
+    /// Make the generation before the live one live again.
+    RollBack {
+        live: Live,
+        replaces: u64,
+        restores: u64,
+    },
     /// The offered value is the live one: nothing changes.
     Unchanged,
-    /// The call failed, or what it gave was refused, or nobody has answered for that yet; requests that wait for a generation need not wait for the next attempt.
+    /// The call failed, or what it gave was refused, or nobody has answered for that yet; requests
+    /// that wait for a generation need not wait for the next attempt.
     Failed {
         fault: Fault,
         attempt: u32,
@@ -229,6 +242,9 @@ pub struct Lifecycle {
     cause: Cause,
     rejections: Rejections,
     shortening: Shortening,
+    former: Option<Former>,
+    /// Roll-backs since a rotation that was not rolled back.
+    rolled_back: u32,
     last_number: u64,
     last_started: Option<Moment>,
     failures: u32,
@@ -250,6 +266,8 @@ impl Lifecycle {
             cause: Cause::Due,
             rejections: Rejections::default(),
             shortening: Shortening::default(),
+            former: None,
+            rolled_back: 0,
             last_number,
             last_started: None,
             failures: 0,
@@ -348,6 +366,7 @@ impl Lifecycle {
             Input::Changed => self.bring_forward(Cause::Changed, now),
             Input::Rejected { generation } => self.rejected(generation, now),
             Input::Accepted => self.rejections.accepted(),
+            Input::RollBack { generation } => self.roll_back(generation, now, random, &mut effects),
             Input::Quarantine => self.quarantine(now, &mut effects),
             Input::Revoke => self.revoke(now, &mut effects),
             Input::Release => self.release(now, &mut effects),
@@ -418,6 +437,7 @@ impl Lifecycle {
         effects: &mut Vec<Effect>,
     ) {
         let replaces = (self.last_number > 0).then_some(self.last_number);
+        self.keep_former(cause, now);
         self.rejections.replaced(cause == Cause::Rejected, PATIENT, now, random);
         if cause == Cause::Due && matches!(self.phase, Phase::Active(_)) {
             self.shortening.lived();
@@ -453,6 +473,7 @@ impl Lifecycle {
             Phase::Quarantined(_) | Phase::Revoked | Phase::Retired => return,
         };
         self.end_trial(now, effects);
+        self.former = None;
         self.phase = Phase::Quarantined(held);
         self.stale = matches!(self.call, Call::InFlight { .. });
         effects.push(Effect::Quarantine);
@@ -461,6 +482,7 @@ impl Lifecycle {
     fn revoke(&mut self, now: Moment, effects: &mut Vec<Effect>) {
         if self.phase != Phase::Revoked {
             self.end_trial(now, effects);
+            self.former = None;
             self.phase = Phase::Revoked;
             self.stale = matches!(self.call, Call::InFlight { .. });
             effects.push(Effect::Revoke);
@@ -954,6 +976,7 @@ mod tests {
             1 => Just(Input::Changed),
             2 => any::<bool>().prop_map(|live| Input::Rejected { generation: u64::from(live) }),
             1 => Just(Input::Accepted),
+            1 => (0u64..4).prop_map(|generation| Input::RollBack { generation }),
             1 => Just(Input::Quarantine),
             1 => Just(Input::Revoke),
             2 => Just(Input::Release),
@@ -977,6 +1000,9 @@ mod tests {
                 now = now.after(Duration::from_millis(millis));
                 if let (Input::Rejected { generation: 1 }, Phase::Active(live)) = (input, machine.phase()) {
                     input = Input::Rejected { generation: live.number };
+                }
+                if let (Input::RollBack { generation: 1.. }, Phase::Active(live)) = (input, machine.phase()) {
+                    input = Input::RollBack { generation: live.number };
                 }
                 let before = machine.phase();
                 let effects = machine.step(input, now, random);
@@ -1022,6 +1048,11 @@ mod tests {
                             prop_assert!(live.number > last_number);
                             prop_assert!(!live.usable_until.reached(now), "published what cannot be used");
                             prop_assert!(live.expires.wall <= plan.grant_ends);
+                            last_number = live.number;
+                        }
+                        Effect::RollBack { live, replaces, restores } => {
+                            prop_assert!(!restrained && restores > revoked && restores < replaces);
+                            prop_assert!(live.number > last_number && !live.usable_until.reached(now));
                             last_number = live.number;
                         }
                         Effect::Failed { .. } => {

@@ -12,6 +12,7 @@
 //! that it is void, refuses to hear of it, the generation runs out, or there are more of them than are kept.
 
 use std::collections::HashMap;
+use std::sync::atomic::{AtomicU8, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
@@ -21,6 +22,7 @@ use tokio::sync::{Notify, mpsc, oneshot};
 use tokio::task::JoinSet;
 use zeroize::{Zeroize as _, Zeroizing};
 
+use super::Carried;
 use super::source::{Class, Source};
 use crate::audit::{Event, Recorder};
 use crate::backoff::Backoff;
@@ -42,6 +44,10 @@ const AGAIN: Backoff = Backoff { first: Duration::from_secs(1), most: Duration::
 /// The longest sleep: a machine that was suspended is noticed within it.
 const LONGEST_SLEEP: Duration = Duration::from_secs(5);
 
+/// The longest that requests which still carry a generation keep its issuer from being told, and how often they are looked at.
+const LET_GO_WITHIN: Duration = Duration::from_secs(60);
+const LOOK: Duration = Duration::from_millis(100);
+
 /// Why a generation is void.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Cause {
@@ -49,6 +55,8 @@ pub enum Cause {
     Revoked,
     /// Another generation has taken its place.
     Replaced,
+    /// Upstreams refuse it, and the one before has taken its place again.
+    RolledBack,
     /// Its grant has ended.
     Retired,
     /// It came after its token was taken out of use.
@@ -56,12 +64,13 @@ pub enum Cause {
 }
 
 impl Cause {
-    const ALL: [Self; 4] = [Self::Revoked, Self::Replaced, Self::Retired, Self::Discarded];
+    const ALL: [Self; 5] = [Self::Revoked, Self::Replaced, Self::RolledBack, Self::Retired, Self::Discarded];
 
     fn as_str(self) -> &'static str {
         match self {
             Self::Revoked => "revoked",
             Self::Replaced => "replaced",
+            Self::RolledBack => "rolled_back",
             Self::Retired => "retired",
             Self::Discarded => "discarded",
         }
@@ -107,6 +116,9 @@ pub struct Telling {
     pub source_reference: String,
     pub cause: Cause,
     pub not_before: Moment,
+    /// Requests that carry it, which are waited for, bounded.
+    pub carried: Option<Carried>,
+    pub hold: Hold,
     /// Whether it lies on the disk already.
     pub is_kept: bool,
 }
@@ -115,6 +127,26 @@ impl Telling {
     /// By the fingerprint: generations are counted anew after a restart.
     fn record(&self) -> String {
         format!("{}-{}", self.token, self.fingerprint)
+    }
+}
+
+/// Whether an issuer is told yet: until then, what it is to be told can be taken back.
+#[derive(Clone, Default)]
+pub struct Hold(Arc<AtomicU8>);
+
+impl Hold {
+    const WAITS: u8 = 0;
+    const TOLD: u8 = 1;
+    const TAKEN_BACK: u8 = 2;
+
+    /// From now on it cannot be taken back. Returns whether it has been before.
+    fn begin(&self) -> bool {
+        self.0.swap(Self::TOLD, Ordering::AcqRel) == Self::TAKEN_BACK
+    }
+
+    /// The generation stays good. Returns whether that is so: its issuer may have been told already.
+    pub fn take_back(&self) -> bool {
+        self.0.compare_exchange(Self::WAITS, Self::TAKEN_BACK, Ordering::AcqRel, Ordering::Acquire).is_ok()
     }
 }
 
@@ -231,6 +263,8 @@ impl Revoker {
                 source_reference: kept.source.clone(),
                 cause: Cause::ALL.into_iter().find(|cause| cause.as_str() == kept.cause).unwrap_or(Cause::Revoked),
                 not_before: now,
+                carried: None,
+                hold: Hold::default(),
                 is_kept: true,
             });
         }
@@ -296,9 +330,12 @@ impl Shared {
             self.keep(&telling).await;
         }
         tokio::select! {
-            () = self.wait(telling.not_before) => {}
+            () = self.wait_for_use(&telling) => {}
             () = hurry.notified() => {}
             () = own.notified() => {}
+        }
+        if telling.hold.begin() {
+            return self.forget(&telling).await;
         }
         let (outcome, attempts) = self.tell(&telling).await;
         self.forget(&telling).await;
@@ -358,6 +395,17 @@ impl Shared {
         let removing = move || store.remove(Label { kind: KIND, name: &name });
         if let Ok(Err(error)) = tokio::task::spawn_blocking(removing).await {
             tracing::warn!(token = %telling.token, %error, "what an issuer was told is told again after a restart");
+        }
+    }
+
+    /// Until its time has come and no request carries it any more, or those that do have had time enough.
+    async fn wait_for_use(&self, telling: &Telling) {
+        self.wait(telling.not_before).await;
+        let deadline = telling.not_before.after(LET_GO_WITHIN);
+        while telling.carried.as_ref().is_some_and(|carried| !carried.is_let_go())
+            && !deadline.reached(self.clock.now())
+        {
+            tokio::time::sleep(LOOK).await;
         }
     }
 

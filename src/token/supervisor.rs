@@ -4,6 +4,7 @@
 //! Invariant: what the trail and the metrics say of a generation is said by the effect that made it so, once.
 
 mod outstanding;
+mod rollback;
 
 use std::future::Future;
 use std::ops::ControlFlow;
@@ -20,7 +21,7 @@ use super::gate::{self, Gate, Turn};
 use super::lifecycle::{Cause, Effect, Fault, Input, Lifecycle, Live, Offer, Plan, Restraint};
 use super::metrics::TokenMetrics;
 use super::probe::Probed;
-use super::revocation;
+use super::revocation::{self, Hold};
 use super::slot::{Generation, Slot, Standing, Verdict};
 use super::source::{Class, Failure, Issued, Reason, Source};
 use super::{Parts, Settings};
@@ -55,6 +56,8 @@ pub(super) struct Supervisor {
     pub(super) held: StdMutex<Option<Arc<Generation>>>,
     /// Generations that are good at their issuer, as far as is known, where it can be told that they are not.
     pub(super) issued: StdMutex<Vec<Outstanding>>,
+    /// The generation that a roll-back would bring back.
+    pub(super) former: StdMutex<Option<Outstanding>>,
     /// Values that were revoked, to be recognised when the source gives one again.
     pub(super) void: StdMutex<Vec<Mark>>,
 }
@@ -178,6 +181,9 @@ impl Supervisor {
             }
         }
         run.detail = None;
+        if run.life.former(now).is_none() {
+            lock(&self.former).take();
+        }
         if matches!(input, Input::Rejected { .. }) && !run.life.expects_answer(now) {
             self.slot.settle();
         }
@@ -221,6 +227,17 @@ impl Supervisor {
                     self.metrics.live(live.number, live.issued, live.expires);
                 }
                 self.metrics.state(run.life.phase());
+                ControlFlow::Continue(Input::Timer)
+            }
+            Some(Command::RollBack(refusals)) => {
+                let now = self.parts.clock.now();
+                if run.life.former(now).is_some() && self.take_back_former() {
+                    self.step(Input::RollBack { generation: refusals.generation }, run, now);
+                }
+                ControlFlow::Continue(Input::Timer)
+            }
+            Some(Command::ForgetFormer) => {
+                lock(&self.former).take();
                 ControlFlow::Continue(Input::Timer)
             }
             // Its successor of the same name goes on with metrics and trail.
@@ -309,6 +326,7 @@ impl Supervisor {
             }
             Effect::Probe { number } => self.probe(number, run),
             Effect::Publish { live, replaces, cause } => self.publish(live, replaces, cause, run, now),
+            Effect::RollBack { live, replaces, .. } => self.roll_back(live, replaces, run, now),
             Effect::Unchanged => {
                 run.candidate = None;
                 self.slot.stand(Standing::Asking);
@@ -370,31 +388,21 @@ impl Supervisor {
     fn publish(&self, live: Live, replaces: Option<u64>, cause: Cause, run: &mut Run<'_>, now: Moment) {
         run.probing = None;
         let Some(candidate) = run.candidate.take() else { return };
-        let Candidate { secret, value, fingerprint, mark, assumed, granted, .. } = candidate;
+        let Candidate { assumed, ref granted, fingerprint, .. } = candidate;
         let name = &self.settings.name;
         if assumed {
             tracing::warn!(token = %name, "the issuer did not say how long the token lives: at most 15 minutes are assumed");
         }
         if let Some(granted) = granted {
-            self.compare_scopes(&granted);
+            self.compare_scopes(granted);
         }
         let (number, expires) = (live.number, live.expires.wall);
-        self.last_number.store(number, Ordering::Relaxed);
+        let (mark, secret) = (candidate.mark, candidate.secret);
+        let replaced = self.slot.live();
+        self.put_in_slot(&live, &secret, candidate.value, fingerprint, run.life.is_unproven());
         *lock(&self.last_mark) = Some(mark);
-        self.slot.publish(Arc::new(Generation {
-            number,
-            value,
-            fingerprint,
-            needles: Arc::new(secret.make_needles()),
-            issued: live.issued,
-            expires: live.expires,
-            usable_until: live.usable_until,
-            verdict: Verdict::new(run.life.is_unproven()),
-        }));
-        self.outstanding(
-            Outstanding::new(number, mark, fingerprint, live.expires, self.source.revokes().then_some(secret)),
-            now,
-        );
+        let new = Outstanding { number, mark, secret, fingerprint, expires: live.expires, hold: Hold::default() };
+        self.outstanding(new, replaced.as_ref(), run.life.former(now), now);
         let source = self.source.kind();
         let (token, generation) = (name.clone(), number);
         self.parts.recorder.note(match replaces {
@@ -411,6 +419,27 @@ impl Supervisor {
         let expires = live.expires.to_rfc3339();
         tracing::info!(token = %name, generation = number, %fingerprint, expires, "a new generation is live");
         settle(run, Ok(number));
+    }
+
+    fn put_in_slot(
+        &self,
+        live: &Live,
+        secret: &Secret,
+        value: HeaderValue,
+        fingerprint: Fingerprint,
+        is_unproven: bool,
+    ) {
+        self.last_number.store(live.number, Ordering::Relaxed);
+        self.slot.publish(Arc::new(Generation {
+            number: live.number,
+            value,
+            fingerprint,
+            needles: Arc::new(secret.make_needles()),
+            issued: live.issued,
+            expires: live.expires,
+            usable_until: live.usable_until,
+            verdict: Verdict::new(is_unproven),
+        }));
     }
 
     /// More than was asked for is accepted, and said: the grant's owner asked for less.

@@ -39,6 +39,7 @@ mod rejected;
 mod reload;
 mod report;
 mod responses;
+mod rollback;
 mod rotation;
 mod shares;
 mod sources;

@@ -70,7 +70,7 @@ impl Lifecycle {
             && trial.again.is_some_and(|again| again.reached(now))
         {
             self.call = Call::Trial(Trial { again: None, ..trial });
-            effects.push(Effect::Probe { number: trial.live.number });
+            effects.push(Effect::Probe { number: self.last_number + 1 });
         }
     }
 
@@ -94,7 +94,9 @@ impl Lifecycle {
             effects.push(Effect::Discard);
             self.failed(refusal(Reason::Lifetime), trial.started, now, random, effects);
         } else {
-            self.publish(trial.live, trial.cause, trial.started, now, random, effects);
+            // A roll-back may have taken its number.
+            let live = Live { number: self.last_number + 1, ..trial.live };
+            self.publish(live, trial.cause, trial.started, now, random, effects);
         }
     }
 }

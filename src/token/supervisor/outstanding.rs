@@ -10,7 +10,8 @@ use std::time::Duration;
 use super::{Candidate, Run, Supervisor, lock};
 use crate::clock::Moment;
 use crate::secret::{Fingerprint, Mark, Secret};
-use crate::token::revocation::{self, Telling};
+use crate::token::revocation::{self, Hold, Telling};
+use crate::token::{Carried, Generation};
 
 /// Revoked values that are remembered, at most.
 const MOST_VOID: usize = 64;
@@ -21,22 +22,35 @@ const UNSAID: Duration = Duration::from_secs(24 * 3600);
 impl Supervisor {
     /// Remembers what is being tried: whoever ends the token's life meanwhile has it voided too.
     pub(super) fn on_trial(&self, number: u64, candidate: &Candidate) {
-        let Candidate { mark, fingerprint, expires, .. } = *candidate;
+        let &Candidate { mark, fingerprint, expires, .. } = candidate;
         let expires = expires.unwrap_or_else(|| self.parts.clock.now().after(UNSAID));
-        let value = self.source.revokes().then(|| candidate.secret.clone());
+        let (secret, hold) = (candidate.secret.clone(), Hold::default());
         let mut issued = lock(&self.issued);
         if !issued.iter().any(|known| known.mark == mark) {
-            issued.push(Outstanding { number, mark, value, fingerprint, expires });
+            issued.push(Outstanding { number, mark, secret, fingerprint, expires, hold });
         }
     }
 
-    /// Keeps what the issuer can be told of later, and has the generations before it voided when their use has ended.
-    pub(super) fn outstanding(&self, new: Outstanding, now: Moment) {
+    /// Remembers what is live, and has the generations before it voided when their use has ended. `replaced` was live; the
+    /// one with the number `former` may come back.
+    pub(super) fn outstanding(
+        &self,
+        new: Outstanding,
+        replaced: Option<&Arc<Generation>>,
+        former: Option<u64>,
+        now: Moment,
+    ) {
         let mark = new.mark;
-        let replaced = std::mem::replace(&mut *lock(&self.issued), vec![new]);
+        let before = std::mem::replace(&mut *lock(&self.issued), vec![new]);
         let not_before = now.after(self.settings.rotation.overlap);
-        for old in replaced.into_iter().filter(|old| old.mark != mark && !old.expires.reached(now)) {
-            self.tell(old, revocation::Cause::Replaced, not_before);
+        let mut kept = lock(&self.former);
+        kept.take_if(|kept| Some(kept.number) != former);
+        for old in before.into_iter().filter(|old| old.mark != mark && !old.expires.reached(now)) {
+            let carried = replaced.filter(|replaced| replaced.number == old.number).map(Carried::new);
+            if Some(old.number) == former {
+                *kept = Some(old.clone());
+            }
+            self.tell(old, revocation::Cause::Replaced, not_before, carried);
         }
     }
 
@@ -45,11 +59,15 @@ impl Supervisor {
         let now = self.parts.clock.now();
         let not_before = match cause {
             revocation::Cause::Replaced => now.after(self.settings.rotation.overlap),
-            revocation::Cause::Revoked | revocation::Cause::Retired | revocation::Cause::Discarded => {
+            revocation::Cause::Revoked
+            | revocation::Cause::RolledBack
+            | revocation::Cause::Retired
+            | revocation::Cause::Discarded => {
                 self.parts.revoker.hurry(&self.settings.name);
                 now
             }
         };
+        lock(&self.former).take();
         for outstanding in std::mem::take(&mut *lock(&self.issued)) {
             if cause == revocation::Cause::Revoked {
                 let mut void = lock(&self.void);
@@ -58,7 +76,7 @@ impl Supervisor {
                 void.drain(..surplus);
             }
             if !outstanding.expires.reached(now) {
-                self.tell(outstanding, cause, not_before);
+                self.tell(outstanding, cause, not_before, None);
             }
         }
     }
@@ -74,46 +92,46 @@ impl Supervisor {
         }
         let expires = expires.unwrap_or_else(|| now.after(UNSAID));
         let number = self.last_number.load(Ordering::Relaxed) + 1;
-        let value = Some(secret);
-        self.tell(Outstanding { number, mark, value, fingerprint, expires }, revocation::Cause::Discarded, now);
+        let discarded = Outstanding { number, mark, secret, fingerprint, expires, hold: Hold::default() };
+        self.tell(discarded, revocation::Cause::Discarded, now, None);
     }
 
-    fn tell(&self, outstanding: Outstanding, cause: revocation::Cause, not_before: Moment) {
-        let Outstanding { number, value: Some(value), fingerprint, expires, .. } = outstanding else { return };
+    pub(super) fn tell(
+        &self,
+        outstanding: Outstanding,
+        cause: revocation::Cause,
+        not_before: Moment,
+        carried: Option<Carried>,
+    ) {
+        let Outstanding { number, secret, fingerprint, expires, hold, .. } = outstanding;
+        if !self.source.revokes() {
+            return;
+        }
         self.parts.revoker.tell(Telling {
             token: self.settings.name.clone(),
             generation: number,
             fingerprint,
-            value,
+            value: secret,
             expires,
             source: self.source.clone(),
             source_reference: self.parts.source_reference.clone(),
             cause,
             not_before,
+            carried,
+            hold,
             is_kept: false,
         });
     }
 }
 
 /// A generation that may still be good at its issuer.
+#[derive(Clone)]
 pub(in crate::token) struct Outstanding {
-    number: u64,
-    mark: Mark,
-    /// Where the issuer can be told of it.
-    value: Option<Arc<Secret>>,
-    fingerprint: Fingerprint,
-    expires: Moment,
-}
-
-impl Outstanding {
-    /// `value`: where the issuer can be told of it.
-    pub(super) fn new(
-        number: u64,
-        mark: Mark,
-        fingerprint: Fingerprint,
-        expires: Moment,
-        value: Option<Arc<Secret>>,
-    ) -> Self {
-        Self { number, mark, value, fingerprint, expires }
-    }
+    pub(super) number: u64,
+    pub(super) mark: Mark,
+    pub(super) secret: Arc<Secret>,
+    pub(super) fingerprint: Fingerprint,
+    pub(super) expires: Moment,
+    /// Of what its issuer is to be told.
+    pub(super) hold: Hold,
 }
