@@ -13,7 +13,7 @@ from pathlib import Path
 from measure.crowd import crowd
 from measure.machine import ROOT, built, raise_descriptors
 from measure.reloads import reloads
-from measure.rotation import each_hundredth, each_second
+from measure.rotation import each_hundredth, each_second, exclusive
 from measure.servers import Failed, Ground, say
 
 # By name: what is tried at length, and in short.
@@ -25,6 +25,10 @@ TRIALS = {
     "fast-rotation": (
         lambda ground: each_hundredth(ground, 1_000_000),
         lambda ground: each_hundredth(ground, 50_000),
+    ),
+    "exclusive-rotation": (
+        lambda ground: exclusive(ground, 1_000_000),
+        lambda ground: exclusive(ground, 100_000),
     ),
     "crowd": (
         lambda ground: crowd(ground, {"heads": 10_000, "drips": 1000, "deaf": 1000}, 20),

@@ -111,6 +111,7 @@ impl Prepared {
             // What is found somewhere cannot be had anew by us, however old it gets.
             rotation.max_life = Duration::MAX;
             rotation.shorten = false;
+            rotation.mode = Mode::Overlap;
         }
         let supervisor = Supervisor {
             plan: Plan {
@@ -282,4 +283,15 @@ pub struct Rotation {
     pub overlap: Duration,
     /// Whether shorter lives are tried while nothing fails.
     pub shorten: bool,
+    pub mode: Mode,
+}
+
+/// `rotation.mode`: what a new generation is to the one before.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+pub enum Mode {
+    /// Both are good for a while.
+    #[default]
+    Overlap,
+    /// Its issuer makes the one before void as it issues the new one: no request may carry it then.
+    Exclusive,
 }

@@ -10,10 +10,10 @@
 use std::time::Duration;
 
 use countersign::clock::Moment;
-use countersign::token::Rotation;
 use countersign::token::lifecycle::{Cause, Effect, Fault, Input, Lifecycle, Live, Offer, Phase, Plan};
 use countersign::token::probe::Verdict;
 use countersign::token::source::{Class, Reason};
+use countersign::token::{Mode, Rotation};
 use fastrand::Rng;
 
 const DAYS: u64 = 365;
@@ -143,6 +143,7 @@ impl Day {
         let mut rng = Rng::with_seed(seed);
         let calm = rng.u8(..8) == 0;
         let wall = Duration::from_secs(1_700_000_000);
+        let exclusive = rng.u8(..4) == 0;
         let plan = Plan {
             rotation: Rotation {
                 at: rng.u64(10..95) as f64 / 100.0,
@@ -151,12 +152,13 @@ impl Day {
                 max_life: Duration::from_secs(rng.u64(20..7200)),
                 overlap: Duration::from_secs(30),
                 shorten: false,
+                mode: if exclusive { Mode::Exclusive } else { Mode::Overlap },
             },
             grant_ends: wall + if rng.bool() { DAY * 400 } else { DAY * rng.u32(20..100) / 100 },
             pace: Duration::from_secs(1),
             recheck: Duration::from_secs(60),
             required: rng.bool(),
-            is_probed: rng.bool(),
+            is_probed: !exclusive && rng.bool(),
         };
         let start = Moment { boot: Duration::from_secs(100), wall };
         Self {
@@ -509,6 +511,7 @@ impl Observed {
         let (former, replaced_at, ends) = self.former.take().expect("there is something to go back to, once");
         assert_eq!((former.number, self.number), (restores, replaces));
         assert_eq!((former.expires, former.usable_until), (live.expires, live.usable_until), "it lives no longer");
+        assert_eq!(self.plan.rotation.mode, Mode::Overlap, "its issuer has made it void");
         assert!(live.number > self.number && !live.usable_until.reached(now));
         assert!(!replaced_at.after(self.plan.rotation.overlap).reached(now), "its issuer may have been told");
         self.number = live.number;

@@ -12,7 +12,6 @@ const KEYS: &[(&str, &[&str])] = &[
     (ROOT, &["vault"]),
     ("[[client]]", &["cgroup"]),
     ("[[token]]", &["next_source", "version"]),
-    ("`rotation`", &["mode"]),
     ("`source`", &["login"]),
 ];
 

@@ -13,7 +13,7 @@ use crate::access::Terms;
 use crate::authority::Host;
 use crate::detect::response::Override;
 use crate::name::TokenName;
-use crate::token::{NEVER, Rotation, Settings, probe};
+use crate::token::{Mode, NEVER, Rotation, Settings, probe};
 
 const DAY: Duration = Duration::from_secs(86_400);
 const HOUR: Duration = Duration::from_secs(3600);
@@ -48,7 +48,8 @@ pub fn read(mut section: Section<'_>, context: &Context<'_>) -> Token {
     let placement = placement::read(&mut section);
     let mut of_rotation = section.table("rotation", "`rotation`");
     let probe = probe(&mut of_rotation, hosts.as_deref(), context);
-    let rotation = rotation(of_rotation);
+    let mode = mode(&mut of_rotation);
+    let rotation = rotation(of_rotation, mode);
     let retire_unused = section.duration("retire_unused", HOUR..=DAY * 366);
     let retire_after = section.duration("retire_after", HOUR..=DAY * 366);
     let detect = detect::of_token(section.table("detect", "`detect`"), context);
@@ -221,8 +222,36 @@ fn probe(section: &mut Section<'_>, hosts: Option<&[Host]>, context: &Context<'_
     Some(probe::Settings { url: url.into_inner(), tls: crate::tls::Settings::default() })
 }
 
-fn rotation(mut section: Section<'_>) -> Rotation {
+/// What a new generation is to the one before. Where it ends that, nothing can go back to it.
+fn mode(section: &mut Section<'_>) -> Mode {
+    let modes = [("overlap", Mode::Overlap), ("exclusive", Mode::Exclusive)];
+    let mode = section.choice("mode", &modes, &[]).unwrap_or_default();
+    let single_instance = section.boolean("single_instance").unwrap_or(false);
+    match mode {
+        Mode::Exclusive => {
+            if !single_instance {
+                let message = "with `mode = \"exclusive\"` two replicas would make each other's tokens void";
+                section.refuse("mode", message, "add `single_instance = true` to `rotation` if there is one");
+            }
+            for key in ["overlap", "probe"] {
+                if section.has(key) {
+                    let message = format!("`{key}` would have no effect: the issuer makes the generation before void");
+                    section.refuse(key, message, "remove it, or `mode = \"exclusive\"`");
+                }
+            }
+        }
+        Mode::Overlap if section.has("single_instance") => {
+            let message = "`single_instance` is for `mode = \"exclusive\"`";
+            section.refuse("single_instance", message, "remove it, or add that");
+        }
+        Mode::Overlap => {}
+    }
+    mode
+}
+
+fn rotation(mut section: Section<'_>, mode: Mode) -> Rotation {
     let rotation = Rotation {
+        mode,
         at: section.number("at", 0.1..=0.95).unwrap_or(0.7),
         jitter: section.number("jitter", 0.0..=0.5).unwrap_or(0.1),
         skew: section.duration("skew", Duration::ZERO..=DAY).unwrap_or(Duration::from_secs(30)),

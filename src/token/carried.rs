@@ -28,6 +28,11 @@ impl Carried {
         self.needles.strong_count() > 0
     }
 
+    /// Whether requests have it, beside the slot that it is in.
+    pub fn is_in_use(&self) -> bool {
+        self.value.strong_count() > 1 || self.needles.strong_count() > 1
+    }
+
     /// Whether nobody has it any more.
     pub fn is_let_go(&self) -> bool {
         !self.is_being_written() && !self.is_awaited()

@@ -34,7 +34,6 @@ use crate::backoff::Backoff;
 use crate::clock::Moment;
 use former::Former;
 pub use offer::Offer;
-use offer::worse;
 use rejection::Rejections;
 use shortening::Shortening;
 use trial::Trial;
@@ -406,11 +405,7 @@ impl Lifecycle {
             (Phase::Expired(old), true) => Ok(Live { number: self.last_number + 1, issued: now, ..old }),
             (Phase::Active(before), false) => match self.judge(offer, now, random) {
                 // Of a life that we make shorter ourselves the issuer knows nothing.
-                Some(_)
-                    if worse(self.allowed(offer, now), before.expires, now) && !self.rejections.live_is_rejected() =>
-                {
-                    Err(refused(Reason::Worse))
-                }
+                Some(_) if self.is_worse(offer, before, now) => Err(refused(Reason::Worse)),
                 judged => judged.ok_or(refused(Reason::Lifetime)),
             },
             (Phase::Provisioning | Phase::Expired(_) | Phase::Quarantined(_) | Phase::Revoked | Phase::Retired, _) => {
@@ -614,6 +609,7 @@ impl Lifecycle {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::token::Mode;
     use proptest::prelude::*;
 
     pub(super) const START: Moment =
@@ -626,6 +622,7 @@ mod tests {
             rotation: Rotation {
                 overlap: secs(30),
                 shorten: false,
+                mode: Mode::Overlap,
                 at: 0.7,
                 jitter: 0.1,
                 skew: Duration::from_secs(30),

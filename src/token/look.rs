@@ -69,12 +69,17 @@ impl Look {
             (_, Standing::Retired | Standing::Followed) => State::Retired,
             (_, Standing::Unapproved(_)) => State::Pending,
             (_, Standing::Denied(_)) => State::Denied,
-            (_, Standing::Asking | Standing::Failing { .. } | Standing::Reauthenticate) if had_one => State::Expired,
-            (_, Standing::Asking | Standing::Failing { .. } | Standing::Reauthenticate) => State::Provisioning,
+            (_, Standing::Asking | Standing::Held | Standing::Failing { .. } | Standing::Reauthenticate) if had_one => {
+                State::Expired
+            }
+            (_, Standing::Asking | Standing::Held | Standing::Failing { .. } | Standing::Reauthenticate) => {
+                State::Provisioning
+            }
         };
         let retry_at = match standing {
             Standing::Failing { retry_at } => Some(retry_at),
             Standing::Asking
+            | Standing::Held
             | Standing::Reauthenticate
             | Standing::Restrained(_)
             | Standing::Retired

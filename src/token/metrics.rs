@@ -25,6 +25,7 @@ pub struct Metrics {
     failures: IntCounterVec,
     duration: HistogramVec,
     issuer_requests: IntCounterVec,
+    holds: HistogramVec,
     probes: IntCounterVec,
     restarts: IntCounterVec,
 }
@@ -79,6 +80,12 @@ impl Metrics {
                 "issuer_requests_total",
                 "Calls to the token's issuer, by outcome: success, failure.",
                 &["token", "outcome"],
+            )?,
+            holds: registry.histograms(
+                "rotation_hold_seconds",
+                "How long new requests were held while a generation was replaced that its issuer makes void.",
+                REQUEST_SECONDS,
+                token,
             )?,
             probes: registry.counters(
                 "probes_total",
@@ -193,6 +200,10 @@ impl TokenMetrics {
 
     pub(super) fn answered(&self, outcome: &str) {
         self.families.issuer_requests.with_label_values(&[self.name.as_str(), outcome]).inc();
+    }
+
+    pub(super) fn held(&self, lasted: Duration) {
+        self.families.holds.with_label_values(&[self.name.as_str()]).observe(lasted.as_secs_f64());
     }
 
     pub(super) fn probed(&self, verdict: Verdict) {

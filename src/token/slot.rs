@@ -40,6 +40,8 @@ pub struct Generation {
 pub(super) enum Standing {
     /// The issuer is being asked, and its last answer was good: worth waiting for.
     Asking,
+    /// The generation is kept from new requests: its issuer is about to make it void.
+    Held,
     /// The last attempt failed.
     Failing {
         retry_at: Moment,
@@ -102,7 +104,8 @@ impl Slot {
     /// Takes the generation out of use and lets its memory be wiped.
     pub(super) fn withdraw(&self, standing: Option<Standing>) {
         let now = self.0.state.load();
-        let standing = standing.unwrap_or(now.standing);
+        // Nothing is left to hold.
+        let standing = standing.unwrap_or(if now.standing == Standing::Held { Standing::Asking } else { now.standing });
         self.store(State { generation: None, had_one: now.had_one, standing });
     }
 
@@ -202,7 +205,9 @@ impl SlotReader {
     pub fn get(&self, now: Moment) -> Result<Usable, Absent> {
         let state = self.0.state.load();
         match &state.generation {
-            Some(generation) if !generation.usable_until.reached(now) => Ok(Usable(state)),
+            Some(generation) if !generation.usable_until.reached(now) && state.standing != Standing::Held => {
+                Ok(Usable(state))
+            }
             _ => Err(self.absent(&state, now)),
         }
     }
@@ -221,7 +226,7 @@ impl SlotReader {
             loop {
                 changes.borrow_and_update();
                 let Err(absent) = self.get(clock.now()) else { return Ok(()) };
-                let worth_waiting = matches!(self.0.state.load().standing, Standing::Asking);
+                let worth_waiting = matches!(self.0.state.load().standing, Standing::Asking | Standing::Held);
                 if !worth_waiting || changes.changed().await.is_err() {
                     return Err(absent);
                 }
@@ -323,6 +328,7 @@ impl SlotReader {
             // Whoever asks again finds the other one.
             Standing::Followed => Absent::Expired { retry_after: Some(Duration::ZERO) },
             Standing::Reauthenticate => Absent::Reauthenticate,
+            Standing::Held => Absent::Expired { retry_after: None },
             Standing::Asking if state.had_one => Absent::Expired { retry_after: None },
             Standing::Asking => Absent::Pending,
             Standing::Failing { retry_at } if state.had_one => {
@@ -338,6 +344,7 @@ mod tests {
     use super::*;
     use crate::clock::ManualClock;
     use crate::secret::{Fingerprinter, Secret};
+    use crate::token::Carried;
 
     const PATIENCE: Duration = Duration::from_secs(10);
 
@@ -395,6 +402,27 @@ mod tests {
         let clock = ManualClock::default();
         let (_slot, reader) = slot();
         assert_eq!(reader.ready(&clock, PATIENCE).await, Err(Absent::Pending));
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn what_is_held_is_not_given_and_comes_back_when_the_issuer_fails() {
+        let clock = ManualClock::default();
+        let (slot, reader) = slot();
+        let only = generation(1, clock.now(), 100);
+        let carried = Carried::new(&only);
+        slot.publish(only);
+        let usable = reader.get(clock.now()).expect("usable");
+        slot.stand(Standing::Held);
+        assert!(reader.get(clock.now()).is_err() && reader.is_usable(clock.now()), "the token is as ready as before");
+        assert!(carried.is_in_use(), "by the request that has it");
+        drop(usable);
+        assert!(!carried.is_in_use());
+        let failing = async {
+            tokio::task::yield_now().await;
+            slot.stand(Standing::Failing { retry_at: clock.now() });
+        };
+        let (outcome, ()) = tokio::join!(reader.ready(&clock, PATIENCE), failing);
+        assert_eq!(outcome, Ok(()));
     }
 
     #[tokio::test]

@@ -3,6 +3,7 @@
 //!
 //! Invariant: what the trail and the metrics say of a generation is said by the effect that made it so, once.
 
+mod exclusive;
 mod outstanding;
 mod rollback;
 
@@ -24,7 +25,7 @@ use super::probe::Probed;
 use super::revocation::{self, Hold};
 use super::slot::{Generation, Slot, Standing, Verdict};
 use super::source::{Class, Failure, Issued, Reason, Source};
-use super::{Parts, Settings};
+use super::{Mode, Parts, Settings};
 use crate::audit::Event;
 use crate::clock::Moment;
 use crate::secret::{Fingerprint, Mark, Secret};
@@ -322,7 +323,10 @@ impl Supervisor {
         match effect {
             Effect::Call => {
                 run.asked_at = now;
-                run.asking = Some(Box::pin(self.ask()));
+                run.asking = Some(match self.plan.rotation.mode {
+                    Mode::Overlap => Box::pin(self.ask()),
+                    Mode::Exclusive => Box::pin(self.ask_alone()),
+                });
             }
             Effect::Probe { number } => self.probe(number, run),
             Effect::Publish { live, replaces, cause } => self.publish(live, replaces, cause, run, now),

@@ -125,6 +125,7 @@ fn settings_of_a_token() -> Settings {
             max_life: Duration::from_secs(3600),
             overlap: Duration::from_secs(30),
             shorten: false,
+            mode: Mode::Overlap,
         },
         probe: None,
         retire_unused: None,

@@ -16,6 +16,7 @@ mod destinations;
 mod drain;
 mod drill;
 mod echoes;
+mod exclusive;
 mod exports;
 mod figures;
 mod framing;

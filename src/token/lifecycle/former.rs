@@ -8,6 +8,7 @@ use std::time::Duration;
 use super::{Call, Cause, Effect, Lifecycle, Live, Phase};
 use crate::backoff::Backoff;
 use crate::clock::Moment;
+use crate::token::Mode;
 
 /// Between a roll-back and the next rotation.
 const SPACING: Backoff = Backoff { first: Duration::from_secs(60), most: Duration::from_secs(3600) };
@@ -24,6 +25,10 @@ impl Lifecycle {
     pub(super) fn keep_former(&mut self, cause: Cause, now: Moment) {
         // What upstreams reject does not come back; the one before it still may.
         if cause == Cause::Rejected {
+            return;
+        }
+        if self.plan.rotation.mode == Mode::Exclusive {
+            // Its issuer has made it void.
             return;
         }
         // What replaced another and was not rolled back has proven itself.

@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use super::{Lifecycle, Live};
 use crate::clock::Moment;
+use crate::token::Mode;
 
 /// An answer that expires this much sooner than the live generation is a worse token, not a new one.
 const ROUNDING: Duration = Duration::from_secs(1);
@@ -22,6 +23,13 @@ pub struct Offer {
 }
 
 impl Lifecycle {
+    /// Whether an offer would be a worse token than the live one, which is good.
+    pub(super) fn is_worse(&self, offer: Offer, live: Live, now: Moment) -> bool {
+        // What its issuer has made void is no better than anything.
+        let live_is_good = !self.rejections.live_is_rejected() && self.plan.rotation.mode == Mode::Overlap;
+        live_is_good && worse(self.allowed(offer, now), live.expires, now)
+    }
+
     /// The longest that an offer may be used.
     pub(super) fn allowed(&self, offer: Offer, now: Moment) -> Moment {
         let longest = now.after(self.plan.rotation.max_life);
@@ -76,6 +84,6 @@ impl Lifecycle {
 }
 
 /// By the time that each has left: the wall clock may have been set between the two.
-pub(super) fn worse(new: Moment, live: Moment, now: Moment) -> bool {
+fn worse(new: Moment, live: Moment, now: Moment) -> bool {
     new.remaining(now) + ROUNDING < live.remaining(now)
 }

@@ -11,7 +11,7 @@ use super::{Candidate, Run, Supervisor, lock};
 use crate::clock::Moment;
 use crate::secret::{Fingerprint, Mark, Secret};
 use crate::token::revocation::{self, Hold, Telling};
-use crate::token::{Carried, Generation};
+use crate::token::{Carried, Generation, Mode};
 
 /// Revoked values that are remembered, at most.
 const MOST_VOID: usize = 64;
@@ -42,7 +42,11 @@ impl Supervisor {
     ) {
         let mark = new.mark;
         let before = std::mem::replace(&mut *lock(&self.issued), vec![new]);
-        let not_before = now.after(self.settings.rotation.overlap);
+        let not_before = match self.plan.rotation.mode {
+            Mode::Overlap => now.after(self.settings.rotation.overlap),
+            // Its issuer should know already.
+            Mode::Exclusive => now,
+        };
         let mut kept = lock(&self.former);
         kept.take_if(|kept| Some(kept.number) != former);
         for old in before.into_iter().filter(|old| old.mark != mark && !old.expires.reached(now)) {
