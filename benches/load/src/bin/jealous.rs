@@ -72,11 +72,15 @@ impl Issuer {
             let (status, answer) = match request.path? {
                 "/token" => ("200 OK", self.issue()),
                 "/counts" => ("200 OK", serde_json::to_string(&self.counts).ok()?),
-                _ => (self.judge(header("authorization")), r#"{"object":"ok","id":"0123456789abcdef"}"#.to_owned()),
+                _ => (
+                    self.judge(header("authorization")),
+                    r#"{"object":"ok","id":"0123456789abcdef","data":[1,2,3,4]}"#.to_owned(),
+                ),
             };
             connection.forget(head + body);
             let length = answer.len();
-            let head = format!("HTTP/1.1 {status}\r\nContent-Type: application/json\r\nContent-Length: {length}\r\n\r\n");
+            let head =
+                format!("HTTP/1.1 {status}\r\nContent-Type: application/json\r\nContent-Length: {length}\r\n\r\n");
             connection.write((head + &answer).as_bytes()).ok()?;
         }
     }
