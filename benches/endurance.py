@@ -1,5 +1,5 @@
 #!/usr/bin/env python3
-"""What the proxy must endure: rotation, a crowd of clients that hold on to what they have, and reloads; all under load.
+"""What the proxy must endure: rotation, a crowd of clients that hold on to what they have, reloads, quarantines; all under load.
 
 Each trial prints one line of figures, as JSON, and its bars; the exit code says whether all were reached.
 """
@@ -15,6 +15,7 @@ from measure.machine import ROOT, built, raise_descriptors
 from measure.reloads import reloads
 from measure.rotation import each_hundredth, each_second, exclusive
 from measure.servers import Failed, Ground, say
+from measure.withdrawal import quarantines
 
 # By name: what is tried at length, and in short.
 TRIALS = {
@@ -37,6 +38,10 @@ TRIALS = {
     "reloads": (
         lambda ground: reloads(ground, 10_000),
         lambda ground: reloads(ground, 100),
+    ),
+    "quarantine": (
+        lambda ground: quarantines(ground, 100),
+        lambda ground: quarantines(ground, 5),
     ),
 }
 

@@ -29,7 +29,7 @@ mod supervisor;
 mod tests;
 
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
-use std::sync::{Arc, Mutex as StdMutex};
+use std::sync::{Arc, Mutex as StdMutex, PoisonError};
 use std::time::Duration;
 
 use tokio::sync::{Mutex, watch};
@@ -130,6 +130,8 @@ impl Prepared {
             commands: Mutex::new(commands),
             gate: at_gate,
             last_number: AtomicU64::new(before.map_or(0, |token| token.supervisor.last_number.load(Ordering::Relaxed))),
+            refusals: AtomicU64::default(),
+            granted: Default::default(),
             last_mark: Default::default(),
             restraint: StdMutex::new(restraint),
             held: Default::default(),
@@ -218,6 +220,16 @@ impl Token {
     /// How it stands now.
     pub fn look(&self, now: Moment) -> Look {
         Look::at(&self.reader, now)
+    }
+
+    /// How often its issuer has said no, of all the times that it was asked.
+    pub fn refusals(&self) -> u64 {
+        self.supervisor.refusals.load(Ordering::Relaxed)
+    }
+
+    /// The scopes that its issuer last said a generation has, in order, where it said so.
+    pub fn granted(&self) -> Option<Vec<String>> {
+        self.supervisor.granted.lock().unwrap_or_else(PoisonError::into_inner).clone()
     }
 
     /// The kind of its source, as the config has it.

@@ -312,6 +312,8 @@ pub struct UsageGuard {
     upload: Rc<Upload>,
     /// The answer carried the token back.
     echoed: bool,
+    /// The app sent a credential of its own.
+    shadowed: bool,
     downloaded: u64,
     complete: bool,
 }
@@ -335,6 +337,7 @@ impl UsageGuard {
             trace: None,
             upload: Rc::default(),
             echoed: false,
+            shadowed: false,
             downloaded: 0,
             complete: false,
         }
@@ -382,7 +385,8 @@ impl UsageGuard {
     }
 
     /// The app sent a credential of its own.
-    pub fn shadow_credential(&self) {
+    pub fn shadow_credential(&mut self) {
+        self.shadowed = true;
         if let Some(cell) = &self.cell {
             cell.shadow.inc();
         }
@@ -473,6 +477,7 @@ impl UsageGuard {
                 path_end,
                 status: self.status.map_or(0, |status| status.as_u16()),
                 method: self.method as u8,
+                shadowed: self.shadowed,
                 complete: self.complete,
             });
         }

@@ -218,6 +218,8 @@ mod tests {
             let client: ClientName = client.parse().expect("a name");
             let used = Use {
                 at: Duration::ZERO,
+                route_token: None,
+                shadowed: false,
                 token: name.as_ref(),
                 generation: token.map(|(_, generation)| generation),
                 client: &client,

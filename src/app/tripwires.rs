@@ -31,6 +31,7 @@ impl House {
             let cause = cause.as_str();
             let from = sent_by.as_ref().map_or("", |client| client.as_str());
             tracing::warn!(client = %key, cause, from, uid, count, "a phantom key was seen where it cannot be");
+            self.ground.watching.tripped(sent_by.as_ref(), token.as_ref());
             self.ground.recorder.note(Event::Tripwire { client: key, cause, sent_by, uid, route, token, count });
         }
     }

@@ -98,6 +98,10 @@ struct Life {
     of: Weak<Token>,
     generation: u64,
     length: Option<Duration>,
+    /// The scopes that its issuer last said it has.
+    granted: Option<Vec<String>>,
+    /// How often its issuer had said no.
+    refusals: u64,
 }
 
 /// Why nothing is watched.
@@ -183,11 +187,28 @@ impl Watching {
             let is_quarantined = token.look(now).state == token::State::Quarantined;
             is_quarantined || self.holds.is_held(name, Some(client)) || engine.goes_on(name, client, Time(now.wall))
         };
-        alarms.pass(now.wall, |name, client| tokens.get(name).map(|token| lasts(token, name, client)));
+        alarms.pass(now.wall, |name, client| match name {
+            "" => Some(self.holds.is_held(name, Some(client)) || engine.goes_on(name, client, Time(now.wall))),
+            name => tokens.get(name).map(|token| lasts(token, name, client)),
+        });
         for (token, _) in scored.extract_if(.., |token, at| !tokens.contains_key(token) || now.wall >= *at + FRESH) {
             // A family that never had the series says so.
             let _ = self.figures.score.remove_label_values(&[token.as_str()]);
         }
+    }
+
+    /// A phantom key came from a client where it cannot be, towards a route with this token.
+    pub fn tripped(&self, client: Option<&ClientName>, token: Option<&TokenName>) {
+        let event = Event {
+            time: Time(self.clock.now().wall),
+            token: token.map(ToString::to_string).unwrap_or_default(),
+            event: Some(Step::Tripwire),
+            client: client.map(ToString::to_string).unwrap_or_default(),
+            ..Event::default()
+        };
+        let mut state = self.lock();
+        let all = state.engine.add(&event);
+        self.tell(&mut state, all);
     }
 
     /// A person says that what was unusual about a token is over.
@@ -202,6 +223,16 @@ impl Watching {
         self.lock().engine.goes_on(token.as_str(), client.as_str(), Time(self.clock.now().wall))
     }
 
+    /// A throttle is over by itself.
+    fn is_calm(&self, token: &TokenName, client: &ClientName) {
+        self.lock().engine.rearm(token.as_str(), client.as_str());
+    }
+
+    /// A person lets a client in again.
+    fn forgive(&self, client: &ClientName) {
+        self.lock().engine.forgive(client.as_str());
+    }
+
     /// Whether something unusual that was told of a token goes on, or may.
     pub fn is_open(&self, token: &TokenName) -> bool {
         let state = self.lock();
@@ -210,45 +241,48 @@ impl Watching {
 
     fn tell(&self, state: &mut State, anomalies: Vec<Anomaly>) {
         for anomaly in anomalies {
-            // Names come from the config, by way of the engine.
-            let Ok(token) = anomaly.token.parse::<TokenName>() else { continue };
+            // Names come from the config, by way of the engine; some anomalies are of no token.
+            let token = anomaly.token.parse::<TokenName>().ok();
+            let token = token.as_ref();
             let now = self.clock.now().wall;
             let deeds = state.settings.deeds(&anomaly, now);
             let Some(response) = deeds.last().map(|(response, _)| *response) else { continue };
-            self.write_down(&token, &anomaly, response);
-            let life = state.lives.get(&token).and_then(|life| life.of.upgrade());
-            state.alarms.raise(&token, &anomaly, response, life.as_ref().map(|life| &*life.settings.owner), now);
-            self.figures.score.with_label_values(&[token.as_str()]).set(anomaly.score());
-            state.scored.insert(token.clone(), anomaly.time.0);
+            self.write_down(token, &anomaly, response);
+            let life = token.and_then(|token| state.lives.get(token)).and_then(|life| life.of.upgrade());
+            state.alarms.raise(token, &anomaly, response, life.as_ref().map(|life| &*life.settings.owner), now);
+            if let Some(token) = token {
+                self.figures.score.with_label_values(&[token.as_str()]).set(anomaly.score());
+                state.scored.insert(token.clone(), anomaly.time.0);
+            }
             if state.shown.len() >= MOST_SHOWN {
                 state.shown.pop_front();
             }
             state.shown.push_back(anomaly.to_json(response.as_str()));
             for (response, client) in deeds {
-                self.act(state, &token, &client, response, &anomaly);
+                self.act(state, token, &client, response, &anomaly);
             }
         }
     }
 
     /// What can be done at once is done; the rest is ordered.
-    fn act(&self, state: &mut State, token: &TokenName, client: &str, response: Response, anomaly: &Anomaly) {
+    fn act(&self, state: &mut State, token: Option<&TokenName>, client: &str, response: Response, anomaly: &Anomaly) {
         let (signal, severity) = (anomaly.signal().as_str(), anomaly.severity.as_str());
         let reason = format!("anomaly: {signal}, {severity}: {}", anomaly.said());
         let order = Order { by: SELF.to_owned(), reason, since: Some(anomaly.time.0) };
         let client = client.parse::<ClientName>();
-        match (response, client) {
-            (Response::Throttle, Ok(client)) => {
+        match (response, client, token) {
+            (Response::Throttle, Ok(client), Some(token)) => {
                 let (hourly, burst) = state.engine.usual(token.as_str(), client.as_str());
                 let least = |figure: f64, least: u32| (figure.ceil() as u32).max(least);
                 let measure =
                     Measure::Throttle(token.clone(), least(hourly, LEAST_HOURLY), least(burst, LEAST_AT_ONCE));
                 self.hold(state, client, &measure, order);
             }
-            (Response::Block, Ok(client)) => self.hold(state, client, &Measure::Block, order),
-            (Response::Approval, Ok(client)) => self.order(state, token, Deed::Approval(client), order),
-            (Response::Quarantine, _) => self.order(state, token, Deed::Quarantine, order),
-            (Response::Replace, _) => self.order(state, token, Deed::Replace, order),
-            (Response::Exempt | Response::Observe | Response::Alert, _) | (_, Err(_)) => {}
+            (Response::Block, Ok(client), _) => self.hold(state, client, &Measure::Block, order),
+            (Response::Approval, Ok(client), Some(token)) => self.order(state, token, Deed::Approval(client), order),
+            (Response::Quarantine, _, Some(token)) => self.order(state, token, Deed::Quarantine, order),
+            (Response::Replace, _, Some(token)) => self.order(state, token, Deed::Replace, order),
+            (Response::Exempt | Response::Observe | Response::Alert, ..) | (_, Err(_), _) | (_, _, None) => {}
         }
     }
 
@@ -264,13 +298,14 @@ impl Watching {
         }
     }
 
-    fn write_down(&self, token: &TokenName, anomaly: &Anomaly, response: Response) {
+    fn write_down(&self, token: Option<&TokenName>, anomaly: &Anomaly, response: Response) {
         let (signal, severity, response) = (anomaly.signal().as_str(), anomaly.severity.as_str(), response.as_str());
         let (client, score, said) = (anomaly.client.as_str(), anomaly.rounded_score(), anomaly.said());
-        self.figures.anomalies.with_label_values(&[token.as_str(), signal, response]).inc();
-        tracing::warn!(%token, client, signal, severity, score, response, said, "the use of a token is unusual");
+        let name = token.map(TokenName::as_str).unwrap_or_default();
+        self.figures.anomalies.with_label_values(&[name, signal, response]).inc();
+        tracing::warn!(token = name, client, signal, severity, score, response, said, "what a client does is unusual");
         self.recorder.note(Record::Anomaly {
-            token: token.clone(),
+            token: token.cloned(),
             client: client.to_owned(),
             signal,
             score,
@@ -295,13 +330,14 @@ impl State {
     fn steps(&mut self, name: &TokenName, token: &Arc<Token>, now: Moment) -> Vec<Step> {
         let generation = token.look(now).generation;
         let number = generation.as_ref().map_or(0, |generation| generation.number);
-        let length = generation.map(|generation| generation.expires.wall.saturating_sub(generation.issued.wall));
-        let life = Life { of: Arc::downgrade(token), generation: number, length };
-        let Some(before) =
-            self.lives.insert(name.clone(), life).filter(|before| before.of.as_ptr() == Arc::as_ptr(token))
-        else {
-            return Vec::new();
-        };
+        let is_new = self.lives.get(name).is_none_or(|before| before.of.as_ptr() != Arc::as_ptr(token));
+        let before = self.lives.remove(name).filter(|_| !is_new);
+        let length = generation.as_ref().map(|of| of.expires.wall.saturating_sub(of.issued.wall));
+        let granted = token.granted();
+        let refusals = token.refusals();
+        let life = Life { of: Arc::downgrade(token), generation: number, length, granted: granted.clone(), refusals };
+        self.lives.insert(name.clone(), life);
+        let Some(before) = before else { return Vec::new() };
         let more = number.saturating_sub(before.generation).min(MOST_STEPS);
         let step = if before.generation == 0 { Step::Issued } else { Step::Rotated };
         let mut steps = vec![step; usize::try_from(more).unwrap_or_default()];
@@ -310,6 +346,11 @@ impl State {
         {
             steps.push(Step::ExpiryChanged);
         }
+        if before.granted.is_some() && before.granted != granted {
+            steps.push(Step::ScopeChanged);
+        }
+        let refused = usize::try_from(refusals.saturating_sub(before.refusals).min(MOST_STEPS)).unwrap_or_default();
+        steps.extend(std::iter::repeat_n(Step::Refused, refused));
         steps
     }
 }
@@ -328,9 +369,14 @@ impl Reader for Eyes {
     fn read(&mut self, batch: &Batch) {
         let mut state = self.watching.lock();
         let mut all = Vec::new();
-        for used in batch.uses().filter(|used| used.token.is_some()) {
-            fill(&mut self.event, &used);
-            all.extend(state.engine.add(&self.event));
+        for used in batch.uses() {
+            if used.shadowed {
+                all.extend(state.engine.add(&shadow(&used)));
+            }
+            if used.token.is_some() {
+                fill(&mut self.event, &used);
+                all.extend(state.engine.add(&self.event));
+            }
         }
         all.extend(state.engine.weigh());
         self.watching.tell(&mut state, all);
@@ -338,6 +384,18 @@ impl Reader for Eyes {
 
     fn lost(&mut self, _: u64) {
         // The stream itself counts what is lost.
+    }
+}
+
+/// The app sent a credential of its own.
+fn shadow(used: &Use<'_>) -> Event {
+    Event {
+        time: Time(used.at),
+        token: used.route_token.map(ToString::to_string).unwrap_or_default(),
+        event: Some(Step::Shadow),
+        client: used.client.to_string(),
+        host: used.host.to_owned(),
+        ..Event::default()
     }
 }
 

@@ -260,9 +260,10 @@ pub enum Event {
         #[serde(serialize_with = "time")]
         due: Duration,
     },
-    /// The use of a token was unusual, and what was done about it.
+    /// The use of a token was unusual, or what a client did without one, and what was done about it.
     Anomaly {
-        token: TokenName,
+        #[serde(skip_serializing_if = "Option::is_none")]
+        token: Option<TokenName>,
         client: String,
         signal: &'static str,
         score: f64,
@@ -605,7 +606,7 @@ pub(super) mod tests {
             Event::AccessReviewed { by: OperatorName::implicit(), reason: "nothing to tighten".into() },
             Event::ReviewOverdue { due: expires },
             Event::Anomaly {
-                token: "github".parse().expect("a name"),
+                token: Some("github".parse().expect("a name")),
                 client: "app".into(),
                 signal: "burst",
                 score: 0.97,

@@ -38,6 +38,8 @@ struct Token {
     new_clients: Daily,
     issued: Daily,
     refused: Daily,
+    /// When clients were last told to send credentials of their own.
+    shadows: BTreeMap<String, u64>,
     open: Option<Open>,
     ongoing: Ongoing,
     /// Whether it is other than what was last kept, and when that was asked for.
@@ -83,7 +85,8 @@ impl Engine {
     /// are weighed.
     pub fn add(&mut self, event: &Event) -> Vec<Anomaly> {
         let mut all = self.pass(event.time);
-        if event.token.is_empty() {
+        // What is told of no token is no use of any.
+        if event.token.is_empty() && event.event.is_none() {
             return all;
         }
         let now = event.time.seconds();
@@ -91,7 +94,7 @@ impl Engine {
             Some(step) => {
                 let token = self.token(event, now);
                 token.is_changed = true;
-                token.step(step, now)
+                token.step(step, event, now)
             }
             None => self.request(event, now),
         };
@@ -179,7 +182,7 @@ impl Engine {
             let Some((client, profile)) = silent else { continue };
             let (client, found) = (client.clone(), profile.silence(now));
             if profile.is_silent() {
-                token.ongoing.is_silent(&client, now);
+                token.ongoing.again(&client, now);
             }
             if found.is_some() {
                 let event = Event { time, client: client.clone(), ..Event::default() };
@@ -208,6 +211,21 @@ impl Engine {
         }
     }
 
+    /// What was answered for a while is over by itself: when it comes back it is told anew.
+    pub fn rearm(&mut self, token: &str, client: &str) {
+        if let Some(token) = self.tokens.get_mut(token) {
+            token.forgive(client);
+            if let Some(profile) = token.clients.get_mut(client) {
+                profile.forget_told();
+            }
+        }
+    }
+
+    /// A person lets a client in again: what it does from now on by itself, as another phantom key, is told anew.
+    pub fn forgive(&mut self, client: &str) {
+        self.tokens.values_mut().for_each(|token| token.forgive(client));
+    }
+
     /// What a client usually asks of a token at the most: requests in an hour and in a minute.
     pub fn usual(&self, token: &str, client: &str) -> (f64, f64) {
         let profile = self.tokens.get(token).and_then(|token| token.clients.get(client));
@@ -218,8 +236,10 @@ impl Engine {
     /// `between` seconds.
     pub fn pages(&mut self, between: u64, most: usize) -> Vec<(String, Vec<u8>)> {
         let now = self.latest.seconds();
-        let due =
-            self.tokens.iter_mut().filter(|(_, token)| token.is_changed && now.saturating_sub(token.kept) >= between);
+        let due = self
+            .tokens
+            .iter_mut()
+            .filter(|(name, token)| token.is_changed && !name.is_empty() && now.saturating_sub(token.kept) >= between);
         let page = |(name, token): (&String, &mut Token)| {
             token.is_changed = false;
             token.kept = now;
@@ -272,6 +292,7 @@ impl Token {
             new_clients: Daily::default(),
             issued: Daily::default(),
             refused: Daily::default(),
+            shadows: BTreeMap::new(),
             open: None,
             ongoing: Ongoing::default(),
             is_changed: false,
@@ -317,6 +338,13 @@ impl Token {
         Some(profile)
     }
 
+    fn forgive(&mut self, client: &str) {
+        self.ongoing.end(client);
+        if let Some(open) = &mut self.open {
+            open.findings.retain(|finding| finding.client != client);
+        }
+    }
+
     fn new_client(&mut self, client: &str, now: u64) -> Option<Finding> {
         let learned = now.saturating_sub(self.first) >= DAY && self.requests >= SOME;
         // Those of the first day are what there is to learn.
@@ -329,13 +357,13 @@ impl Token {
         Some(Finding::fact(Signal::NewClient, excess + 1.0, said))
     }
 
-    fn step(&mut self, step: Step, now: u64) -> Vec<Finding> {
+    fn step(&mut self, step: Step, event: &Event, now: u64) -> Vec<Finding> {
         let learned = now.saturating_sub(self.first) >= 3 * DAY;
         let found = match step {
             Step::Tripwire => {
                 Some(Finding::fact(Signal::Tripwire, 12.0, "a phantom key was used where it cannot be".to_owned()))
             }
-            Step::Shadow => Some(Finding::fact(Signal::Shadow, 1.0, "the app sent a credential of its own".to_owned())),
+            Step::Shadow => self.shadow(event, now),
             Step::ScopeChanged => {
                 Some(Finding::fact(Signal::IssuerChange, 1.5, "the issuer grants other scopes than before".to_owned()))
             }
@@ -354,6 +382,17 @@ impl Token {
             Step::Expired | Step::Revoked | Step::Unknown => None,
         };
         found.into_iter().collect()
+    }
+
+    /// Some apps always do: it is told again after a while.
+    fn shadow(&mut self, event: &Event, now: u64) -> Option<Finding> {
+        if self.shadows.get(&event.client).is_some_and(|told| now.saturating_sub(*told) < SHADOW_TOLD_FOR) {
+            self.ongoing.again(&event.client, now);
+            return None;
+        }
+        self.shadows.insert(event.client.clone(), now);
+        let place = if event.host.is_empty() { String::new() } else { format!(", towards {}", event.host) };
+        Some(Finding::fact(Signal::Shadow, 1.0, format!("the app sent a credential of its own{place}")))
     }
 
     /// An anomaly is told when it begins, and again with each new fact and when it has become graver.
@@ -465,6 +504,8 @@ const JOINED_FOR: u64 = HOUR;
 
 /// Facts of one anomaly.
 const MOST_FACTS: usize = 16;
+
+const SHADOW_TOLD_FOR: u64 = 4 * DAY;
 
 const SPAN: u64 = 300;
 /// How long apps catch up after trouble.

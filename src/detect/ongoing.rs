@@ -94,8 +94,8 @@ impl Ongoing {
         }
     }
 
-    /// The client is as silent as it was when that was told.
-    pub fn is_silent(&mut self, client: &str, now: u64) {
+    /// A client is seen to do again, or still, what was told of it.
+    pub fn again(&mut self, client: &str, now: u64) {
         if let Some(course) = self.0.get_mut(client) {
             course.last = course.last.max(now);
         }
@@ -112,6 +112,11 @@ impl Ongoing {
     /// Forgets what is over.
     pub fn pass(&mut self, now: u64) {
         self.0.retain(|_, course| now < course.last + QUIET);
+    }
+
+    /// It is over for one client.
+    pub fn end(&mut self, client: &str) {
+        self.0.remove(client);
     }
 
     /// A person says that it is over.
@@ -194,5 +199,25 @@ mod tests {
         assert!(goes_on(&engine, "stranger", later), "it is still there");
         engine.close("github");
         assert!(!goes_on(&engine, "stranger", later), "somebody has said that it may be");
+    }
+
+    /// How often its usual level a client had reached when it was first told, that does more each day by so much.
+    fn told_at(a_day: f64, days: i32) -> Option<f64> {
+        let (mut engine, usual) = (Engine::default(), 60.0);
+        uses(&mut engine, START, 10, 60);
+        (1..=days).find_map(|day| {
+            let level = a_day.powi(day);
+            let from = START + (9 + u64::from(day.unsigned_abs())) * DAY;
+            uses(&mut engine, from, 1, (usual * level) as u64).map(|_| level)
+        })
+    }
+
+    #[test]
+    fn a_baseline_follows_a_tenth_a_day_and_what_drifts_faster_is_told() {
+        assert_eq!(told_at(1.08, 20), None, "nobody tells growth from patience");
+        for faster in [1.2, 1.3, 1.5] {
+            let level = told_at(faster, 20).expect("it is told");
+            assert!(level < 4.0, "{faster} a day is told at {level} times what was usual");
+        }
     }
 }

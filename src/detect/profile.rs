@@ -166,6 +166,11 @@ impl Profile {
         (self.most_an_hour.requests.most(), self.most_a_minute.requests.most())
     }
 
+    /// What was told may be told again.
+    pub fn forget_told(&mut self) {
+        self.told = [Told::default(); SIGNALS];
+    }
+
     pub fn is_silent(&self) -> bool {
         self.silent
     }

@@ -111,11 +111,19 @@ impl Response {
         }
     }
 
-    /// Whether it is done to one client, and not to a token.
+    /// Whether it is done to one client.
     const fn is_of_client(self) -> bool {
         match self {
             Self::Throttle | Self::Approval | Self::Block => true,
             Self::Exempt | Self::Observe | Self::Alert | Self::Replace | Self::Quarantine => false,
+        }
+    }
+
+    /// Whether it is done about one token.
+    const fn is_of_token(self) -> bool {
+        match self {
+            Self::Throttle | Self::Approval | Self::Replace | Self::Quarantine => true,
+            Self::Exempt | Self::Observe | Self::Alert | Self::Block => false,
         }
     }
 }
@@ -182,9 +190,10 @@ fn answer(levels: &[&Answers], anomaly: &Anomaly, findings: &[&Finding]) -> Deed
     let said = said.unwrap_or(if of_rest == Severity::Critical { Response::Quarantine } else { Response::Alert });
     let deed = |finding: &&Finding| {
         let response = of_signal(finding).unwrap_or(said);
-        // What nobody does by itself cannot be held back from it.
-        let response = if response.is_of_client() && finding.client.is_empty() { Response::Alert } else { response };
-        (response, finding.client.clone())
+        // What nobody does by itself cannot be held back from it, nor a token where there is none.
+        let (has_client, has_token) = (!finding.client.is_empty(), !anomaly.token.is_empty());
+        let can_be = (has_client || !response.is_of_client()) && (has_token || !response.is_of_token());
+        (if can_be { response } else { Response::Alert }, finding.client.clone())
     };
     findings.iter().map(deed).collect()
 }

@@ -49,6 +49,10 @@ pub(super) struct Supervisor {
     pub(super) gate: watch::Receiver<Turn>,
     /// The number of the last generation: a restarted run goes on from it.
     pub(super) last_number: AtomicU64,
+    /// How often the issuer has said no.
+    pub(super) refusals: AtomicU64,
+    /// The scopes that it last said a generation has, in order.
+    pub(super) granted: StdMutex<Option<Vec<String>>>,
     /// Its value, to be recognised when the source gives it again.
     pub(super) last_mark: StdMutex<Option<Mark>>,
     /// What a restarted run begins under.
@@ -399,6 +403,9 @@ impl Supervisor {
         }
         if let Some(granted) = granted {
             self.compare_scopes(granted);
+            let mut granted = granted.clone();
+            granted.sort_unstable();
+            *lock(&self.granted) = Some(granted);
         }
         let (number, expires) = (live.number, live.expires.wall);
         let (mark, secret) = (candidate.mark, candidate.secret);
@@ -469,6 +476,9 @@ impl Supervisor {
             Class::Reauthenticate => Standing::Reauthenticate,
             Class::Transient { .. } | Class::Refused => Standing::Failing { retry_at },
         };
+        if matches!(fault.class, Class::Refused | Class::Reauthenticate) && !rejected {
+            self.refusals.fetch_add(1, Ordering::Relaxed);
+        }
         self.slot.stand(standing);
         self.slot.settle();
         self.metrics.failed(reason);

@@ -47,6 +47,10 @@ pub struct Use<'a> {
     pub at: Duration,
     /// What was attached to it.
     pub token: Option<&'a TokenName>,
+    /// That of its route, attached or not.
+    pub route_token: Option<&'a TokenName>,
+    /// The app sent a credential of its own.
+    pub shadowed: bool,
     pub generation: Option<u64>,
     pub client: &'a ClientName,
     pub route: &'a RouteName,
@@ -115,6 +119,7 @@ pub(super) struct Entry {
     pub status: u16,
     /// Its place in [`METHODS`].
     pub method: u8,
+    pub shadowed: bool,
     pub complete: bool,
 }
 
@@ -131,6 +136,8 @@ impl Batch {
         Use {
             at: attached.map(|(_, wall)| wall).or_else(began).unwrap_or_default(),
             token: cell.token.as_ref().filter(|_| attached.is_some()).map(|token| &token.name),
+            route_token: cell.token.as_ref().map(|token| &token.name),
+            shadowed: entry.shadowed,
             generation: attached.map(|(generation, _)| generation),
             client: &cell.client,
             route: &cell.route,

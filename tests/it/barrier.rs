@@ -4,13 +4,14 @@
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 
+use http_body_util::BodyExt as _;
 use tokio::sync::mpsc;
 use tokio::task::JoinSet;
 
 use crate::support::body::Payload;
 use crate::support::operator::act;
 use crate::support::upstream::Reply;
-use crate::support::{Client, Gate, Issuer, RawUpstream, SOON, Scene, Setup, Upstream, wait_until};
+use crate::support::{Client, Gate, Http2Client, Issuer, RawUpstream, SOON, Scene, Setup, Upstream, soon, wait_until};
 
 const BEARER: &str = "Bearer tok-1";
 
@@ -41,9 +42,10 @@ impl Streaming {
         assert_eq!(self.client.bytes(9).await.expect("a chunk"), b"4\r\ntwo\n\r\n");
     }
 
-    /// The client's end is no good one: an answer that was cut must not look whole.
+    /// The client's end is a reset: an answer that was cut must not look whole.
     async fn ends_cut(mut self) {
-        let (rest, _) = self.client.rest().await;
+        let (rest, end) = self.client.rest().await;
+        assert_eq!(end.expect_err("a reset").kind(), std::io::ErrorKind::ConnectionReset);
         assert!(!rest.ends_with(b"0\r\n\r\n"), "{rest:?}");
         wait_until("the upstream's end is cut too", SOON, async || self.feed.is_closed()).await;
     }
@@ -93,7 +95,32 @@ async fn a_tunnel_is_cut_with_its_token() {
     connection.write("pong").await;
     assert_eq!(client.bytes(4).await.expect("bytes"), b"pong");
     assert_eq!(act(&scene, "api", "quarantine", None).await.status, 200);
-    assert!(client.is_closed().await);
+    let (rest, end) = client.rest().await;
+    assert_eq!((rest, end.expect_err("a reset").kind()), (Vec::new(), std::io::ErrorKind::ConnectionReset));
+}
+
+#[tokio::test]
+async fn an_answer_over_http2_is_reset_and_its_connection_goes_on() {
+    let (issuer, upstream, other) = (Issuer::start().await, Upstream::http1().await, Upstream::http1().await);
+    let setup = Setup::api(&issuer, &upstream).route("other", &other, "");
+    let scene = setup.start().await;
+    scene.ready().await;
+    let (feed, fed) = mpsc::channel(1);
+    let fed = std::sync::Mutex::new(Some(fed));
+    upstream.answers(move |_| match fed.lock().expect("no panic").take() {
+        Some(fed) => Reply::new(200).body(Payload::Fed(fed)),
+        None => Reply::ok("ok"),
+    });
+    let mut client = Http2Client::connect(scene.proxy).await;
+    let request = client.request("GET", "/api/stream").body(Payload::of("")).expect("a request");
+    let mut stream = client.send(request).await.into_body();
+    feed.send(Ok("one\n".into())).await.expect("the upstream sends");
+    let piece = soon("a piece", stream.frame()).await.expect("a frame").expect("a good one");
+    assert_eq!(piece.into_data().expect("data"), "one\n");
+    assert_eq!(act(&scene, "api", "quarantine", None).await.status, 200);
+    let error = soon("the end", stream.frame()).await.expect("no good end").expect_err("no more data");
+    assert!(format!("{error:?}").contains("Reset(StreamId("), "RST_STREAM: {error:?}");
+    assert_eq!(client.get("/other/x").await.status, 200);
 }
 
 #[tokio::test]

@@ -138,6 +138,11 @@ async fn in_mode_respond_an_attack_ends_with_the_quarantine_of_the_token() {
     let told = trail::of(&scene.trail(), "anomaly").into_iter().cloned().collect::<Vec<_>>();
     let last = told.last().expect("an anomaly");
     assert_eq!((&last["response"], &last["severity"]), (&json!("quarantine"), &json!("critical")));
+    // The use that crossed, what is said of it, and the end of all use: in this order, by their own times.
+    let crossed = told.iter().find(|told| told["response"] == "quarantine").expect("what was answered");
+    let times =
+        [&crossed["since"], &crossed["time"], &quarantined[0]["time"]].map(|time| time.as_str().expect("a time"));
+    assert!(times.is_sorted() && quarantined[0]["since"] == crossed["since"], "{times:?}");
     assert_eq!(last["client"], "local");
     scene.reaches("countersign_anomalies_total", &[("token", "api"), ("response", "quarantine")], 1.0).await;
     scene.reaches("countersign_anomaly_score", &[("token", "api")], 0.9).await;

@@ -40,14 +40,18 @@ impl Alarms {
     /// Somebody is told, if that is the answer.
     pub fn raise(
         &mut self,
-        token: &TokenName,
+        token: Option<&TokenName>,
         anomaly: &Anomaly,
         response: Response,
         owner: Option<&str>,
         now: Duration,
     ) {
+        let (of_token, token) = (token, anomaly.token.as_str());
         let done = match response {
             Response::Exempt | Response::Observe => return,
+            Response::Alert if anomaly.token.is_empty() => {
+                "Its requests go on. `countersign anomalies list` has the evidence.".to_owned()
+            }
             Response::Alert => format!(
                 "Its requests go on. `countersign anomalies list` has the evidence; `countersign tokens quarantine {token}` \
                  takes it out of use."
@@ -80,10 +84,13 @@ impl Alarms {
             key,
             name: "CountersignAnomaly".to_owned(),
             severity: anomaly.severity,
-            token: Some(token.clone()),
+            token: of_token.cloned(),
             route: None,
             client: anomaly.client.parse().ok(),
-            summary: format!("Unusual use of token {token}{by}: {}", anomaly.signal().as_str()),
+            summary: match of_token {
+                Some(token) => format!("Unusual use of token {token}{by}: {}", anomaly.signal().as_str()),
+                None => format!("Unusual use{by}: {}", anomaly.signal().as_str()),
+            },
             description: format!("{}. Score {}. {done}{owner}", anomaly.said(), anomaly.rounded_score()),
             started: anomaly.time.0,
         });

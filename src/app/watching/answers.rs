@@ -148,6 +148,9 @@ impl House {
             let is_calm = now >= last_refused + Duration::from_secs(QUIET);
             if is_calm && !self.ground.watching.goes_on(&token, &client) {
                 let done = holds.is_calm(&client, &token).await;
+                if done.is_ok() {
+                    self.ground.watching.is_calm(&token, &client);
+                }
                 self.say_if_not(&client, &token, done);
             }
         }
@@ -176,6 +179,10 @@ impl Clients for House {
         by: String,
         reason: String,
     ) -> Pending<'a, Result<(), NotDone>> {
-        Box::pin(self.ground.holds.release(client, by, reason))
+        Box::pin(async move {
+            self.ground.holds.release(client, by, reason).await?;
+            self.ground.watching.forgive(client);
+            Ok(())
+        })
     }
 }

@@ -39,6 +39,8 @@ fn books(uses: &[Seen<'_>]) -> BTreeMap<RouteName, Book> {
         let methods = ["GET", "HEAD", "POST", "DELETE"];
         book.note(&Use {
             at: NOW - *ago * DAY,
+            route_token: None,
+            shadowed: false,
             token: Some(&token),
             generation: Some(1),
             client: &client,
