@@ -364,6 +364,7 @@ impl Bound {
         let reviewing = house.clone();
         let _review = tasks.essential("review", async move { reviewing.review().await });
         let conditions = house.look_after_conditions(&tasks);
+        let vault = house.look_after_vault();
         let _alerts = house.ground.alerts.look_after(&tasks);
         let watching = house.clone();
         let _watching = tasks.essential("watching", async move { watching.watch().await });
@@ -408,6 +409,8 @@ impl Bound {
                 "what should have come to its end has not: a call to an issuer, or the disk, takes too long"
             );
         }
+        drop(vault);
+        house.leave_vault().await;
         recorder.note(Event::Stop { cause: cause.to_owned() });
         let finished = tokio::task::spawn_blocking(move || trail.finish()).await;
         exports.drain().await;

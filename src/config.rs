@@ -35,6 +35,7 @@ mod token;
 mod upstream_proxy;
 mod value;
 mod variables;
+mod vault;
 mod version;
 
 use std::collections::BTreeMap;
@@ -54,6 +55,7 @@ pub use environment::{Environment, ProxyVariable};
 pub use load::{LoadError, NotFound, Text, find, place_of_rule};
 pub use problem::{Problem, Problems, Severity};
 pub use survey::{Remote, Survey, survey};
+pub use vault::Vault;
 
 use problem::Report;
 use reader::Section;
@@ -71,6 +73,8 @@ pub struct Config {
     pub state_dir: PathBuf,
     /// What seals the state; `None`: a key of our own beside it.
     pub state_key: Option<Reference>,
+    /// What `vault:` references lead to, and tokens come from.
+    pub vault: Option<Vault>,
     pub audit: audit::Settings,
     pub review: crate::review::Settings,
     /// Who is told of alerts.
@@ -163,6 +167,7 @@ fn sections<'a>(
     let proxy = proxy::read(root.table("proxy", "[proxy]"), &context);
     context.destinations = proxy.destinations;
     let context = &context;
+    let vault = vault::read(root.table("vault", "[vault]"), context);
     let (scrape, telemetry) = record::telemetry(root.table("telemetry", "[telemetry]"));
     record::keep_apart(&scrape, &proxy.listen, context);
     let state = root.table("state", "[state]");
@@ -196,6 +201,7 @@ fn sections<'a>(
         scrape: scrape.into_inner(),
         state_dir,
         state_key,
+        vault,
         audit,
         review,
         alerts,

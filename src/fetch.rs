@@ -41,7 +41,7 @@ pub struct Remote {
     endpoint: Endpoint,
     tls: tls::Settings,
     /// As the files of `tls` were when they were read last.
-    security: Mutex<Option<(tls::Content, Security)>>,
+    security: Arc<Mutex<Option<(tls::Content, Security)>>>,
     host: HeaderValue,
     target: Uri,
     way: Way,
@@ -138,7 +138,7 @@ impl Remote {
             return Err(RemoteError::NotRequestable(endpoint));
         };
         Security::new(endpoint.scheme, &tls.without_identity(), ALPN)?;
-        Ok(Self { endpoint, tls: tls.clone(), security: Mutex::default(), host, target, way: Way::Judged })
+        Ok(Self { endpoint, tls: tls.clone(), security: Arc::default(), host, target, way: Way::Judged })
     }
 
     /// With this query, which is encoded already.
@@ -149,6 +149,19 @@ impl Remote {
         match Uri::try_from(format!("{}?{query}", self.endpoint.path)) {
             Ok(target) => Ok(Self { target, ..self }),
             Err(_) => Err(RemoteError::NotRequestable(self.endpoint)),
+        }
+    }
+
+    /// What lies under it, of the same party; `path` starts with a slash, and may have a query.
+    ///
+    /// # Errors
+    /// When it cannot be written into a request.
+    pub fn below(&self, path: &str) -> Result<Self, RemoteError> {
+        let endpoint = self.endpoint.below(path);
+        let (tls, security, host) = (self.tls.clone(), self.security.clone(), self.host.clone());
+        match Uri::try_from(&endpoint.path) {
+            Ok(target) => Ok(Self { endpoint, tls, security, host, target, way: self.way }),
+            Err(_) => Err(RemoteError::NotRequestable(endpoint)),
         }
     }
 

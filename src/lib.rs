@@ -41,7 +41,7 @@
 //! | tokens and rules | [`token`], [`policy`] |
 //! | entitlement | [`access`] |
 //! | records, and who | [`audit`], [`usage`], [`identity`], [`operator`], [`alert`] |
-//! | tools | [`state`], [`seal`], [`store`], [`readiness`], [`systemd`], [`watched`], [`tls`], [`dial`], [`fetch`], [`interception`] |
+//! | tools | [`state`], [`seal`], [`store`], [`readiness`], [`systemd`], [`watched`], [`tls`], [`dial`], [`fetch`], [`vault`], [`interception`] |
 //! | primitives, which know nothing of tokens | [`program`], [`secret`], [`clock`], [`name`], [`backoff`], [`tasks`], [`barrier`], [`signals`], [`metrics`], [`telemetry`], [`text`], [`path`], [`authority`] |
 //!
 //! Each part owns its settings, its metrics and its errors; [`config`] fills the settings in, and only `proxy/error.rs` turns
@@ -120,6 +120,7 @@ pub mod text;
 pub mod tls;
 pub mod token;
 pub mod usage;
+pub mod vault;
 pub mod watched;
 
 /// What this was built from: the commit, as the build was told, or `unknown`.

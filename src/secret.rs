@@ -6,6 +6,7 @@
 //! Copies that other libraries make (in hyper's and rustls's write buffers) are not wiped: they live as long as the
 //! connection's buffers do.
 
+mod deposited;
 mod needles;
 mod printed;
 
@@ -25,6 +26,7 @@ use rustix::fs::OFlags;
 use serde::{Serialize, Serializer};
 use zeroize::Zeroizing;
 
+pub use deposited::{Deposited, Deposits, Opening, vault_path};
 pub use needles::Needles;
 
 use crate::program::{Program, ProgramError};
@@ -271,6 +273,8 @@ pub enum Reference {
     Credential(String),
     /// `exec:/path argument ...`: what a program prints
     Exec(Box<Program>),
+    /// `vault:path#field`: what lies in the vault of the config
+    Vault(Box<Deposited>),
 }
 
 impl Reference {
@@ -294,18 +298,19 @@ impl Reference {
             "credential" if rest.contains('/') || rest.starts_with('.') => Err(ReferenceError::CredentialName),
             "credential" => Ok(Self::Credential(rest.to_owned())),
             "exec" => printed::program(rest).map(|program| Self::Exec(Box::new(program))),
-            _ => Err(ReferenceError::NotYet),
+            _ => Deposited::parse(rest).map(|deposited| Self::Vault(Box::new(deposited))),
         }
     }
 
     /// The secret as it is now: of what a program prints, the first line. Done anew for each use, so that a secret that was
-    /// rotated in place is seen. Waits for a program, and for nothing else.
+    /// rotated in place is seen. Waits for a program or a vault, and for nothing else.
     ///
     /// # Errors
-    /// As [`Reference::resolve`], or when a program fails.
+    /// As [`Reference::resolve`], or when a program fails, or a vault does not give it.
     pub async fn obtain(&self) -> Result<Secret, ResolveError> {
         match self {
             Self::Exec(program) => printed::line(program).await,
+            Self::Vault(deposited) => deposited.read().await,
             Self::Env(_) | Self::File(_) | Self::Credential(_) => self.resolve(),
         }
     }
@@ -317,15 +322,16 @@ impl Reference {
     pub async fn obtain_document(&self) -> Result<Secret, ResolveError> {
         match self {
             Self::Exec(program) => printed::document(program).await,
+            Self::Vault(deposited) => deposited.read().await,
             Self::Env(_) | Self::File(_) | Self::Credential(_) => self.resolve(),
         }
     }
 
-    /// Reads the secret, where there is no time for a program. Done anew for each use.
+    /// Reads the secret, where there is no time for a program or a vault. Done anew for each use.
     /// Blocks for as long as reading a small local file does.
     ///
     /// # Errors
-    /// When there is nothing to read, it is empty, or larger than 64 KiB; and always of a program.
+    /// When there is nothing to read, it is empty, or larger than 64 KiB; and always of a program and of a vault.
     pub fn resolve(&self) -> Result<Secret, ResolveError> {
         match self {
             Self::Env(name) => match std::env::var_os(name) {
@@ -339,13 +345,14 @@ impl Reference {
                 Some(folder) => self.read(&Path::new(&folder).join(name)),
             },
             Self::Exec(program) => Err(ResolveError::NotRun(program.path.clone())),
+            Self::Vault(deposited) => Err(ResolveError::NotAsked(deposited.to_string())),
         }
     }
 
     /// The file that it names, if any user of the machine may read that.
     pub fn open_to_everyone(&self) -> Option<PathBuf> {
         let path = match self {
-            Self::Env(_) | Self::Exec(_) => return None,
+            Self::Env(_) | Self::Exec(_) | Self::Vault(_) => return None,
             Self::File(path) => path.clone(),
             Self::Credential(name) => Path::new(&std::env::var_os("CREDENTIALS_DIRECTORY")?).join(name),
         };
@@ -392,6 +399,7 @@ impl fmt::Display for Reference {
             Self::File(path) => write!(f, "file:{}", path.display()),
             Self::Credential(name) => write!(f, "credential:{name}"),
             Self::Exec(program) => write!(f, "exec:{}", program.path.display()),
+            Self::Vault(deposited) => write!(f, "vault:{deposited}"),
         }
     }
 }
@@ -400,7 +408,7 @@ impl fmt::Display for Reference {
 #[derive(Debug, PartialEq, Eq, thiserror::Error)]
 pub enum ReferenceError {
     #[error(
-        "a secret may not stand in the config: write where it is, as \"env:NAME\", \"file:/path\", \"credential:NAME\" or \"exec:/path\""
+        "a secret may not stand in the config: write where it is, as \"env:NAME\", \"file:/path\", \"credential:NAME\", \"exec:/path\" or \"vault:path#field\""
     )]
     Inline,
     #[error("the reference names nothing after the colon")]
@@ -415,8 +423,10 @@ pub enum ReferenceError {
     ProgramPath,
     #[error("a program and its arguments hold no line end and no other control character")]
     ProgramText,
-    #[error("this version reads \"env:\", \"file:\", \"credential:\" and \"exec:\" references only")]
-    NotYet,
+    #[error("`vault:` takes a path and a field, as in \"vault:secret/ci#password\"")]
+    VaultForm,
+    #[error("a path of a vault has letters, digits and -_.~@:+=, in its segments, and no `.` or `..`")]
+    VaultPath,
 }
 
 /// Why a secret could not be read. Names the place, never the content.
@@ -442,6 +452,10 @@ pub enum ResolveError {
     Silent(PathBuf),
     #[error("{} is not run here, where a secret is read at once", .0.display())]
     NotRun(PathBuf),
+    #[error("vault:{0}: {1}")]
+    Vault(String, String),
+    #[error("no vault is asked for {0} here, where a secret is read at once")]
+    NotAsked(String),
 }
 
 #[cfg(test)]

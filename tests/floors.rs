@@ -36,6 +36,7 @@ const FLOORS: &[&str] = &[
     "tls",
     "dial",
     "fetch",
+    "vault",
     "interception",
     // Records, and who.
     "audit",
@@ -78,6 +79,7 @@ const OUTLETS: &[(&str, &[&str])] = &[
             "src/token/source/kubernetes.rs",
             "src/token/revocation.rs",
             "src/dial/tunnel.rs",
+            "src/vault/login.rs",
         ],
     ),
     // The private key that signs our own tokens or an approver's grants, or proves us to a peer under TLS; what signs what
@@ -93,8 +95,8 @@ const OUTLETS: &[(&str, &[&str])] = &[
             "src/alert/webhook.rs",
         ],
     ),
-    // The header that carries a generation to its upstream, a Basic credential to its issuer or to a proxy on the way, or an
-    // operator's key to the running proxy.
+    // The header that carries a generation to its upstream, a Basic credential to its issuer or to a proxy on the way, a login
+    // to its vault, or an operator's key to the running proxy.
     (
         "header_value",
         &[
@@ -104,6 +106,7 @@ const OUTLETS: &[(&str, &[&str])] = &[
             "src/token/source/kubernetes.rs",
             "src/token/placement.rs",
             "src/dial/tunnel.rs",
+            "src/vault.rs",
             "src/cli/admin.rs",
         ],
     ),

@@ -51,6 +51,7 @@ use crate::token::revocation::{Cause, Revoker};
 use crate::token::source::Keeping;
 use crate::token::{self, Order, Restraint, RotateError, Token};
 use crate::usage;
+use crate::vault::Vault;
 pub use draft::DraftError;
 use draft::{Draft, Kitchen, begin, keep_authorities};
 use fixed::Fixed;
@@ -98,6 +99,7 @@ pub(super) struct House {
     key_trouble: Mutex<Option<String>>,
     leaving: Mutex<Vec<Leaving>>,
     fetcher: Arc<Fetcher>,
+    vault: Option<Arc<Vault>>,
     dialer: Arc<Dialer>,
     operators: ArcSwap<Operators>,
     /// The config in force, as operators may see it.
@@ -116,6 +118,9 @@ pub(super) struct House {
 
 /// The longest that a replaced token outlives the swap.
 const LEAVE_WITHIN: Duration = Duration::from_secs(60);
+
+/// The longest that the end of the process waits for the vault.
+const FAREWELL: Duration = Duration::from_secs(3);
 
 type Tokens = BTreeMap<TokenName, Arc<Token>>;
 
@@ -181,6 +186,9 @@ impl House {
         let dialer = Dialer::new(config.destinations.clone(), ground.own.clone()).with_resolver(resolver);
         let dialer = Arc::new(dialer);
         let fetcher = Arc::new(Fetcher::new(dialer.clone()));
+        let vault =
+            config.vault.as_ref().map(|named| Vault::new(&named.settings, fetcher.clone(), ground.clock.clone()));
+        let vault = vault.transpose().map_err(DraftError::Vault)?.map(Arc::new);
         let (revoker, tellings) =
             Revoker::new(metrics, ground.clock.clone(), ground.recorder.clone(), ground.store.clone())?;
         let telling = ground.tasks.essential("revocations", revoker.clone().run(tellings));
@@ -193,6 +201,7 @@ impl House {
             ground: &ground,
             metrics: &token_metrics,
             fetcher: &fetcher,
+            vault: vault.as_ref(),
             dialer: &dialer,
             revoker: &revoker,
             restraints: &restraints,
@@ -232,6 +241,7 @@ impl House {
             key_trouble: Mutex::default(),
             leaving: Mutex::default(),
             fetcher,
+            vault,
             dialer,
             operators: ArcSwap::from_pointee(operators(config)),
             shown: ArcSwap::from_pointee(config.shown.clone()),
@@ -298,6 +308,19 @@ impl House {
                     count,
                 });
             }
+        }
+    }
+
+    /// Keeps the login to the vault good, where there is one.
+    pub(super) fn look_after_vault(&self) -> Option<Task> {
+        self.vault.as_ref().map(|vault| vault.look_after(&self.ground.tasks))
+    }
+
+    /// Nothing is asked of the vault any more: what it gave us is void.
+    pub(super) async fn leave_vault(&self) {
+        if let Some(vault) = &self.vault {
+            // It runs out by itself, too.
+            let _ = tokio::time::timeout(FAREWELL, vault.leave()).await;
         }
     }
 

@@ -10,6 +10,8 @@ use std::ops::Range;
 
 use serde_json::json;
 
+use crate::secret::Opening;
+
 /// The widest line that is shown, in characters.
 const MAX_EXCERPT: usize = 200;
 
@@ -138,6 +140,8 @@ pub struct Report<'a> {
     /// What has a say besides the text.
     outside: RefCell<Vec<String>>,
     secret_variables: RefCell<BTreeSet<String>>,
+    /// Through which `vault:` references are read, where the file says which vault that is.
+    vault: RefCell<Option<Opening>>,
 }
 
 struct Finding {
@@ -155,6 +159,7 @@ impl<'a> Report<'a> {
             concealed: RefCell::default(),
             outside: RefCell::default(),
             secret_variables: RefCell::default(),
+            vault: RefCell::default(),
         }
     }
 
@@ -180,6 +185,15 @@ impl<'a> Report<'a> {
     /// The variables that secrets are in.
     pub fn secret_variables(&self) -> Vec<String> {
         self.secret_variables.borrow().iter().cloned().collect()
+    }
+
+    /// The file says where `vault:` references are to be read: through what is returned.
+    pub fn has_a_vault(&self) -> Opening {
+        self.vault.borrow_mut().get_or_insert_default().clone()
+    }
+
+    pub fn vault(&self) -> Option<Opening> {
+        self.vault.borrow().clone()
     }
 
     /// From now on, no excerpt shows this place: a secret was expected there, or may have been written there.

@@ -100,7 +100,7 @@ impl<'a> Walk<'a> {
                 Reference::File(path) if PUBLIC.contains(&key) => self.survey.public_files.push((place, path)),
                 reference => self.survey.secrets.push((place, reference)),
             }
-        } else if (key == "upstream" || key.ends_with("_url"))
+        } else if (key == "upstream" || key.ends_with("_url") || place == "vault.url")
             && let Ok(endpoint) = Endpoint::parse(text)
         {
             let inner = table.get("tls").and_then(|tls| tls.get_ref().as_table());

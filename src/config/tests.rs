@@ -558,3 +558,36 @@ fn the_config_is_looked_for_where_it_was_named_and_then_where_it_belongs() {
     std::fs::write(&users, "").expect("write");
     assert_eq!(find(None, &environment).expect("found"), users);
 }
+
+#[test]
+fn a_vault_has_an_address_and_a_way_in() {
+    use crate::vault::Auth as Login;
+    let config = good(FULL);
+    let vault = &config.vault.as_ref().expect("a vault").settings;
+    assert_eq!(vault.url.to_string(), "https://vault.example.com:8200/base");
+    assert_eq!(vault.namespace.as_deref(), Some("team/ci"));
+    assert_eq!(vault.tls.ca.as_deref(), Some(Path::new("/etc/countersign/vault.pem")));
+    let role_id = Reference::Env("ROLE_ID".to_owned());
+    let secret_id = Some(Reference::File("/etc/countersign/secret-id".into()));
+    assert_eq!(vault.auth, Login::AppRole { mount: "ci/approle".to_owned(), role_id, secret_id });
+    assert!(config.secret_variables.iter().any(|name| name == "ROLE_ID"), "no app is given it");
+    let mounted = Reference::File("/var/run/secrets/kubernetes.io/serviceaccount/token".into());
+    for (auth, expected) in [
+        (
+            r#"{ kind = "jwt", role = "r", jwt = "file:jwt" }"#,
+            Login::Jwt {
+                mount: "jwt".to_owned(),
+                role: "r".to_owned(),
+                jwt: Reference::File("/etc/countersign/jwt".into()),
+            },
+        ),
+        (
+            r#"{ kind = "kubernetes", role = "r" }"#,
+            Login::Jwt { mount: "kubernetes".to_owned(), role: "r".to_owned(), jwt: mounted },
+        ),
+        (r#"{ kind = "token", token = "credential:t" }"#, Login::Token(Reference::Credential("t".to_owned()))),
+    ] {
+        let text = format!("{GOOD}\n[vault]\nurl = \"https://vault.example\"\nauth = {auth}\n");
+        assert_eq!(good(&text).vault.expect("a vault").settings.auth, expected);
+    }
+}

@@ -129,31 +129,44 @@ impl<'a> Section<'a> {
             self.report.conceal(value.span());
             return self.mismatch(key, value, "a reference to a secret");
         };
-        let parsed = Reference::parse(text, base).map_err(|error| {
+        let mut parsed = Reference::parse(text, base).map_err(|error| {
             self.report.conceal(value.span());
             // The error for a text that is no reference at all says how to write one.
             let help = (error != ReferenceError::Inline).then(|| "as in \"env:NAME\" or \"file:/path\"".to_owned());
             self.report.error(value.span(), format!("`{key}`: {error}"), help);
         });
-        match &parsed {
+        match &mut parsed {
             Ok(Reference::Env(variable)) => self.report.holds_a_secret(variable),
             // Its arguments may say more than others should see.
             Ok(Reference::Exec(_)) => self.report.conceal(value.span()),
+            Ok(Reference::Vault(deposited)) => match self.report.vault() {
+                Some(opening) => deposited.through(&opening),
+                None => {
+                    let message = format!("`{key}` lies in a vault, and nothing says in which");
+                    self.refuse(key, message, "add [vault] with its `url` and `auth`");
+                }
+            },
             Ok(Reference::File(_) | Reference::Credential(_)) | Err(()) => {}
         }
         parsed.ok()
     }
 
-    /// As [`Section::reference`], of what is read at a start or a reload, where there is no time for a program.
+    /// As [`Section::reference`], of what is read at a start or a reload, where there is no time for a program or a vault.
     pub fn reference_at_rest(&mut self, key: &'static str, base: &Path) -> Option<Reference> {
         let reference = self.reference(key, base)?;
-        if matches!(reference, Reference::Exec(_)) {
-            let message = format!("`{key}` is read at the start and at a reload, when no program is run");
-            let help = "have the program write a file before, and name that: \"file:/path\", or \"credential:NAME\"";
-            self.refuse(key, message, help);
-            return None;
-        }
-        Some(reference)
+        let (why, help) = match reference {
+            Reference::Env(_) | Reference::File(_) | Reference::Credential(_) => return Some(reference),
+            Reference::Exec(_) => (
+                "when no program is run",
+                "have the program write a file before, and name that: \"file:/path\", or \"credential:NAME\"",
+            ),
+            Reference::Vault(_) => (
+                "when no vault is asked",
+                "have an agent write a file, and name that: \"file:/path\", or \"credential:NAME\"",
+            ),
+        };
+        self.refuse(key, format!("`{key}` is read at the start and at a reload, {why}"), help);
+        None
     }
 
     /// An `http` or `https` URL. Where it may hold a password or a key, it is not shown.

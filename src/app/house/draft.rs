@@ -20,6 +20,7 @@ use crate::token::probe::Probe;
 use crate::token::revocation::Revoker;
 use crate::token::source::{self, BuildError, Keep};
 use crate::token::{self, Gate, Parts, Prepared, SlotReader, Token};
+use crate::vault::Vault;
 
 pub(super) struct Draft {
     pub table: Table,
@@ -46,6 +47,8 @@ pub enum DraftError {
     Key(#[from] KeyError),
     #[error(transparent)]
     Alert(#[from] alert::PrepareError),
+    #[error("vault: {0}")]
+    Vault(RemoteError),
     #[error("upstream_proxy: {0}")]
     UpstreamProxy(#[from] tunnel::SetUpError),
 }
@@ -55,6 +58,7 @@ pub(super) struct Kitchen<'a> {
     pub ground: &'a Ground,
     pub metrics: &'a token::Metrics,
     pub fetcher: &'a Arc<Fetcher>,
+    pub vault: Option<&'a Arc<Vault>>,
     pub dialer: &'a Arc<Dialer>,
     pub revoker: &'a Revoker,
     pub restraints: &'a Restraints,
@@ -71,6 +75,9 @@ impl Kitchen<'_> {
         keep_upstreams: bool,
     ) -> Result<Draft, DraftError> {
         let InForce { config, gates, barred, grants, .. } = force;
+        if let (Some(named), Some(vault)) = (&config.vault, self.vault) {
+            named.opening.lead_to(vault.clone());
+        }
         let (mut kept, mut prepared) = (Tokens::new(), Vec::new());
         for settings in &config.tokens {
             let old = before.get(&settings.name);

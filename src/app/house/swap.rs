@@ -238,6 +238,7 @@ impl House {
             ground: &self.ground,
             metrics: &self.token_metrics,
             fetcher: &self.fetcher,
+            vault: self.vault.as_ref(),
             dialer: &self.dialer,
             revoker: &self.revoker,
             restraints: &self.restraints,

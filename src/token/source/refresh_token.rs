@@ -79,7 +79,7 @@ impl RefreshToken {
         let oauth = OAuth::new(oauth, fetcher, clock.clone())?;
         let watched = match &refresh_token {
             Reference::File(path) => Some(tokio::sync::Mutex::new(WatchedFile::new(path.clone()))),
-            Reference::Env(_) | Reference::Credential(_) | Reference::Exec(_) => None,
+            Reference::Env(_) | Reference::Credential(_) | Reference::Exec(_) | Reference::Vault(_) => None,
         };
         let exchange = Arc::new(Exchange { oauth, clock, rotating, reuse_after_loss });
         Ok(Self { exchange, refresh_token, keep, watched, found: Mutex::default() })
