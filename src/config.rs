@@ -48,6 +48,7 @@ use toml::de::DeTable;
 
 use crate::authority::{Endpoint, Host, Scheme};
 use crate::name::{ClientName, TokenName};
+use crate::policy::ClientPolicy;
 use crate::secret::Reference;
 use crate::{access, audit, dial, identity, telemetry};
 
@@ -84,6 +85,8 @@ pub struct Config {
     pub watch: bool,
     /// Empty: the one implicit client.
     pub clients: Vec<identity::Settings>,
+    /// Of those clients that may less than their routes let pass.
+    pub client_policies: BTreeMap<ClientName, ClientPolicy>,
     pub admin: crate::admin::Settings,
     /// Empty: our own user is the one operator.
     pub operators: Vec<crate::operator::Settings>,
@@ -176,7 +179,9 @@ fn sections<'a>(
     let audit = record::audit(root.table("audit", "[audit]"), &state_dir, context);
     let review = record::review(root.table("review", "[review]"));
     let (mut detect, of_exemptions) = detect::read(root.table("detect", "[detect]"), context);
-    let clients = root.tables("client", "[[client]]").and_then(|each| clients(each, &proxy.listen, context));
+    let mut client_policies = BTreeMap::new();
+    let clients = root.tables("client", "[[client]]");
+    let clients = clients.and_then(|each| clients_of(each, &proxy.listen, &mut client_policies, context));
     let admin = admin::read(root.table("admin", "[admin]"), &state_dir, state_is_written, context);
     let operators = root.tables("operator", "[[operator]]");
     let operators = operators.and_then(|each| operators_of(each, &admin, clients.as_deref(), context));
@@ -208,6 +213,7 @@ fn sections<'a>(
         detect,
         watch: proxy.watch,
         clients: clients?,
+        client_policies,
         admin: admin.into_inner(),
         operators: operators?,
         approval,
@@ -225,16 +231,19 @@ fn sections<'a>(
 }
 
 /// The clients; `None` if one of them could not be named.
-fn clients(
+fn clients_of(
     sections: Vec<Section<'_>>,
     listen: &[Spanned<crate::proxy::Address>],
+    policies: &mut BTreeMap<ClientName, ClientPolicy>,
     context: &Context<'_>,
 ) -> Option<Vec<identity::Settings>> {
     if sections.is_empty() {
         client::warn_of_the_implicit_one(context);
     }
     let read: Vec<_> = sections.into_iter().map(|section| client::read(section, context)).collect();
-    let named: Vec<_> = read.iter().flatten().cloned().collect();
+    let named: Vec<_> = read.iter().flatten().map(|(settings, _)| settings.clone()).collect();
+    let less = read.iter().flatten().filter(|(_, policy)| !policy.is_empty());
+    policies.extend(less.map(|(settings, policy)| (settings.get_ref().name.clone(), policy.clone())));
     cross::unique("client", named.iter().map(Some), context);
     client::keep_apart(&named, context);
     client::check_groups(&named, listen, context);

@@ -1,7 +1,7 @@
 //! Policy's yes to one request.
 //!
 //! ```text
-//!  for this client? ─► path and method allowed? ─► within the rate? ─► Permit
+//!  for this client? ─► path and method allowed? by the client's own lists too? ─► within both rates? ─► Permit
 //! ```
 //!
 //! Invariant: a [`Permit`] is made here and nowhere else, and it carries the very path that was judged; what is sent is
@@ -11,12 +11,14 @@ pub mod hold;
 pub mod limit;
 pub mod rule;
 
+use std::sync::Arc;
+
 use http::Method;
 
 use crate::identity::ClientIndex;
 use crate::path::Canonical;
 use crate::usage::RuleMark;
-use limit::{Exceeded, RateLimit};
+use limit::{Exceeded, Rate, RateLimit};
 use rule::{Denied as RuleDenied, Rules};
 
 /// Policy's yes to one request of one client.
@@ -46,6 +48,10 @@ pub enum Denied {
     Method,
     Path,
     Rate(Exceeded),
+    /// The route allows it, and the client's own lists do not.
+    OfClient(RuleDenied),
+    /// Over all routes together.
+    RateOfClient(Exceeded),
 }
 
 impl Denied {
@@ -53,9 +59,9 @@ impl Denied {
     pub fn reason(&self) -> &'static str {
         match self {
             Self::Client => "route_denied",
-            Self::Method => "method_denied",
-            Self::Path => "path_denied",
-            Self::Rate(_) => "rate_limited",
+            Self::Method | Self::OfClient(RuleDenied::Method) => "method_denied",
+            Self::Path | Self::OfClient(RuleDenied::Path) => "path_denied",
+            Self::Rate(_) | Self::RateOfClient(_) => "rate_limited",
         }
     }
 }
@@ -68,12 +74,34 @@ pub enum Mode {
     Observe,
 }
 
+/// `allow`, `deny` and `rate` of a `[[client]]`: they go on top of its routes' own, whatever mode a route is in.
+#[derive(Clone, PartialEq, Debug)]
+pub struct ClientPolicy {
+    pub rules: Rules,
+    pub rate: Option<Rate>,
+}
+
+impl ClientPolicy {
+    /// Whether it adds nothing.
+    pub fn is_empty(&self) -> bool {
+        self.rules.pass_everything() && self.rate.is_none()
+    }
+}
+
+/// The same, on all routes of a table.
+pub struct ClientTerms {
+    pub rules: Rules,
+    pub rate: Option<Arc<RateLimit>>,
+}
+
 /// What a route demands of a request.
 pub struct Terms<'r> {
     pub clients: Option<&'r [ClientIndex]>,
     pub rules: &'r Rules,
     pub rate: Option<&'r RateLimit>,
     pub mode: Mode,
+    /// What the client itself may, where that is less than all.
+    pub of_client: Option<&'r ClientTerms>,
 }
 
 impl Terms<'_> {
@@ -100,8 +128,14 @@ impl Terms<'_> {
             }
         };
         let rule = self.rules.judge(method, &path).map_err(Denied::from).or_else(object)?;
+        if let Some(terms) = self.of_client {
+            terms.rules.judge(method, &path).map_err(Denied::OfClient)?;
+        }
         if let Some(rate) = self.rate {
             rate.take().map_err(Denied::Rate).or_else(|denied| object(denied).map(drop))?;
+        }
+        if let Some(rate) = self.of_client.and_then(|terms| terms.rate.as_ref()) {
+            rate.take().map_err(Denied::RateOfClient)?;
         }
         Ok(Permit { path, rule })
     }

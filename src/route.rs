@@ -2,7 +2,7 @@
 //!
 //! Invariant: a table does not change. A request loads one and keeps to it; a reload swaps in another.
 
-use std::collections::HashMap;
+use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
@@ -22,7 +22,7 @@ use crate::path::{Canonical, PathError};
 use crate::policy::hold::{Held, Hold};
 use crate::policy::limit::{Limits, Rate, RateLimit};
 use crate::policy::rule::{Allow, Rule, Rules, Ruling};
-use crate::policy::{Denied, Mode, Permit, Terms};
+use crate::policy::{ClientPolicy, ClientTerms, Denied, Mode, Permit, Terms};
 use crate::tls::{self, Alpn, Security};
 use crate::token::{Placement, SlotReader};
 use crate::usage;
@@ -141,6 +141,8 @@ struct Account {
     cell: Arc<usage::Cell>,
     rate: Option<Arc<RateLimit>>,
     hold: Arc<Hold>,
+    /// What the client may on any route, where that is less than all.
+    of_client: Option<Arc<ClientTerms>>,
     /// Lines of the log about requests that would be refused.
     lines: RateLimit,
 }
@@ -157,9 +159,10 @@ impl Route {
         rest: &'a str,
     ) -> Result<Permit<'a>, NotAdmitted> {
         let path = self.canonical(rest)?;
-        let Account { cell, rate, lines, hold: _ } = &self.accounts[client.as_usize()];
+        let Account { cell, rate, of_client, lines, hold: _ } = &self.accounts[client.as_usize()];
         let clients = self.clients.as_deref();
-        let terms = Terms { clients, rules: &self.rules, rate: rate.as_deref(), mode: self.mode };
+        let of_client = of_client.as_deref();
+        let terms = Terms { clients, rules: &self.rules, rate: rate.as_deref(), mode: self.mode, of_client };
         let observed = |denied: Denied, path: &Canonical<'_>| {
             cell.observed(denied.reason());
             if lines.take().is_ok() {
@@ -182,6 +185,13 @@ impl Route {
     /// The rule that decides such a request, for people to read; `None` where its path can be read in more than one way.
     pub fn ruling(&self, method: &http::Method, rest: &str) -> Option<Ruling<'_>> {
         Some(self.rules.ruling(method, &self.canonical(rest).ok()?))
+    }
+
+    /// The same of the client's own lists; `None` where it has none.
+    pub fn ruling_of_client(&self, client: ClientIndex, method: &http::Method, rest: &str) -> Option<Ruling<'_>> {
+        let terms = self.accounts[client.as_usize()].of_client.as_ref()?;
+        let rules = Some(&terms.rules).filter(|rules| !rules.pass_everything())?;
+        Some(rules.ruling(method, &self.canonical(rest).ok()?))
     }
 
     /// The rule that would let such requests pass, and no others, where there is one.
@@ -219,7 +229,7 @@ impl Route {
 
     /// Whether there is nothing that its rules refuse.
     pub fn passes_everything(&self) -> bool {
-        matches!(self.rules.allow, Allow::Any) && self.rules.deny.is_empty()
+        self.rules.pass_everything()
     }
 }
 
@@ -254,6 +264,8 @@ pub struct Table {
     pub tunnels: bool,
     /// What is held back from each client, whatever it asks for.
     holds: Vec<Arc<Hold>>,
+    /// By client.
+    client_terms: Vec<Option<Arc<ClientTerms>>>,
     routes: Vec<Arc<Route>>,
     names: HashMap<RouteName, usize, RandomState>,
     authorities: HashMap<Authority, Vec<usize>>,
@@ -264,6 +276,8 @@ pub struct Ingredients<'a> {
     pub clients: Clients,
     /// What jobs prove themselves with; `None` where no client is one.
     pub jobs: Option<Arc<Jobs>>,
+    /// Of those clients that may less than their routes let pass.
+    pub client_policies: &'a BTreeMap<ClientName, ClientPolicy>,
     pub dialer: Arc<Dialer>,
     pub acquire_timeout: Duration,
     pub refuse_without_trail: bool,
@@ -295,8 +309,9 @@ pub enum TableError {
 
 impl Table {
     pub fn new(settings: &[Settings], ingredients: Ingredients<'_>) -> Result<Self, TableError> {
-        let routes: Vec<Arc<Route>> =
-            settings.iter().map(|settings| build(settings, &ingredients).map(Arc::new)).collect::<Result<_, _>>()?;
+        let client_terms = client_terms(&ingredients);
+        let build = |settings| build(settings, &ingredients, &client_terms).map(Arc::new);
+        let routes: Vec<Arc<Route>> = settings.iter().map(build).collect::<Result<_, _>>()?;
         let mut authorities: HashMap<Authority, Vec<usize>> = HashMap::new();
         for (at, route) in routes.iter().enumerate() {
             authorities.entry(route.upstream.endpoint.authority.clone()).or_default().push(at);
@@ -306,6 +321,7 @@ impl Table {
             authorities,
             routes,
             holds: ingredients.clients.names().map(|client| (ingredients.hold)(client, None)).collect(),
+            client_terms,
             clients: ingredients.clients,
             jobs: ingredients.jobs,
             dialer: ingredients.dialer,
@@ -355,6 +371,12 @@ impl Table {
         self.authorities.keys().any(|authority| authority.host == *host)
     }
 
+    /// Whether a client has lists of its own: what nobody looks into cannot be judged by them.
+    pub fn has_rules(&self, client: ClientIndex) -> bool {
+        let terms = self.client_terms[client.as_usize()].as_ref();
+        terms.is_some_and(|terms| !terms.rules.pass_everything())
+    }
+
     pub fn routes(&self) -> &[Arc<Route>] {
         &self.routes
     }
@@ -372,7 +394,21 @@ impl Table {
     }
 }
 
-fn build(settings: &Settings, ingredients: &Ingredients<'_>) -> Result<Route, TableError> {
+fn client_terms(ingredients: &Ingredients<'_>) -> Vec<Option<Arc<ClientTerms>>> {
+    let terms = |client| {
+        let ClientPolicy { rules, rate } = ingredients.client_policies.get(client)?;
+        let kept = |rate| ingredients.before.and_then(|before| before.kept_rate_of_client(client, rate));
+        let rate = rate.map(|rate| kept(rate).unwrap_or_else(|| Arc::new(RateLimit::new(rate, ingredients.clock))));
+        Some(Arc::new(ClientTerms { rules: rules.clone(), rate }))
+    };
+    ingredients.clients.names().map(terms).collect()
+}
+
+fn build(
+    settings: &Settings,
+    ingredients: &Ingredients<'_>,
+    client_terms: &[Option<Arc<ClientTerms>>],
+) -> Result<Route, TableError> {
     let name = settings.name.clone();
     let before = ingredients.before.filter(|_| ingredients.keep_upstreams);
     let kept = before.and_then(|before| before.named(name.as_str())).map(|route| &route.upstream);
@@ -402,7 +438,7 @@ fn build(settings: &Settings, ingredients: &Ingredients<'_>) -> Result<Route, Ta
     let token_name = settings.token.as_ref();
     let host = settings.upstream.authority.host.to_string();
     let limit = |rate| RateLimit::new(rate, ingredients.clock);
-    let accounts = ingredients.clients.names().map(|client| {
+    let accounts = ingredients.clients.names().zip(client_terms).map(|(client, of_client)| {
         let before = ingredients.before;
         let cell = before.and_then(|before| before.kept_cell(&name, &host, client, token_name));
         let kept = |rate| before.and_then(|before| before.kept_rate(&name, client, rate));
@@ -410,6 +446,7 @@ fn build(settings: &Settings, ingredients: &Ingredients<'_>) -> Result<Route, Ta
             cell: cell.unwrap_or_else(|| Arc::new(ingredients.metrics.cell(&name, &host, client, token_name))),
             rate: settings.rate.map(|rate| kept(rate).unwrap_or_else(|| Arc::new(limit(rate)))),
             hold: (ingredients.hold)(client, token_name),
+            of_client: of_client.clone(),
             lines: limit(Rate::of_log_lines()),
         }
     });
@@ -449,5 +486,11 @@ impl Table {
         let route = self.named(route.as_str())?;
         let account = &route.accounts[self.clients.find(client)?.as_usize()];
         account.rate.clone().filter(|kept| kept.rate() == rate)
+    }
+
+    /// As [`Table::kept_rate`], of what a client may on all routes together.
+    fn kept_rate_of_client(&self, client: &ClientName, rate: Rate) -> Option<Arc<RateLimit>> {
+        let terms = self.client_terms[self.clients.find(client)?.as_usize()].as_ref()?;
+        terms.rate.clone().filter(|kept| kept.rate() == rate)
     }
 }

@@ -66,6 +66,8 @@ struct Verdict {
     /// The route's name, and the URL that its upstream would get or the upstream itself.
     route: Option<(String, String)>,
     rule: Option<Rule>,
+    /// Of the client's own lists.
+    client_rule: Option<Rule>,
     token: Option<Live>,
     refusal: Option<Refusal>,
 }
@@ -87,7 +89,7 @@ fn judge(path: &Path, config: &Config, table: &Table, question: &Question) -> an
     let (request, way) = Request::of(question, config)?;
     let client = client(&table.clients, question.client.as_ref())?;
     let Request { head, headers, port } = &request;
-    let Explanation { route, ruling, outcome } =
+    let Explanation { route, ruling, ruling_of_client, outcome } =
         proxy::explain(table, &config.proxy.limits, client, head, headers, *port);
     let token = route.and_then(|route| route.token.as_ref());
     let token = token.and_then(|wanted| config.tokens.iter().find(|token| token.name == wanted.name));
@@ -103,8 +105,10 @@ fn judge(path: &Path, config: &Config, table: &Table, question: &Question) -> an
         (route.name.to_string(), url)
     });
     let refusal = outcome.err().or_else(|| refusal_of(token?, live.as_ref()?, config));
-    let rule = route.zip(ruling).map(|(route, ruling)| Rule::of(ruling, path, &route.name));
-    Ok(Verdict { client: table.clients.name(client).clone(), way, route: upstream, rule, token: live, refusal })
+    let rule = route.zip(ruling).map(|(route, ruling)| Rule::of(ruling, path, "route", route.name.as_str()));
+    let client = table.clients.name(client).clone();
+    let client_rule = ruling_of_client.map(|ruling| Rule::of(ruling, path, "client", client.as_str()));
+    Ok(Verdict { client, way, route: upstream, rule, client_rule, token: live, refusal })
 }
 
 /// A request as it would come in.
@@ -181,6 +185,7 @@ fn table(config: &Config) -> anyhow::Result<Table> {
     let ingredients = Ingredients {
         clients: Clients::new(config.clients.clone(), rustix::process::geteuid().as_raw()),
         jobs: None,
+        client_policies: &config.client_policies,
         dialer: Arc::new(Dialer::new(config.destinations.clone(), Vec::new())),
         acquire_timeout: config.proxy.acquire_timeout,
         refuse_without_trail: false,
@@ -210,9 +215,11 @@ fn client(clients: &Clients, named: Option<&ClientName>) -> anyhow::Result<Clien
 }
 
 impl Rule {
-    fn of(ruling: Ruling<'_>, path: &Path, route: &RouteName) -> Self {
+    /// `section` and `name` say whose rules it is one of.
+    fn of(ruling: Ruling<'_>, path: &Path, section: &str, name: &str) -> Self {
         let place = |list: &str, index| {
-            let (line, column) = config::place_of_rule(&std::fs::read_to_string(path).ok()?, route, list, index)?;
+            let text = std::fs::read_to_string(path).ok()?;
+            let (line, column) = config::place_of_rule(&text, section, name, list, index)?;
             Some(format!("{}:{line}:{column}", path.display()))
         };
         match ruling {
@@ -229,6 +236,12 @@ impl Rule {
                 Self { text, place: None }
             }
         }
+    }
+}
+
+impl Rule {
+    fn to_json(&self) -> Value {
+        json!({ "text": self.text, "place": self.place })
     }
 }
 
@@ -296,6 +309,9 @@ impl Verdict {
         if let Some(Rule { text, place }) = &self.rule {
             line("rule", place.as_ref().map_or_else(|| text.clone(), |place| format!("{text} ({place})")));
         }
+        if let Some(Rule { text, place }) = &self.client_rule {
+            line("client rule", place.as_ref().map_or_else(|| text.clone(), |place| format!("{text} ({place})")));
+        }
         match &self.token {
             None if self.route.is_some() => line("token", "none: the request passes without one".to_owned()),
             None => {}
@@ -335,7 +351,8 @@ impl Verdict {
             "client": self.client,
             "route": self.route.as_ref().map(|(name, _)| name),
             "upstream": self.route.as_ref().map(|(_, upstream)| upstream),
-            "rule": self.rule.as_ref().map(|Rule { text, place }| json!({ "text": text, "place": place })),
+            "rule": self.rule.as_ref().map(Rule::to_json),
+            "client_rule": self.client_rule.as_ref().map(Rule::to_json),
             "token": token,
         })
     }

@@ -5,9 +5,12 @@ use std::fmt::Display;
 use toml::Spanned;
 
 use super::reader::Section;
+use super::route::rules_of_client;
 use super::{Context, job, version};
 use crate::identity::Settings;
 use crate::name::ClientName;
+use crate::policy::ClientPolicy;
+use crate::policy::limit::Rate;
 use crate::proxy::Address;
 
 /// The largest id: the one above it means "none" to the kernel.
@@ -17,8 +20,8 @@ const HOW_TO_TELL: &str = "give each a `uid` of its own, or jobs a `subject` of 
 
 const APART: &str = "run the app as another user, and name it: `[[client]]` with `name = \"app\"` and `uid = 1000`";
 
-/// A client of the file, with the place of its name; none where the name is wrong.
-pub fn read(mut section: Section<'_>, context: &Context<'_>) -> Option<Spanned<Settings>> {
+/// A client of the file, with the place of its name, and what it may beside its routes' own; none where the name is wrong.
+pub fn read(mut section: Section<'_>, context: &Context<'_>) -> Option<(Spanned<Settings>, ClientPolicy)> {
     let name = section.name::<ClientName>("name");
     section.require("name", "the client has no name", "name = \"app\"");
     let uid = id(&mut section, "uid");
@@ -41,11 +44,15 @@ pub fn read(mut section: Section<'_>, context: &Context<'_>) -> Option<Spanned<S
             format!("{} is not kept apart from the proxy, which runs as the same user", label("client", name.as_ref()));
         context.report.warning(section.place("uid"), message, APART);
     }
+    let rules = rules_of_client(&mut section, &label("client", name.as_ref()));
+    let rate = section.parsed("rate", str::parse::<Rate>).map(Spanned::into_inner);
     section.finish();
     if is_job && jwt.is_none() {
         return None;
     }
-    name.map(|name| Spanned::new(name.span(), Settings { name: name.into_inner(), uid, gid, key, jwt, version }))
+    let name = name?;
+    let settings = Settings { name: name.get_ref().clone(), uid, gid, key, jwt, version };
+    Some((Spanned::new(name.span(), settings), ClientPolicy { rules, rate }))
 }
 
 pub fn id(section: &mut Section<'_>, key: &'static str) -> Option<u32> {

@@ -10,7 +10,6 @@ use toml::de::DeTable;
 use super::environment::Environment;
 use super::problem::Problems;
 use super::sha256;
-use crate::name::RouteName;
 
 /// The largest file that is read, in bytes.
 const MAX_BYTES: u64 = 4 * 1024 * 1024;
@@ -34,13 +33,12 @@ pub fn find(explicit: Option<&Path>, environment: &Environment) -> Result<PathBu
 }
 
 /// Where a rule stands in a config's text, as line and column from 1. `list` is `allow` or `deny`.
-pub fn place_of_rule(text: &str, route: &RouteName, list: &str, index: usize) -> Option<(usize, usize)> {
+pub fn place_of_rule(text: &str, section: &str, name: &str, list: &str, index: usize) -> Option<(usize, usize)> {
     let table = DeTable::parse(text).ok()?;
-    let routes = table.get_ref().get("route")?.get_ref().as_array()?;
-    let mut routes = routes.iter().filter_map(|route| route.get_ref().as_table());
-    let named =
-        |table: &&DeTable<'_>| table.get("name").and_then(|name| name.get_ref().as_str()) == Some(route.as_str());
-    let start = routes.find(named)?.get(list)?.get_ref().as_array()?.get(index)?.span().start;
+    let sections = table.get_ref().get(section)?.get_ref().as_array()?;
+    let mut sections = sections.iter().filter_map(|section| section.get_ref().as_table());
+    let named = |table: &&DeTable<'_>| table.get("name").and_then(|name| name.get_ref().as_str()) == Some(name);
+    let start = sections.find(named)?.get(list)?.get_ref().as_array()?.get(index)?.span().start;
     let before = text.get(..start)?;
     let line = before.rsplit('\n').next()?;
     Some((1 + before.matches('\n').count(), 1 + line.chars().count()))

@@ -103,7 +103,14 @@ fn rules(section: &mut Section<'_>, label: &str) -> Option<Rules> {
         let help = "list what the app calls, as in `allow = [\"GET /repos/**\"]`; all of it is `allow = \"any\"`";
         section.report.error(section.at(), format!("{label} does not say what it allows"), help);
     }
-    let allow = section.take("allow").and_then(|written| match written.get_ref() {
+    let allow = allow(section, form, label);
+    let deny = these(section, "deny", form);
+    Some(Rules { form, allow: allow?, deny: deny.unwrap_or_default() })
+}
+
+/// A list of rules that is not empty, or `"any"`.
+fn allow(section: &mut Section<'_>, form: Form, label: &str) -> Option<Allow> {
+    section.take("allow").and_then(|written| match written.get_ref() {
         DeValue::String(text) if text == "any" => Some(Allow::Any),
         DeValue::String(text) => {
             let help = if Rule::parse(text, form).is_ok() { "put it in brackets" } else { "as in [\"GET /repos/**\"]" };
@@ -115,9 +122,15 @@ fn rules(section: &mut Section<'_>, label: &str) -> Option<Rules> {
             None
         }
         _ => these(section, "allow", form).map(Allow::These),
-    });
-    let deny = these(section, "deny", form);
-    Some(Rules { form, allow: allow?, deny: deny.unwrap_or_default() })
+    })
+}
+
+/// The rules of a client, on top of its routes'. What they say holds for paths of either form.
+pub fn rules_of_client(section: &mut Section<'_>, label: &str) -> Rules {
+    let written = section.has("allow");
+    let allow = allow(section, Form::Strict, label).filter(|_| written);
+    let deny = these(section, "deny", Form::Strict);
+    Rules { form: Form::Strict, allow: allow.unwrap_or(Allow::Any), deny: deny.unwrap_or_default() }
 }
 
 fn these(section: &mut Section<'_>, key: &'static str, form: Form) -> Option<Vec<Rule>> {

@@ -45,6 +45,11 @@ pub enum Denied {
 }
 
 impl Rules {
+    /// Whether there is nothing that they refuse.
+    pub fn pass_everything(&self) -> bool {
+        matches!(self.allow, Allow::Any) && self.deny.is_empty()
+    }
+
     /// Judges a request by its method and the path that the upstream will get. Returns the allow rule that covers it; `None`
     /// where anything passes.
     pub fn judge(&self, method: &Method, path: &Canonical<'_>) -> Result<Option<RuleMark>, Denied> {

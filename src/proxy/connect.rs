@@ -154,6 +154,7 @@ enum Judged<'t> {
 pub fn lead(table: &Table, route: Option<&Route>, authority: &Authority, client: ClientIndex) -> Result<bool, Refusal> {
     let Some(route) = route else {
         let may = table.tunnels && authority.port == PORT && !table.is_host(&authority.host);
+        let may = may && !table.has_rules(client);
         return if may { Ok(false) } else { Err(Refusal::TunnelDenied) };
     };
     if !route.is_for(client) {
@@ -161,6 +162,7 @@ pub fn lead(table: &Table, route: Option<&Route>, authority: &Authority, client:
     }
     // What cannot be seen cannot be judged, nor can its bodies be measured.
     let is_open = route.token.is_none() && route.passes_everything() && route.limits.body.is_none();
+    let is_open = is_open && !table.has_rules(client);
     if route.intercept || is_open { Ok(route.intercept) } else { Err(Refusal::TunnelDenied) }
 }
 

@@ -60,6 +60,12 @@ pub enum Refusal {
     MethodDenied,
     #[error("The route does not allow this path: see `allow` and `deny` of the route.")]
     PathDenied,
+    #[error("This client may not use this method here, although the route allows it: see `allow` of the [[client]].")]
+    MethodDeniedToClient,
+    #[error(
+        "This client may not use this path, although the route allows it: see `allow` and `deny` of the [[client]]."
+    )]
+    PathDeniedToClient,
     #[error("The upstream's address may not be reached: {0}. Name it in `[proxy.destinations] allow` if it is meant.")]
     DestinationProhibited(String),
     #[error("The request comes from a web page. Browsers may not use this proxy.")]
@@ -148,6 +154,8 @@ pub enum Refusal {
     RateLimited(Exceeded),
     #[error("The client's use of this token is unusual: until that is over it is held to what is usual.")]
     Throttled(Exceeded),
+    #[error("This client sends more requests than `rate` of its [[client]] allows, over all routes.")]
+    RateOfClient(Exceeded),
 }
 
 /// A refusal in the words of HTTP.
@@ -227,8 +235,12 @@ impl Refusal {
             ),
             Self::ClientBlocked => words(StatusCode::FORBIDDEN, "client_unknown", "Client blocked", DENIED),
             Self::RouteDenied => words(StatusCode::FORBIDDEN, "route_denied", "Route denied", DENIED),
-            Self::MethodDenied => words(StatusCode::FORBIDDEN, "method_denied", "Method denied", DENIED),
-            Self::PathDenied => words(StatusCode::FORBIDDEN, "path_denied", "Path denied", DENIED),
+            Self::MethodDenied | Self::MethodDeniedToClient => {
+                words(StatusCode::FORBIDDEN, "method_denied", "Method denied", DENIED)
+            }
+            Self::PathDenied | Self::PathDeniedToClient => {
+                words(StatusCode::FORBIDDEN, "path_denied", "Path denied", DENIED)
+            }
             Self::DestinationProhibited(_) => words(
                 StatusCode::FORBIDDEN,
                 "destination_prohibited",
@@ -297,7 +309,9 @@ impl Refusal {
             Self::HeaderInvalid(_) => words(StatusCode::BAD_REQUEST, "header_invalid", "Invalid header", MALFORMED),
             Self::Busy => unavailable("overloaded", "Too many requests at a time"),
             Self::BodyTooLarge => words(StatusCode::PAYLOAD_TOO_LARGE, "body_too_large", "Body too large", MALFORMED),
-            Self::RateLimited(_) => words(StatusCode::TOO_MANY_REQUESTS, "rate_limited", "Too many requests", DENIED),
+            Self::RateLimited(_) | Self::RateOfClient(_) => {
+                words(StatusCode::TOO_MANY_REQUESTS, "rate_limited", "Too many requests", DENIED)
+            }
             Self::Throttled(_) => words(StatusCode::TOO_MANY_REQUESTS, "throttled", "More than usual", DENIED),
         }
     }
@@ -310,7 +324,7 @@ impl Refusal {
             Self::TokenPending | Self::Overloaded | Self::Busy | Self::AuditUnavailable | Self::ClientUnverified => {
                 Duration::from_secs(1)
             }
-            Self::RateLimited(exceeded) | Self::Throttled(exceeded) => exceeded.wait,
+            Self::RateLimited(exceeded) | Self::RateOfClient(exceeded) | Self::Throttled(exceeded) => exceeded.wait,
             _ => return None,
         };
         Some(wait.as_millis().div_ceil(1000).clamp(1, 3600) as u64)
@@ -386,7 +400,7 @@ impl Refusal {
         }
         if let Some(seconds) = self.retry_after() {
             headers.insert(RETRY_AFTER, HeaderValue::from(seconds));
-            if let Self::RateLimited(exceeded) = &self {
+            if let Self::RateLimited(exceeded) | Self::RateOfClient(exceeded) = &self {
                 tell_rate(exceeded, seconds, headers);
             }
         }
@@ -470,6 +484,7 @@ impl RequestIds {
 mod tests {
     use super::*;
     use crate::policy::Denied;
+    use crate::policy::rule::Denied as RuleDenied;
 
     fn all() -> Vec<Refusal> {
         let second = Duration::from_secs(1);
@@ -531,7 +546,15 @@ mod tests {
 
     #[test]
     fn what_is_observed_goes_by_the_name_that_a_refusal_has() {
-        for denied in [Denied::Client, Denied::Method, Denied::Path, Denied::Rate(exceeded())] {
+        for denied in [
+            Denied::Client,
+            Denied::Method,
+            Denied::Path,
+            Denied::Rate(exceeded()),
+            Denied::OfClient(RuleDenied::Method),
+            Denied::OfClient(RuleDenied::Path),
+            Denied::RateOfClient(exceeded()),
+        ] {
             assert_eq!(Refusal::from(denied).reason(), denied.reason());
         }
     }

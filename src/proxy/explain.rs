@@ -18,6 +18,8 @@ pub struct Explanation<'t> {
     pub route: Option<&'t Route>,
     /// None where no rule was asked.
     pub ruling: Option<Ruling<'t>>,
+    /// Of the client's own lists; none where it has none.
+    pub ruling_of_client: Option<Ruling<'t>>,
     /// The path and query that the upstream would get, if policy lets the request pass; nothing of a tunnel, which has none.
     pub outcome: Result<String, Refusal>,
 }
@@ -31,7 +33,7 @@ pub fn explain<'t>(
     headers: &Fields,
     port: Option<u16>,
 ) -> Explanation<'t> {
-    let (mut route, mut ruling) = (None, None);
+    let (mut route, mut ruling, mut ruling_of_client) = (None, None, None);
     let mut judge = || {
         heads::judge(head, headers, limits)?;
         if head.method == Method::CONNECT {
@@ -46,9 +48,10 @@ pub fn explain<'t>(
         let permit = found.admit(client, &head.method, target.rest);
         if !matches!(permit, Err(NotAdmitted::Denied(Denied::Client))) {
             ruling = found.ruling(&head.method, target.rest);
+            ruling_of_client = found.ruling_of_client(client, &head.method, target.rest);
         }
         Ok(path_and_query(&permit?, target.query)?.to_string())
     };
     let outcome = judge();
-    Explanation { route, ruling, outcome }
+    Explanation { route, ruling, ruling_of_client, outcome }
 }

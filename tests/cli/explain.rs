@@ -166,3 +166,35 @@ fn a_question_that_cannot_be_asked_is_a_usage_error() {
         assert!(said.contains(expected), "{arguments:?}: {said}");
     }
 }
+
+#[test]
+fn the_rule_of_the_client_is_told_besides_that_of_the_route() {
+    let place = Place::new(
+        r#"
+[[client]]
+name = "app"
+uid = 1000
+allow = ["GET /things/**"]
+deny = ["GET /things/secret"]
+[[client]]
+name = "batch"
+uid = 1001
+"#,
+    );
+    let passes = explain(&place, "GET /api/things/1").json();
+    assert_eq!((&passes["passes"], &passes["client_rule"]["text"]), (&json!(true), &json!("allow \"GET /things/**\"")));
+    for (question, rule) in [
+        ("GET /api/things/secret", "deny \"GET /things/secret\""),
+        ("GET /api/others", "no rule of `allow` covers the path"),
+    ] {
+        let refused = explain(&place, question).json();
+        assert_eq!((reason(&refused), &refused["client_rule"]["text"]), ("path_denied", &json!(rule)), "{refused}");
+    }
+    let line = std::fs::read_to_string(place.path("countersign.toml")).expect("the config");
+    let line = 1 + line.lines().position(|line| line.starts_with("deny = [\"GET /things/secret")).expect("a line");
+    let refused = explain(&place, "GET /api/things/secret").json();
+    let told = refused["client_rule"]["place"].as_str().expect("a place");
+    assert!(told.ends_with(&format!(":{line}:9")), "{told}");
+    let other = place.run(&["explain", "--client", "batch", "GET", "/api/things/secret"]);
+    assert!(!other.out.contains("client rule"), "{}", other.out);
+}

@@ -128,6 +128,7 @@ impl Kitchen<'_> {
             Ingredients {
                 clients,
                 jobs: jobs.map(Arc::new),
+                client_policies: &config.client_policies,
                 dialer: self.dialer.clone(),
                 acquire_timeout: config.proxy.acquire_timeout,
                 interception: self.interception(&config.routes, table)?,

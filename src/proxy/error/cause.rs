@@ -7,6 +7,7 @@ use super::Refusal;
 use crate::dial::{DialError, TlsKind};
 use crate::policy::Denied;
 use crate::policy::hold::Held;
+use crate::policy::rule::Denied as RuleDenied;
 use crate::proxy::pool::NoConnection;
 use crate::tls;
 use crate::token::{Absent, Restraint};
@@ -30,6 +31,9 @@ impl From<Denied> for Refusal {
             Denied::Method => Self::MethodDenied,
             Denied::Path => Self::PathDenied,
             Denied::Rate(exceeded) => Self::RateLimited(exceeded),
+            Denied::OfClient(RuleDenied::Method) => Self::MethodDeniedToClient,
+            Denied::OfClient(RuleDenied::Path) => Self::PathDeniedToClient,
+            Denied::RateOfClient(exceeded) => Self::RateOfClient(exceeded),
         }
     }
 }
