@@ -42,6 +42,7 @@ use crate::fetch::Fetcher;
 use crate::name::{ClientName, RouteName};
 use crate::route::Upstream;
 use crate::token::source;
+use crate::vault::Vault;
 use crate::{REVISION, demo, text};
 use child::Launch;
 use policy::Verdict;
@@ -377,8 +378,14 @@ fn check_built(path: &Path, config: &Config, json: bool, policy: bool) -> ExitCo
 fn build(config: &Config) -> Vec<String> {
     let clock: Arc<dyn Clock> = Arc::new(SystemClock);
     let fetcher = Arc::new(Fetcher::new(Arc::new(Dialer::new(config.destinations.clone(), Vec::new()))));
+    let vault = config.vault.as_ref().map(|named| Vault::new(&named.settings, fetcher.clone(), clock.clone()));
+    let vault = match vault.transpose() {
+        Ok(vault) => vault.map(Arc::new),
+        Err(error) => return vec![format!("vault: {error}")],
+    };
+    let vault = vault.as_ref();
     let tokens = config.tokens.iter().filter_map(|token| {
-        let built = source::build(&token.source, &fetcher, clock.clone(), None);
+        let built = source::build(&token.source, &fetcher, vault, clock.clone(), None);
         built.err().map(|error| format!("token {}: {error}", token.name))
     });
     let routes = config.routes.iter().filter_map(|route| {

@@ -15,6 +15,7 @@ use std::fs::OpenOptions;
 use std::io::Read as _;
 use std::os::unix::fs::{OpenOptionsExt as _, PermissionsExt as _};
 use std::path::{Path, PathBuf};
+use std::str::FromStr;
 
 use aws_lc_rs::{constant_time, hkdf, hmac, rand};
 use base64::Engine as _;
@@ -253,6 +254,14 @@ pub struct Fingerprint(u32);
 impl fmt::Display for Fingerprint {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "{:08x}", self.0)
+    }
+}
+
+impl FromStr for Fingerprint {
+    type Err = std::num::ParseIntError;
+
+    fn from_str(hex: &str) -> Result<Self, Self::Err> {
+        u32::from_str_radix(hex, 16).map(Self)
     }
 }
 

@@ -25,6 +25,7 @@ use zeroize::Zeroizing;
 
 pub use answer::{Answer, Data, Error};
 pub use login::Auth;
+pub use login::object;
 use login::{Login, Token};
 pub use read::{Engine, Read, field};
 pub use template::{Template, TemplateError};
@@ -122,6 +123,14 @@ impl Vault {
         }
         let Some(token) = self.token_after(&token).await? else { return Err(refused) };
         self.send(ask, Some(&token)).await
+    }
+
+    /// The number of the login that calls are made with from now on, as far as is known.
+    ///
+    /// # Errors
+    /// When there is no login.
+    pub async fn login(&self) -> Result<u64, Error> {
+        self.token().await.map(|token| token.serial)
     }
 
     /// The number of the login that calls are made with now. What the vault gave to an older one ends with that one.

@@ -80,6 +80,7 @@ const OUTLETS: &[(&str, &[&str])] = &[
             "src/token/revocation.rs",
             "src/dial/tunnel.rs",
             "src/vault/login.rs",
+            "src/token/source/vault/dynamic.rs",
         ],
     ),
     // The private key that signs our own tokens or an approver's grants, or proves us to a peer under TLS; what signs what

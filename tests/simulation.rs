@@ -247,7 +247,11 @@ impl Day {
                 let life = if odd { Duration::from_secs(self.rng.u64(..60)) } else { self.usual_life };
                 let slow = !self.calm && self.rng.u8(..20) == 0;
                 let takes = if slow { quick * 40 } else { quick };
-                (takes, Ok(Offer { expires: Some(asked.after(life)), unchanged: false, void: false }), life)
+                (
+                    takes,
+                    Ok(Offer { expires: Some(asked.after(life)), unchanged: false, void: false, longer: false }),
+                    life,
+                )
             }
         };
         let answer = answer.map_err(|(reason, class)| Fault { reason, class });
@@ -453,7 +457,7 @@ impl Observed {
                 self.tally.retired += 1;
                 self.published = None;
             }
-            Effect::Unchanged => panic!("this issuer never gives the same twice"),
+            Effect::Prolong { .. } | Effect::Unchanged => panic!("this issuer never gives the same twice"),
             Effect::Quarantine | Effect::Revoke | Effect::Resume { .. } | Effect::Reprovision => {
                 panic!("nobody takes anything out of use")
             }

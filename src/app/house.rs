@@ -219,7 +219,7 @@ impl House {
         desk.record(&mut proposal).await?;
         desk.keep(proposal).await?;
         let tokens: Tokens = begin(prepared, &ground.tasks).collect();
-        revoker.resume(&ground.fingerprinter, |name, reference| {
+        revoker.resume(|name, reference| {
             let token = tokens.get(name).filter(|token| token.source_reference() == reference);
             token.map(|token| token.source())
         })?;

@@ -33,6 +33,9 @@ pub enum Event {
         #[serde(serialize_with = "time")]
         expires: Duration,
         source: &'static str,
+        /// Its number where it was found.
+        #[serde(skip_serializing_if = "Option::is_none")]
+        version: Option<u64>,
     },
     /// A generation took the place of another.
     TokenRotated {
@@ -45,6 +48,16 @@ pub enum Event {
         #[serde(serialize_with = "time")]
         expires: Duration,
         source: &'static str,
+        /// As for [`Event::TokenIssued`].
+        #[serde(skip_serializing_if = "Option::is_none")]
+        version: Option<u64>,
+    },
+    /// The issuer renewed the live generation: it ends later now.
+    TokenProlonged {
+        token: TokenName,
+        generation: u64,
+        #[serde(serialize_with = "time")]
+        expires: Duration,
     },
     /// Upstreams refused a generation that had just gone live: the value of the one before it is live again.
     TokenRolledBack {
@@ -335,6 +348,7 @@ impl Event {
             Self::TokenIssued { .. } => "token_issued",
             Self::TokenRotated { .. } => "token_rotated",
             Self::TokenRolledBack { .. } => "token_rolled_back",
+            Self::TokenProlonged { .. } => "token_prolonged",
             Self::TokenFailed { .. } => "token_failed",
             Self::TokenRejected { .. } => "token_rejected",
             Self::TokenRefused { .. } => "token_refused",
@@ -448,7 +462,14 @@ pub(super) mod tests {
                 decision: "approve",
                 decided_by: "rule read-only".into(),
             })),
-            Event::TokenIssued { token: token.clone(), generation: 1, fingerprint, expires, source: "env" },
+            Event::TokenIssued {
+                token: token.clone(),
+                generation: 1,
+                fingerprint,
+                expires,
+                source: "env",
+                version: None,
+            },
             Event::TokenRotated {
                 token: token.clone(),
                 generation: 2,
@@ -457,6 +478,7 @@ pub(super) mod tests {
                 fingerprint,
                 expires,
                 source: "env",
+                version: Some(7),
             },
             Event::TokenRolledBack {
                 token: token.clone(),
@@ -466,6 +488,7 @@ pub(super) mod tests {
                 fingerprint,
                 expires,
             },
+            Event::TokenProlonged { token: token.clone(), generation: 2, expires },
             Event::TokenFailed { token: token.clone(), reason: "timeout", detail: "…".into(), attempt: 3 },
             Event::TokenRejected { token: token.clone(), reason: "charset", detail: "byte 7".into() },
             Event::TokenRefused {

@@ -156,6 +156,7 @@ impl Figures {
                 }
                 self.goes_out(token, fingerprint, at, *expires);
             }
+            What::TokenProlonged { token, expires } => self.prolonged(token, *expires),
             What::TokenFirstUsed { token } => {
                 if let Some(provisioned) = self.token(token).provisioned.take() {
                     add(Figure::Use, provisioned);
@@ -237,6 +238,16 @@ impl Figures {
             let key = (token.to_owned(), fingerprint.to_owned());
             let out = self.out.entry(key).or_insert(Out { issued, expires });
             self.next_end = self.next_end.min(out.expires);
+        }
+    }
+
+    /// The live generation ends later than was said.
+    fn prolonged(&mut self, token: &str, expires: Duration) {
+        let Some(live) = self.token(token).live.as_mut() else { return };
+        live.expires = expires;
+        let key = (token.to_owned(), live.fingerprint.clone());
+        if let Some(out) = self.out.get_mut(&key) {
+            out.expires = expires;
         }
     }
 

@@ -12,8 +12,7 @@ const KEYS: &[(&str, &[&str])] =
     &[("[[client]]", &["cgroup"]), ("[[token]]", &["next_source", "version"]), ("`source`", &["login"])];
 
 /// Kinds of sources.
-pub const SOURCES: [&str; 7] =
-    ["aws_static", "aws_assume_role", "aws_web_identity", "aws_metadata", "vault_kv", "vault_dynamic", "key_endpoint"];
+pub const SOURCES: [&str; 5] = ["aws_static", "aws_assume_role", "aws_web_identity", "aws_metadata", "key_endpoint"];
 
 /// Placements that are one word.
 pub const PLACEMENTS: [&str; 1] = ["sigv4"];

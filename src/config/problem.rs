@@ -142,6 +142,8 @@ pub struct Report<'a> {
     secret_variables: RefCell<BTreeSet<String>>,
     /// Through which `vault:` references are read, where the file says which vault that is.
     vault: RefCell<Option<Opening>>,
+    /// Which one that is.
+    vault_address: RefCell<String>,
 }
 
 struct Finding {
@@ -160,6 +162,7 @@ impl<'a> Report<'a> {
             outside: RefCell::default(),
             secret_variables: RefCell::default(),
             vault: RefCell::default(),
+            vault_address: RefCell::default(),
         }
     }
 
@@ -190,6 +193,15 @@ impl<'a> Report<'a> {
     /// The file says where `vault:` references are to be read: through what is returned.
     pub fn has_a_vault(&self) -> Opening {
         self.vault.borrow_mut().get_or_insert_default().clone()
+    }
+
+    /// Which one it is: another is another source of what it gives.
+    pub fn vault_is_at(&self, address: String) {
+        *self.vault_address.borrow_mut() = address;
+    }
+
+    pub fn vault_address(&self) -> String {
+        self.vault_address.borrow().clone()
     }
 
     pub fn vault(&self) -> Option<Opening> {

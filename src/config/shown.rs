@@ -5,7 +5,7 @@ use serde_json::{Map, Value};
 use toml::de::{DeTable, DeValue};
 
 /// Values that other parties gave a meaning, and digests of keys that may have been short.
-const LEFT_OUT: [&str; 3] = ["extra", "headers", "command"];
+const LEFT_OUT: [&str; 4] = ["extra", "headers", "command", "parameters"];
 
 /// What stands in the place of what is left out.
 const MARK: &str = "(not shown)";

@@ -14,6 +14,7 @@ mod metadata;
 mod oauth;
 mod pairs;
 mod signed_jwt;
+mod vault;
 
 use crate::token::source::Settings;
 
@@ -34,6 +35,8 @@ pub fn read(mut section: Section<'_>, scopes: Option<&[String]>, context: &Conte
         ("refresh_token", Kind::RefreshToken),
         ("signed_jwt", Kind::SignedJwt),
         ("token_exchange", Kind::TokenExchange),
+        ("vault_dynamic", Kind::VaultDynamic),
+        ("vault_kv", Kind::VaultKv),
     ];
     section.require("kind", "`source` does not say of which kind it is", "kind = \"client_credentials\"");
     let Some(kind) = section.choice("kind", &kinds, &later::SOURCES) else {
@@ -60,6 +63,8 @@ pub fn read(mut section: Section<'_>, scopes: Option<&[String]>, context: &Conte
         Kind::RefreshToken => oauth::refresh_token(&mut section, own, context),
         Kind::SignedJwt => signed_jwt::read(&mut section, "`source`", None, context).map(Settings::SignedJwt),
         Kind::TokenExchange => oauth::token_exchange(&mut section, own, context),
+        Kind::VaultDynamic => vault::dynamic(&mut section, context),
+        Kind::VaultKv => vault::kv(&mut section, context),
     };
     section.finish();
     settings
@@ -88,6 +93,8 @@ enum Kind {
     RefreshToken,
     SignedJwt,
     TokenExchange,
+    VaultDynamic,
+    VaultKv,
 }
 
 /// What is asked for: some of the token's scopes, or all of them.

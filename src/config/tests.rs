@@ -591,3 +591,25 @@ fn a_vault_has_an_address_and_a_way_in() {
         assert_eq!(good(&text).vault.expect("a vault").settings.auth, expected);
     }
 }
+
+#[test]
+fn what_a_vault_gives_is_named_by_path_and_field() {
+    use crate::vault::Engine;
+    let config = good(FULL);
+    let source = |name: &str| {
+        let token = config.tokens.iter().find(|token| token.name.as_str() == name);
+        token.expect("a token").source.clone()
+    };
+    let Source::VaultKv(kv) = source("deposited") else { panic!("another source") };
+    assert_eq!((&*kv.path, kv.engine, kv.version), ("secret/ci", Some(Engine::Versioned), Some(3)));
+    assert_eq!((kv.every, kv.made.base64), (Duration::from_secs(300), false));
+    let Source::VaultDynamic(dynamic) = source("leased") else { panic!("another source") };
+    assert_eq!((&*dynamic.path, dynamic.max_life), ("rabbitmq/creds/reader", Duration::from_secs(1200)));
+    assert_eq!(dynamic.made.template, "{username}:{password}".parse().expect("a template"));
+    assert_eq!(dynamic.parameters, Some(vec![("ttl".to_owned(), "5m".to_owned())]));
+    let shown = config.shown["token"].as_array().expect("tokens").iter().find(|token| token["name"] == "leased");
+    assert_eq!(shown.expect("a token")["source"]["parameters"], "(not shown)");
+    let elsewhere = good(&FULL.replace("vault.example.com", "vault.example.org"));
+    let name: TokenName = "leased".parse().expect("a name");
+    assert_ne!(config.terms[&name].source, elsewhere.terms[&name].source, "another vault is another source");
+}

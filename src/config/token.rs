@@ -13,6 +13,7 @@ use crate::access::Terms;
 use crate::authority::Host;
 use crate::detect::response::Override;
 use crate::name::TokenName;
+use crate::token::source::Settings as Source;
 use crate::token::{Mode, NEVER, Rotation, Settings, probe};
 
 const DAY: Duration = Duration::from_secs(86_400);
@@ -55,7 +56,10 @@ pub fn read(mut section: Section<'_>, context: &Context<'_>) -> Token {
     let detect = detect::of_token(section.table("detect", "`detect`"), context);
     let source = section.table("source", "`source`");
     let terms = Terms { permanent, further_scopes, source: reference_of(&source) };
-    let source = source::read(source, scopes.as_deref(), context);
+    let mut source = source::read(source, scopes.as_deref(), context);
+    if let Some(Source::VaultDynamic(dynamic)) = &mut source {
+        dynamic.max_life = rotation.max_life;
+    }
     source::judge_further(&section, source.as_ref(), &terms.further_scopes);
     section.finish();
     let settings = || {
@@ -134,7 +138,12 @@ fn permanent(section: &mut Section<'_>, label: &str) -> bool {
 /// secret.
 fn reference_of(source: &Section<'_>) -> String {
     let entries = source.entries().map(|(key, value)| ((*key.get_ref()).to_owned(), to_json(value.get_ref())));
-    sha256(&serde_json::Value::Object(entries.collect()).to_string())
+    let mut said: serde_json::Map<String, serde_json::Value> = entries.collect();
+    // The same path in another vault is another source.
+    if said.get("kind").and_then(|kind| kind.as_str()).is_some_and(|kind| kind.starts_with("vault_")) {
+        said.insert("[vault]".to_owned(), source.report.vault_address().into());
+    }
+    sha256(&serde_json::Value::Object(said).to_string())
 }
 
 fn to_json(value: &DeValue<'_>) -> serde_json::Value {

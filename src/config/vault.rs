@@ -44,6 +44,9 @@ pub fn read(mut section: Section<'_>, context: &Context<'_>) -> Option<Vault> {
     if let Some(url) = &url {
         context.judge_endpoint("url", url);
     }
+    if let Some(url) = &url {
+        context.report.vault_is_at(url.get_ref().to_string());
+    }
     let namespace =
         section.parsed("namespace", |text| vault_path(text).ok_or("a namespace is a path like \"team/ci\""));
     let tls = tls::read(section.table("tls", "`tls`"), url.as_ref(), context);

@@ -21,6 +21,7 @@
 
 mod former;
 mod offer;
+mod prolonging;
 mod rejection;
 mod shortening;
 mod trial;
@@ -163,6 +164,10 @@ pub enum Effect {
         live: Live,
         replaces: u64,
         restores: u64,
+    },
+    /// The live generation ends later than it did.
+    Prolong {
+        live: Live,
     },
     /// The offered value is the live one: nothing changes.
     Unchanged,
@@ -394,6 +399,12 @@ impl Lifecycle {
         let judged = match (self.phase, offer.unchanged) {
             // What was revoked does not come back, whoever gives it.
             _ if offer.void => Err(refused(Reason::Revoked)),
+            (Phase::Active(live), true) if offer.longer => {
+                effects.push(self.prolonged(live, started, offer, now, random));
+                return;
+            }
+            // It came too late.
+            (_, true) if offer.longer => Err(refused(Reason::Expired)),
             (Phase::Active(live), true) => {
                 self.succeeded();
                 self.call_next(self.recheck(offer, live, now));
@@ -641,7 +652,12 @@ mod tests {
     }
 
     pub(super) fn offer(now: Moment, life: u64) -> Input {
-        Input::Answered(Ok(Offer { expires: Some(now.after(secs(life))), unchanged: false, void: false }))
+        Input::Answered(Ok(Offer {
+            expires: Some(now.after(secs(life))),
+            unchanged: false,
+            void: false,
+            longer: false,
+        }))
     }
 
     /// A life that has just received a first generation of `life` seconds.
@@ -714,7 +730,12 @@ mod tests {
         let mut machine = active(100);
         let mut now = START.after(secs(91));
         machine.step(Input::Timer, now, 0.0);
-        let same = Input::Answered(Ok(Offer { expires: Some(START.after(secs(100))), unchanged: true, void: false }));
+        let same = Input::Answered(Ok(Offer {
+            expires: Some(START.after(secs(100))),
+            unchanged: true,
+            void: false,
+            longer: false,
+        }));
         let effects = machine.step(same, now, 0.0);
         assert!(matches!(effects[..], [Effect::Failed { fault: Fault { reason: Reason::Expired, .. }, .. }]));
         now = machine.wake_at().expect("wakes");
@@ -827,7 +848,7 @@ mod tests {
         let mut machine = active(100);
         let now = START.after(secs(70));
         machine.step(Input::Timer, now, 0.0);
-        let same = Offer { expires: Some(START.after(secs(100))), unchanged: true, void: false };
+        let same = Offer { expires: Some(START.after(secs(100))), unchanged: true, void: false, longer: false };
         assert_eq!(machine.step(Input::Answered(Ok(same)), now, 0.0), [Effect::Unchanged]);
         assert!(machine.wake_at().expect("wakes").boot > now.boot);
     }
@@ -856,7 +877,11 @@ mod tests {
     fn a_static_value_is_asked_for_again_and_lives_as_long_as_its_grant() {
         let mut machine = Lifecycle::new(plan(), 0, START);
         machine.step(Input::Timer, START, 0.0);
-        machine.step(Input::Answered(Ok(Offer { expires: None, unchanged: false, void: false })), START, 0.0);
+        machine.step(
+            Input::Answered(Ok(Offer { expires: None, unchanged: false, void: false, longer: false })),
+            START,
+            0.0,
+        );
         assert!(matches!(machine.phase(), Phase::Active(live) if live.expires.wall == plan().grant_ends));
         assert_eq!(machine.wake_at().expect("wakes").boot, START.after(secs(2)).boot);
     }
@@ -866,7 +891,7 @@ mod tests {
         let mut machine = active(1000);
         let now = START.after(secs(10));
         assert_eq!(machine.step(Input::Changed, now, 0.0), [Effect::Call]);
-        let same = Offer { expires: Some(START.after(secs(1000))), unchanged: true, void: false };
+        let same = Offer { expires: Some(START.after(secs(1000))), unchanged: true, void: false, longer: false };
         machine.step(Input::Answered(Ok(same)), now, 0.0);
         assert_eq!(machine.step(Input::Changed, now, 0.0), []);
         assert_eq!(machine.wake_at().expect("wakes").boot, now.after(secs(1)).boot);
@@ -905,7 +930,7 @@ mod tests {
         assert_eq!(machine.step(Input::Quarantine, now, 0.0), [], "a quarantine takes nothing from it");
         assert_eq!(machine.phase(), Phase::Revoked);
         assert_eq!(machine.step(Input::Release, now, 0.0), [Effect::Reprovision, Effect::Call]);
-        let same = Offer { expires: Some(START.after(secs(1000))), unchanged: true, void: true };
+        let same = Offer { expires: Some(START.after(secs(1000))), unchanged: true, void: true, longer: false };
         let effects = machine.step(Input::Answered(Ok(same)), now, 0.0);
         assert!(matches!(effects[..], [Effect::Failed { fault: Fault { reason: Reason::Revoked, .. }, .. }]));
         assert_eq!(machine.phase(), Phase::Provisioning);
@@ -955,8 +980,12 @@ mod tests {
     }
 
     fn inputs() -> impl Strategy<Value = (Input, u64, f64)> {
-        let expires =
-            (0u64..5_000).prop_map(|s| Offer { expires: Some(START.after(secs(s))), unchanged: false, void: false });
+        let expires = (0u64..5_000).prop_map(|s| Offer {
+            expires: Some(START.after(secs(s))),
+            unchanged: false,
+            void: false,
+            longer: false,
+        });
         let faults = prop_oneof![
             Just(DOWN),
             Just(NO),
@@ -965,7 +994,7 @@ mod tests {
         let input = prop_oneof![
             6 => Just(Input::Timer),
             2 => expires.prop_map(|offer| Input::Answered(Ok(offer))),
-            1 => any::<bool>().prop_map(|unchanged| Input::Answered(Ok(Offer { expires: None, unchanged, void: false }))),
+            1 => any::<bool>().prop_map(|unchanged| Input::Answered(Ok(Offer { expires: None, unchanged, void: false, longer: false }))),
             2 => faults.prop_map(|fault| Input::Answered(Err(fault))),
             2 => prop_oneof![Just(Verdict::Passed), Just(Verdict::Refused), Just(Verdict::Unanswered)].prop_map(Input::Probed),
             2 => Just(Input::Demand),
@@ -1034,6 +1063,10 @@ mod tests {
                         Effect::Discard => {
                             prop_assert!(on_trial || matches!(input, Input::Answered(_)), "nothing to discard");
                             on_trial = false;
+                        }
+                        Effect::Prolong { live } => {
+                            prop_assert!(!restrained, "prolonged what nobody may use");
+                            prop_assert_eq!(live.number, last_number);
                         }
                         Effect::Publish { live, cause, .. } => {
                             prop_assert!(!restrained, "published what nobody may use");

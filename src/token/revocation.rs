@@ -30,7 +30,7 @@ use crate::clock::{Clock, Moment};
 use crate::metrics::{Error as MetricsError, Metrics as Registry};
 use crate::name::TokenName;
 use crate::seal::Label;
-use crate::secret::{Fingerprint, Fingerprinter, Secret};
+use crate::secret::{Fingerprint, Secret};
 use crate::store::{Store, StoreError};
 
 /// What the records of this are called in the store.
@@ -224,11 +224,7 @@ impl Revoker {
     ///
     /// # Errors
     /// When the folder of the records cannot be read.
-    pub fn resume(
-        &self,
-        fingerprinter: &Fingerprinter,
-        source: impl Fn(&TokenName, &str) -> Option<Arc<dyn Source>>,
-    ) -> Result<(), StoreError> {
+    pub fn resume(&self, source: impl Fn(&TokenName, &str) -> Option<Arc<dyn Source>>) -> Result<(), StoreError> {
         let (records, refused) = self.0.store.read(KIND)?;
         for file in refused {
             let (file, reason) = (file.path.display().to_string(), file.why.to_string());
@@ -242,9 +238,10 @@ impl Revoker {
         let now = self.0.clock.now();
         for record in records {
             let Ok(kept) = serde_json::from_slice::<Kept>(&record.content) else { continue };
-            let (Ok(token), value) = (kept.token.parse::<TokenName>(), Secret::new(kept.value.as_bytes())) else {
-                continue;
-            };
+            // What the issuer is told is not always the token: whose it was stands in the name.
+            let fingerprint = record.name.rsplit_once('-').and_then(|(_, hex)| hex.parse().ok());
+            let (Ok(token), Some(fingerprint)) = (kept.token.parse::<TokenName>(), fingerprint) else { continue };
+            let value = Secret::new(kept.value.as_bytes());
             let expires = Duration::from_millis(kept.expires);
             let Some(source) = source(&token, &kept.source).filter(|source| source.revokes()) else {
                 tracing::warn!(%token, generation = kept.generation, "the source that a void generation came from is not there: nobody is told");
@@ -254,7 +251,7 @@ impl Revoker {
                 continue;
             };
             self.tell(Telling {
-                fingerprint: fingerprinter.of(&value),
+                fingerprint,
                 token,
                 generation: kept.generation,
                 value: Arc::new(value),

@@ -95,6 +95,21 @@ impl Slot {
         self.store(State { generation: Some(generation), had_one: true, standing: Standing::Asking });
     }
 
+    /// The live generation lasts longer than was said.
+    pub(super) fn prolong(&self, expires: Moment, usable_until: Moment) {
+        let Some(live) = self.live() else { return };
+        self.publish(Arc::new(Generation {
+            number: live.number,
+            value: live.value.clone(),
+            fingerprint: live.fingerprint,
+            needles: live.needles.clone(),
+            issued: live.issued,
+            expires,
+            usable_until,
+            verdict: live.verdict.carried_on(),
+        }));
+    }
+
     /// Says how it stands, beside whatever generation is there.
     pub(super) fn stand(&self, standing: Standing) {
         let now = self.0.state.load();

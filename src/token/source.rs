@@ -20,6 +20,7 @@ pub mod oauth;
 mod private_key;
 pub mod refresh_token;
 pub mod signed_jwt;
+pub mod vault;
 
 use std::path::PathBuf;
 use std::pin::Pin;
@@ -31,6 +32,7 @@ pub use self::refresh_token::{Keep, Keeping};
 use crate::clock::{Clock, Moment};
 use crate::fetch::{Fetcher, RemoteError};
 use crate::secret::Secret;
+use crate::vault::Vault;
 
 /// `source = { kind = ... }`
 #[derive(Clone, PartialEq, Debug)]
@@ -50,6 +52,8 @@ pub enum Settings {
     OAuth(Box<oauth::Settings>),
     RefreshToken(Box<refresh_token::Settings>),
     SignedJwt(signed_jwt::Settings),
+    VaultDynamic(Box<vault::dynamic::Settings>),
+    VaultKv(Box<vault::kv::Settings>),
 }
 
 impl Settings {
@@ -65,20 +69,23 @@ impl Settings {
             Self::OAuth(settings) => settings.kind,
             Self::RefreshToken(settings) => settings.oauth.kind,
             Self::SignedJwt(_) => "signed_jwt",
+            Self::VaultDynamic(_) => "vault_dynamic",
+            Self::VaultKv(_) => "vault_kv",
         }
     }
 
     /// Whether it gives a value that was put there once, by somebody else.
     pub fn is_static(&self) -> bool {
         match self {
-            Self::Env { .. } | Self::File { .. } => true,
+            Self::Env { .. } | Self::File { .. } | Self::VaultKv(_) => true,
             Self::Exec(_)
             | Self::GithubApp(_)
             | Self::Kubernetes(_)
             | Self::Metadata(_)
             | Self::OAuth(_)
             | Self::RefreshToken(_)
-            | Self::SignedJwt(_) => false,
+            | Self::SignedJwt(_)
+            | Self::VaultDynamic(_) => false,
         }
     }
 
@@ -94,7 +101,9 @@ impl Settings {
             | Self::Exec(_)
             | Self::File { .. }
             | Self::Kubernetes(_)
-            | Self::SignedJwt(_) => None,
+            | Self::SignedJwt(_)
+            | Self::VaultDynamic(_)
+            | Self::VaultKv(_) => None,
         }
     }
 }
@@ -103,6 +112,11 @@ impl Settings {
 pub trait Source: Send + Sync {
     /// Asks for a generation. Dropping the future ends the attempt.
     fn obtain(&self) -> Obtaining<'_>;
+
+    /// Asks for a longer life of what it gave last, where that can be had, and else for a generation.
+    fn prolong(&self) -> Prolonging<'_> {
+        Box::pin(async { self.obtain().await.map(Prolonged::Anew) })
+    }
 
     /// As the config names it.
     fn kind(&self) -> &'static str;
@@ -128,7 +142,8 @@ pub trait Source: Send + Sync {
         false
     }
 
-    /// Tells the issuer that a generation is void. It has confirmed that when this succeeds.
+    /// Tells the issuer that a generation is void: `value`, or what [`Issued::void_by`] had in its place. It has confirmed
+    /// that when this succeeds.
     fn revoke<'a>(&'a self, _value: &'a Secret) -> Revoking<'a> {
         Box::pin(async { Err(nobody_to_tell()) })
     }
@@ -141,6 +156,9 @@ pub trait Source: Send + Sync {
 
 /// An attempt that is under way.
 pub type Obtaining<'a> = Pin<Box<dyn Future<Output = Result<Issued, Failure>> + Send + 'a>>;
+
+/// An attempt at a longer life.
+pub type Prolonging<'a> = Pin<Box<dyn Future<Output = Result<Prolonged, Failure>> + Send + 'a>>;
 
 /// An attempt to have a generation voided.
 pub type Revoking<'a> = Pin<Box<dyn Future<Output = Result<(), Failure>> + Send + 'a>>;
@@ -166,6 +184,18 @@ pub struct Issued {
     pub assumed: bool,
     /// The scopes that the issuer says it granted.
     pub granted: Option<Vec<String>>,
+    /// What the issuer is told when it is void, where that is not the token itself.
+    pub void_by: Option<Secret>,
+    /// Its number where it was found, if it has one there.
+    pub version: Option<u64>,
+}
+
+/// What came of asking for a longer life.
+pub enum Prolonged {
+    /// It ends later now.
+    Longer(Moment),
+    /// It does not, and this takes its place.
+    Anew(Issued),
 }
 
 /// Why no source can be made of its settings.
@@ -179,6 +209,8 @@ pub enum BuildError {
     ReservedClaim(String),
     #[error("{0:?} signs with a key that whoever verifies needs too: use ES256, EdDSA or RS256")]
     SharedKey(jsonwebtoken::Algorithm),
+    #[error("there is no [vault] to ask")]
+    NoVault,
 }
 
 /// Makes a source. TLS roots are read here; secrets are not, they are read when they are used. A source that has something to
@@ -189,6 +221,7 @@ pub enum BuildError {
 pub fn build(
     settings: &Settings,
     fetcher: &Arc<Fetcher>,
+    vault: Option<&Arc<Vault>>,
     clock: Arc<dyn Clock>,
     keep: Option<Keep>,
 ) -> Result<Box<dyn Source>, BuildError> {
@@ -208,6 +241,14 @@ pub fn build(
             Box::new(refresh_token::RefreshToken::new((**settings).clone(), fetcher.clone(), clock, keep)?)
         }
         Settings::SignedJwt(settings) => Box::new(signed_jwt::SignedJwt::new(settings.clone(), clock)?),
+        Settings::VaultDynamic(settings) => {
+            let vault = vault.ok_or(BuildError::NoVault)?.clone();
+            Box::new(vault::dynamic::Dynamic::new((**settings).clone(), vault, clock))
+        }
+        Settings::VaultKv(settings) => {
+            let vault = vault.ok_or(BuildError::NoVault)?.clone();
+            Box::new(vault::kv::Kv::new((**settings).clone(), vault, clock))
+        }
     })
 }
 
@@ -224,7 +265,7 @@ fn found(secret: Secret, now: Moment) -> Result<Issued, Failure> {
         return Err(Failure::transient(Reason::TokenCharset, "the token holds something other than visible ASCII"));
     }
     let expires = lifetime::jwt_end(&secret, now)?;
-    Ok(Issued { secret, expires, assumed: false, granted: None })
+    Ok(Issued { secret, expires, assumed: false, granted: None, void_by: None, version: None })
 }
 
 #[cfg(test)]

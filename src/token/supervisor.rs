@@ -5,6 +5,8 @@
 
 mod exclusive;
 mod outstanding;
+mod prolonging;
+mod restraint;
 mod rollback;
 
 use std::future::Future;
@@ -24,7 +26,7 @@ use super::metrics::TokenMetrics;
 use super::probe::Probed;
 use super::revocation::{self, Hold};
 use super::slot::{Generation, Slot, Standing, Verdict};
-use super::source::{Class, Failure, Issued, Reason, Source};
+use super::source::{Class, Failure, Issued, Prolonged, Reason, Source};
 use super::{Mode, Parts, Settings};
 use crate::audit::Event;
 use crate::clock::Moment;
@@ -67,7 +69,7 @@ pub(super) struct Supervisor {
     pub(super) void: StdMutex<Vec<Mark>>,
 }
 
-type Answer = Result<Issued, Failure>;
+type Answer = Result<Prolonged, Failure>;
 type Asking<'a> = Pin<Box<dyn Future<Output = Answer> + Send + 'a>>;
 type Probing<'a> = Pin<Box<dyn Future<Output = Probed> + Send + 'a>>;
 
@@ -81,6 +83,9 @@ struct Candidate {
     expires: Option<Moment>,
     assumed: bool,
     granted: Option<Vec<String>>,
+    /// What its issuer is told when it is void.
+    void_by: Arc<Secret>,
+    version: Option<u64>,
 }
 
 /// What one run carries from step to step.
@@ -283,14 +288,21 @@ impl Supervisor {
     /// Turns the source's answer into what the machine judges.
     fn received(&self, answer: Answer, run: &mut Run<'_>) -> Input {
         run.asking = None;
-        let answer = answer.and_then(|issued| self.candidate(issued));
+        let answer = match answer {
+            Ok(Prolonged::Longer(until)) => {
+                self.metrics.answered("success");
+                return Input::Answered(Ok(Offer { expires: Some(until), unchanged: true, void: false, longer: true }));
+            }
+            Ok(Prolonged::Anew(issued)) => self.candidate(issued),
+            Err(failure) => Err(failure),
+        };
         self.metrics.answered(if answer.is_ok() { "success" } else { "failure" });
         Input::Answered(match answer {
             Ok(candidate) => {
                 let Candidate { expires, mark, .. } = candidate;
                 run.candidate = Some(candidate);
                 let unchanged = *lock(&self.last_mark) == Some(mark);
-                Ok(Offer { expires, unchanged, void: lock(&self.void).contains(&mark) })
+                Ok(Offer { expires, unchanged, void: lock(&self.void).contains(&mark), longer: false })
             }
             Err(failure) => {
                 run.detail = Some(failure.detail);
@@ -301,11 +313,13 @@ impl Supervisor {
 
     /// A value that cannot stand in its placement is no answer, whatever source it came from.
     fn candidate(&self, issued: Issued) -> Result<Candidate, Failure> {
-        let Issued { secret, expires, assumed, granted } = issued;
+        let Issued { secret, expires, assumed, granted, void_by, version } = issued;
         let value = self.settings.placement.carry(&secret);
         let value = value.map_err(|error| Failure::transient(Reason::TokenCharset, error.to_string()))?;
         let (fingerprint, mark) = (self.parts.fingerprinter.of(&secret), self.parts.fingerprinter.mark(&secret));
-        Ok(Candidate { secret: Arc::new(secret), value, fingerprint, mark, expires, assumed, granted })
+        let secret = Arc::new(secret);
+        let void_by = void_by.map_or_else(|| secret.clone(), Arc::new);
+        Ok(Candidate { secret, value, fingerprint, mark, expires, assumed, granted, void_by, version })
     }
 
     /// Has the API say what it thinks of what the issuer gave.
@@ -328,13 +342,14 @@ impl Supervisor {
             Effect::Call => {
                 run.asked_at = now;
                 run.asking = Some(match self.plan.rotation.mode {
-                    Mode::Overlap => Box::pin(self.ask()),
-                    Mode::Exclusive => Box::pin(self.ask_alone()),
+                    Mode::Overlap => Box::pin(self.ask(run.life.may_prolong())),
+                    Mode::Exclusive => Box::pin(self.ask_alone(run.life.may_prolong())),
                 });
             }
             Effect::Probe { number } => self.probe(number, run),
             Effect::Publish { live, replaces, cause } => self.publish(live, replaces, cause, run, now),
             Effect::RollBack { live, replaces, .. } => self.roll_back(live, replaces, run, now),
+            Effect::Prolong { live } => self.prolonged(live, run, now),
             Effect::Unchanged => {
                 run.candidate = None;
                 self.slot.stand(Standing::Asking);
@@ -386,8 +401,14 @@ impl Supervisor {
         self.metrics.state(run.life.phase());
     }
 
-    async fn ask(&self) -> Answer {
-        match tokio::time::timeout(CALL_LIMIT, self.source.obtain()).await {
+    async fn ask(&self, may_prolong: bool) -> Answer {
+        let asking = async {
+            match may_prolong {
+                true => self.source.prolong().await,
+                false => self.source.obtain().await.map(Prolonged::Anew),
+            }
+        };
+        match tokio::time::timeout(CALL_LIMIT, asking).await {
             Ok(answer) => answer,
             Err(_) => Err(Failure::transient(Reason::Timeout, format!("no answer within {} s", CALL_LIMIT.as_secs()))),
         }
@@ -396,7 +417,7 @@ impl Supervisor {
     fn publish(&self, live: Live, replaces: Option<u64>, cause: Cause, run: &mut Run<'_>, now: Moment) {
         run.probing = None;
         let Some(candidate) = run.candidate.take() else { return };
-        let Candidate { assumed, ref granted, fingerprint, .. } = candidate;
+        let Candidate { assumed, ref granted, fingerprint, version, .. } = candidate;
         let name = &self.settings.name;
         if assumed {
             tracing::warn!(token = %name, "the issuer did not say how long the token lives: at most 15 minutes are assumed");
@@ -412,15 +433,16 @@ impl Supervisor {
         let replaced = self.slot.live();
         self.put_in_slot(&live, &secret, candidate.value, fingerprint, run.life.is_unproven());
         *lock(&self.last_mark) = Some(mark);
-        let new = Outstanding { number, mark, secret, fingerprint, expires: live.expires, hold: Hold::default() };
+        let (void_by, hold) = (candidate.void_by, Hold::default());
+        let new = Outstanding { number, mark, secret, void_by, fingerprint, expires: live.expires, hold };
         self.outstanding(new, replaced.as_ref(), run.life.former(now), now);
         let source = self.source.kind();
         let (token, generation) = (name.clone(), number);
         self.parts.recorder.note(match replaces {
-            None => Event::TokenIssued { token, generation, fingerprint, expires, source },
+            None => Event::TokenIssued { token, generation, fingerprint, expires, source, version },
             Some(replaces) => {
                 let cause = cause.as_str();
-                Event::TokenRotated { token, generation, replaces, cause, fingerprint, expires, source }
+                Event::TokenRotated { token, generation, replaces, cause, fingerprint, expires, source, version }
             }
         });
         self.metrics.published(&live, now.boot.saturating_sub(run.asked_at.boot));
@@ -494,39 +516,6 @@ impl Supervisor {
             Event::TokenFailed { token, reason, detail, attempt }
         });
         settle(run, Err(RotateError::Issuer(reason)));
-    }
-}
-
-impl Supervisor {
-    /// From here on no reader of the slot gets a generation.
-    fn restrained(&self, restraint: Restraint, run: &mut Run<'_>) {
-        self.slot.withdraw(Some(Standing::Restrained(restraint)));
-        settle(run, Err(RotateError::Restrained));
-        self.note_restraint(restraint, run.order.take().unwrap_or_default());
-    }
-
-    /// What a run begins under from now on.
-    pub(super) fn note_restraint(&self, restraint: Restraint, order: Order) {
-        let Order { by, reason, since } = order;
-        let mut noted = lock(&self.restraint);
-        // A quarantine takes nothing from a revocation.
-        if matches!(*noted, Some(before) if before == restraint || before == Restraint::Revoked) {
-            return;
-        }
-        *noted = Some(restraint);
-        drop(noted);
-        let token = self.settings.name.clone();
-        let generation = self.last_number.load(Ordering::Relaxed);
-        tracing::warn!(%token, generation, by, reason, how = restraint.as_str(), "taken out of use");
-        self.parts.recorder.note(match restraint {
-            Restraint::Quarantined => Event::TokenQuarantined { token, generation, by, reason, since },
-            Restraint::Revoked => Event::TokenRevoked { token, generation, by, reason, since },
-        });
-    }
-
-    /// `None` where there was none.
-    pub(super) fn forget_restraint(&self) -> Option<()> {
-        lock(&self.restraint).take().map(drop)
     }
 }
 

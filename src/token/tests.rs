@@ -136,7 +136,7 @@ fn settings_of_a_token() -> Settings {
 
 fn issued(value: &str) -> Result<Issued, Failure> {
     let expires = Some(SystemClock.now().after(Duration::from_secs(3600)));
-    Ok(Issued { secret: Secret::new(value), expires, assumed: false, granted: None })
+    Ok(Issued { secret: Secret::new(value), expires, assumed: false, granted: None, void_by: None, version: None })
 }
 
 #[tokio::test]

@@ -123,6 +123,18 @@ impl Error {
         }
     }
 
+    /// Whether the vault does not know what it was asked about, such as a lease that has ended.
+    pub fn is_unknown(&self) -> bool {
+        match self {
+            Self::Nothing(_) => true,
+            Self::Answered { status, said, .. } => {
+                let words = ["not found", "invalid lease", "invalid accessor"];
+                is_no(*status) && words.iter().any(|known| said.to_ascii_lowercase().contains(known))
+            }
+            _ => false,
+        }
+    }
+
     /// How long the vault asks to wait.
     pub fn retry_after(&self) -> Option<Duration> {
         match self {

@@ -129,9 +129,11 @@ impl Vault {
     async fn follow(&self, token: Option<Token>, serial: u64) -> Result<Token, Error> {
         let token = match token {
             Some(token) if token.renewable => match self.renew(&token).await {
-                // It has been voided, or has a bound that the vault did not tell.
+                Ok(Some(renewed)) => return Ok(renewed),
+                // It is at its bound, or has been voided.
+                Ok(None) => Some(token),
                 Err(error) if error.is_refusal() => Some(token),
-                outcome => return outcome,
+                Err(error) => return Err(error),
             },
             token => token,
         };
@@ -141,17 +143,21 @@ impl Vault {
         }
     }
 
-    async fn renew(&self, token: &Token) -> Result<Token, Error> {
+    /// `None`: nothing is left of it.
+    async fn renew(&self, token: &Token) -> Result<Option<Token>, Error> {
         let path = "auth/token/renew-self";
         let asked_at = self.clock.now();
         let answer = self.send(Ask::post(path, b"{}"), Some(token)).await?;
         let granted = answer.auth.ok_or_else(|| Error::Malformed(path.to_owned()))?;
         let left = Duration::from_secs(granted.lease_duration);
+        if left.is_zero() {
+            return Ok(None);
+        }
         // What becomes shorter nears its bound.
         let renewable = granted.renewable && left > token.life / 2;
         let renewed = Token { renewable, ..token.clone() }.lasting(left, asked_at);
         tracing::debug!(seconds = left.as_secs(), "the login to the vault is renewed");
-        Ok(renewed)
+        Ok(Some(renewed))
     }
 
     async fn log_in(&self, serial: u64) -> Result<Token, Error> {
@@ -242,9 +248,10 @@ async fn text(reference: &Reference, what: &'static str) -> Result<Zeroizing<Str
 }
 
 /// A JSON object of texts, in one piece from the start: growing would leave copies behind.
-pub(super) fn object<T: AsRef<str>>(members: &[(&str, T)]) -> Zeroizing<Vec<u8>> {
+pub fn object<N: AsRef<str>, T: AsRef<str>>(members: &[(N, T)]) -> Zeroizing<Vec<u8>> {
     // A byte of a text is at most six of JSON.
-    let room = members.iter().map(|(name, value)| name.len() + 6 * value.as_ref().len() + 6).sum::<usize>() + 2;
+    let room =
+        members.iter().map(|(name, value)| 6 * (name.as_ref().len() + value.as_ref().len()) + 6).sum::<usize>() + 2;
     let mut json = Zeroizing::new(Vec::with_capacity(room));
     json.push(b'{');
     for (at, (name, value)) in members.iter().enumerate() {
@@ -252,7 +259,7 @@ pub(super) fn object<T: AsRef<str>>(members: &[(&str, T)]) -> Zeroizing<Vec<u8>>
             json.push(b',');
         }
         // A vector takes all that is written to it, and a text is always JSON.
-        let _ = serde_json::to_writer(&mut *json, name);
+        let _ = serde_json::to_writer(&mut *json, name.as_ref());
         json.push(b':');
         let _ = serde_json::to_writer(&mut *json, value.as_ref());
     }

@@ -19,6 +19,7 @@ mod keepalive;
 mod leaks;
 mod life;
 mod load;
+mod openbao;
 mod outage;
 mod prometheus;
 mod proofs;

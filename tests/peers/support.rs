@@ -7,6 +7,7 @@ pub mod generator;
 pub mod http;
 pub mod issuer;
 pub mod nginx;
+pub mod openbao;
 pub mod process;
 pub mod prometheus;
 pub mod proxy;

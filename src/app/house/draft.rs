@@ -89,8 +89,9 @@ impl Kitchen<'_> {
                 continue;
             }
             let keep = Keep { keeping: self.ground.keeping.clone(), token: settings.name.clone() };
-            let source = source::build(&settings.source, self.fetcher, self.ground.clock.clone(), Some(keep))
-                .map_err(|error| DraftError::Source(settings.name.clone(), error))?;
+            let source =
+                source::build(&settings.source, self.fetcher, self.vault, self.ground.clock.clone(), Some(keep))
+                    .map_err(|error| DraftError::Source(settings.name.clone(), error))?;
             let probe = settings.probe.as_ref().map(|probe| {
                 let built = Probe::new(probe, settings.placement.clone(), self.fetcher.clone());
                 built.map(Arc::new).map_err(|error| DraftError::Probe(settings.name.clone(), error))

@@ -46,6 +46,11 @@ pub(super) enum What {
         #[serde(deserialize_with = "time")]
         expires: Duration,
     },
+    TokenProlonged {
+        token: String,
+        #[serde(deserialize_with = "time")]
+        expires: Duration,
+    },
     TokenFirstUsed {
         token: String,
     },

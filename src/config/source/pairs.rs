@@ -37,7 +37,9 @@ impl PairError {
     fn help(&self) -> Option<String> {
         match self {
             Self::Set => Some("remove it, and use the source's own keys".to_owned()),
-            Self::Secret => Some("the source sends one secret, `client_secret`, which is a reference".to_owned()),
+            Self::Secret => {
+                Some("the source sends what proves it, which is a reference, and no other secret".to_owned())
+            }
             Self::Name(_) | Self::Value => None,
         }
     }
@@ -49,6 +51,15 @@ pub fn field(name: &str, text: &str) -> Result<(String, String), PairError> {
         _ if OWN_FIELDS.contains(&name) => Err(PairError::Set),
         _ if names_a_secret(name) => Err(PairError::Secret),
         "" => Err(PairError::Name("the name of a field must not be empty".to_owned())),
+        _ => Ok((name.to_owned(), text.to_owned())),
+    }
+}
+
+/// What a path of a vault is told.
+pub fn parameter(name: &str, text: &str) -> Result<(String, String), PairError> {
+    match name {
+        _ if names_a_secret(name) => Err(PairError::Secret),
+        "" => Err(PairError::Name("the name of a parameter must not be empty".to_owned())),
         _ => Ok((name.to_owned(), text.to_owned())),
     }
 }

@@ -20,6 +20,8 @@ pub struct Offer {
     pub unchanged: bool,
     /// The bytes of a generation that was revoked.
     pub void: bool,
+    /// It is the last generation, whose end its issuer has put off.
+    pub longer: bool,
 }
 
 impl Lifecycle {

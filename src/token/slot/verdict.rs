@@ -22,6 +22,15 @@ impl Verdict {
         Self { unproven, accepted: AtomicBool::new(false), rejection: AtomicU8::new(UNTOUCHED) }
     }
 
+    /// What has been said of it until now, of the same generation in another form.
+    pub(super) fn carried_on(&self) -> Self {
+        Self {
+            unproven: self.unproven,
+            accepted: AtomicBool::new(self.is_accepted()),
+            rejection: AtomicU8::new(self.rejection.load(Ordering::Acquire)),
+        }
+    }
+
     /// Returns whether it is the first acceptance.
     pub(super) fn accept(&self) -> bool {
         !self.is_accepted() && !self.accepted.swap(true, Ordering::Relaxed)

@@ -203,7 +203,7 @@ fn issued(members: &Members, asked: &Asked<'_>) -> Result<Issued, Failure> {
     };
     let granted = granted(&members.scope, asked.scopes)?;
     let (expires, assumed) = end(&secret, &members.expires_in, asked)?;
-    Ok(Issued { secret, expires: Some(expires), assumed, granted })
+    Ok(Issued { secret, expires: Some(expires), assumed, granted, void_by: None, version: None })
 }
 
 /// Some issuers leave the type out, which RFC 6749 forbids and nobody minds.

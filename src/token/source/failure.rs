@@ -170,19 +170,24 @@ impl Failure {
 impl From<FetchError> for Failure {
     /// No answer is never a "no": DNS, networks and certificates are repaired without a word to us.
     fn from(error: FetchError) -> Self {
-        let reason = match &error {
+        Self::transient(Reason::from(&error), error.to_string())
+    }
+}
+
+impl From<&FetchError> for Reason {
+    fn from(error: &FetchError) -> Self {
+        match error {
             FetchError::Dial(DialError::Prohibited(_) | DialError::Clear(_) | DialError::Metadata(_)) => {
-                Reason::Prohibited
+                Self::Prohibited
             }
-            FetchError::Dial(DialError::Proxy { .. } | DialError::Tunnel { .. }) => Reason::Connect,
-            FetchError::Dial(DialError::Resolve(..)) => Reason::Resolve,
-            FetchError::Dial(DialError::Refused(_) | DialError::Connect(..)) => Reason::Connect,
-            FetchError::Dial(DialError::Tls { .. }) | FetchError::Tls(_) | FetchError::Alert(_) => Reason::Tls,
-            FetchError::Dial(DialError::Timeout(_)) | FetchError::Timeout => Reason::Timeout,
-            FetchError::CutOff => Reason::CutOff,
-            FetchError::HeadTooLarge | FetchError::BodyTooLarge => Reason::TooLarge,
-            FetchError::NotHttp(_) | FetchError::Unwritable => Reason::Malformed,
-        };
-        Self::transient(reason, error.to_string())
+            FetchError::Dial(DialError::Proxy { .. } | DialError::Tunnel { .. }) => Self::Connect,
+            FetchError::Dial(DialError::Resolve(..)) => Self::Resolve,
+            FetchError::Dial(DialError::Refused(_) | DialError::Connect(..)) => Self::Connect,
+            FetchError::Dial(DialError::Tls { .. }) | FetchError::Tls(_) | FetchError::Alert(_) => Self::Tls,
+            FetchError::Dial(DialError::Timeout(_)) | FetchError::Timeout => Self::Timeout,
+            FetchError::CutOff => Self::CutOff,
+            FetchError::HeadTooLarge | FetchError::BodyTooLarge => Self::TooLarge,
+            FetchError::NotHttp(_) | FetchError::Unwritable => Self::Malformed,
+        }
     }
 }

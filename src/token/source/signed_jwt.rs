@@ -85,7 +85,8 @@ impl SignedJwt {
             private_key::sign(key, *algorithm, key_id.as_deref(), &self.settings.claims_at(issued_at, ends)?).await?;
         let expires = now.after(Duration::from_secs(ends).saturating_sub(now.wall));
         self.remember(jwk, expires, now);
-        Ok(Issued { secret: Secret::new(token.as_bytes()), expires: Some(expires), assumed: false, granted: None })
+        let secret = Secret::new(token.as_bytes());
+        Ok(Issued { secret, expires: Some(expires), assumed: false, granted: None, void_by: None, version: None })
     }
 
     fn remember(&self, jwk: Jwk, until: Moment, now: Moment) {

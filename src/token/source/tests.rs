@@ -9,7 +9,7 @@ use crate::clock::ManualClock;
 use crate::fetch::scripted::fetcher;
 
 fn source(settings: &Settings) -> Box<dyn Source> {
-    build(settings, &fetcher(), Arc::new(ManualClock::default()), None).ok().unwrap()
+    build(settings, &fetcher(), None, Arc::new(ManualClock::default()), None).ok().unwrap()
 }
 
 async fn from_file(content: &str) -> Result<Issued, Failure> {
@@ -97,8 +97,9 @@ fn a_source_that_contradicts_itself_is_not_built() {
         headers: Vec::new(),
         tls: crate::tls::Settings { ca: Some("/nowhere/ca.pem".into()), ..crate::tls::Settings::default() },
     };
-    let refused =
-        |settings| build(&settings, &fetcher(), Arc::new(ManualClock::default()), None).err().unwrap().to_string();
+    let refused = |settings| {
+        build(&settings, &fetcher(), None, Arc::new(ManualClock::default()), None).err().unwrap().to_string()
+    };
     let twice = refused(Settings::OAuth(settings.clone().into()));
     assert_eq!(twice, "`extra` may not set \"grant_type\": the source itself sends it");
     let settings = oauth::Settings { extra: Vec::new(), ..settings };

@@ -20,8 +20,8 @@ const LOOK: Duration = Duration::from_millis(1);
 
 impl Supervisor {
     /// Asks the issuer when nobody uses what it is going to make void.
-    pub(super) async fn ask_alone(&self) -> Answer {
-        let Some(live) = self.slot.live() else { return self.ask().await };
+    pub(super) async fn ask_alone(&self, may_prolong: bool) -> Answer {
+        let Some(live) = self.slot.live() else { return self.ask(may_prolong).await };
         let (generation, carried) = (live.number, Carried::new(&live));
         drop(live);
         let held_at = self.parts.clock.now();
@@ -33,7 +33,7 @@ impl Supervisor {
             }
             tokio::time::sleep(LOOK).await;
         }
-        let answer = self.ask().await;
+        let answer = self.ask(may_prolong).await;
         self.metrics.held(self.parts.clock.now().boot.saturating_sub(held_at.boot));
         answer
     }

@@ -24,10 +24,10 @@ impl Supervisor {
     pub(super) fn on_trial(&self, number: u64, candidate: &Candidate) {
         let &Candidate { mark, fingerprint, expires, .. } = candidate;
         let expires = expires.unwrap_or_else(|| self.parts.clock.now().after(UNSAID));
-        let (secret, hold) = (candidate.secret.clone(), Hold::default());
+        let (secret, void_by, hold) = (candidate.secret.clone(), candidate.void_by.clone(), Hold::default());
         let mut issued = lock(&self.issued);
         if !issued.iter().any(|known| known.mark == mark) {
-            issued.push(Outstanding { number, mark, secret, fingerprint, expires, hold });
+            issued.push(Outstanding { number, mark, secret, void_by, fingerprint, expires, hold });
         }
     }
 
@@ -55,6 +55,13 @@ impl Supervisor {
                 *kept = Some(old.clone());
             }
             self.tell(old, revocation::Cause::Replaced, not_before, carried);
+        }
+    }
+
+    /// The last generation ends later now.
+    pub(super) fn last_ends(&self, expires: Moment) {
+        if let Some(last) = lock(&self.issued).last_mut() {
+            last.expires = expires;
         }
     }
 
@@ -88,7 +95,7 @@ impl Supervisor {
     /// What came after the token was taken out of use, or what its API refuses: nobody ever has that generation.
     pub(super) fn discard(&self, run: &mut Run<'_>, now: Moment) {
         run.probing = None;
-        let Some(Candidate { secret, mark, fingerprint, expires, .. }) = run.candidate.take() else { return };
+        let Some(Candidate { secret, void_by, mark, fingerprint, expires, .. }) = run.candidate.take() else { return };
         lock(&self.issued).retain(|known| known.mark != mark);
         // What is only found somewhere is not new.
         if !self.source.revokes() || *lock(&self.last_mark) == Some(mark) {
@@ -96,7 +103,7 @@ impl Supervisor {
         }
         let expires = expires.unwrap_or_else(|| now.after(UNSAID));
         let number = self.last_number.load(Ordering::Relaxed) + 1;
-        let discarded = Outstanding { number, mark, secret, fingerprint, expires, hold: Hold::default() };
+        let discarded = Outstanding { number, mark, secret, void_by, fingerprint, expires, hold: Hold::default() };
         self.tell(discarded, revocation::Cause::Discarded, now, None);
     }
 
@@ -107,7 +114,7 @@ impl Supervisor {
         not_before: Moment,
         carried: Option<Carried>,
     ) {
-        let Outstanding { number, secret, fingerprint, expires, hold, .. } = outstanding;
+        let Outstanding { number, void_by, fingerprint, expires, hold, .. } = outstanding;
         if !self.source.revokes() {
             return;
         }
@@ -115,7 +122,7 @@ impl Supervisor {
             token: self.settings.name.clone(),
             generation: number,
             fingerprint,
-            value: secret,
+            value: void_by,
             expires,
             source: self.source.clone(),
             source_reference: self.parts.source_reference.clone(),
@@ -134,6 +141,8 @@ pub(in crate::token) struct Outstanding {
     pub(super) number: u64,
     pub(super) mark: Mark,
     pub(super) secret: Arc<Secret>,
+    /// What its issuer is told when it is void.
+    pub(super) void_by: Arc<Secret>,
     pub(super) fingerprint: Fingerprint,
     pub(super) expires: Moment,
     /// Of what its issuer is to be told.

@@ -1,0 +1,112 @@
+//! A longer life of the same generation, where its issuer renews what it has given.
+
+use super::{Cause, Effect, Lifecycle, Live, Offer, Phase};
+use crate::clock::Moment;
+
+impl Lifecycle {
+    /// Whether the call that is being made may bring a longer life of the live generation, or has to bring another: somebody
+    /// wants another, or an upstream has rejected this one.
+    pub fn may_prolong(&self) -> bool {
+        matches!(self.phase, Phase::Active(_)) && self.cause == Cause::Due && !self.rejections.live_is_rejected()
+    }
+
+    /// The live generation, which ends later now. It began when it began: `max_life` counts from there.
+    pub(super) fn prolonged(&mut self, live: Live, started: Moment, offer: Offer, now: Moment, random: f64) -> Effect {
+        self.succeeded();
+        let most = live.issued.after(self.plan.rotation.max_life);
+        let bounded = Offer { expires: offer.expires.map(|expires| expires.earlier(most)), ..offer };
+        let later = |longer: &Live| longer.expires.remaining(now) > live.expires.remaining(now);
+        let Some(longer) = self.judge(bounded, now, random).filter(later) else {
+            self.call_next(self.recheck(offer, live, now));
+            return Effect::Unchanged;
+        };
+        let longer = Live { number: live.number, issued: live.issued, ..longer };
+        self.phase = Phase::Active(longer);
+        self.call_next(longer.refresh_at.later(started.after(self.plan.pace)));
+        Effect::Prolong { live: longer }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::tests::{DOWN, START, active, secs};
+    use super::super::{Effect, Input, Lifecycle, Live, Offer, Phase};
+    use crate::clock::Moment;
+
+    /// As when an issuer renews what it has given, `life` seconds from `now`.
+    fn renewed(now: Moment, life: u64) -> Input {
+        Input::Answered(Ok(Offer { expires: Some(now.after(secs(life))), unchanged: true, void: false, longer: true }))
+    }
+
+    fn live(machine: &Lifecycle) -> Live {
+        let Phase::Active(live) = machine.phase() else { panic!("active") };
+        live
+    }
+
+    #[test]
+    fn a_renewed_generation_is_the_same_one_and_lasts_longer() {
+        let mut machine = active(100);
+        let first = live(&machine);
+        let now = machine.wake_at().expect("wakes");
+        assert_eq!(machine.step(Input::Timer, now, 0.0), [Effect::Call]);
+        assert!(machine.may_prolong());
+        let effects = machine.step(renewed(now, 100), now, 0.0);
+        let second = live(&machine);
+        assert_eq!(effects, [Effect::Prolong { live: second }]);
+        assert_eq!((second.number, second.issued), (first.number, first.issued));
+        assert_eq!(second.expires, now.after(secs(100)));
+        assert_eq!(second.usable_until, now.after(secs(90)));
+        assert!(machine.wake_at().expect("wakes").remaining(now) > secs(50), "asked again in its own time");
+    }
+
+    #[test]
+    fn renewals_end_with_the_longest_life() {
+        let mut machine = active(1000);
+        let issued = live(&machine).issued;
+        let most = issued.after(secs(3600));
+        while live(&machine).expires != most {
+            let now = machine.wake_at().expect("wakes");
+            machine.step(Input::Timer, now, 0.0);
+            assert!(matches!(machine.step(renewed(now, 1000), now, 0.0)[..], [Effect::Prolong { .. }]));
+        }
+        let now = machine.wake_at().expect("wakes");
+        machine.step(Input::Timer, now, 0.0);
+        assert_eq!(machine.step(renewed(now, 1000), now, 0.0), [Effect::Unchanged]);
+    }
+
+    #[test]
+    fn what_brings_no_more_time_changes_nothing() {
+        let mut machine = active(100);
+        let first = live(&machine);
+        let now = machine.wake_at().expect("wakes");
+        machine.step(Input::Timer, now, 0.0);
+        assert_eq!(machine.step(renewed(now, 20), now, 0.0), [Effect::Unchanged]);
+        assert_eq!(live(&machine), first);
+    }
+
+    #[test]
+    fn whoever_wants_another_generation_gets_one() {
+        let mut machine = active(1000);
+        let number = live(&machine).number;
+        machine.step(Input::Accepted, START, 0.0);
+        for wanted in [Input::Rotate, Input::Changed, Input::Rejected { generation: number }] {
+            let mut machine = machine.clone();
+            let now = START.after(secs(10));
+            assert_eq!(machine.step(wanted, now, 0.0), [Effect::Call], "{wanted:?}");
+            assert!(!machine.may_prolong(), "{wanted:?}");
+        }
+    }
+
+    #[test]
+    fn a_renewal_that_fails_is_tried_again_and_takes_nothing() {
+        let mut machine = active(100);
+        let first = live(&machine);
+        let now = machine.wake_at().expect("wakes");
+        machine.step(Input::Timer, now, 0.0);
+        machine.step(Input::Answered(Err(DOWN)), now, 0.0);
+        assert_eq!(live(&machine), first);
+        let again = machine.wake_at().expect("wakes");
+        assert_eq!(machine.step(Input::Timer, again, 0.0), [Effect::Call]);
+        assert!(machine.may_prolong());
+    }
+}

@@ -1,0 +1,252 @@
+//! A token that the vault makes for us alone, and takes back: the credentials of a role, under a lease.
+//!
+//! ```text
+//!  obtain ─▶ lease ── most of its life ──▶ prolong ─▶ renewed, as far as the vault and `max_life` let it
+//!              │                              └─────▶ no more ─▶ obtain
+//!              └── void ─▶ revoke, by the lease
+//! ```
+//!
+//! Invariant: a lease that another login of ours took out is not relied on: the vault ends it with that login. So another login
+//! is another generation.
+
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use super::Made;
+use crate::clock::{Clock, Moment};
+use crate::secret::Secret;
+use crate::token::source::{
+    Changing, Class, Failure, Issued, Obtaining, Prolonged, Prolonging, Reason, Revoking, Source, found,
+};
+use crate::vault::{Answer, Ask, Error, Vault, field, object};
+
+/// `source = { kind = "vault_dynamic", path = "database/creds/reader", field = "password" }`
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Settings {
+    pub path: String,
+    pub made: Made,
+    /// What is written to the path; `None`: it is read.
+    pub parameters: Option<Vec<(String, String)>>,
+    /// The longest that a lease is renewed for.
+    pub max_life: Duration,
+}
+
+pub struct Dynamic {
+    settings: Settings,
+    vault: Arc<Vault>,
+    clock: Arc<dyn Clock>,
+    held: Mutex<Option<Held>>,
+    /// The last login that has been told of as a change.
+    told: AtomicU64,
+}
+
+/// The lease of the last generation.
+#[derive(Clone)]
+struct Held {
+    lease: Lease,
+    /// The login that took it out.
+    login: u64,
+    since: Moment,
+    expires: Moment,
+    life: Duration,
+    renewable: bool,
+}
+
+/// What the vault knows it by.
+#[derive(Clone, PartialEq, Eq, Debug)]
+enum Lease {
+    Id(String),
+    /// Of a token of the vault itself.
+    Accessor(String),
+    /// It ends by itself.
+    Nothing,
+}
+
+impl Lease {
+    fn of(answer: &Answer) -> Self {
+        match &answer.auth {
+            Some(granted) if !granted.accessor.is_empty() => Self::Accessor(granted.accessor.clone()),
+            _ if !answer.lease_id.is_empty() => Self::Id(answer.lease_id.clone()),
+            _ => Self::Nothing,
+        }
+    }
+
+    /// As it is kept until the vault has confirmed that it is void.
+    fn kept(&self) -> Secret {
+        Secret::new(match self {
+            Self::Id(id) => format!("lease:{id}"),
+            Self::Accessor(accessor) => format!("accessor:{accessor}"),
+            Self::Nothing => "nothing:".to_owned(),
+        })
+    }
+
+    fn parse(kept: &str) -> Self {
+        match kept.split_once(':') {
+            Some(("lease", id)) => Self::Id(id.to_owned()),
+            Some(("accessor", accessor)) => Self::Accessor(accessor.to_owned()),
+            _ => Self::Nothing,
+        }
+    }
+}
+
+impl Dynamic {
+    pub fn new(settings: Settings, vault: Arc<Vault>, clock: Arc<dyn Clock>) -> Self {
+        Self { settings, vault, clock, held: Mutex::default(), told: AtomicU64::new(0) }
+    }
+
+    async fn ask(&self) -> Result<Issued, Failure> {
+        let Settings { path, parameters, .. } = &self.settings;
+        let body = parameters.as_deref().map(object::<String, String>);
+        let ask = body.as_ref().map_or(Ask::get(path), |body| Ask::post(path, body));
+        // There may be another login before there is an answer: that is told as a change then.
+        let login = self.vault.login().await?;
+        let asked_at = self.clock.now();
+        let answer = self.vault.ask(ask).await?;
+        let (issued, held) = self.issued(&answer, login, asked_at)?;
+        *self.held() = held;
+        Ok(issued)
+    }
+
+    fn issued(&self, answer: &Answer, login: u64, asked_at: Moment) -> Result<(Issued, Option<Held>), Failure> {
+        let path = &self.settings.path;
+        let secret = self.settings.made.of(|name| match (&answer.auth, name) {
+            (Some(granted), "token") => {
+                let token = granted.client_token.expose_to_issuer();
+                let token = token.map_err(|_| Error::Malformed(path.clone()))?;
+                Ok(zeroize::Zeroizing::new(token.to_owned()))
+            }
+            _ => field(&answer.data, path, name),
+        })?;
+        let now = self.clock.now();
+        let issued = found(secret, now)?;
+        let (seconds, renewable) = match &answer.auth {
+            Some(granted) => (granted.lease_duration, granted.renewable),
+            None => (answer.lease_duration, answer.renewable),
+        };
+        let lease = Lease::of(answer);
+        let void_by = Some(lease.kept());
+        let life = Duration::from_secs(seconds);
+        let end = asked_at.after(life);
+        let (expires, assumed) = match (life.is_zero(), issued.expires) {
+            (true, Some(own)) => (own, false),
+            (true, None) => (asked_at.after(ASSUMED_LIFE), true),
+            (false, None) => (end, false),
+            (false, Some(own)) => (own.earlier(end), false),
+        };
+        let held = Held { lease, login, since: asked_at, expires, life, renewable: renewable && !life.is_zero() };
+        Ok((Issued { expires: Some(expires), assumed, void_by, ..issued }, Some(held)))
+    }
+
+    async fn prolonged(&self) -> Result<Prolonged, Failure> {
+        let held = self.held().clone();
+        let Some(held) = held.filter(|held| self.is_worth_renewing(held)) else {
+            return self.ask().await.map(Prolonged::Anew);
+        };
+        let asked_at = self.clock.now();
+        let answered = match &held.lease {
+            Lease::Id(id) => self.vault.ask(Ask::post("sys/leases/renew", &object(&[("lease_id", id)]))).await,
+            Lease::Accessor(accessor) => {
+                let body = object(&[("accessor", accessor)]);
+                self.vault.ask(Ask::post("auth/token/renew-accessor", &body)).await
+            }
+            Lease::Nothing => return self.ask().await.map(Prolonged::Anew),
+        };
+        let answer = match answered {
+            Ok(answer) => answer,
+            // The vault knows it no more, or does not want to.
+            Err(error) if error.is_refusal() => {
+                tracing::debug!(detail = %error, "the lease is not renewed: another one is asked for");
+                return self.ask().await.map(Prolonged::Anew);
+            }
+            Err(error) => return Err(error.into()),
+        };
+        let seconds = answer.auth.as_ref().map_or(answer.lease_duration, |granted| granted.lease_duration);
+        let life = Duration::from_secs(seconds);
+        let until = asked_at.after(life).earlier(held.since.after(self.settings.max_life));
+        let now = self.clock.now();
+        if until.remaining(now) <= held.expires.remaining(now) {
+            return self.ask().await.map(Prolonged::Anew);
+        }
+        // What becomes shorter nears its bound.
+        let renewable = life > held.life / 2;
+        if let Some(current) = self.held().as_mut().filter(|current| current.lease == held.lease) {
+            (current.expires, current.renewable) = (until, renewable);
+        }
+        Ok(Prolonged::Longer(until))
+    }
+
+    /// Whether it can be had for longer, and by more than what it has left.
+    fn is_worth_renewing(&self, held: &Held) -> bool {
+        let most = held.since.after(self.settings.max_life);
+        held.renewable && held.login == self.vault.serial() && most.remaining(held.expires) > held.life / 4
+    }
+
+    async fn tell_void(&self, kept: &Secret) -> Result<(), Failure> {
+        let kept = kept.expose_to_issuer().map_err(|error| Failure::refused(Reason::Secret, error.to_string()))?;
+        let lease = Lease::parse(kept);
+        // The live generation may be one before it by now, whose lease nobody renews.
+        self.held().take_if(|held| held.lease == lease);
+        let answered = match lease {
+            // Its answer then says that it is done, and not that it will be.
+            Lease::Id(id) => {
+                let body = object(&[("lease_id", id.as_str()), ("sync", "true")]);
+                self.vault.ask(Ask::post("sys/leases/revoke", &body)).await
+            }
+            Lease::Accessor(accessor) => {
+                let body = object(&[("accessor", accessor)]);
+                self.vault.ask(Ask::post("auth/token/revoke-accessor", &body)).await
+            }
+            Lease::Nothing => {
+                let detail = "the vault gave it without a lease: it ends by itself";
+                return Err(Failure::refused(Reason::InvalidTarget, detail));
+            }
+        };
+        match answered {
+            Ok(_) => Ok(()),
+            Err(error) if error.is_unknown() => Ok(()),
+            // A policy can be put right.
+            Err(error) => Err(Failure { class: Class::Transient { retry_after: error.retry_after() }, ..error.into() }),
+        }
+    }
+
+    fn held(&self) -> MutexGuard<'_, Option<Held>> {
+        self.held.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Source for Dynamic {
+    fn obtain(&self) -> Obtaining<'_> {
+        Box::pin(self.ask())
+    }
+
+    fn prolong(&self) -> Prolonging<'_> {
+        Box::pin(self.prolonged())
+    }
+
+    fn kind(&self) -> &'static str {
+        "vault_dynamic"
+    }
+
+    fn changed(&self) -> Changing<'_> {
+        Box::pin(async {
+            let Some(login) = self.held().as_ref().map(|held| held.login) else {
+                return std::future::pending().await;
+            };
+            self.vault.logged_in_since(login.max(self.told.load(Ordering::Relaxed))).await;
+            // It is told once, whatever comes of it.
+            self.told.store(self.vault.serial(), Ordering::Relaxed);
+        })
+    }
+
+    fn revokes(&self) -> bool {
+        true
+    }
+
+    fn revoke<'a>(&'a self, value: &'a Secret) -> Revoking<'a> {
+        Box::pin(self.tell_void(value))
+    }
+}
+
+/// As of any token whose issuer does not say how long it lives.
+const ASSUMED_LIFE: Duration = Duration::from_secs(15 * 60);

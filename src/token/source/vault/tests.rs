@@ -1,0 +1,220 @@
+use std::sync::Arc;
+use std::time::Duration;
+
+use super::dynamic::Dynamic;
+use super::kv::Kv;
+use super::*;
+use crate::authority::Endpoint;
+use crate::clock::ManualClock;
+use crate::fetch::scripted::{Scripted, fetcher};
+use crate::secret::Reference;
+use crate::token::source::{Issued, Prolonged, Source};
+use crate::vault::{Auth, Settings, Vault};
+
+/// A vault that says what a test scripts, and a login to it that has no end.
+struct Scene {
+    server: Scripted,
+    vault: Arc<Vault>,
+    clock: Arc<ManualClock>,
+    token: tempfile::NamedTempFile,
+}
+
+async fn scene() -> Scene {
+    let (server, token) = (Scripted::start().await, tempfile::NamedTempFile::new().unwrap());
+    std::fs::write(token.path(), "root").unwrap();
+    let url = Endpoint::parse(server.endpoint().to_string().trim_end_matches("/token")).unwrap();
+    let auth = Auth::Token(Reference::File(token.path().to_owned()));
+    let settings = Settings { url, namespace: None, auth, tls: crate::tls::Settings::default() };
+    let clock = Arc::new(ManualClock::default());
+    let vault = Arc::new(Vault::new(&settings, fetcher(), clock.clone()).unwrap());
+    let login = json(r#"{"data":{"ttl":0,"renewable":false}}"#);
+    let (login, _) = tokio::join!(vault.login(), server.answer(login));
+    assert_eq!(login.unwrap_or_else(|error| panic!("{error}")), 1);
+    Scene { server, vault, clock, token }
+}
+
+fn json(body: &str) -> String {
+    format!("HTTP/1.1 200 OK\r\nContent-Length: {}\r\n\r\n{body}", body.len())
+}
+
+fn no(status: &str, said: &str) -> String {
+    let body = format!(r#"{{"errors":["{said}"]}}"#);
+    format!("HTTP/1.1 {status}\r\nContent-Length: {}\r\n\r\n{body}", body.len())
+}
+
+fn made(template: &str, base64: bool) -> Made {
+    Made { template: template.parse().unwrap(), base64 }
+}
+
+impl Scene {
+    fn kv(&self) -> Kv {
+        let (path, made) = ("secret/ci".to_owned(), made("{token}", false));
+        let engine = Some(crate::vault::Engine::Versioned);
+        let settings = kv::Settings { path, made, engine, version: None, every: Duration::from_secs(5) };
+        Kv::new(settings, self.vault.clone(), self.clock.clone())
+    }
+
+    fn dynamic(&self, made: Made, parameters: Option<&[(&str, &str)]>) -> Dynamic {
+        let parameters = parameters.map(|all| all.iter().map(|(n, v)| ((*n).to_owned(), (*v).to_owned())).collect());
+        let (path, max_life) = ("db/creds/reader".to_owned(), Duration::from_secs(300));
+        let settings = dynamic::Settings { path, made, parameters, max_life };
+        Dynamic::new(settings, self.vault.clone(), self.clock.clone())
+    }
+
+    fn left(&self, issued: &Issued) -> Duration {
+        issued.expires.unwrap().remaining(crate::clock::Clock::now(&*self.clock))
+    }
+
+    /// Obtains a generation under this lease.
+    async fn lease(&self, source: &Dynamic, id: &str, seconds: u64) -> Issued {
+        let answer = format!(
+            r#"{{"lease_id":"{id}","lease_duration":{seconds},"renewable":true,"data":{{"username":"u","password":"p"}}}}"#
+        );
+        let (issued, _) = tokio::join!(source.obtain(), self.server.answer(json(&answer)));
+        issued.unwrap_or_else(|failure| panic!("{failure}"))
+    }
+}
+
+#[tokio::test]
+async fn what_lies_in_the_vault_is_a_token_with_its_version_and_its_deletion() {
+    let scene = scene().await;
+    let source = scene.kv();
+    let answer = r#"{"data":{"data":{"token":"abc"},"metadata":{"version":3,"deletion_time":""}}}"#;
+    let (issued, asked) = tokio::join!(source.obtain(), scene.server.answer(json(answer)));
+    let issued = issued.unwrap_or_else(|failure| panic!("{failure}"));
+    assert!(issued.secret.same_as(&Secret::new("abc")));
+    assert_eq!((issued.version, issued.expires, source.mints()), (Some(3), None, false));
+    assert!(asked.starts_with("GET /v1/secret/data/ci "), "{asked}");
+    assert_eq!(source.pace().recheck, Duration::from_secs(5));
+
+    let later = jiff::Timestamp::now() + Duration::from_secs(3600);
+    let answer =
+        format!(r#"{{"data":{{"data":{{"token":"abc"}},"metadata":{{"version":4,"deletion_time":"{later}"}}}}}}"#);
+    let (issued, _) = tokio::join!(source.obtain(), scene.server.answer(json(&answer)));
+    let left = scene.left(&issued.unwrap_or_else(|failure| panic!("{failure}")));
+    assert!(left > Duration::from_secs(3500) && left <= Duration::from_secs(3600), "{left:?}");
+
+    for (answer, reason) in [
+        (no("404 Not Found", ""), Reason::Status),
+        (json(r#"{"data":{"data":{"key":"abc"},"metadata":{}}}"#), Reason::TokenMissing),
+        (json(r#"{"data":{"data":{"token":"a\nb"},"metadata":{}}}"#), Reason::TokenCharset),
+        (no("503 Service Unavailable", "Vault is sealed"), Reason::Status),
+    ] {
+        let (issued, _) = tokio::join!(source.obtain(), scene.server.answer(answer));
+        assert_eq!(issued.err().map(|failure| failure.reason), Some(reason));
+    }
+}
+
+#[tokio::test]
+async fn credentials_are_put_together_and_known_by_their_lease() {
+    let scene = scene().await;
+    let source = scene.dynamic(made("{username}:{password}", true), None);
+    let issued = scene.lease(&source, "db/creds/reader/1", 60).await;
+    assert!(issued.secret.same_as(&Secret::new("dTpw")));
+    assert!(issued.void_by.as_ref().unwrap().same_as(&Secret::new("lease:db/creds/reader/1")));
+    let left = scene.left(&issued);
+    assert!(left > Duration::from_secs(50) && left <= Duration::from_secs(60), "{left:?}");
+
+    let told = Secret::new("lease:db/creds/reader/1");
+    let (done, asked) = tokio::join!(source.revoke(&told), scene.server.answer("HTTP/1.1 204 No Content\r\n\r\n"));
+    done.unwrap_or_else(|failure| panic!("{failure}"));
+    assert!(asked.starts_with("POST /v1/sys/leases/revoke "), "{asked}");
+    assert!(asked.ends_with(r#"{"lease_id":"db/creds/reader/1","sync":"true"}"#), "{asked}");
+    let (done, _) = tokio::join!(source.revoke(&told), scene.server.answer(no("400 Bad Request", "lease not found")));
+    assert!(done.is_ok(), "what is not there is void");
+    let (done, _) = tokio::join!(source.revoke(&told), scene.server.answer(no("500 Internal Server Error", "no")));
+    assert!(matches!(done.err().map(|failure| failure.class), Some(Class::Transient { .. })));
+    let without = source.revoke(&Secret::new("nothing:")).await.err().map(|failure| failure.class);
+    assert_eq!(without, Some(Class::Refused), "there is nothing to tell it by");
+}
+
+#[tokio::test]
+async fn a_lease_is_renewed_until_the_longest_life_and_then_followed_by_another() {
+    let scene = scene().await;
+    let source = scene.dynamic(made("{password}", false), None);
+    scene.lease(&source, "db/1", 100).await;
+    for expected in [100, 100, 100] {
+        scene.clock.advance(Duration::from_secs(70));
+        let answer = json(r#"{"lease_id":"db/1","lease_duration":100,"renewable":true}"#);
+        let (given, asked) = tokio::join!(source.prolong(), scene.server.answer(answer));
+        assert!(asked.starts_with("POST /v1/sys/leases/renew "), "{asked}");
+        assert!(asked.ends_with(r#"{"lease_id":"db/1"}"#), "{asked}");
+        let Ok(Prolonged::Longer(until)) = given else { panic!("the same for longer") };
+        let left = until.remaining(crate::clock::Clock::now(&*scene.clock)).as_secs();
+        // Three hundred seconds in all.
+        assert!(left <= expected && left >= 85, "{left}");
+    }
+    scene.clock.advance(Duration::from_secs(70));
+    let answer = json(r#"{"lease_id":"db/2","lease_duration":100,"renewable":true,"data":{"password":"q"}}"#);
+    let (given, asked) = tokio::join!(source.prolong(), scene.server.answer(answer));
+    assert!(asked.starts_with("GET /v1/db/creds/reader "), "{asked}");
+    assert!(matches!(given, Ok(Prolonged::Anew(_))));
+}
+
+#[tokio::test]
+async fn a_lease_that_the_vault_does_not_renew_is_followed_at_once_and_an_outage_is_waited_out() {
+    let scene = scene().await;
+    let source = scene.dynamic(made("{password}", false), None);
+    scene.lease(&source, "db/1", 100).await;
+    scene.clock.advance(Duration::from_secs(70));
+    let sealed = no("503 Service Unavailable", "Vault is sealed");
+    let (given, _) = tokio::join!(source.prolong(), scene.server.answer(sealed));
+    assert!(matches!(given.err().map(|failure| failure.class), Some(Class::Transient { .. })));
+    let script = async {
+        scene.server.answer(no("400 Bad Request", "lease not found")).await;
+        let answer = r#"{"lease_id":"db/2","lease_duration":100,"renewable":false,"data":{"password":"q"}}"#;
+        scene.server.answer(json(answer)).await
+    };
+    let (given, _) = tokio::join!(source.prolong(), script);
+    let Ok(Prolonged::Anew(issued)) = given else { panic!("another") };
+    assert!(issued.void_by.unwrap().same_as(&Secret::new("lease:db/2")));
+    // That one cannot be renewed.
+    let answer = json(r#"{"lease_id":"db/3","lease_duration":100,"data":{"password":"q"}}"#);
+    let (given, asked) = tokio::join!(source.prolong(), scene.server.answer(answer));
+    assert!(matches!(given, Ok(Prolonged::Anew(_))));
+    assert!(asked.starts_with("GET "), "{asked}");
+}
+
+#[tokio::test]
+async fn a_token_of_the_vault_itself_is_known_by_its_accessor() {
+    let scene = scene().await;
+    let source = scene.dynamic(made("{token}", false), Some(&[("ttl", "60s")]));
+    let auth = r#"{"auth":{"client_token":"s.one","accessor":"acc","lease_duration":60,"renewable":true}}"#;
+    let (issued, asked) = tokio::join!(source.obtain(), scene.server.answer(json(auth)));
+    let issued = issued.unwrap_or_else(|failure| panic!("{failure}"));
+    assert!(asked.starts_with("POST /v1/db/creds/reader ") && asked.ends_with(r#"{"ttl":"60s"}"#), "{asked}");
+    assert!(issued.secret.same_as(&Secret::new("s.one")));
+    assert!(issued.void_by.as_ref().unwrap().same_as(&Secret::new("accessor:acc")));
+    scene.clock.advance(Duration::from_secs(40));
+    let (given, asked) = tokio::join!(source.prolong(), scene.server.answer(json(auth)));
+    assert!(asked.starts_with("POST /v1/auth/token/renew-accessor "), "{asked}");
+    assert!(matches!(given, Ok(Prolonged::Longer(_))));
+    let told = Secret::new("accessor:acc");
+    let (done, asked) = tokio::join!(source.revoke(&told), scene.server.answer(json("{}")));
+    assert!(done.is_ok() && asked.starts_with("POST /v1/auth/token/revoke-accessor "), "{asked}");
+}
+
+#[tokio::test]
+async fn what_another_login_took_out_is_told_as_a_change_once() {
+    let scene = scene().await;
+    let source = scene.dynamic(made("{password}", false), None);
+    scene.lease(&source, "db/1", 100).await;
+    scene.clock.advance(Duration::from_secs(60));
+    std::fs::write(scene.token.path(), "another").unwrap();
+    let script = async {
+        let denied = || no("403 Forbidden", "permission denied");
+        scene.server.answer(denied()).await;
+        scene.server.answer(denied()).await;
+        scene.server.answer(json(r#"{"data":{"ttl":0}}"#)).await;
+        scene.server.answer(json("{}")).await
+    };
+    let (_, asked) = tokio::join!(scene.vault.ask(crate::vault::Ask::get("x")), script);
+    assert!(asked.contains("x-vault-token: another"), "{asked}");
+    source.changed().await;
+    let again = tokio::time::timeout(Duration::from_millis(50), source.changed()).await;
+    assert!(again.is_err(), "it was told");
+    // A lease of a login that is gone is not renewed.
+    let answer = json(r#"{"lease_id":"db/2","lease_duration":100,"renewable":true,"data":{"password":"q"}}"#);
+    let (given, asked) = tokio::join!(source.prolong(), scene.server.answer(answer));
+    assert!(matches!(given, Ok(Prolonged::Anew(_))) && asked.starts_with("GET "), "{asked}");
+}
