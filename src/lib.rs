@@ -42,7 +42,7 @@
 //! | entitlement | [`access`] |
 //! | records, and who | [`audit`], [`usage`], [`identity`], [`operator`], [`alert`] |
 //! | tools | [`state`], [`seal`], [`store`], [`readiness`], [`systemd`], [`watched`], [`tls`], [`dial`], [`fetch`], [`vault`], [`interception`] |
-//! | primitives, which know nothing of tokens | [`program`], [`secret`], [`clock`], [`name`], [`backoff`], [`tasks`], [`barrier`], [`signals`], [`metrics`], [`telemetry`], [`text`], [`path`], [`authority`] |
+//! | primitives, which know nothing of tokens | [`program`], [`secret`], [`clock`], [`name`], [`backoff`], [`tasks`], [`barrier`], [`signals`], [`metrics`], [`telemetry`], [`text`], [`path`], [`authority`], [`sigv4`] |
 //!
 //! Each part owns its settings, its metrics and its errors; [`config`] fills the settings in, and only `proxy/error.rs` turns
 //! errors into HTTP.
@@ -111,6 +111,7 @@ pub mod scrape;
 pub mod seal;
 pub mod secret;
 pub mod signals;
+pub mod sigv4;
 pub mod state;
 pub mod store;
 pub mod systemd;

@@ -36,6 +36,7 @@ mod pool;
 mod progress;
 mod pulse;
 mod replay;
+mod sign;
 mod stream;
 mod target;
 mod trace;
@@ -233,6 +234,8 @@ pub struct Proxy {
     observer: Rc<Observer>,
     pool: Pool,
     request_ids: RequestIds,
+    /// For bodies that are hashed before they are sent.
+    room: sign::Room,
 }
 
 /// A worker's own handle of a table: its requests share it without touching a counter that other workers touch.
@@ -275,6 +278,7 @@ impl Proxy {
             observer: Rc::new(Observer::new(shared.usage.clone(), shared.access_log)),
             pool: Pool::new(shared.metrics.pool.clone(), shared.places.clone(), buffers),
             request_ids: RequestIds::new(),
+            room: sign::Room::new(),
             shared,
         }
     }
@@ -354,9 +358,10 @@ impl Proxy {
         let handshake = if route.websocket { Handshake::asked(head, &headers)? } else { None };
         let placement = route.token.as_ref().map(|token| &token.placement);
         let guarded = placement.map(Placement::guarded_header);
+        let own = sign::take_out(&mut headers, target.query, placement)?;
         let shadow = rebuild_request(&mut headers, route.upstream.host.clone(), guarded);
-        let (query, in_places) = credentials::clear(&mut headers, target.query, placement);
-        if shadow || (in_places && !known.is_in_pairs()) {
+        let (query, in_places) = credentials::clear(&mut headers, own.query.as_deref(), placement);
+        if shadow || (in_places && !known.is_in_pairs()) || own.shadow {
             usage.shadow_credential();
         }
         if route.scrub {
@@ -373,7 +378,8 @@ impl Proxy {
         if let Some(token) = &route.token {
             self.await_token(token, table, usage).await?;
         }
-        let outgoing = Outgoing { request, body, permit, route, cell, table, takes_trailers };
+        let signing = own.signing;
+        let outgoing = Outgoing { request, body, permit, route, cell, table, takes_trailers, signing };
         let Answered { mut response, lease, needles, switching } = match handshake {
             None => self.exchange(outgoing, usage).await?,
             Some(handshake) => Box::pin(self.switch(outgoing, &handshake, usage)).await?,

@@ -6,6 +6,7 @@
 //! Copies that other libraries make (in hyper's and rustls's write buffers) are not wiped: they live as long as the
 //! connection's buffers do.
 
+mod aws;
 mod deposited;
 mod needles;
 mod printed;
@@ -27,6 +28,7 @@ use rustix::fs::OFlags;
 use serde::{Serialize, Serializer};
 use zeroize::Zeroizing;
 
+pub use aws::NotAws;
 pub use deposited::{Deposited, Deposits, Opening, vault_path};
 pub use needles::Needles;
 

@@ -26,6 +26,7 @@ const FLOORS: &[&str] = &[
     "text",
     "path",
     "authority",
+    "sigv4",
     // Tools.
     "state",
     "seal",
@@ -77,6 +78,7 @@ const OUTLETS: &[(&str, &[&str])] = &[
             "src/token/source/oauth/revocation.rs",
             "src/token/source/github_app.rs",
             "src/token/source/kubernetes.rs",
+            "src/token/source/aws/sts.rs",
             "src/token/revocation.rs",
             "src/dial/tunnel.rs",
             "src/vault/login.rs",
@@ -105,6 +107,7 @@ const OUTLETS: &[(&str, &[&str])] = &[
             "src/token/source/oauth.rs",
             "src/token/source/github_app.rs",
             "src/token/source/kubernetes.rs",
+            "src/token/source/aws/machine.rs",
             "src/token/placement.rs",
             "src/dial/tunnel.rs",
             "src/vault.rs",
@@ -117,6 +120,8 @@ const OUTLETS: &[(&str, &[&str])] = &[
     ("cookie_pair", &["src/token/placement.rs"]),
     // What recognises a generation in an answer; it never tells the text.
     ("make_needles", &["src/token/supervisor.rs"]),
+    // The keys that sign requests to AWS, for the library that signs.
+    ("aws_credentials", &["src/sigv4.rs"]),
     // What a generation says of its own life.
     ("jwt_claims", &["src/token/source/lifetime.rs"]),
 ];

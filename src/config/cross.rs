@@ -71,7 +71,10 @@ pub fn tokens_of_routes(routes: &[Route], tokens: &[Token], context: &Context<'_
     for route in routes {
         let Some(name) = &route.token else { continue };
         match by_name.get(name.get_ref().as_str()) {
-            Some(token) => hosts_agree(route, name.get_ref(), token, context),
+            Some(token) => {
+                hosts_agree(route, name.get_ref(), token, context);
+                scope_is_known(route, name.get_ref(), token, context);
+            }
             // One whose own name is wrong may be the one that is meant.
             None if tokens.iter().any(|token| token.name.is_none()) => {}
             None => {
@@ -107,6 +110,17 @@ pub fn tls_of_probes(tokens: &mut [Token], routes: &[Route]) {
         if let Some(route) = routes.iter().filter_map(|route| route.settings.as_ref()).find(leads_there) {
             probe.tls = route.tls.clone();
         }
+    }
+}
+
+/// A token that signs has to know for which region and service: the upstream's host says it, or the token does.
+fn scope_is_known(route: &Route, name: &TokenName, token: &Token, context: &Context<'_>) {
+    let (Some(upstream), Some(place)) = (&route.upstream, &token.signs) else { return };
+    let host = &upstream.get_ref().authority.host;
+    if place.scope(host).is_none() {
+        let message = format!("{host} does not say for which region and service of AWS token `{name}` signs");
+        let help = "write it in the token: placement = { sigv4 = { region = \"eu-west-1\", service = \"s3\" } }";
+        context.report.error(upstream.span(), message, help);
     }
 }
 

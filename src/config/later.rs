@@ -12,10 +12,7 @@ const KEYS: &[(&str, &[&str])] =
     &[("[[client]]", &["cgroup"]), ("[[token]]", &["next_source", "version"]), ("`source`", &["login"])];
 
 /// Kinds of sources.
-pub const SOURCES: [&str; 5] = ["aws_static", "aws_assume_role", "aws_web_identity", "aws_metadata", "key_endpoint"];
-
-/// Placements that are one word.
-pub const PLACEMENTS: [&str; 1] = ["sigv4"];
+pub const SOURCES: [&str; 1] = ["key_endpoint"];
 
 /// Whether a key of the section with this title is one of them.
 pub fn has(title: &str, key: &str) -> bool {

@@ -4,9 +4,9 @@ use http::HeaderName;
 use toml::Spanned;
 use toml::de::DeValue;
 
-use super::later;
 use super::problem::quote;
 use super::reader::Section;
+use crate::sigv4;
 use crate::token::Placement;
 
 /// The placement of a token; in `Authorization: Bearer`, if it says none.
@@ -15,8 +15,8 @@ pub fn read(section: &mut Section<'_>) -> Option<Placement> {
     match written.get_ref() {
         DeValue::String(text) => {
             let text = Spanned::new(written.span(), text.as_ref());
-            section.as_choice("placement", &text, &[("bearer", ())], &later::PLACEMENTS)?;
-            Some(Placement::bearer())
+            let signs = section.as_choice("placement", &text, &[("bearer", false), ("sigv4", true)], &[])?;
+            Some(if signs { Placement::SigV4(sigv4::Place::default()) } else { Placement::bearer() })
         }
         DeValue::Table(table) => in_table(Section::new(section.report, "`placement`", written.span(), Some(table))),
         _ => section.mismatch("placement", written, "\"bearer\" or a table"),
@@ -24,7 +24,7 @@ pub fn read(section: &mut Section<'_>) -> Option<Placement> {
 }
 
 /// The keys of which one says where the token goes.
-const PLACES: [&str; 4] = ["header", "basic", "query", "cookie"];
+const PLACES: [&str; 5] = ["header", "basic", "query", "cookie", "sigv4"];
 
 fn in_table(mut section: Section<'_>) -> Option<Placement> {
     let named: Vec<&str> = PLACES.into_iter().filter(|place| section.has(place)).collect();
@@ -35,6 +35,7 @@ fn in_table(mut section: Section<'_>) -> Option<Placement> {
     let basic = section.parsed("basic", user).map(Spanned::into_inner);
     let query = section.parsed("query", parameter).map(Spanned::into_inner);
     let cookie = section.parsed("cookie", cookie_name).map(Spanned::into_inner);
+    let place = place(section.table("sigv4", "`sigv4`"));
     let template = template(&mut section);
     if section.has("template") && !section.has("header") && !named.is_empty() {
         section.refuse("template", "`template` is for a header", "remove it");
@@ -47,10 +48,29 @@ fn in_table(mut section: Section<'_>) -> Option<Placement> {
         ["basic", ..] => basic.map(|user| Placement::Basic { user }),
         ["query", ..] => query.map(|name| Placement::Query { name }),
         ["cookie", ..] => cookie.map(|name| Placement::Cookie { name }),
+        ["sigv4", ..] => place.map(Placement::SigV4),
         _ => header.zip(template).map(|(name, (before, after))| Placement::Header { name, before, after }),
     };
     section.finish();
     placement
+}
+
+/// For which region and service is signed, where the upstream's host does not say it.
+fn place(mut section: Section<'_>) -> Option<sigv4::Place> {
+    let region = section.parsed("region", scope_part).map(Spanned::into_inner);
+    let service = section.parsed("service", scope_part).map(Spanned::into_inner);
+    let is_whole = section.has("region") == region.is_some() && section.has("service") == service.is_some();
+    section.finish();
+    is_whole.then_some(sigv4::Place { region, service })
+}
+
+/// A region or a service, as it stands in a signature.
+pub fn scope_part(text: &str) -> Result<String, &'static str> {
+    let plain = text.bytes().all(|b| b.is_ascii_lowercase() || b.is_ascii_digit() || b == b'-');
+    match text.len() {
+        1..=LONGEST_NAME if plain => Ok(text.to_owned()),
+        _ => Err("this is written as in \"eu-west-1\" or \"execute-api\""),
+    }
 }
 
 /// A user's name for Basic (RFC 7617): a colon would end it.
@@ -81,7 +101,7 @@ fn cookie_name(text: &str) -> Result<String, &'static str> {
     }
 }
 
-/// Of a user, a parameter or a cookie.
+/// Of a user, a parameter, a cookie, a region or a service.
 const LONGEST_NAME: usize = 100;
 
 /// What stands before and after the token.

@@ -7,6 +7,7 @@ use super::reader::{Section, conceal};
 use super::{Context, later, value};
 
 mod assertion;
+mod aws;
 mod exec;
 mod github_app;
 mod kubernetes;
@@ -21,6 +22,10 @@ use crate::token::source::Settings;
 /// `scopes`: the token's own, which the source may not exceed.
 pub fn read(mut section: Section<'_>, scopes: Option<&[String]>, context: &Context<'_>) -> Option<Settings> {
     let kinds = [
+        ("aws_assume_role", Kind::AwsAssumeRole),
+        ("aws_metadata", Kind::AwsMetadata),
+        ("aws_static", Kind::AwsStatic),
+        ("aws_web_identity", Kind::AwsWebIdentity),
         ("azure_client", Kind::AzureClient),
         ("azure_metadata", Kind::AzureMetadata),
         ("client_credentials", Kind::ClientCredentials),
@@ -49,6 +54,10 @@ pub fn read(mut section: Section<'_>, scopes: Option<&[String]>, context: &Conte
     };
     let own = scopes.unwrap_or_default();
     let settings = match kind {
+        Kind::AwsAssumeRole => aws::assume_role(&mut section, context),
+        Kind::AwsMetadata => aws::metadata(&mut section, context),
+        Kind::AwsStatic => aws::fixed(&mut section, context),
+        Kind::AwsWebIdentity => aws::web_identity(&mut section, context),
         Kind::AzureClient => oauth::azure_client(&mut section, own, context),
         Kind::AzureMetadata => metadata::azure(&mut section, context),
         Kind::ClientCredentials => oauth::client_credentials(&mut section, own, context),
@@ -79,6 +88,10 @@ pub fn judge_further(section: &Section<'_>, source: Option<&Settings>, scopes: &
 
 #[derive(Clone, Copy)]
 enum Kind {
+    AwsAssumeRole,
+    AwsMetadata,
+    AwsStatic,
+    AwsWebIdentity,
     AzureClient,
     AzureMetadata,
     ClientCredentials,

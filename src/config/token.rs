@@ -1,6 +1,7 @@
 //! `[[token]]`: who asks for it, why, for which scopes and until when; where it comes from and where it may go.
 
 use std::collections::BTreeSet;
+use std::ops::Range;
 use std::time::Duration;
 
 use toml::Spanned;
@@ -13,8 +14,9 @@ use crate::access::Terms;
 use crate::authority::Host;
 use crate::detect::response::Override;
 use crate::name::TokenName;
+use crate::sigv4;
 use crate::token::source::Settings as Source;
-use crate::token::{Mode, NEVER, Rotation, Settings, probe};
+use crate::token::{Mode, NEVER, Placement, Rotation, Settings, probe};
 
 const DAY: Duration = Duration::from_secs(86_400);
 const HOUR: Duration = Duration::from_secs(3600);
@@ -31,6 +33,8 @@ pub struct Token {
     pub detect: Option<Override>,
     /// Whether it goes when no client has a version of its routes any more.
     pub retires_with_version: bool,
+    /// Where it signs for, if it signs.
+    pub signs: Option<sigv4::Place>,
     pub settings: Option<Settings>,
 }
 
@@ -46,6 +50,7 @@ pub fn read(mut section: Section<'_>, context: &Context<'_>) -> Token {
     let grant_ends = if permanent { Some(NEVER) } else { expires(&mut section, &label, context) };
     let hosts = hosts(&mut section);
     let required = section.boolean("required").unwrap_or(true);
+    let placement_at = section.place("placement");
     let placement = placement::read(&mut section);
     let mut of_rotation = section.table("rotation", "`rotation`");
     let probe = probe(&mut of_rotation, hosts.as_deref(), context);
@@ -60,8 +65,15 @@ pub fn read(mut section: Section<'_>, context: &Context<'_>) -> Token {
     if let Some(Source::VaultDynamic(dynamic)) = &mut source {
         dynamic.max_life = rotation.max_life;
     }
+    if let (Some(placement), Some(source)) = (&placement, &source) {
+        judge_fit(placement, source, &label, placement_at, context);
+    }
     source::judge_further(&section, source.as_ref(), &terms.further_scopes);
     section.finish();
+    let signs = match &placement {
+        Some(Placement::SigV4(place)) => Some(place.clone()),
+        _ => None,
+    };
     let settings = || {
         Some(Settings {
             name: name.as_ref()?.get_ref().clone(),
@@ -80,7 +92,24 @@ pub fn read(mut section: Section<'_>, context: &Context<'_>) -> Token {
         })
     };
     let settings = settings();
-    Token { name, hosts, terms, detect, retires_with_version: retire_after.is_some(), settings }
+    Token { name, hosts, terms, detect, retires_with_version: retire_after.is_some(), signs, settings }
+}
+
+/// Keys of AWS sign and are sent nowhere; nothing else signs.
+fn judge_fit(placement: &Placement, source: &Source, label: &str, at: Range<usize>, context: &Context<'_>) {
+    let signs = matches!(placement, Placement::SigV4(_));
+    let kind = source.kind();
+    if source.gives_keys_of_aws() && !signs {
+        let message = format!("{label} has keys of AWS from `{kind}`, and they sign requests: they go into no header");
+        context.report.error(at, message, "write `placement = \"sigv4\"`");
+    } else if signs && !source.gives_keys_of_aws() {
+        let message = format!("{label} is to sign requests to AWS, and `{kind}` gives no keys for that");
+        context.report.error(
+            at,
+            message,
+            "take a source whose kind begins with `aws_`, or `exec` with `format = \"aws\"`; or another placement",
+        );
+    }
 }
 
 /// Nothing is provisioned without the first four answers.

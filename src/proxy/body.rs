@@ -32,6 +32,7 @@ use super::pool::Lease;
 use super::replay::Kept;
 use crate::route::Route;
 use crate::secret::Needles;
+use crate::sigv4::Chunks;
 use crate::usage::{Upload, UploadFailure, UsageGuard};
 
 /// Why a body ended early.
@@ -49,6 +50,8 @@ pub enum BodyError {
     Idle,
     #[error("the body is longer than the route allows")]
     TooLarge,
+    #[error("the body does not come in signed chunks, as it says")]
+    Chunks,
     #[error("the upstream has answered before the body's end")]
     Answered,
 }
@@ -69,6 +72,8 @@ pub struct RequestBody {
     most: u64,
     /// Whether the rest is read though nobody wants it.
     lingers: bool,
+    /// Signs it again as it passes.
+    chunks: Option<Box<Chunks>>,
 }
 
 /// What a client sends.
@@ -80,7 +85,10 @@ pub enum ClientBody {
 enum Source {
     Client(ClientBody),
     /// What was kept of a body that is sent once more; nothing, if there was none.
-    Kept(VecDeque<Bytes>),
+    Kept {
+        pieces: VecDeque<Bytes>,
+        begun: bool,
+    },
 }
 
 impl RequestBody {
@@ -89,12 +97,15 @@ impl RequestBody {
         let is_known = inner.size_hint().exact().is_some();
         let lingers = matches!(inner, ClientBody::Http2(_));
         let (source, idle) = (Source::Client(inner), IdleTimer::new(idle));
-        Self { source, upload, idle, is_known, kept: None, most: u64::MAX, lingers }
+        Self { source, upload, idle, is_known, kept: None, most: u64::MAX, lingers, chunks: None }
     }
 
     /// Whether none of it has been taken.
     pub fn is_untouched(&self) -> bool {
-        self.upload.bytes.get() == 0 && self.upload.failure.get().is_none()
+        match &self.source {
+            Source::Client(_) => self.upload.bytes.get() == 0 && self.upload.failure.get().is_none(),
+            Source::Kept { begun, .. } => !begun,
+        }
     }
 
     /// Lets it rest no longer than that, nor become longer.
@@ -104,8 +115,13 @@ impl RequestBody {
 
     /// A body once more; it has been counted.
     pub fn again(pieces: Vec<Bytes>, upload: Rc<Upload>) -> Self {
-        let (source, idle) = (Source::Kept(pieces.into()), IdleTimer::new(Duration::ZERO));
-        Self { source, upload, idle, is_known: true, kept: None, most: u64::MAX, lingers: false }
+        let (source, idle) = (Source::Kept { pieces: pieces.into(), begun: false }, IdleTimer::new(Duration::ZERO));
+        Self { source, upload, idle, is_known: true, kept: None, most: u64::MAX, lingers: false, chunks: None }
+    }
+
+    /// Has its chunks signed again as they pass.
+    pub fn sign(&mut self, chunks: Option<Box<Chunks>>) {
+        self.chunks = chunks;
     }
 
     /// Keeps what goes by from now on.
@@ -116,7 +132,8 @@ impl RequestBody {
     /// Reads what the client still sends and throws it away, for a while: it would not get to read its answer if its
     /// connection were closed on it.
     fn drain(&mut self) {
-        let rest = std::mem::replace(&mut self.source, Source::Kept(VecDeque::new()));
+        let nothing = Source::Kept { pieces: VecDeque::new(), begun: true };
+        let rest = std::mem::replace(&mut self.source, nothing);
         // A connection of HTTP/1.1 sees to that itself, when the answer is out.
         let Source::Client(ClientBody::Http2(mut inner)) = rest else { return };
         let longest = self.idle.limit.min(LINGER);
@@ -134,6 +151,56 @@ impl RequestBody {
     }
 }
 
+/// What is sent on: the body as it came, or with its chunks signed again.
+impl Body for RequestBody {
+    type Data = Bytes;
+    type Error = BodyError;
+
+    fn poll_frame(self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, BodyError>>> {
+        let this = self.get_mut();
+        loop {
+            let polled = this.poll_source(context);
+            let Some(chunks) = &mut this.chunks else { return polled };
+            let is_last = this.source.is_end_stream();
+            let passed = match polled {
+                Poll::Ready(Some(Ok(frame))) => frame.into_data().ok().map(|data| chunks.pass(&data)).transpose(),
+                Poll::Ready(None) => Ok(None),
+                other => return other,
+            };
+            match passed {
+                Ok(_) if is_last && !chunks.is_done() => {}
+                Ok(None) => return Poll::Ready(None),
+                // Of a chunk that is not whole nothing goes on.
+                Ok(Some(signed)) if signed.is_empty() => continue,
+                Ok(Some(signed)) => return Poll::Ready(Some(Ok(Frame::data(signed)))),
+                Err(error) => tracing::debug!(%error, "the body's chunks cannot be signed again"),
+            }
+            this.upload.failure.set(Some(UploadFailure::Malformed));
+            return Poll::Ready(Some(Err(BodyError::Chunks)));
+        }
+    }
+
+    fn is_end_stream(&self) -> bool {
+        self.source.is_end_stream()
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        match &self.source {
+            Source::Client(inner) => inner.size_hint(),
+            Source::Kept { pieces, .. } => SizeHint::with_exact(pieces.iter().map(|piece| piece.len() as u64).sum()),
+        }
+    }
+}
+
+impl Source {
+    fn is_end_stream(&self) -> bool {
+        match self {
+            Self::Client(inner) => inner.is_end_stream(),
+            Self::Kept { pieces, .. } => pieces.is_empty(),
+        }
+    }
+}
+
 impl Drop for RequestBody {
     fn drop(&mut self) {
         if self.lingers && !self.is_end_stream() {
@@ -142,74 +209,60 @@ impl Drop for RequestBody {
     }
 }
 
-impl Body for RequestBody {
-    type Data = Bytes;
-    type Error = BodyError;
-
-    fn poll_frame(self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, BodyError>>> {
-        let this = self.get_mut();
-        if this.upload.is_answered() {
-            this.drain();
+impl RequestBody {
+    /// The next of what comes in.
+    fn poll_source(&mut self, context: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, BodyError>>> {
+        if self.upload.is_answered() {
+            self.drain();
             return Poll::Ready(Some(Err(BodyError::Answered)));
         }
-        let inner = match &mut this.source {
+        let inner = match &mut self.source {
             Source::Client(inner) => inner,
-            Source::Kept(pieces) => return Poll::Ready(pieces.pop_front().map(|piece| Ok(Frame::data(piece)))),
+            Source::Kept { pieces, begun } => {
+                *begun = true;
+                return Poll::Ready(pieces.pop_front().map(|piece| Ok(Frame::data(piece))));
+            }
         };
         match Pin::new(&mut *inner).poll_frame(context) {
             Poll::Ready(Some(Ok(frame))) => {
-                this.idle.progress();
+                self.idle.progress();
                 let ended = inner.is_end_stream();
                 let Ok(data) = frame.into_data() else {
-                    this.finish();
+                    self.finish();
                     return Poll::Ready(None);
                 };
-                let bytes = this.upload.bytes.get() + data.len() as u64;
-                if bytes > this.most {
-                    this.upload.failure.set(Some(UploadFailure::TooLarge));
+                let bytes = self.upload.bytes.get() + data.len() as u64;
+                if bytes > self.most {
+                    self.upload.failure.set(Some(UploadFailure::TooLarge));
                     return Poll::Ready(Some(Err(BodyError::TooLarge)));
                 }
-                this.upload.bytes.set(bytes);
-                if let Some(kept) = &this.kept {
+                self.upload.bytes.set(bytes);
+                if let Some(kept) = &self.kept {
                     kept.borrow_mut().piece(&data);
                 }
                 if ended {
-                    this.finish();
-                } else if this.is_known && this.idle.is_too_slow(bytes) {
-                    this.upload.failure.set(Some(UploadFailure::Idle));
+                    self.finish();
+                } else if self.is_known && self.idle.is_too_slow(bytes) {
+                    self.upload.failure.set(Some(UploadFailure::Idle));
                     return Poll::Ready(Some(Err(BodyError::Idle)));
                 }
                 Poll::Ready(Some(Ok(Frame::data(data))))
             }
             Poll::Ready(Some(Err(error))) => {
-                this.upload.failure.set(Some(failure(&error)));
+                self.upload.failure.set(Some(failure(&error)));
                 Poll::Ready(Some(Err(error)))
             }
             Poll::Ready(None) => {
-                this.finish();
+                self.finish();
                 Poll::Ready(None)
             }
             Poll::Pending => {
-                this.upload.wait(context.waker());
-                this.idle.poll(context).map(|()| {
-                    this.upload.failure.set(Some(UploadFailure::Idle));
+                self.upload.wait(context.waker());
+                self.idle.poll(context).map(|()| {
+                    self.upload.failure.set(Some(UploadFailure::Idle));
                     Some(Err(BodyError::Idle))
                 })
             }
-        }
-    }
-
-    fn is_end_stream(&self) -> bool {
-        match &self.source {
-            Source::Client(inner) => inner.is_end_stream(),
-            Source::Kept(pieces) => pieces.is_empty(),
-        }
-    }
-
-    fn size_hint(&self) -> SizeHint {
-        match &self.source {
-            Source::Client(inner) => inner.size_hint(),
-            Source::Kept(pieces) => SizeHint::with_exact(pieces.iter().map(|piece| piece.len() as u64).sum()),
         }
     }
 }

@@ -77,6 +77,17 @@ pub fn clear_answer(headers: &mut Fields, placement: Option<&Placement>) {
     headers.retain(|header, cookie| *header != SET_COOKIE || !reads_as(name_of(cookie.as_bytes()), name));
 }
 
+/// The query without the pairs of these names.
+pub fn without_any(query: &str, names: &[&str]) -> Option<String> {
+    without(query, |written| names.iter().any(|name| reads_as(written, name)))
+}
+
+/// The value of the first pair that some server reads as one of this name, as it is written.
+pub fn value_of<'q>(query: &'q str, name: &str) -> Option<&'q str> {
+    let (_, pair) = pieces(query).find(|(_, piece)| reads_as(name_of(piece.as_bytes()), name))?;
+    Some(pair.split_once('=').map_or("", |(_, value)| value))
+}
+
 /// The path with the query's other pieces, and at the end the pair of this name.
 pub fn with_pair(path_and_query: &str, name: &str, pair: &[u8]) -> Vec<u8> {
     let (path, query) = path_and_query.split_once('?').unwrap_or((path_and_query, ""));

@@ -150,6 +150,10 @@ pub enum Refusal {
     Busy,
     #[error("The request's body is longer than `limits.body` of the route allows.")]
     BodyTooLarge,
+    #[error(
+        "The request's body is too long to be hashed for its signature: no more than 16 MiB are. Let the client declare it, in x-amz-content-sha256."
+    )]
+    BodyUnsignable,
     #[error("This client sends more requests than `rate` of the route allows.")]
     RateLimited(Exceeded),
     #[error("The client's use of this token is unusual: until that is over it is held to what is usual.")]
@@ -309,6 +313,9 @@ impl Refusal {
             Self::HeaderInvalid(_) => words(StatusCode::BAD_REQUEST, "header_invalid", "Invalid header", MALFORMED),
             Self::Busy => unavailable("overloaded", "Too many requests at a time"),
             Self::BodyTooLarge => words(StatusCode::PAYLOAD_TOO_LARGE, "body_too_large", "Body too large", MALFORMED),
+            Self::BodyUnsignable => {
+                words(StatusCode::PAYLOAD_TOO_LARGE, "body_too_large", "Body too large to sign", MALFORMED)
+            }
             Self::RateLimited(_) | Self::RateOfClient(_) => {
                 words(StatusCode::TOO_MANY_REQUESTS, "rate_limited", "Too many requests", DENIED)
             }
@@ -350,6 +357,7 @@ impl Refusal {
                 | Self::ClientGone
                 | Self::Overloaded
                 | Self::BodyTooLarge
+                | Self::BodyUnsignable
         )
     }
 

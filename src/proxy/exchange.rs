@@ -21,12 +21,14 @@ use super::message::{Request, Response};
 use super::pool::{Lease, Lost, SendError};
 use super::progress::while_there_is_progress;
 use super::replay::Spare;
+use super::sign::{Held, Signing};
 use super::websocket::Handshake;
 use super::{Proxy, inject};
 use crate::dial::Dialer;
 use crate::policy::Permit;
 use crate::route::{Route, Table, Upstream};
 use crate::secret::Needles;
+use crate::token::Placement;
 use crate::usage::{self, UsageGuard};
 
 /// A pooled connection may turn out to be closed: so many are tried before the request is given up.
@@ -42,6 +44,8 @@ pub struct Outgoing<'a> {
     pub table: &'a Table,
     /// Whether the client takes trailers, which HTTP/2 upstreams are told.
     pub takes_trailers: bool,
+    /// How it is signed, where the token signs.
+    pub signing: Option<Box<Signing>>,
 }
 
 /// What the upstream answered, and what recognises the token that was sent.
@@ -59,8 +63,12 @@ impl Proxy {
     /// # Errors
     /// When there is no connection, no token or no answer.
     pub(super) async fn exchange(&self, outgoing: Outgoing<'_>, usage: &mut UsageGuard) -> Result<Answered, Refusal> {
-        let Outgoing { mut request, mut body, permit, route, cell, table, takes_trailers } = outgoing;
+        let Outgoing { mut request, mut body, permit, route, cell, table, takes_trailers, mut signing } = outgoing;
         let (dialer, acquire_timeout) = (&*table.dialer, table.acquire_timeout);
+        let _held = match &mut signing {
+            Some(signing) => self.settle(signing, &mut body, route, usage).await?,
+            None => None,
+        };
         let mut may_repeat = true;
         let mut refusal = Refusal::UpstreamProtocol;
         for _ in 0..ATTEMPTS {
@@ -75,7 +83,11 @@ impl Proxy {
                     self.await_generation(token, acquire_timeout, usage).await?;
                     continue;
                 };
-                inject::attach(&mut request, &permit, &route.upstream, &lease, &token.placement, &usable)?;
+                let signing = signing.as_deref().map(|signing| (signing, now));
+                let upstream = &*route.upstream;
+                let chunks =
+                    inject::attach(&mut request, &permit, upstream, &lease, &token.placement, &usable, signing)?;
+                body.sign(chunks);
                 usage.attached(usable.generation().number, now);
                 needles = Some(usable.generation().needles.clone());
             }
@@ -166,7 +178,11 @@ impl Proxy {
         handshake: &Handshake,
         usage: &mut UsageGuard,
     ) -> Result<Answered, Refusal> {
-        let Outgoing { mut request, body, permit, route, cell, table, .. } = outgoing;
+        let Outgoing { mut request, mut body, permit, route, cell, table, mut signing, .. } = outgoing;
+        let _held = match &mut signing {
+            Some(signing) => self.settle(signing, &mut body, route, usage).await?,
+            None => None,
+        };
         usage.waits();
         let dialled = self.pool.dial_alone(route, cell, &table.dialer).await;
         usage.resumes();
@@ -177,7 +193,10 @@ impl Proxy {
         if let Some(token) = &route.token {
             let now = self.shared.clock.now();
             let usable = token.reader.get(now)?;
-            inject::attach(&mut request, &permit, &route.upstream, &lease, &token.placement, &usable)?;
+            let signing = signing.as_deref().map(|signing| (signing, now));
+            let upstream = &*route.upstream;
+            let chunks = inject::attach(&mut request, &permit, upstream, &lease, &token.placement, &usable, signing)?;
+            body.sign(chunks);
             usage.attached(usable.generation().number, now);
             needles = Some(usable.generation().needles.clone());
         }
@@ -198,6 +217,20 @@ impl Proxy {
             switching = lease.upgrade();
         }
         Ok(Answered { response, lease, needles, switching })
+    }
+
+    /// Finds out what a signature has to say of the body.
+    async fn settle<'p>(
+        &'p self,
+        signing: &mut Signing,
+        body: &mut RequestBody,
+        route: &Route,
+        usage: &mut UsageGuard,
+    ) -> Result<Option<Held<'p>>, Refusal> {
+        match route.token.as_ref().map(|token| &token.placement) {
+            Some(Placement::SigV4(place)) => signing.settle(body, place, &route.upstream, &self.room, usage).await,
+            _ => Ok(None),
+        }
     }
 
     async fn connection(

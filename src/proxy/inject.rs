@@ -1,7 +1,10 @@
 //! The one place where a token meets a request.
 //!
 //! Invariant: a token is attached last, under a [`Permit`], towards its upstream only, on a connection that is established
-//! and whose certificate was verified for that upstream. A request that is sent again carries the new token alone.
+//! and whose certificate was verified for that upstream. A request that is sent again carries the new token alone. What
+//! signs a request signs it here, as it is going to be sent.
+
+use std::time::Duration;
 
 use bytes::Bytes;
 use http::header::{AUTHORIZATION, COOKIE};
@@ -13,11 +16,14 @@ use super::credentials::{clear_cookies, with_cookie, with_pair};
 use super::error::Refusal;
 use super::message::{Fields, Request};
 use super::pool::Lease;
+use super::sign::Signing;
+use crate::clock::Moment;
 use crate::policy::Permit;
 use crate::route::Upstream;
-use crate::token::{Placement, Usable};
+use crate::sigv4::Chunks;
+use crate::token::{Placed, Placement, Usable};
 
-/// Attaches the token: whatever stood in its place is gone.
+/// Attaches the token: whatever stood in its place is gone. What is returned signs the body as it passes.
 ///
 /// # Errors
 /// When the connection is not a verified one to `upstream`: nothing is attached then.
@@ -28,11 +34,18 @@ pub fn attach(
     connection: &Lease,
     placement: &Placement,
     token: &Usable,
-) -> Result<(), Refusal> {
+    signing: Option<(&Signing, Moment)>,
+) -> Result<Option<Box<Chunks>>, Refusal> {
     if !connection.reaches(&upstream.endpoint.authority) {
         return Err(Refusal::UpstreamTls("the connection is another host's".into()));
     }
-    let value = &token.generation().value;
+    let value = match (&token.generation().value, placement, signing) {
+        (Placed::Value(value), _, _) => value,
+        (Placed::Keys(keys), Placement::SigV4(place), Some((signing, now))) => {
+            return signing.attach(request, place, upstream, keys, now);
+        }
+        (Placed::Keys(_), _, _) => return Err(MISPLACED),
+    };
     match placement {
         Placement::Header { name, .. } => {
             request.fields.insert(name.clone(), value.clone());
@@ -42,9 +55,13 @@ pub fn attach(
         }
         Placement::Query { name } => request.uri = in_query(&request.uri, name, value)?,
         Placement::Cookie { name } => in_cookies(&mut request.fields, name, value)?,
+        Placement::SigV4(_) => return Err(MISPLACED),
     }
-    Ok(())
+    Ok(None)
 }
+
+/// A token that is not what its placement is for: a source and a placement that do not fit are refused with the config.
+const MISPLACED: Refusal = Refusal::TokenUnavailable { retry_after: Duration::from_secs(1) };
 
 fn in_query(uri: &Uri, name: &str, pair: &HeaderValue) -> Result<Uri, Refusal> {
     let before = uri.path_and_query().map_or("/", PathAndQuery::as_str);

@@ -34,7 +34,7 @@ pub struct Needles {
 
 impl Needles {
     pub(super) fn of(secret: &Secret) -> Self {
-        let bytes = &secret.0;
+        let bytes = secret.aws_shown().unwrap_or(&secret.0);
         let mut needles = Self { forms: Vec::new(), shortest: usize::MAX, beginnings: None };
         if bytes.len() < SHORTEST {
             return needles;

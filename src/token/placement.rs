@@ -6,12 +6,15 @@
 //! | basic | `authorization: Basic`, of `user:TOKEN` in base64 (RFC 7617) |
 //! | query | `name=TOKEN`, percent-encoded, at the end of the query |
 //! | cookie | `name=TOKEN`, before the app's own cookies (RFC 6265) |
+//! | sigv4 | nowhere: it signs the request |
 
 use std::fmt;
+use std::sync::Arc;
 
 use http::header::{AUTHORIZATION, HeaderName, HeaderValue};
 
-use crate::secret::{NotCookie, NotVisibleAscii, Secret};
+use crate::secret::{NotAws, NotCookie, NotVisibleAscii, Secret};
+use crate::sigv4::{Keys, Place};
 
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub enum Placement {
@@ -31,6 +34,16 @@ pub enum Placement {
     Cookie {
         name: String,
     },
+    /// The token is keys of AWS, and signs what is sent.
+    SigV4(Place),
+}
+
+/// A token made ready for its placement.
+#[derive(Clone)]
+pub enum Placed {
+    /// A header's value, or the pair of name and token in a query or a cookie.
+    Value(HeaderValue),
+    Keys(Arc<Keys>),
 }
 
 /// Why a token cannot stand in its placement.
@@ -40,6 +53,8 @@ pub enum Unfit {
     Ascii(#[from] NotVisibleAscii),
     #[error(transparent)]
     Cookie(#[from] NotCookie),
+    #[error(transparent)]
+    Aws(#[from] NotAws),
 }
 
 impl Placement {
@@ -55,6 +70,7 @@ impl Placement {
             Self::Basic { .. } => "basic",
             Self::Query { .. } => "query",
             Self::Cookie { .. } => "cookie",
+            Self::SigV4(_) => "sigv4",
         }
     }
 
@@ -64,21 +80,22 @@ impl Placement {
         static DEFAULT: HeaderName = AUTHORIZATION;
         match self {
             Self::Header { name, .. } => name,
-            Self::Basic { .. } | Self::Query { .. } | Self::Cookie { .. } => &DEFAULT,
+            Self::Basic { .. } | Self::Query { .. } | Self::Cookie { .. } | Self::SigV4(_) => &DEFAULT,
         }
     }
 
-    /// The token as it stands in the request: a header's value, or the pair of name and token in a query or a cookie.
+    /// The token as the request needs it.
     ///
     /// # Errors
-    /// When it holds what cannot stand there.
-    pub fn carry(&self, token: &Secret) -> Result<HeaderValue, Unfit> {
-        Ok(match self {
+    /// When it holds what cannot stand there, or cannot sign.
+    pub fn carry(&self, token: &Secret) -> Result<Placed, Unfit> {
+        Ok(Placed::Value(match self {
             Self::Header { before, after, .. } => token.header_value(before, after)?,
             Self::Basic { user } => token.basic_value(user)?,
             Self::Query { name } => token.query_pair(name)?,
             Self::Cookie { name } => token.cookie_pair(name)?,
-        })
+            Self::SigV4(_) => return Ok(Placed::Keys(Arc::new(Keys::of(token)?))),
+        }))
     }
 }
 
@@ -90,6 +107,7 @@ impl fmt::Display for Placement {
             Self::Basic { user } => write!(f, "authorization: Basic {user}:TOKEN (in base64)"),
             Self::Query { name } => write!(f, "?{name}=TOKEN"),
             Self::Cookie { name } => write!(f, "cookie: {name}=TOKEN"),
+            Self::SigV4(_) => f.write_str("authorization: AWS4-HMAC-SHA256 (a signature made with TOKEN)"),
         }
     }
 }
@@ -99,7 +117,8 @@ mod tests {
     use super::*;
 
     fn carried(placement: &Placement, token: &str) -> Result<String, String> {
-        let value = placement.carry(&Secret::new(token)).map_err(|error| error.to_string())?;
+        let carried = placement.carry(&Secret::new(token)).map_err(|error| error.to_string())?;
+        let Placed::Value(value) = carried else { return Err("keys".to_owned()) };
         assert!(value.is_sensitive());
         Ok(value.to_str().expect("visible ASCII").to_owned())
     }
@@ -118,6 +137,15 @@ mod tests {
         ] {
             assert_eq!(carried(&placement, token).as_deref(), Ok(expected), "{placement:?}");
         }
+    }
+
+    #[test]
+    fn only_keys_of_aws_sign() {
+        let placement = Placement::SigV4(Place::default());
+        let keys = Secret::of_aws(b"AKID", b"key", None).expect("keys");
+        assert!(matches!(placement.carry(&keys), Ok(Placed::Keys(_))));
+        assert!(carried(&placement, "token").expect_err("no keys").contains("keys of AWS"));
+        assert!(Placement::bearer().carry(&keys).is_err());
     }
 
     #[test]

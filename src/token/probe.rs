@@ -17,9 +17,11 @@ use http::{HeaderMap, HeaderValue, Method, StatusCode};
 use tokio::time::timeout;
 use zeroize::Zeroizing;
 
-use super::Placement;
+use super::placement::{Placed, Placement};
 use crate::authority::Endpoint;
+use crate::clock::Moment;
 use crate::fetch::{Call, FetchError, Fetcher, Head, Remote, RemoteError};
+use crate::sigv4::{self, Form, Payload, Signable};
 use crate::tls;
 
 /// The longest that a probe may take.
@@ -74,8 +76,11 @@ impl Probe {
     }
 
     /// Tries a generation, as it stands in its placement.
-    pub(super) async fn run(&self, value: &HeaderValue) -> Probed {
-        match timeout(TIME_LIMIT, self.ask(value)).await {
+    pub(super) async fn run(&self, value: &Placed, now: Moment) -> Probed {
+        let Some((headers, query)) = self.carrying(value, now) else {
+            return unanswered("it cannot be signed".to_owned());
+        };
+        match timeout(TIME_LIMIT, self.ask(headers, query)).await {
             Ok(Ok(head)) => {
                 let status = head.status;
                 Probed { verdict: judge(&head), detail: format!("the API answered the probe with {}", status.as_u16()) }
@@ -85,14 +90,40 @@ impl Probe {
         }
     }
 
-    async fn ask(&self, value: &HeaderValue) -> Result<Head, FetchError> {
+    /// The headers, or the query, of a request that carries a generation, or is signed with it.
+    fn carrying<'v>(&self, value: &'v Placed, now: Moment) -> Option<(HeaderMap, Option<&'v HeaderValue>)> {
         let (mut headers, mut query) = (HeaderMap::new(), None);
-        match &self.placement {
-            Placement::Header { name, .. } => drop(headers.insert(name.clone(), value.clone())),
-            Placement::Basic { .. } => drop(headers.insert(AUTHORIZATION, value.clone())),
-            Placement::Cookie { .. } => drop(headers.insert(COOKIE, value.clone())),
-            Placement::Query { .. } => query = Some(value),
+        match (&self.placement, value) {
+            (Placement::Header { name, .. }, Placed::Value(value)) => {
+                headers.insert(name.clone(), value.clone());
+            }
+            (Placement::Basic { .. }, Placed::Value(value)) => {
+                headers.insert(AUTHORIZATION, value.clone());
+            }
+            (Placement::Cookie { .. }, Placed::Value(value)) => {
+                headers.insert(COOKIE, value.clone());
+            }
+            (Placement::Query { .. }, Placed::Value(value)) => query = Some(value),
+            (Placement::SigV4(place), Placed::Keys(keys)) => {
+                let Endpoint { scheme, authority, path } = self.remote.endpoint();
+                let request = Signable {
+                    method: "GET",
+                    host: &authority.to_header(*scheme),
+                    path,
+                    query: None,
+                    headers: &[],
+                    payload: &Payload::of(b""),
+                    form: Form::Header,
+                    at: now.wall,
+                };
+                headers.extend(sigv4::signed(&request, place.scope(&authority.host)?, keys).ok()?.headers);
+            }
+            (_, Placed::Keys(_)) | (Placement::SigV4(_), Placed::Value(_)) => return None,
         }
+        Some((headers, query))
+    }
+
+    async fn ask(&self, headers: HeaderMap, query: Option<&HeaderValue>) -> Result<Head, FetchError> {
         let call = Call { method: Method::GET, remote: &self.remote, headers, body: Zeroizing::default() };
         self.fetcher.look(call, query).await
     }
@@ -120,13 +151,31 @@ mod tests {
     use crate::fetch::scripted::{Scripted, fetcher};
     use crate::secret::Secret;
 
+    const START: Moment = Moment { boot: Duration::ZERO, wall: Duration::from_secs(1_767_225_600) };
+
     async fn tried(placement: Placement, answer: &str) -> (Verdict, String) {
+        tried_with(&Secret::new("tok+1"), placement, answer).await
+    }
+
+    async fn tried_with(secret: &Secret, placement: Placement, answer: &str) -> (Verdict, String) {
         let server = Scripted::start().await;
         let settings = Settings { url: server.endpoint(), tls: tls::Settings::default() };
-        let value = placement.carry(&Secret::new("tok+1")).expect("fits");
+        let value = placement.carry(secret).expect("fits");
         let probe = Probe::new(&settings, placement, fetcher()).expect("a probe");
-        let (probed, request) = tokio::join!(probe.run(&value), server.answer(answer));
+        let (probed, request) = tokio::join!(probe.run(&value, START), server.answer(answer));
         (probed.verdict, request)
+    }
+
+    #[tokio::test]
+    async fn keys_of_aws_sign_it() {
+        let place = sigv4::Place { region: Some("eu-west-1".to_owned()), service: Some("s3".to_owned()) };
+        let keys = Secret::of_aws(b"AKID", b"secret", Some(b"session")).expect("keys");
+        let answer = "HTTP/1.1 200 OK\r\ncontent-length: 0\r\n\r\n";
+        let (verdict, request) = tried_with(&keys, Placement::SigV4(place), answer).await;
+        assert_eq!(verdict, Verdict::Passed);
+        let signature = "authorization: AWS4-HMAC-SHA256 Credential=AKID/20260101/eu-west-1/s3/aws4_request, ";
+        assert!(request.contains(signature) && request.contains("x-amz-security-token: session\r\n"), "{request}");
+        assert!(!request.contains("secret"), "{request}");
     }
 
     #[tokio::test]
@@ -172,7 +221,7 @@ mod tests {
         let settings = Settings { url: server.endpoint(), tls: tls::Settings::default() };
         drop(server);
         let probe = Probe::new(&settings, Placement::bearer(), fetcher()).expect("a probe");
-        let probed = probe.run(&HeaderValue::from_static("Bearer x")).await;
+        let probed = probe.run(&Placed::Value(HeaderValue::from_static("Bearer x")), START).await;
         assert_eq!(probed.verdict, Verdict::Unanswered);
         assert!(probed.detail.starts_with("the API did not answer the probe: "), "{}", probed.detail);
     }

@@ -11,11 +11,11 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use arc_swap::{ArcSwap, Guard};
-use http::HeaderValue;
 use tokio::sync::{Notify, watch};
 
 use super::gate::Gate;
 use super::lifecycle::Restraint;
+use super::placement::Placed;
 use crate::access::request::RequestId;
 use crate::clock::{Clock, Moment};
 use crate::secret::{Fingerprint, Needles};
@@ -25,7 +25,7 @@ pub(super) use verdict::Verdict;
 pub struct Generation {
     pub number: u64,
     /// The value as its placement wants it, made once; wiped when the last request that carries it lets go.
-    pub value: HeaderValue,
+    pub value: Placed,
     pub fingerprint: Fingerprint,
     /// Recognises it in answers; wiped when the last answer to a request that carried it has passed.
     pub needles: Arc<Needles>,
@@ -368,7 +368,7 @@ mod tests {
         let expires = issued.after(Duration::from_secs(life));
         Arc::new(Generation {
             number,
-            value: secret.header_value("Bearer ", "").expect("visible ASCII"),
+            value: Placed::Value(secret.header_value("Bearer ", "").expect("visible ASCII")),
             fingerprint: Fingerprinter::new(&[0; 32]).of(&secret),
             needles: Arc::new(secret.make_needles()),
             issued,

@@ -8,6 +8,7 @@
 //! that a secret that was rotated in place is seen; and a [`Failure`] shows neither that secret nor a token.
 
 pub mod answer;
+pub mod aws;
 pub mod environment;
 pub mod exec;
 pub mod failure;
@@ -37,6 +38,7 @@ use crate::vault::Vault;
 /// `source = { kind = ... }`
 #[derive(Clone, PartialEq, Debug)]
 pub enum Settings {
+    Aws(Box<aws::Settings>),
     /// `{ kind = "env", name = "VARIABLE" }`
     Env {
         name: String,
@@ -60,6 +62,7 @@ impl Settings {
     /// As the config names it.
     pub fn kind(&self) -> &'static str {
         match self {
+            Self::Aws(settings) => settings.kind(),
             Self::Env { .. } => "env",
             Self::Exec(_) => "exec",
             Self::File { .. } => "file",
@@ -78,6 +81,7 @@ impl Settings {
     pub fn is_static(&self) -> bool {
         match self {
             Self::Env { .. } | Self::File { .. } | Self::VaultKv(_) => true,
+            Self::Aws(settings) => settings.is_static(),
             Self::Exec(_)
             | Self::GithubApp(_)
             | Self::Kubernetes(_)
@@ -89,6 +93,15 @@ impl Settings {
         }
     }
 
+    /// Whether what it gives are keys that sign requests to AWS.
+    pub fn gives_keys_of_aws(&self) -> bool {
+        match self {
+            Self::Aws(_) => true,
+            Self::Exec(settings) => settings.format == exec::Format::Aws,
+            _ => false,
+        }
+    }
+
     /// The scopes that it asks its issuer for by name.
     pub fn asked_scopes(&mut self) -> Option<&mut Vec<String>> {
         match self {
@@ -96,7 +109,8 @@ impl Settings {
             Self::OAuth(settings) => Some(&mut settings.scope),
             Self::RefreshToken(settings) => Some(&mut settings.oauth.scope),
             Self::Metadata(metadata::Settings { wish: metadata::Wish::Google { scope, .. }, .. }) => Some(scope),
-            Self::Metadata(_)
+            Self::Aws(_)
+            | Self::Metadata(_)
             | Self::Env { .. }
             | Self::Exec(_)
             | Self::File { .. }
@@ -226,6 +240,7 @@ pub fn build(
     keep: Option<Keep>,
 ) -> Result<Box<dyn Source>, BuildError> {
     Ok(match settings {
+        Settings::Aws(settings) => aws::build(settings, fetcher, clock)?,
         Settings::Env { name } => Box::new(environment::Environment::new(name.clone(), clock)),
         Settings::Exec(settings) => Box::new(exec::Exec::new(settings.clone(), clock)),
         Settings::File { path } => Box::new(file::File::new(path.clone(), clock)),

@@ -16,13 +16,13 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex as StdMutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
-use http::HeaderValue;
 use tokio::sync::{Mutex, mpsc, oneshot, watch};
 
 use super::control::{Command, NotReleased, Order, RotateError};
 use super::gate::{self, Gate, Turn};
 use super::lifecycle::{Cause, Effect, Fault, Input, Lifecycle, Live, Offer, Plan, Restraint};
 use super::metrics::TokenMetrics;
+use super::placement::Placed;
 use super::probe::Probed;
 use super::revocation::{self, Hold};
 use super::slot::{Generation, Slot, Standing, Verdict};
@@ -77,7 +77,7 @@ type Probing<'a> = Pin<Box<dyn Future<Output = Probed> + Send + 'a>>;
 struct Candidate {
     secret: Arc<Secret>,
     /// As it stands in its placement.
-    value: HeaderValue,
+    value: Placed,
     fingerprint: Fingerprint,
     mark: Mark,
     expires: Option<Moment>,
@@ -326,8 +326,8 @@ impl Supervisor {
     fn probe<'a>(&'a self, number: u64, run: &mut Run<'a>) {
         let (Some(probe), Some(candidate)) = (&self.parts.probe, &run.candidate) else { return };
         self.on_trial(number, candidate);
-        let value = candidate.value.clone();
-        run.probing = Some(Box::pin(async move { probe.run(&value).await }));
+        let (value, now) = (candidate.value.clone(), self.parts.clock.now());
+        run.probing = Some(Box::pin(async move { probe.run(&value, now).await }));
     }
 
     fn probed(&self, probed: Probed, run: &mut Run<'_>) -> Input {
@@ -454,14 +454,7 @@ impl Supervisor {
         settle(run, Ok(number));
     }
 
-    fn put_in_slot(
-        &self,
-        live: &Live,
-        secret: &Secret,
-        value: HeaderValue,
-        fingerprint: Fingerprint,
-        is_unproven: bool,
-    ) {
+    fn put_in_slot(&self, live: &Live, secret: &Secret, value: Placed, fingerprint: Fingerprint, is_unproven: bool) {
         self.last_number.store(live.number, Ordering::Relaxed);
         self.slot.publish(Arc::new(Generation {
             number: live.number,

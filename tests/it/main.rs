@@ -6,6 +6,7 @@ mod alerts;
 mod answers;
 mod approval;
 mod audit;
+mod aws;
 mod barrier;
 mod bodies;
 mod canary;

@@ -16,6 +16,7 @@ pub mod raw;
 pub mod scene;
 pub mod scrape;
 pub mod setup;
+pub mod sigv4;
 pub mod trail;
 pub mod upstream;
 

@@ -19,7 +19,8 @@ pub fn read(section: &mut Section<'_>, scopes: &[String]) -> Option<Settings> {
         "command = [\"/usr/local/bin/token\", \"billing\"]",
     );
     let command = command(section);
-    let formats = [("text", Format::Text), ("json", Format::Json), ("kubernetes", Format::Kubernetes)];
+    let formats =
+        [("text", Format::Text), ("json", Format::Json), ("kubernetes", Format::Kubernetes), ("aws", Format::Aws)];
     let format = section.choice("format", &formats, &[]).unwrap_or(Format::Text);
     let timeout = section.duration("timeout", TIMEOUTS).unwrap_or(Duration::from_secs(10));
     let variables = variables(section);

@@ -3,7 +3,8 @@
 //! ```text
 //!  run ─▶ text: the first line ──────────────────────┐
 //!      ├▶ json: judged as a token endpoint's answer ─┼▶ Issued | Failure
-//!      └▶ kubernetes: its ExecCredential ────────────┘
+//!      ├▶ kubernetes: its ExecCredential ────────────┤
+//!      └▶ aws: its keys ─────────────────────────────┘
 //! ```
 //!
 //! Invariant: what the program writes to its standard error is for the log alone, and there without what it printed. Of
@@ -16,6 +17,7 @@ use zeroize::Zeroizing;
 
 use super::answer::members::Member;
 use super::answer::{self, Asked};
+use super::aws::Printed;
 use super::{Class, Failure, Issued, Obtaining, Reason, Source, found};
 use crate::clock::{Clock, Moment};
 use crate::program::{Output, Program, ProgramError, ending};
@@ -38,6 +40,8 @@ pub enum Format {
     Text,
     /// An object with `access_token` or `token`, and perhaps `expires_in` or `expires_at`, and `scope`.
     Json,
+    /// Keys, as a `credential_process` of AWS prints them.
+    Aws,
     /// An `ExecCredential` (client.authentication.k8s.io), as the helpers of kubectl print it.
     Kubernetes,
 }
@@ -82,6 +86,7 @@ impl Exec {
                 let asked = Asked { scopes, at: asked_at, now: self.clock.now(), secrets: &secrets };
                 answer::judge_output(&output.stdout, &asked)
             }
+            Format::Aws => keys(&output.stdout, asked_at, self.clock.now()),
             Format::Kubernetes => {
                 let asked = Asked { scopes: &[], at: asked_at, now: self.clock.now(), secrets: &[] };
                 credential(&output.stdout, &asked)
@@ -149,6 +154,16 @@ fn class(status: ExitStatus) -> Class {
 fn first_line(stdout: &[u8], now: Moment) -> Result<Issued, Failure> {
     let line = stdout.split(|byte| *byte == b'\n').next().unwrap_or_default().trim_ascii();
     found(Secret::new(line), now)
+}
+
+/// The keys of a `credential_process` (docs.aws.amazon.com/sdkref/latest/guide/feature-process-credentials.html); those
+/// without an end of their own last as long as they are printed.
+fn keys(stdout: &[u8], asked_at: Moment, now: Moment) -> Result<Issued, Failure> {
+    let printed = Printed::parse(stdout)?;
+    if !matches!(printed.version, Member::Number(version) if version == 1.0) {
+        return Err(Failure::transient(Reason::Malformed, "it prints no keys of AWS with `Version` 1"));
+    }
+    printed.issued(asked_at, now)
 }
 
 /// The token of an `ExecCredential`; one without an end of its own lasts as long as it is printed.
