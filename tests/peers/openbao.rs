@@ -136,7 +136,10 @@ fn a_token_that_the_vault_makes_is_renewed_replaced_and_void_when_it_is_taken_aw
         assert_eq!((refused.status, refused.reason().as_deref()), (StatusCode::FORBIDDEN, Some("token_revoked")));
         is_void(&vault, &second).await;
         let told = shown("generation_revoked");
-        assert_eq!(told.matches("outcome=success").count(), 2, "{told}");
+        assert!(told.contains("generation=2 outcome=success"), "{told}");
+        // It may have ended by itself before the vault was told.
+        let is_over = |outcome: &str| told.contains(&format!("generation=1 outcome={outcome}"));
+        assert!(is_over("success") || is_over("expired"), "{told}");
         assert!(!proxy.output().contains(&first) && !proxy.output().contains(&second));
     });
 }
