@@ -18,6 +18,7 @@
 use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 
+use foldhash::fast::RandomState;
 use tokio::sync::mpsc;
 
 use super::house::House;
@@ -100,25 +101,28 @@ impl Answers {
     }
 }
 
+/// Answers by host. Each use is looked up in it, and hosts are the config's: nobody chooses them to collide.
+type Hosts = HashMap<Box<str>, Answers, RandomState>;
+
 /// What is known of one token.
 #[derive(Default)]
 struct Known {
     generation: u64,
     now: Answers,
     /// Who has got answers to this generation, and who 401 or 403.
-    clients: HashSet<ClientName>,
-    refused: HashSet<ClientName>,
+    clients: HashSet<ClientName, RandomState>,
+    refused: HashSet<ClientName, RandomState>,
     /// Of each host, to requests with this token, since this generation is live.
-    own: HashMap<Box<str>, Answers>,
+    own: Hosts,
     /// Of each host, to all requests, before this generation was live.
-    then: HashMap<Box<str>, Answers>,
+    then: Hosts,
     /// Of the last generation that upstreams took, and who used it.
     before: Answers,
     clients_before: usize,
 }
 
 impl Known {
-    fn follows(&mut self, generation: u64, hosts: &HashMap<Box<str>, Answers>) {
+    fn follows(&mut self, generation: u64, hosts: &Hosts) {
         if self.now.hardly_refused() {
             (self.before, self.clients_before) = (self.now, self.clients.len());
         }
@@ -129,7 +133,7 @@ impl Known {
     fn is_refused(&self, host: &str, all: Answers) -> bool {
         let least = if self.refused.len() >= 2 { LEAST } else { LEAST_OF_ONE };
         let by_enough = self.refused.len() >= 2 || self.clients_before <= 1;
-        let of = |answers: &HashMap<Box<str>, Answers>| answers.get(host).copied().unwrap_or_default();
+        let of = |answers: &Hosts| answers.get(host).copied().unwrap_or_default();
         let others = all.without(of(&self.then)).without(of(&self.own));
         let host_is_well = others.all < LEAST_OF_OTHERS || !others.mostly_refused();
         let rises = self.now.refused >= least && self.now.mostly_refused() && self.before.hardly_refused();
@@ -139,8 +143,8 @@ impl Known {
 
 #[derive(Default)]
 struct Judge {
-    tokens: HashMap<TokenName, Known>,
-    hosts: HashMap<Box<str>, Answers>,
+    tokens: HashMap<TokenName, Known, RandomState>,
+    hosts: Hosts,
 }
 
 impl Judge {
@@ -186,7 +190,7 @@ impl Judge {
 }
 
 /// The answers of a host, whose name is copied once.
-fn at<'h>(hosts: &'h mut HashMap<Box<str>, Answers>, host: &str) -> &'h mut Answers {
+fn at<'h>(hosts: &'h mut Hosts, host: &str) -> &'h mut Answers {
     if !hosts.contains_key(host) {
         hosts.insert(host.into(), Answers::default());
     }
