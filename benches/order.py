@@ -4,10 +4,10 @@
 The kernel maps a program's code sixteen pages at a time. Where the few functions that run lie scattered among those that do
 not, most of the program is resident; side by side they are a third of it. `build.rs` hands the list to the linker. A
 function that is not in it, or whose name has changed, stands where it would have stood: an old list costs memory, and
-nothing else. The names have a hash in them, of types and of the dependencies: after a change of Cargo.lock the list is old.
+nothing else. The names have a hash in them, of the dependencies and of the profile too: after a change of Cargo.lock or of
+`[profile.release]` the list is old.
 
-Functions that serve requests come first, by what they cost; then those of a start. Needs a release build with its names:
-`make order` makes one.
+Functions that serve requests come first, by what they cost; then those of a start. `make order` builds what is recorded.
 """
 
 import argparse
@@ -36,13 +36,13 @@ WAYS = {
 
 def main():
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
-    parser.add_argument("--binary", type=Path, default=ROOT / "target/release/countersign", help="one with its names")
+    parser.add_argument("--binary", type=Path, default=ROOT / "target/release/countersign", help="one that has its names")
     options = parser.parse_args()
     built(options.binary, "make order")
     raise_descriptors()
     known = functions(options.binary)
     if not known:
-        sys.exit(f"{options.binary} has no names of functions: `make order` builds one that has")
+        sys.exit(f"{options.binary} has no names of functions: `make order` builds one that has them")
     starting, serving = Counter(), Counter()
     with Ground(options.binary) as ground:
         for way, ask in WAYS.items():
