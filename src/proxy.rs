@@ -293,7 +293,7 @@ impl Proxy {
         body: ClientBody,
     ) -> (Response<ResponseBody>, Option<Onward>) {
         if head.method == Method::CONNECT && head.version != Version::HTTP_2 && caller.inside.is_none() {
-            return Box::pin(self.connect(caller, &head, &fields)).await;
+            return Box::pin(self.connect(caller, &head, fields)).await;
         }
         let mut usage = UsageGuard::new(&self.observer, &head.method);
         let grpc = head::is_grpc(&head, &fields);
@@ -378,7 +378,13 @@ impl Proxy {
         if let Some(token) = &route.token {
             self.await_token(token, table, usage).await?;
         }
-        let signing = own.signing;
+        let mut signing = own.signing;
+        let _held = match (&mut signing, placement) {
+            (Some(signing), Some(Placement::SigV4(place))) => {
+                signing.settle(&mut body, place, &route.upstream, &self.room, usage).await?
+            }
+            _ => None,
+        };
         let outgoing = Outgoing { request, body, permit, route, cell, table, takes_trailers, signing };
         let Answered { mut response, lease, needles, switching } = match handshake {
             None => self.exchange(outgoing, usage).await?,

@@ -15,6 +15,7 @@ mod keys;
 mod subject;
 mod token;
 
+use std::borrow::Cow;
 use std::collections::HashMap;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -35,7 +36,6 @@ use issuer::Issuer;
 use token::{Claims, Token};
 
 pub use subject::{Subject, SubjectError};
-pub use token::has_form;
 
 /// `jwt = { issuer, audience, subject }` of a `[[client]]`.
 #[derive(Clone, PartialEq, Debug)]
@@ -78,6 +78,16 @@ pub struct Job {
     pub ends: Moment,
     /// What it was let in by.
     key: Arc<str>,
+}
+
+impl Job {
+    /// Whether what let it in would do so still.
+    fn still(&self, now: Moment) -> Result<(), Refused> {
+        if self.ends.reached(now) {
+            return Err(Refused::Expired);
+        }
+        if self.issuer.has_taken_back(&self.key) { Err(Refused::KeyUnknown) } else { Ok(()) }
+    }
 }
 
 /// Why a token proves nothing.
@@ -137,6 +147,24 @@ impl Refused {
 
 /// SHA-256 of a token.
 type Digest = [u8; digest::SHA256_OUTPUT_LEN];
+
+/// A token as it was shown.
+#[derive(Clone, PartialEq)]
+pub struct Shown {
+    text: Vec<u8>,
+    digest: Digest,
+}
+
+impl Shown {
+    /// `None` for what has not the form of a token.
+    pub fn of(text: Cow<'_, [u8]>) -> Option<Self> {
+        token::has_form(&text).then(|| {
+            let mut digest = [0; digest::SHA256_OUTPUT_LEN];
+            digest.copy_from_slice(digest::digest(&digest::SHA256, &text).as_ref());
+            Self { text: text.into_owned(), digest }
+        })
+    }
+}
 
 /// The most jobs that are known at a time. Those that end first make room; they can prove themselves once more.
 const MOST: usize = 1024;
@@ -204,7 +232,7 @@ impl Office {
         let Some(outcome) = issuer.refresh(fetcher, &*self.clock).await else { return };
         self.asked.with_label_values(&[if outcome.is_ok() { "ok" } else { "failed" }]).inc();
         match outcome {
-            Ok(keys) => self.forget(|job| !Arc::ptr_eq(&job.issuer, issuer) || keys.has(&job.key)),
+            Ok(()) => {}
             Err(error) => {
                 tracing::warn!(
                     issuer = issuer.name(),
@@ -218,7 +246,7 @@ impl Office {
     /// The job that has shown this, if it was good before and is still.
     fn known(&self, digest: &Digest) -> Option<Arc<Job>> {
         let now = self.clock.now();
-        let job = self.known.load().get(digest).filter(|job| !job.ends.reached(now)).cloned()?;
+        let job = self.known.load().get(digest).filter(|job| job.still(now).is_ok()).cloned()?;
         if job.issuer.is_stale(now) {
             self.ask(&job.issuer);
         }
@@ -229,7 +257,7 @@ impl Office {
         let now = self.clock.now();
         self.known.rcu(|known| {
             let mut known = HashMap::clone(known);
-            known.retain(|_, job| !job.ends.reached(now));
+            known.retain(|_, job| job.still(now).is_ok());
             if known.len() >= MOST
                 && let Some(first) =
                     known.iter().min_by_key(|(_, job)| job.ends.remaining(now)).map(|(digest, _)| *digest)
@@ -237,14 +265,6 @@ impl Office {
                 known.remove(&first);
             }
             known.insert(digest, job.clone());
-            known
-        });
-    }
-
-    fn forget(&self, stays: impl Fn(&Job) -> bool) {
-        self.known.rcu(|known| {
-            let mut known = HashMap::clone(known);
-            known.retain(|_, job| stays(job));
             known
         });
     }
@@ -306,28 +326,29 @@ impl Jobs {
         &self.office
     }
 
-    /// Whether a text is a token that is meant for us, good or not.
-    pub fn are_meant(&self, text: &[u8]) -> bool {
-        has_form(text)
-            && (self.office.known.load().contains_key(&digest_of(text))
-                || Token::parse(text).is_some_and(|token| self.issuer(&token.claims).is_some()))
+    /// The token that a text is, if it is meant for us, good or not.
+    pub fn meant(&self, text: Cow<'_, [u8]>) -> Option<Shown> {
+        let is_meant = |shown: &Shown| {
+            self.office.known.load().contains_key(&shown.digest)
+                || Token::parse(&shown.text).is_some_and(|token| self.issuer(&token.claims).is_some())
+        };
+        Shown::of(text).filter(is_meant)
     }
 
     /// The job that a token proves. Waits no longer than `patience` for its issuer's keys.
     ///
     /// # Errors
     /// When it proves none.
-    pub async fn verify(&self, text: &[u8], patience: Duration) -> Result<Arc<Job>, Refused> {
-        let digest = digest_of(text);
-        if let Some(job) = self.office.known(&digest) {
+    pub async fn verify(&self, shown: &Shown, patience: Duration) -> Result<Arc<Job>, Refused> {
+        if let Some(job) = self.office.known(&shown.digest) {
             return Ok(job);
         }
-        let token = Token::parse(text).ok_or(Refused::Malformed)?;
+        let token = Token::parse(&shown.text).ok_or(Refused::Malformed)?;
         let (issuer, audience) = self.issuer(&token.claims).ok_or(Refused::Stranger)?;
         let (key, ends) = issuer.judge(&token, &*self.office.clock, patience, || self.office.ask(issuer)).await?;
         let job = Job { issuer: issuer.clone(), audience: audience.to_owned(), subject: token.claims.sub, ends, key };
         let job = Arc::new(job);
-        self.office.remember(digest, &job);
+        self.office.remember(shown.digest, &job);
         self.office.tokens.with_label_values(&[VERIFIED]).inc();
         Ok(job)
     }
@@ -337,10 +358,7 @@ impl Jobs {
     /// # Errors
     /// When it has.
     pub fn still(&self, job: &Arc<Job>) -> Result<Arc<Job>, Refused> {
-        if job.ends.reached(self.office.clock.now()) {
-            return Err(Refused::Expired);
-        }
-        if job.issuer.has_taken_back(&job.key) { Err(Refused::KeyUnknown) } else { Ok(job.clone()) }
+        job.still(self.office.clock.now()).map(|()| job.clone())
     }
 
     /// Who has made such a token for us, and for which of our names; if anybody.
@@ -350,10 +368,4 @@ impl Jobs {
         let (at, _) = meant.find(|(at, wanted)| self.issuers[*at].name() == claims.iss && wanted == audience)?;
         Some((&self.issuers[*at], audience))
     }
-}
-
-fn digest_of(text: &[u8]) -> Digest {
-    let mut bytes = [0; digest::SHA256_OUTPUT_LEN];
-    bytes.copy_from_slice(digest::digest(&digest::SHA256, text).as_ref());
-    bytes
 }

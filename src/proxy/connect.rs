@@ -57,12 +57,12 @@ impl Proxy {
         &self,
         caller: &Caller,
         head: &Head,
-        fields: &Fields,
+        mut fields: Fields,
     ) -> (Response<ResponseBody>, Option<Onward>) {
         let mut usage = UsageGuard::new(&self.observer, &head.method);
         let table = self.table();
         let mut place = Place::default();
-        let onward = match self.judge_tunnel(caller, head, fields, &table.0, &mut usage, &mut place).await {
+        let onward = match self.judge_tunnel(caller, head, &mut fields, &table.0, &mut usage, &mut place).await {
             Ok(Judged::Inside(inside)) => {
                 usage.answered(StatusCode::OK);
                 usage.complete();
@@ -81,7 +81,7 @@ impl Proxy {
         &self,
         caller: &Caller,
         head: &Head,
-        fields: &Fields,
+        fields: &mut Fields,
         table: &'t Table,
         usage: &mut UsageGuard,
         place: &mut Place<'t>,
@@ -91,7 +91,7 @@ impl Proxy {
             return Err(Refusal::Loop);
         }
         let authority = asked_for(head, fields)?;
-        let job = job::of_tunnel(table, caller, fields).await?;
+        let job = job::of(table, caller, fields).await?;
         let known = phantom::identify(table, caller, head, fields, job.as_deref())?;
         let client = known.client;
         table.holds_back(client)?;

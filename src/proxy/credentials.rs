@@ -1,4 +1,4 @@
-//! Credentials of the client's own that are not headers: in the query, and in cookies.
+//! Credentials of the client's own that are not headers: in the query, and in cookies. And what those in headers say.
 //!
 //! ```text
 //!  /x?a=1&%61ccess_token=mine   ─▶  /x?a=1
@@ -11,6 +11,8 @@
 
 use std::borrow::Cow;
 
+use base64::Engine as _;
+use base64::engine::general_purpose::STANDARD;
 use http::HeaderValue;
 use http::header::{COOKIE, SET_COOKIE};
 
@@ -22,6 +24,18 @@ const ACCESS_TOKEN: &str = "access_token";
 
 /// How often an encoded name is decoded: more than any chain of servers does.
 const ROUNDS: usize = 4;
+
+/// What a field says after this scheme (RFC 9110, section 11.4), if it is of it.
+pub fn after_scheme<'v>(value: &'v [u8], scheme: &str) -> Option<&'v [u8]> {
+    let (found, rest) = value.split_at_checked(scheme.len())?;
+    let rest = rest.strip_prefix(b" ").filter(|_| found.eq_ignore_ascii_case(scheme.as_bytes()))?;
+    Some(rest.trim_ascii())
+}
+
+/// User and password of a field of the scheme Basic (RFC 7617), with the colon between them.
+pub fn basic(value: &[u8]) -> Option<Vec<u8>> {
+    STANDARD.decode(after_scheme(value, "basic")?).ok()
+}
 
 /// Takes the client's own credentials out of query and cookies. On a route without token, which has no placement, they pass.
 /// Returns what is left of the query, and whether there was a credential.

@@ -21,14 +21,13 @@ use super::message::{Request, Response};
 use super::pool::{Lease, Lost, SendError};
 use super::progress::while_there_is_progress;
 use super::replay::Spare;
-use super::sign::{Held, Signing};
+use super::sign::Signing;
 use super::websocket::Handshake;
 use super::{Proxy, inject};
 use crate::dial::Dialer;
 use crate::policy::Permit;
 use crate::route::{Route, Table, Upstream};
 use crate::secret::Needles;
-use crate::token::Placement;
 use crate::usage::{self, UsageGuard};
 
 /// A pooled connection may turn out to be closed: so many are tried before the request is given up.
@@ -63,12 +62,8 @@ impl Proxy {
     /// # Errors
     /// When there is no connection, no token or no answer.
     pub(super) async fn exchange(&self, outgoing: Outgoing<'_>, usage: &mut UsageGuard) -> Result<Answered, Refusal> {
-        let Outgoing { mut request, mut body, permit, route, cell, table, takes_trailers, mut signing } = outgoing;
+        let Outgoing { mut request, mut body, permit, route, cell, table, takes_trailers, signing } = outgoing;
         let (dialer, acquire_timeout) = (&*table.dialer, table.acquire_timeout);
-        let _held = match &mut signing {
-            Some(signing) => self.settle(signing, &mut body, route, usage).await?,
-            None => None,
-        };
         let mut may_repeat = true;
         let mut refusal = Refusal::UpstreamProtocol;
         for _ in 0..ATTEMPTS {
@@ -178,11 +173,7 @@ impl Proxy {
         handshake: &Handshake,
         usage: &mut UsageGuard,
     ) -> Result<Answered, Refusal> {
-        let Outgoing { mut request, mut body, permit, route, cell, table, mut signing, .. } = outgoing;
-        let _held = match &mut signing {
-            Some(signing) => self.settle(signing, &mut body, route, usage).await?,
-            None => None,
-        };
+        let Outgoing { mut request, mut body, permit, route, cell, table, signing, .. } = outgoing;
         usage.waits();
         let dialled = self.pool.dial_alone(route, cell, &table.dialer).await;
         usage.resumes();
@@ -217,20 +208,6 @@ impl Proxy {
             switching = lease.upgrade();
         }
         Ok(Answered { response, lease, needles, switching })
-    }
-
-    /// Finds out what a signature has to say of the body.
-    async fn settle<'p>(
-        &'p self,
-        signing: &mut Signing,
-        body: &mut RequestBody,
-        route: &Route,
-        usage: &mut UsageGuard,
-    ) -> Result<Option<Held<'p>>, Refusal> {
-        match route.token.as_ref().map(|token| &token.placement) {
-            Some(Placement::SigV4(place)) => signing.settle(body, place, &route.upstream, &self.room, usage).await,
-            _ => Ok(None),
-        }
     }
 
     async fn connection(

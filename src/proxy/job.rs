@@ -10,16 +10,14 @@
 use std::borrow::Cow;
 use std::sync::Arc;
 
-use base64::Engine as _;
-use base64::engine::general_purpose::STANDARD;
 use http::header::PROXY_AUTHORIZATION;
 use http::{HeaderName, HeaderValue};
 
-use super::Caller;
 use super::error::Refusal;
 use super::headers::is_credential;
 use super::message::Fields;
-use crate::identity::job::{Job, Jobs, Refused, has_form};
+use super::{Caller, credentials};
+use crate::identity::job::{Job, Jobs, Refused, Shown};
 use crate::route::Table;
 
 /// The job that sent these fields, which lose its token; or the one that has opened the tunnel that they came in.
@@ -28,28 +26,9 @@ use crate::route::Table;
 /// When a token is shown that proves nothing.
 pub async fn of(table: &Table, caller: &Caller, fields: &mut Fields) -> Result<Option<Arc<Job>>, Refusal> {
     let Some(jobs) = &table.jobs else { return Ok(None) };
-    let shown = shown(jobs, fields);
-    fields.retain(|name, value| !(is_place(name) && token(jobs, name, value).is_some()));
-    Box::pin(prove(jobs, table, caller, shown)).await
-}
-
-/// The same of a request for a tunnel, which goes no further.
-///
-/// # Errors
-/// As [`of`].
-pub async fn of_tunnel(table: &Table, caller: &Caller, fields: &Fields) -> Result<Option<Arc<Job>>, Refusal> {
-    let Some(jobs) = &table.jobs else { return Ok(None) };
-    Box::pin(prove(jobs, table, caller, shown(jobs, fields))).await
-}
-
-async fn prove(
-    jobs: &Jobs,
-    table: &Table,
-    caller: &Caller,
-    shown: Result<Option<Vec<u8>>, Refused>,
-) -> Result<Option<Arc<Job>>, Refusal> {
-    let proved = match shown {
-        Ok(Some(shown)) => jobs.verify(&shown, table.acquire_timeout).await.map(Some),
+    let proved = match take_out(jobs, fields) {
+        // What is rare stands apart: the future of each request keeps room for all that it may wait for.
+        Ok(Some(shown)) => Box::pin(jobs.verify(&shown, table.acquire_timeout)).await.map(Some),
         Ok(None) => match caller.inside.as_ref().and_then(|opened| opened.job.as_ref()) {
             Some(job) => jobs.still(job).map(Some),
             None => Ok(None),
@@ -76,42 +55,35 @@ fn refuse(jobs: &Jobs, caller: &Caller, why: Refused) -> Refusal {
     }
 }
 
-/// The one token of these fields that is for us.
-fn shown(jobs: &Jobs, fields: &Fields) -> Result<Option<Vec<u8>>, Refused> {
-    let mut shown: Option<Cow<'_, [u8]>> = None;
-    for (name, value) in fields.iter().filter(|(name, _)| is_place(name)) {
-        let Some(token) = token(jobs, name, value) else { continue };
-        if shown.as_ref().is_some_and(|other| *other != token) {
-            return Err(Refused::Several);
-        }
-        shown = Some(token);
-    }
-    Ok(shown.map(Cow::into_owned))
-}
-
-fn is_place(name: &HeaderName) -> bool {
-    is_credential(name.as_str(), None)
+/// Takes the tokens that are for us out of the fields: the one that they all are.
+fn take_out(jobs: &Jobs, fields: &mut Fields) -> Result<Option<Shown>, Refused> {
+    let mut shown: Option<Shown> = None;
+    let mut are_several = false;
+    fields.retain(|name, value| {
+        let Some(token) = token(jobs, name, value) else { return true };
+        are_several |= shown.get_or_insert_with(|| token.clone()) != &token;
+        false
+    });
+    if are_several { Err(Refused::Several) } else { Ok(shown) }
 }
 
 /// The token in a field, if it is for us.
-fn token<'v>(jobs: &Jobs, name: &HeaderName, value: &'v HeaderValue) -> Option<Cow<'v, [u8]>> {
-    let token = credential(value.as_bytes());
-    let is_ours = if *name == PROXY_AUTHORIZATION { has_form(&token) } else { jobs.are_meant(&token) };
-    is_ours.then_some(token)
+fn token(jobs: &Jobs, name: &HeaderName, value: &HeaderValue) -> Option<Shown> {
+    if !is_credential(name.as_str(), None) {
+        return None;
+    }
+    let text = credential(value.as_bytes());
+    if *name == PROXY_AUTHORIZATION { Shown::of(text) } else { jobs.meant(text) }
 }
 
 /// What a field says without its scheme: of Basic the password, or the user where that is all there is.
 fn credential(value: &[u8]) -> Cow<'_, [u8]> {
-    let after = |scheme: &[u8]| {
-        let (found, rest) = value.split_at_checked(scheme.len())?;
-        found.eq_ignore_ascii_case(scheme).then(|| rest.trim_ascii())
-    };
-    if let Some(pair) = after(b"basic ").and_then(|pair| STANDARD.decode(pair).ok()) {
+    if let Some(pair) = credentials::basic(value) {
         let at = pair.iter().position(|byte| *byte == b':').unwrap_or(pair.len());
         let (user, password) = (&pair[..at], pair.get(at + 1..).unwrap_or_default());
         return Cow::Owned(if password.is_empty() { user } else { password }.to_vec());
     }
-    Cow::Borrowed(after(b"bearer ").unwrap_or_else(|| value.trim_ascii()))
+    Cow::Borrowed(credentials::after_scheme(value, "bearer").unwrap_or(value).trim_ascii())
 }
 
 #[cfg(test)]

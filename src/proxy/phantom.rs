@@ -14,8 +14,6 @@
 use std::borrow::Cow;
 use std::ops::ControlFlow;
 
-use base64::Engine as _;
-use base64::engine::general_purpose::STANDARD;
 use http::header::{AUTHORIZATION, COOKIE, PROXY_AUTHORIZATION};
 use http::{HeaderName, HeaderValue};
 use percent_encoding::percent_decode;
@@ -70,27 +68,20 @@ pub fn identify(
     job: Option<&Job>,
 ) -> Result<Identified, Refusal> {
     let clients = &table.clients;
-    let Some(keys) = clients.keys() else {
-        return match clients.identify(&caller.peer, None, job) {
-            Ok(client) => Ok(Identified { client, shown: None }),
-            Err(Unknown::Nobody | Unknown::KeyOf(_)) => Err(Refusal::ClientUnknown),
-            Err(Unknown::KeyMissing) => Err(Refusal::ClientAuthRequired),
-            Err(Unknown::OtherJob) => Err(job::other(table, caller)),
-        };
-    };
-    let shown = match shown(keys, head, fields) {
-        Ok(shown) => shown,
-        Err(second) => return Err(trip(table, caller, second, Cause::OtherClient, None)),
+    let of_another = |key| trip(table, caller, key, Cause::OtherClient, None);
+    let shown = match clients.keys() {
+        Some(keys) => shown(keys, head, fields).map_err(of_another)?,
+        None => None,
     };
     // A tunnel was opened with one, which is looked up anew: it may have been replaced since.
-    let of_tunnel = || caller.inside.as_ref().and_then(|inside| keys.client(inside.key.as_ref()?));
+    let of_tunnel = || clients.keys()?.client(caller.inside.as_ref()?.key.as_ref()?);
     let key = shown.as_ref().map(|shown| shown.client).or_else(of_tunnel);
     match clients.identify(&caller.peer, key, job) {
         Ok(client) => Ok(Identified { client, shown }),
         Err(Unknown::Nobody) => Err(Refusal::ClientUnknown),
         Err(Unknown::KeyMissing) => Err(Refusal::ClientAuthRequired),
         Err(Unknown::OtherJob) => Err(job::other(table, caller)),
-        Err(Unknown::KeyOf(client)) => Err(trip(table, caller, client, Cause::OtherClient, None)),
+        Err(Unknown::KeyOf(client)) => Err(of_another(client)),
     }
 }
 
@@ -207,9 +198,7 @@ fn plain<'v>(name: &HeaderName, value: &'v HeaderValue) -> Cow<'v, [u8]> {
     if *name != AUTHORIZATION && *name != PROXY_AUTHORIZATION {
         return Cow::Borrowed(bytes);
     }
-    let basic = bytes.split_at_checked(6).filter(|(scheme, _)| scheme.eq_ignore_ascii_case(b"basic "));
-    let pair = basic.and_then(|(_, pair)| STANDARD.decode(pair.trim_ascii()).ok());
-    pair.map_or(Cow::Borrowed(bytes), Cow::Owned)
+    credentials::basic(bytes).map_or(Cow::Borrowed(bytes), Cow::Owned)
 }
 
 fn decoded(text: &str) -> Cow<'_, [u8]> {

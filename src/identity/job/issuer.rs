@@ -126,7 +126,7 @@ impl Issuer {
     }
 
     /// Asks for the keys, and says so to all who wait. `None` where it is too soon.
-    pub async fn refresh(&self, fetcher: &Fetcher, clock: &dyn Clock) -> Option<Result<Arc<Keys>, String>> {
+    pub async fn refresh(&self, fetcher: &Fetcher, clock: &dyn Clock) -> Option<Result<(), String>> {
         let before = self.state.load_full();
         if before.not_before.is_some_and(|not_before| !not_before.reached(clock.now())) {
             self.is_not_asked();
@@ -137,7 +137,10 @@ impl Issuer {
         let now = clock.now();
         let (pause, stale) = if outcome.is_ok() { (AFTER_ANSWER, REFRESH) } else { (AFTER_FAILURE, AFTER_ANSWER) };
         self.stale_at.store(now.boot.saturating_add(stale).as_secs(), Ordering::Relaxed);
-        let keys = outcome.as_ref().ok().or(before.keys.as_ref()).cloned();
+        let (keys, outcome) = match outcome {
+            Ok(keys) => (Some(keys), Ok(())),
+            Err(error) => (before.keys.clone(), Err(error)),
+        };
         self.state.store(Arc::new(State { keys, not_before: Some(now.after(pause)) }));
         // Before anybody hears of it, so that who is not content may have it asked again.
         self.is_not_asked();
