@@ -491,26 +491,45 @@ impl RequestIds {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::path::PathError;
     use crate::policy::Denied;
     use crate::policy::rule::Denied as RuleDenied;
+    use crate::proxy::tripwire::Cause;
 
     fn all() -> Vec<Refusal> {
         let second = Duration::from_secs(1);
+        let request: RequestId = "00112233aabbccdd".parse().expect("an id");
+        let tripped = Tripped {
+            cause: Cause::OtherHost,
+            key: "app".parse().expect("a name"),
+            sent_by: None,
+            uid: None,
+            route: None,
+            token: None,
+        };
         vec![
             Refusal::Framing,
             Refusal::HostMismatch,
+            Refusal::PathAmbiguous(PathError::NoSlash),
             Refusal::QueryAmbiguous,
             Refusal::ClientUnknown,
             Refusal::ClientAuthRequired,
+            Refusal::Tripped(Box::new(tripped)),
             Refusal::JobRefused(Refused::Expired),
             Refusal::ClientUnverified,
             Refusal::RouteDenied,
             Refusal::MethodDenied,
             Refusal::PathDenied,
+            Refusal::MethodDeniedToClient,
+            Refusal::PathDeniedToClient,
             Refusal::DestinationProhibited(String::new()),
             Refusal::BrowserRefused,
             Refusal::TunnelDenied,
             Refusal::GrantEnded,
+            Refusal::ApprovalPending(request),
+            Refusal::ApprovalDenied(request),
+            Refusal::UseAwaiting(request),
+            Refusal::UseDenied(request),
             Refusal::TokenQuarantined,
             Refusal::TokenRevoked,
             Refusal::PlaintextUpstream,
@@ -542,7 +561,9 @@ mod tests {
             Refusal::HeaderInvalid(""),
             Refusal::Busy,
             Refusal::BodyTooLarge,
+            Refusal::BodyUnsignable,
             Refusal::RateLimited(exceeded()),
+            Refusal::RateOfClient(exceeded()),
             Refusal::Throttled(exceeded()),
             Refusal::ClientBlocked,
         ]
@@ -575,6 +596,9 @@ mod tests {
             assert!(REASONS.contains(&refusal.reason()), "{refusal:?}");
             assert_ne!(refusal.status(), StatusCode::UNAUTHORIZED);
             refused.count(&refusal);
+        }
+        for reason in REASONS {
+            assert!(all().iter().any(|refusal| refusal.reason() == reason), "{reason} is nowhere");
         }
         assert!(registry.scrape().contains(r#"countersign_refused_total{reason="upstream_tls"} 3"#));
     }
