@@ -101,8 +101,17 @@ impl Answers {
     }
 }
 
-/// Answers by host. Each use is looked up in it, and hosts are the config's: nobody chooses them to collide.
-type Hosts = HashMap<Box<str>, Answers, RandomState>;
+/// By host. Each use is looked up in it, and hosts are the config's: nobody chooses them to collide.
+type Hosts<V> = HashMap<Box<str>, V, RandomState>;
+
+/// The answers of a host, seen from one token.
+#[derive(Clone, Copy, Default)]
+struct Since {
+    /// To all requests, before this generation was live.
+    then: Answers,
+    /// To requests with this token, since it is.
+    own: Answers,
+}
 
 /// What is known of one token.
 #[derive(Default)]
@@ -112,29 +121,29 @@ struct Known {
     /// Who has got answers to this generation, and who 401 or 403.
     clients: HashSet<ClientName, RandomState>,
     refused: HashSet<ClientName, RandomState>,
-    /// Of each host, to requests with this token, since this generation is live.
-    own: Hosts,
-    /// Of each host, to all requests, before this generation was live.
-    then: Hosts,
+    hosts: Hosts<Since>,
     /// Of the last generation that upstreams took, and who used it.
     before: Answers,
     clients_before: usize,
 }
 
 impl Known {
-    fn follows(&mut self, generation: u64, hosts: &Hosts) {
+    fn follows(&mut self, generation: u64, hosts: &Hosts<Answers>) {
+        let mut next = Self { generation, before: self.before, clients_before: self.clients_before, ..Self::default() };
         if self.now.hardly_refused() {
-            (self.before, self.clients_before) = (self.now, self.clients.len());
+            (next.before, next.clients_before) = (self.now, self.clients.len());
         }
-        let (before, clients_before) = (self.before, self.clients_before);
-        *self = Self { generation, before, clients_before, then: hosts.clone(), ..Self::default() };
+        next.hosts = std::mem::take(&mut self.hosts);
+        for (host, since) in &mut next.hosts {
+            *since = Since { then: hosts.get(host).copied().unwrap_or_default(), ..Since::default() };
+        }
+        *self = next;
     }
 
-    fn is_refused(&self, host: &str, all: Answers) -> bool {
+    /// Whether upstreams refuse this generation, where a host has given so many answers that are not to requests with it.
+    fn is_refused(&self, others: Answers) -> bool {
         let least = if self.refused.len() >= 2 { LEAST } else { LEAST_OF_ONE };
         let by_enough = self.refused.len() >= 2 || self.clients_before <= 1;
-        let of = |answers: &Hosts| answers.get(host).copied().unwrap_or_default();
-        let others = all.without(of(&self.then)).without(of(&self.own));
         let host_is_well = others.all < LEAST_OF_OTHERS || !others.mostly_refused();
         let rises = self.now.refused >= least && self.now.mostly_refused() && self.before.hardly_refused();
         rises && by_enough && host_is_well
@@ -144,7 +153,7 @@ impl Known {
 #[derive(Default)]
 struct Judge {
     tokens: HashMap<TokenName, Known, RandomState>,
-    hosts: Hosts,
+    hosts: Hosts<Answers>,
 }
 
 impl Judge {
@@ -156,7 +165,7 @@ impl Judge {
         }
         let is_refusal = matches!(used.status, 401 | 403);
         let Some((token, generation)) = used.token.zip(used.generation) else {
-            at(&mut self.hosts, used.host).add(is_refusal);
+            at(&mut self.hosts, used.host, Answers::default()).add(is_refusal);
             return None;
         };
         if !self.tokens.contains_key(token) {
@@ -166,9 +175,11 @@ impl Judge {
         if generation > known.generation {
             known.follows(generation, &self.hosts);
         }
-        let all = at(&mut self.hosts, used.host);
+        let all = at(&mut self.hosts, used.host, Answers::default());
+        let since = at(&mut known.hosts, used.host, Since { then: *all, ..Since::default() });
         all.add(is_refusal);
-        at(&mut known.own, used.host).add(is_refusal);
+        since.own.add(is_refusal);
+        let others = all.without(since.then).without(since.own);
         if generation < known.generation {
             // It was sent before the new one was live.
             return None;
@@ -185,14 +196,14 @@ impl Judge {
         }
         let Answers { all: answered, refused } = known.now;
         let refusals = Refusals { generation, refused, answered, clients: known.refused.len() };
-        known.is_refused(used.host, *all).then(|| (token.clone(), refusals))
+        known.is_refused(others).then(|| (token.clone(), refusals))
     }
 }
 
-/// The answers of a host, whose name is copied once.
-fn at<'h>(hosts: &'h mut Hosts, host: &str) -> &'h mut Answers {
+/// What is known of a host, whose name is copied once.
+fn at<'h, V>(hosts: &'h mut Hosts<V>, host: &str, first: V) -> &'h mut V {
     if !hosts.contains_key(host) {
-        hosts.insert(host.into(), Answers::default());
+        hosts.insert(host.into(), first);
     }
     hosts.get_mut(host).expect("it has just been put there")
 }
@@ -204,17 +215,16 @@ mod tests {
     use super::*;
     use crate::name::RouteName;
 
-    const API: &str = "api.example.com";
-
     /// The judge, and names to speak to it with.
     struct World {
         judge: Judge,
         route: RouteName,
+        host: &'static str,
     }
 
     impl World {
         fn new() -> Self {
-            Self { judge: Judge::default(), route: "api".parse().expect("a name") }
+            Self { judge: Judge::default(), route: "api".parse().expect("a name"), host: "api.example.com" }
         }
 
         fn answer(&mut self, token: Option<(&str, u64)>, client: &str, status: u16) -> Option<Refusals> {
@@ -228,7 +238,7 @@ mod tests {
                 generation: token.map(|(_, generation)| generation),
                 client: &client,
                 route: &self.route,
-                host: API,
+                host: self.host,
                 method: "GET",
                 path: "/",
                 rule: None,
@@ -310,6 +320,28 @@ mod tests {
             }
             assert!(!world.answers(50, 2, "one", 403) && !world.answers(50, 2, "two", 403), "{other:?}");
         }
+    }
+
+    #[test]
+    fn a_host_that_refused_everybody_long_ago_hides_nothing() {
+        let mut world = used_by_two();
+        for _ in 0..50 {
+            world.answer(None, "one", 403);
+        }
+        assert!(!world.answers(4, 2, "one", 403));
+        assert!(world.answers(1, 2, "two", 403));
+    }
+
+    #[test]
+    fn of_each_token_only_its_own_hosts_are_remembered() {
+        let mut world = World::new();
+        for token in ["a", "b", "c"] {
+            world.host = token;
+            for generation in 1..=3 {
+                world.answer(Some((token, generation)), "one", 200);
+            }
+        }
+        assert!(world.judge.tokens.values().all(|known| known.hosts.len() == 1));
     }
 
     #[test]
