@@ -15,6 +15,7 @@ pub mod environment;
 mod force;
 mod holds;
 mod house;
+mod keep;
 mod reading;
 mod reload;
 mod restraint;
@@ -91,17 +92,9 @@ pub enum StartError {
     #[error(transparent)]
     Store(#[from] StoreError),
     #[error(transparent)]
-    Desk(#[from] desk::OpenError),
-    #[error(transparent)]
-    Review(#[from] review::OpenError),
-    #[error(transparent)]
-    Unused(#[from] unused::OpenError),
+    Open(#[from] keep::OpenError),
     #[error(transparent)]
     Alerts(#[from] alert::OpenError),
-    #[error(transparent)]
-    Holds(#[from] holds::OpenError),
-    #[error(transparent)]
-    Watching(#[from] watching::OpenError),
     #[error("cannot open the audit trail: {0}")]
     Audit(#[from] audit::OpenError),
     #[error("cannot write the audit trail, and nothing starts without it: {0}")]

@@ -12,7 +12,6 @@
 pub mod chunks;
 mod place;
 
-use std::fmt::Write as _;
 use std::time::{Duration, SystemTime};
 
 use aws_credential_types::Credentials;
@@ -27,6 +26,7 @@ use http::{HeaderName, HeaderValue};
 use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, percent_decode_str, percent_encode};
 
 use crate::secret::{NotAws, Secret};
+use crate::text;
 pub use chunks::Chunks;
 pub use place::Place;
 
@@ -120,7 +120,7 @@ impl Payload {
     pub fn of_pieces(pieces: &[impl AsRef<[u8]>]) -> Self {
         let mut hash = Context::new(&SHA256);
         pieces.iter().for_each(|piece| hash.update(piece.as_ref()));
-        Self::Hash(hex(hash.finish().as_ref()))
+        Self::Hash(text::hex(hash.finish().as_ref()))
     }
 
     /// As `x-amz-content-sha256` says it.
@@ -232,15 +232,6 @@ fn pair(name: &str, value: &str) -> String {
 
 /// All but the unreserved characters (RFC 3986, section 2.3).
 const RESERVED: &AsciiSet = &NON_ALPHANUMERIC.remove(b'-').remove(b'.').remove(b'_').remove(b'~');
-
-fn hex(bytes: &[u8]) -> String {
-    let mut text = String::with_capacity(2 * bytes.len());
-    for byte in bytes {
-        // A text takes whatever is written to it.
-        let _ = write!(text, "{byte:02x}");
-    }
-    text
-}
 
 #[cfg(test)]
 mod tests;

@@ -228,7 +228,7 @@ impl Token {
     }
 
     /// The scopes that its issuer last said a generation has, in order, where it said so.
-    pub fn granted(&self) -> Option<Vec<String>> {
+    pub fn granted(&self) -> Option<Arc<[String]>> {
         self.supervisor.granted.lock().unwrap_or_else(PoisonError::into_inner).clone()
     }
 

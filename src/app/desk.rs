@@ -17,6 +17,7 @@ use prometheus::{IntCounterVec, IntGauge};
 use tokio::sync::OwnedMutexGuard;
 
 use super::force::{self, Sources};
+use super::keep::OpenError;
 use crate::access::approval::{Case, NotAllowed, State, Voter};
 use crate::access::grants::{self, SignedGrant};
 use crate::access::register::{NotDecided, Register, Step, What};
@@ -25,7 +26,7 @@ use crate::access::rule::{Decision, Role};
 use crate::audit::{Event, Recorder, Requested, Unavailable};
 use crate::clock::Clock;
 use crate::config::Config;
-use crate::metrics::{Error as MetricsError, Metrics};
+use crate::metrics::Metrics;
 use crate::operator;
 use crate::seal::Label;
 use crate::store::{Record, Store, StoreError};
@@ -313,15 +314,6 @@ pub enum SettleError {
     Trail(#[from] Unavailable),
     #[error(transparent)]
     Store(#[from] StoreError),
-}
-
-/// Why there is no desk.
-#[derive(Debug, thiserror::Error)]
-pub enum OpenError {
-    #[error(transparent)]
-    Store(#[from] StoreError),
-    #[error(transparent)]
-    Metrics(#[from] MetricsError),
 }
 
 /// The files of a folder, or why one cannot be read. Those that begin with a dot are the machinery of whoever put them there.

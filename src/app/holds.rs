@@ -15,16 +15,16 @@ use prometheus::IntGaugeVec;
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 
+use super::keep::{OpenError, keep};
 use crate::access::request::{RequestId, rfc3339};
 use crate::admin::NotDone;
 use crate::audit::{Event, Recorder};
 use crate::clock::Clock;
-use crate::metrics::{Error as MetricsError, Metrics};
+use crate::metrics::Metrics;
 use crate::name::{ClientName, TokenName};
 use crate::policy::hold::{Approval, Hold, Terms};
 use crate::policy::limit::{Rate, RateLimit};
-use crate::seal::Label;
-use crate::store::{Store, StoreError};
+use crate::store::Store;
 use crate::token::Order;
 
 /// Who holds back and lets in by itself, as the trail has it.
@@ -114,15 +114,6 @@ impl Measure {
             Self::Block => "block",
         }
     }
-}
-
-/// Why nothing is known of what is held back.
-#[derive(Debug, thiserror::Error)]
-pub enum OpenError {
-    #[error(transparent)]
-    Metrics(#[from] MetricsError),
-    #[error(transparent)]
-    Store(#[from] StoreError),
 }
 
 impl Holds {
@@ -333,16 +324,7 @@ impl Holds {
     pub async fn keep(&self, client: &ClientName) -> Result<(), NotDone> {
         let _one = self.writing.lock().await;
         let kept = self.lock().clients.get(client).cloned();
-        let (store, name) = (self.store.clone(), client.clone());
-        let writing = tokio::task::spawn_blocking(move || {
-            let label = Label { kind: KIND, name: name.as_str() };
-            match kept.as_ref().map(serde_json::to_vec) {
-                Some(Ok(content)) => store.write(label, 1, &content),
-                Some(Err(_)) | None => store.remove(label),
-            }
-        });
-        let written = writing.await.map_err(|error| NotDone::Unkept(error.to_string()))?;
-        written.map_err(|error| NotDone::Unkept(error.to_string()))
+        keep(&self.store, KIND, client.as_str(), kept.as_ref()).await
     }
 
     fn terms(&self, state: &State, client: &ClientName, token: Option<&TokenName>) -> Terms {

@@ -15,12 +15,12 @@ use serde::{Deserialize, Serialize};
 
 use super::force::InForce;
 use super::house::House;
+use super::keep::keep;
 use crate::access::request::Digest;
 use crate::admin::NotDone;
 use crate::audit::{Event, Recorder};
 use crate::barrier::Barrier;
 use crate::name::TokenName;
-use crate::seal::Label;
 use crate::store::{Store, StoreError};
 use crate::token::revocation::Cause;
 use crate::token::{NotReleased, Order, Restraint, Token};
@@ -120,16 +120,7 @@ impl Restraints {
     /// Puts on the disk what is kept of a token, or that nothing is.
     async fn keep(&self, name: &TokenName) -> Result<(), NotDone> {
         let kept = self.list().get(name).cloned().filter(|kept| *kept != Kept::default());
-        let (store, name) = (self.store.clone(), name.clone());
-        let writing = tokio::task::spawn_blocking(move || {
-            let label = Label { kind: KIND, name: name.as_str() };
-            match kept.as_ref().map(serde_json::to_vec) {
-                Some(Ok(content)) => store.write(label, 1, &content),
-                Some(Err(_)) | None => store.remove(label),
-            }
-        });
-        let written = writing.await.map_err(|error| NotDone::Unkept(error.to_string()))?;
-        written.map_err(|error| NotDone::Unkept(error.to_string()))
+        keep(&self.store, KIND, name.as_str(), kept.as_ref()).await
     }
 }
 

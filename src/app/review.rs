@@ -12,6 +12,7 @@ use std::time::Duration;
 
 use prometheus::{Gauge, IntGauge};
 
+use super::keep::OpenError;
 use crate::audit::{Event, Recorder, Unavailable, Week, time_text};
 use crate::clock::{Clock, Moment};
 use crate::metrics::{Error as MetricsError, Metrics};
@@ -20,7 +21,7 @@ use crate::review::books::{Page, write};
 use crate::review::report::{Entry, Facts, Report, Sums};
 use crate::review::{Books, Figure, Memory, Pen, Settings};
 use crate::seal::Label;
-use crate::store::{Store, StoreError};
+use crate::store::Store;
 use crate::usage::Reader;
 
 /// What is remembered of reviews, as the store knows it.
@@ -65,15 +66,6 @@ struct Gauges {
     long_lived: IntGauge,
     reviewed: IntGauge,
     overdue: IntGauge,
-}
-
-/// Why there is no review.
-#[derive(Debug, thiserror::Error)]
-pub enum OpenError {
-    #[error(transparent)]
-    Metrics(#[from] MetricsError),
-    #[error(transparent)]
-    Store(#[from] StoreError),
 }
 
 impl Review {

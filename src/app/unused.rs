@@ -16,6 +16,7 @@ use prometheus::IntGaugeVec;
 use serde::{Deserialize, Serialize};
 
 use super::house::House;
+use super::keep::OpenError;
 use crate::audit::Event;
 use crate::clock::Moment;
 use crate::metrics::{Error as MetricsError, Metrics};
@@ -434,15 +435,6 @@ fn warn(why: Why, token: &Token, left: Duration) {
 /// The tokens that are retired when nobody needs them, and after how long.
 fn limits(why: Why, tokens: &BTreeMap<TokenName, Arc<Token>>) -> BTreeMap<&TokenName, Duration> {
     tokens.iter().filter_map(|(name, token)| Some((name, why.limit(token)?))).collect()
-}
-
-/// Why it cannot be told when tokens were used last.
-#[derive(Debug, thiserror::Error)]
-pub enum OpenError {
-    #[error(transparent)]
-    Store(#[from] StoreError),
-    #[error(transparent)]
-    Metrics(#[from] MetricsError),
 }
 
 #[cfg(test)]

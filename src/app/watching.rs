@@ -25,6 +25,7 @@ use tokio::sync::Notify;
 
 use super::holds::{Holds, Measure, SELF};
 use super::house::House;
+use super::keep::OpenError;
 use crate::admin::anomalies::Anomalies;
 use crate::alert::Alerts;
 use crate::audit::{Event as Record, Recorder};
@@ -32,9 +33,9 @@ use crate::clock::{Clock, Moment};
 use crate::detect::event::{Event, Step, Time};
 use crate::detect::response::{Response, Settings};
 use crate::detect::{Anomaly, Engine};
-use crate::metrics::{Error as MetricsError, Metrics};
+use crate::metrics::Metrics;
 use crate::name::{ClientName, TokenName};
-use crate::store::{Store, StoreError};
+use crate::store::Store;
 use crate::token::{self, Order, Token};
 use crate::usage::{Batch, Reader, Use};
 use alarm::Alarms;
@@ -99,18 +100,9 @@ struct Life {
     generation: u64,
     length: Option<Duration>,
     /// The scopes that its issuer last said it has.
-    granted: Option<Vec<String>>,
+    granted: Option<Arc<[String]>>,
     /// How often its issuer had said no.
     refusals: u64,
-}
-
-/// Why nothing is watched.
-#[derive(Debug, thiserror::Error)]
-pub enum OpenError {
-    #[error(transparent)]
-    Metrics(#[from] MetricsError),
-    #[error(transparent)]
-    Store(#[from] StoreError),
 }
 
 impl Watching {

@@ -16,7 +16,7 @@ use bytes::Bytes;
 use memchr::memmem;
 use zeroize::Zeroizing;
 
-use super::hex;
+use crate::text::hex;
 
 /// The largest chunk, in bytes.
 const LARGEST: usize = 1024 * 1024;

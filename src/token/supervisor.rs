@@ -54,7 +54,7 @@ pub(super) struct Supervisor {
     /// How often the issuer has said no.
     pub(super) refusals: AtomicU64,
     /// The scopes that it last said a generation has, in order.
-    pub(super) granted: StdMutex<Option<Vec<String>>>,
+    pub(super) granted: StdMutex<Option<Arc<[String]>>>,
     /// Its value, to be recognised when the source gives it again.
     pub(super) last_mark: StdMutex<Option<Mark>>,
     /// What a restarted run begins under.
@@ -426,7 +426,7 @@ impl Supervisor {
             self.compare_scopes(granted);
             let mut granted = granted.clone();
             granted.sort_unstable();
-            *lock(&self.granted) = Some(granted);
+            *lock(&self.granted) = Some(granted.into());
         }
         let (number, expires) = (live.number, live.expires.wall);
         let (mark, secret) = (candidate.mark, candidate.secret);

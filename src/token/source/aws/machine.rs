@@ -16,7 +16,7 @@ use crate::clock::Clock;
 use crate::fetch::{Answer, Call, Fetcher, Remote};
 use crate::secret::{Reference, Secret};
 use crate::tls;
-use crate::token::source::{BuildError, Class, Failure, Issued, Obtaining, Reason, Source};
+use crate::token::source::{BuildError, Failure, Issued, Obtaining, Reason, Source};
 
 /// `source = { kind = "aws_metadata", ... }`
 #[derive(Clone, PartialEq, Debug)]
@@ -95,8 +95,7 @@ impl Machine {
             StatusCode::OK => Ok(answer),
             status => {
                 let detail = format!("{} answered {}", remote.endpoint(), status.as_u16());
-                let class = Class::Transient { retry_after: None };
-                Err(Failure { reason: Reason::Status, class, detail })
+                Err(Failure::transient(Reason::Status, detail))
             }
         }
     }

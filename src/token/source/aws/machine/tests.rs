@@ -1,6 +1,7 @@
 use super::*;
 use crate::clock::ManualClock;
 use crate::fetch::scripted::{Scripted, fetcher};
+use crate::token::source::Class;
 
 const KEYS: &str = r#"{"Code":"Success","AccessKeyId":"ASIAMACHINE","SecretAccessKey":"secret","Token":"token","Expiration":"2099-01-01T00:00:00Z"}"#;
 
