@@ -13,7 +13,7 @@ mod peer;
 use std::sync::Arc;
 
 use crate::name::ClientName;
-use crate::secret::Reference;
+use crate::secret::{Fingerprinter, Reference};
 use job::Job;
 use semver::Version;
 
@@ -81,8 +81,8 @@ impl Clients {
     ///
     /// # Errors
     /// When one of them cannot be read or used.
-    pub fn with_keys(self) -> Result<Self, KeyError> {
-        let keys = Keys::read(&self.list)?.map(Arc::new);
+    pub fn with_keys(self, fingerprinter: &Arc<Fingerprinter>) -> Result<Self, KeyError> {
+        let keys = Keys::read(&self.list, fingerprinter)?.map(Arc::new);
         Ok(Self { keys, ..self })
     }
 
@@ -124,10 +124,15 @@ impl Clients {
         self.list.iter().filter_map(|client| client.jwt.as_ref())
     }
 
-    /// The client that the kernel's word alone is for, with its key or without.
+    /// The only client that the kernel's word is for, whatever else it would have to show. `None` where there are several:
+    /// nobody is to answer for what another did.
     pub fn like(&self, peer: &Peer) -> Option<ClientIndex> {
         let told = |client: &Settings| (client.uid.is_some() || client.gid.is_some()) && client.fits(peer);
-        self.list.iter().position(told).map(ClientIndex)
+        let mut like = self.list.iter().enumerate().filter(|(_, client)| told(client));
+        match (like.next(), like.next()) {
+            (Some((at, _)), None) => Some(ClientIndex(at)),
+            _ => None,
+        }
     }
 
     pub fn find(&self, name: &ClientName) -> Option<ClientIndex> {
@@ -189,6 +194,19 @@ mod tests {
 
     fn with_key(settings: Settings) -> Settings {
         Settings { key: Some(Reference::Env("KEY".to_owned())), ..settings }
+    }
+
+    #[test]
+    fn nobody_answers_for_another_of_the_same_user() {
+        let peer = Peer { uid: Some(1), gid: Some(5) };
+        let like = |clients: Vec<Settings>| {
+            let clients = Clients::new(clients, 0);
+            clients.like(&peer).map(|index| clients.name(index).to_string())
+        };
+        let keyed = || with_key(client("a", Some(1), None));
+        assert_eq!(like(vec![client("b", Some(2), None), keyed()]).as_deref(), Some("a"));
+        assert_eq!(like(vec![keyed(), client("b", Some(1), Some(5))]), None);
+        assert_eq!(like(vec![with_key(client("c", None, None))]), None);
     }
 
     #[test]

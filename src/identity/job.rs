@@ -245,12 +245,18 @@ impl Office {
 
     /// The job that has shown this, if it was good before and is still.
     fn known(&self, digest: &Digest) -> Option<Arc<Job>> {
+        let job = self.known.load().get(digest).cloned()?;
+        self.still(&job).ok().map(|()| job)
+    }
+
+    /// Whether a job that was let in before still is. Its issuer is asked now and then whether it has taken back the key.
+    fn still(&self, job: &Job) -> Result<(), Refused> {
         let now = self.clock.now();
-        let job = self.known.load().get(digest).filter(|job| job.still(now).is_ok()).cloned()?;
+        job.still(now)?;
         if job.issuer.is_stale(now) {
             self.ask(&job.issuer);
         }
-        Some(job)
+        Ok(())
     }
 
     fn remember(&self, digest: Digest, job: &Arc<Job>) {
@@ -358,7 +364,7 @@ impl Jobs {
     /// # Errors
     /// When it has.
     pub fn still(&self, job: &Arc<Job>) -> Result<Arc<Job>, Refused> {
-        job.still(self.office.clock.now()).map(|()| job.clone())
+        self.office.still(job).map(|()| job.clone())
     }
 
     /// Who has made such a token for us, and for which of our names; if anybody.

@@ -5,8 +5,8 @@
 //!  file of a client's key ─▶ keyed digest ─▶ Keys ◀─ keyed digest ◀─ each run of key characters in a request's head
 //! ```
 //!
-//! Invariant: the plain text is not kept, and what was sent is compared by its digest under a key of this process, in constant
-//! time.
+//! Invariant: the plain text is not kept, and what was sent is compared by its keyed digest, in constant time. The key of that
+//! digest outlives a configuration: a tunnel remembers the digest that it was opened with.
 
 use std::collections::HashMap;
 use std::ops::ControlFlow;
@@ -29,7 +29,7 @@ const DIFFERENT: usize = 8;
 
 /// The phantom keys of a configuration's clients. Their files may be replaced meanwhile.
 pub struct Keys {
-    fingerprinter: Fingerprinter,
+    fingerprinter: Arc<Fingerprinter>,
     sources: Vec<(ClientIndex, ClientName, Reference)>,
     known: ArcSwap<Known>,
 }
@@ -60,16 +60,15 @@ impl Keys {
     ///
     /// # Errors
     /// When one of them cannot be read or used.
-    pub fn read(clients: &[Settings]) -> Result<Option<Self>, KeyError> {
+    pub fn read(clients: &[Settings], fingerprinter: &Arc<Fingerprinter>) -> Result<Option<Self>, KeyError> {
         let source =
             |(at, client): (usize, &Settings)| Some((ClientIndex(at), client.name.clone(), client.key.clone()?));
         let sources: Vec<_> = clients.iter().enumerate().filter_map(source).collect();
         if sources.is_empty() {
             return Ok(None);
         }
-        let fingerprinter = Fingerprinter::new(&Fingerprinter::random_key());
-        let known = Known::read(&sources, &fingerprinter)?;
-        Ok(Some(Self { fingerprinter, sources, known: ArcSwap::from_pointee(known) }))
+        let known = Known::read(&sources, fingerprinter)?;
+        Ok(Some(Self { fingerprinter: fingerprinter.clone(), sources, known: ArcSwap::from_pointee(known) }))
     }
 
     /// Reads the files again. Blocks as [`Keys::read`] does.
@@ -160,6 +159,10 @@ mod tests {
         keys.iter().enumerate().map(client).collect()
     }
 
+    fn read(clients: &[Settings]) -> Result<Option<Keys>, KeyError> {
+        Keys::read(clients, &Arc::new(Fingerprinter::new(&[7; 32])))
+    }
+
     fn found(keys: &Keys, text: &str) -> Vec<usize> {
         let mut all = Vec::new();
         let all_seen = keys.find(text.as_bytes(), |_, client| {
@@ -173,7 +176,7 @@ mod tests {
     #[test]
     fn a_key_is_found_between_whatever_is_no_part_of_one() {
         let folder = tempfile::tempdir().expect("a folder");
-        let keys = Keys::read(&clients(folder.path(), &[ONE, OTHER])).expect("keys").expect("some");
+        let keys = read(&clients(folder.path(), &[ONE, OTHER])).expect("keys").expect("some");
         for text in [
             ONE.to_owned(),
             format!("Bearer {ONE}"),
@@ -192,7 +195,7 @@ mod tests {
     #[test]
     fn a_file_that_is_replaced_is_read_again_and_a_bad_one_changes_nothing() {
         let folder = tempfile::tempdir().expect("a folder");
-        let keys = Keys::read(&clients(folder.path(), &[ONE])).expect("keys").expect("some");
+        let keys = read(&clients(folder.path(), &[ONE])).expect("keys").expect("some");
         std::fs::write(folder.path().join("0"), OTHER).expect("written");
         assert!(keys.is_in(ONE.as_bytes()) && !keys.is_in(OTHER.as_bytes()));
         keys.read_again().expect("read");
@@ -206,14 +209,14 @@ mod tests {
     fn what_is_no_key_is_refused_without_being_shown() {
         let folder = tempfile::tempdir().expect("a folder");
         for bad in ["hunter2", &"a".repeat(64), &format!("{ONE}="), &format!("{ONE} "), &"0123456789".repeat(52)] {
-            let error = Keys::read(&clients(folder.path(), &[bad])).err().expect("no key").to_string();
+            let error = read(&clients(folder.path(), &[bad])).err().expect("no key").to_string();
             assert!(error.contains("client0") && error.contains("clients key") && !error.contains(bad), "{error}");
         }
-        let error = Keys::read(&clients(folder.path(), &[ONE, ONE])).err().expect("the same").to_string();
+        let error = read(&clients(folder.path(), &[ONE, ONE])).err().expect("the same").to_string();
         assert!(error.contains("client0") && error.contains("client1") && !error.contains(ONE), "{error}");
         let missing =
             Settings { key: Some(Reference::File("/nowhere/key".into())), ..Settings::named(ClientName::implicit()) };
-        assert!(matches!(Keys::read(&[missing]), Err(KeyError::Unreadable(..))));
-        assert!(matches!(Keys::read(&[]), Ok(None)));
+        assert!(matches!(read(&[missing]), Err(KeyError::Unreadable(..))));
+        assert!(matches!(read(&[]), Ok(None)));
     }
 }

@@ -258,17 +258,40 @@ async fn who_is_another_issuer_or_keeps_its_keys_in_the_open_vouches_for_nobody(
     }
 }
 
-#[tokio::test]
-async fn a_tunnel_belongs_to_the_job_that_has_opened_it() {
-    let (ci, issuer, upstream) = (Ci::start().await, Issuer::start().await, Upstream::http1().await);
-    let setup = Setup::new().token("api", &issuer, "").client("ci", &ci.jwt("repo:org/app:*"));
-    let scene = setup.route("api", &upstream, "token = \"api\"\nintercept = true").start().await;
+/// With the tunnel to the upstream that this token opens.
+async fn with_tunnel(ci: &Ci, issuer: &Issuer, upstream: &Upstream, token: &str) -> (Scene, Client) {
+    let setup = Setup::new().token("api", issuer, "").client("ci", &ci.jwt("repo:org/app:*"));
+    let scene = setup.route("api", upstream, "token = \"api\"\nintercept = true").start().await;
     let connect = |fields: &str| format!("CONNECT {0} HTTP/1.1\r\nHost: {0}\r\n{fields}\r\n", upstream.address);
     assert_eq!(scene.exchange(connect("")).await.refusal(), (407, "client_auth_required".to_owned()));
     let mut client = scene.client().await;
-    client.send(connect(&format!("Proxy-Authorization: Bearer {}\r\n", ci.token(MAIN)))).await;
+    client.send(connect(&format!("Proxy-Authorization: Bearer {token}\r\n"))).await;
     assert_eq!(client.answer_to_head().await.expect("an answer").status, 200);
-    let mut inside = client.over_tls("127.0.0.1", crate::tunnels::told(&scene, &["http/1.1"])).await.expect("TLS");
+    let inside = client.over_tls("127.0.0.1", crate::tunnels::told(&scene, &["http/1.1"])).await.expect("TLS");
+    (scene, inside)
+}
+
+#[tokio::test]
+async fn a_key_that_is_taken_back_takes_back_the_tunnels_that_it_opened() {
+    let (ci, issuer, upstream) = (Ci::start().await, Issuer::start().await, Upstream::http1().await);
+    let claims = ci.claims_with(MAIN, json!({ "exp": SystemClock.now().wall.as_secs() + 7200 }));
+    let (scene, mut inside) = with_tunnel(&ci, &issuer, &upstream, &ci.sign(&claims)).await;
+    let request = format!("GET /x HTTP/1.1\r\nHost: {}\r\n\r\n", upstream.address);
+    ci.publish(vec![CiKey::new("first")]);
+    scene.clock.advance(Duration::from_secs(301));
+    // Nobody but who is in the tunnel asks for anything.
+    wait_until("the tunnel is nobody's", SOON, async || {
+        inside.send(&request).await;
+        inside.answer().await.expect("an answer").status == 403
+    })
+    .await;
+    scene.finish().await;
+}
+
+#[tokio::test]
+async fn a_tunnel_belongs_to_the_job_that_has_opened_it() {
+    let (ci, issuer, upstream) = (Ci::start().await, Issuer::start().await, Upstream::http1().await);
+    let (scene, mut inside) = with_tunnel(&ci, &issuer, &upstream, &ci.token(MAIN)).await;
     let request = format!("GET /x HTTP/1.1\r\nHost: {}\r\n\r\n", upstream.address);
     inside.send(&request).await;
     assert_eq!(inside.answer().await.expect("an answer").status, 200);

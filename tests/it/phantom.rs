@@ -21,14 +21,17 @@ fn own() -> u32 {
 }
 
 /// With the client `app`, of our own user, and `other`, of another.
+fn with_clients(setup: Setup) -> Setup {
+    let setup = setup.client("app", &format!("uid = {}\nkey = \"file:app.key\"", own()));
+    setup.client("other", &format!("uid = {OTHER_USER}\nkey = \"file:other.key\""))
+}
+
 async fn started(setup: Setup) -> Scene {
     let folder = TempDir::new().expect("a folder");
     for (name, text) in [("client-secret", "first-client-secret"), ("app.key", KEY), ("other.key", OTHERS)] {
         std::fs::write(folder.path().join(name), format!("{text}\n")).expect("written");
     }
-    let setup = setup.client("app", &format!("uid = {}\nkey = \"file:app.key\"", own()));
-    let setup = setup.client("other", &format!("uid = {OTHER_USER}\nkey = \"file:other.key\""));
-    Scene::start_in(Arc::new(folder), &setup).await
+    Scene::start_in(Arc::new(folder), &with_clients(setup)).await
 }
 
 async fn scene(upstream: &Upstream, placement: &str) -> (Issuer, Scene) {
@@ -144,8 +147,11 @@ async fn a_request_without_its_key_is_told_how_to_send_one() {
 #[tokio::test]
 async fn http2_and_tunnels_that_are_looked_into_know_the_key_too() {
     let (issuer, upstream) = (Issuer::start().await, Upstream::http1().await);
-    let route = "token = \"api\"\nintercept = true\n";
-    let scene = started(Setup::new().token("api", &issuer, "").route("api", &upstream, route)).await;
+    let setup = |more: &str| {
+        let route = format!("token = \"api\"\nintercept = true\n{more}");
+        Setup::new().token("api", &issuer, "").route("api", &upstream, &route)
+    };
+    let scene = started(setup("")).await;
     scene.ready().await;
     let mut client = Http2Client::connect(scene.proxy).await;
     let request = client.request("GET", "/api/x").header("authorization", format!("Bearer {KEY}"));
@@ -164,6 +170,7 @@ async fn http2_and_tunnels_that_are_looked_into_know_the_key_too() {
     for fields in ["".to_owned(), format!("Authorization: Bearer {KEY}\r\n")] {
         client.send(format!("GET /x HTTP/1.1\r\nHost: {authority}\r\n{fields}\r\n")).await;
         assert_eq!(client.answer().await.expect("an answer").status, 200, "the tunnel was opened with the key");
+        scene.reload(&with_clients(setup("websocket = true"))).await.expect("taken");
     }
     // A key that is replaced is not good in a tunnel that was opened with it.
     std::fs::write(scene.folder().join("app.key"), UNKNOWN).expect("written");

@@ -122,7 +122,8 @@ impl Kitchen<'_> {
             let reader = barred.get(route).map_or_else(|| reader.clone(), |gate| SlotReader::barred(*gate));
             Some(RouteToken { name: name.clone(), placement: settings.placement.clone(), reader })
         };
-        let clients = Clients::new(config.clients.clone(), rustix::process::geteuid().as_raw()).with_keys()?;
+        let clients = Clients::new(config.clients.clone(), rustix::process::geteuid().as_raw());
+        let clients = clients.with_keys(&self.ground.fingerprinter)?;
         let jobs = Jobs::new(clients.jobs(), self.jobs, table.and_then(|table| table.jobs.as_deref()))?;
         let table = Table::new(
             &config.routes,

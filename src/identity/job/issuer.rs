@@ -127,9 +127,10 @@ impl Issuer {
 
     /// Asks for the keys, and says so to all who wait. `None` where it is too soon.
     pub async fn refresh(&self, fetcher: &Fetcher, clock: &dyn Clock) -> Option<Result<(), String>> {
+        let asking = Asking(self);
         let before = self.state.load_full();
         if before.not_before.is_some_and(|not_before| !not_before.reached(clock.now())) {
-            self.is_not_asked();
+            drop(asking);
             self.news.send_replace(());
             return None;
         }
@@ -143,7 +144,7 @@ impl Issuer {
         };
         self.state.store(Arc::new(State { keys, not_before: Some(now.after(pause)) }));
         // Before anybody hears of it, so that who is not content may have it asked again.
-        self.is_not_asked();
+        drop(asking);
         self.news.send_replace(());
         Some(outcome)
     }
@@ -168,6 +169,15 @@ impl Issuer {
         let remote = Remote::new(endpoint, &self.settings.tls).map_err(|error| error.to_string())?;
         let keys = get(fetcher, &remote).await?;
         Keys::parse(&keys, asked).ok_or_else(|| format!("{} has no key that can be used", remote.endpoint()))
+    }
+}
+
+/// A call of an issuer, which may be asked again when it is over, however that comes.
+struct Asking<'i>(&'i Issuer);
+
+impl Drop for Asking<'_> {
+    fn drop(&mut self) {
+        self.0.is_not_asked();
     }
 }
 
