@@ -63,6 +63,7 @@ use http::{HeaderValue, Method, Version};
 use http_body::Body as _;
 use prometheus::{IntCounter, IntCounterVec, IntGaugeVec};
 
+pub use cut::Cut;
 pub use error::Refusal;
 pub use explain::{Explanation, explain};
 pub use head::Head;
@@ -85,7 +86,6 @@ use crate::clock::Clock;
 use crate::identity::job::Job;
 use crate::identity::{ClientIndex, Peer};
 use crate::metrics::{Error as MetricsError, Metrics as Registry};
-use crate::name::TokenName;
 use crate::policy::{Denied, Permit};
 use crate::route::{NotAdmitted, Route, RouteToken, Table};
 use crate::secret::{Mark, Needles};
@@ -385,7 +385,7 @@ impl Proxy {
             }
             _ => None,
         };
-        let outgoing = Outgoing { request, body, permit, route, cell, table, takes_trailers, signing };
+        let outgoing = Outgoing { request, body, permit, route, client, cell, table, takes_trailers, signing };
         let Answered { mut response, lease, needles, switching } = match handshake {
             None => self.exchange(outgoing, usage).await?,
             Some(handshake) => Box::pin(self.switch(outgoing, &handshake, usage)).await?,
@@ -507,9 +507,9 @@ impl Proxy {
         self.shared.metrics.http2_abuse.inc();
     }
 
-    /// Lets go of a token that was taken out of use: nothing that it was attached to leaves any more.
-    pub fn let_go(&self, token: &TokenName) {
-        self.pool.let_go(token);
+    /// Lets go of what was taken out of use, or is held back from now on: nothing of it leaves any more.
+    pub fn let_go(&self, what: &Cut) {
+        self.pool.let_go(what);
     }
 
     /// Hands over what is known of the requests that have ended. Called now and then.

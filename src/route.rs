@@ -182,6 +182,14 @@ impl Route {
         self.accounts[client.as_usize()].hold.judge()
     }
 
+    /// Whether a request that is under way may go on: one that has been let in before counts for no rate.
+    ///
+    /// # Errors
+    /// When it may not.
+    pub fn bars(&self, client: ClientIndex) -> Result<(), Held> {
+        self.accounts[client.as_usize()].hold.bars()
+    }
+
     /// The rule that decides such a request, for people to read; `None` where its path can be read in more than one way.
     pub fn ruling(&self, method: &http::Method, rest: &str) -> Option<Ruling<'_>> {
         Some(self.rules.ruling(method, &self.canonical(rest).ok()?))
@@ -338,6 +346,14 @@ impl Table {
     /// When everything is.
     pub fn holds_back(&self, client: ClientIndex) -> Result<(), Held> {
         self.holds[client.as_usize()].judge()
+    }
+
+    /// The same of what is under way.
+    ///
+    /// # Errors
+    /// When it may not go on.
+    pub fn bars(&self, client: ClientIndex) -> Result<(), Held> {
+        self.holds[client.as_usize()].bars()
     }
 
     /// By prefix or by host label.

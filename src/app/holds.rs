@@ -24,6 +24,7 @@ use crate::metrics::Metrics;
 use crate::name::{ClientName, TokenName};
 use crate::policy::hold::{Approval, Hold, Terms};
 use crate::policy::limit::{Rate, RateLimit};
+use crate::proxy::Cut;
 use crate::store::Store;
 use crate::token::Order;
 
@@ -318,6 +319,17 @@ impl Holds {
         }
         self.settle(&state, client);
         kept
+    }
+
+    /// What must not go on of a client's requests that are under way.
+    pub fn barred(&self, client: &ClientName) -> Vec<Cut> {
+        let state = self.lock();
+        let Some(kept) = state.clients.get(client) else { return Vec::new() };
+        if kept.blocked.is_some() {
+            return vec![Cut::Client(client.clone())];
+        }
+        let barred = kept.tokens.iter().filter(|(_, own)| own.approval.is_some());
+        barred.map(|(token, _)| Cut::Use(client.clone(), token.clone())).collect()
     }
 
     /// Puts on the disk what is held back from a client.

@@ -41,7 +41,7 @@ use crate::identity::{Clients, Peer, job};
 use crate::metrics::Metrics;
 use crate::name::TokenName;
 use crate::operator::Operators;
-use crate::proxy::{Tripwires, Wants};
+use crate::proxy::{Cut, Tripwires, Wants};
 use crate::readiness::{Condition, Readiness};
 use crate::route::Table;
 use crate::secret::Fingerprinter;
@@ -67,7 +67,7 @@ pub(super) struct Ground {
     pub usage: usage::Metrics,
     pub readiness: Arc<Readiness>,
     pub tasks: Tasks,
-    pub barrier: Arc<Barrier<TokenName>>,
+    pub barrier: Arc<Barrier<Cut>>,
     pub store: Arc<Store>,
     pub keeping: Arc<Keeping>,
     /// What refused requests lacked.

@@ -21,6 +21,7 @@ use crate::admin::NotDone;
 use crate::audit::{Event, Recorder};
 use crate::barrier::Barrier;
 use crate::name::TokenName;
+use crate::proxy::Cut;
 use crate::store::{Store, StoreError};
 use crate::token::revocation::Cause;
 use crate::token::{NotReleased, Order, Restraint, Token};
@@ -34,7 +35,7 @@ const MOST_ENDED: usize = 256;
 /// What is taken out of use, and the barrier behind which nobody has it.
 pub(super) struct Restraints {
     list: Mutex<BTreeMap<TokenName, Kept>>,
-    pub barrier: Arc<Barrier<TokenName>>,
+    pub barrier: Arc<Barrier<Cut>>,
     store: Arc<Store>,
     /// Two who act on tokens do so one after the other.
     acting: tokio::sync::Mutex<()>,
@@ -61,7 +62,7 @@ impl Restraints {
     ///
     /// # Errors
     /// When the folder of the records cannot be read.
-    pub fn open(store: Arc<Store>, barrier: Arc<Barrier<TokenName>>, recorder: &Recorder) -> Result<Self, StoreError> {
+    pub fn open(store: Arc<Store>, barrier: Arc<Barrier<Cut>>, recorder: &Recorder) -> Result<Self, StoreError> {
         let (records, refused) = store.read(KIND)?;
         let mut list = BTreeMap::new();
         for record in records {
@@ -200,7 +201,8 @@ impl House {
         for token in self.replaced(name) {
             token.control.step_down(cause).await;
         }
-        let (passed, kept) = tokio::join!(self.restraints.barrier.pass(name.clone()), self.restraints.keep(name));
+        let (passed, kept) =
+            tokio::join!(self.restraints.barrier.pass(Cut::Token(name.clone())), self.restraints.keep(name));
         kept?;
         Ok(passed?)
     }

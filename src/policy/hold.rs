@@ -73,6 +73,14 @@ impl Hold {
         }
     }
 
+    /// Judges a request that was let in before, which counts for no rate.
+    ///
+    /// # Errors
+    /// When it is held back meanwhile.
+    pub fn bars(&self) -> Result<(), Held> {
+        if self.is_held.load(Ordering::Acquire) { self.terms.load().bars() } else { Ok(()) }
+    }
+
     /// Holds back this from now on.
     pub fn settle(&self, terms: Terms) {
         let is_held = terms.is_blocked || terms.approval.is_some() || terms.throttle.is_some();
@@ -96,13 +104,18 @@ impl Hold {
 
 impl Terms {
     fn judge(&self) -> Result<(), Held> {
+        self.bars()?;
+        self.throttle.as_ref().map_or(Ok(()), |throttle| throttle.take().map_err(Held::Throttled))
+    }
+
+    fn bars(&self) -> Result<(), Held> {
         if self.is_blocked {
             return Err(Held::Blocked);
         }
         if let Some(Approval { request, is_denied }) = self.approval {
             return Err(if is_denied { Held::Denied(request) } else { Held::Awaiting(request) });
         }
-        self.throttle.as_ref().map_or(Ok(()), |throttle| throttle.take().map_err(Held::Throttled))
+        Ok(())
     }
 }
 

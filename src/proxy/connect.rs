@@ -68,7 +68,7 @@ impl Proxy {
                 usage.complete();
                 Ok(Onward::Inside(inside))
             }
-            Ok(Judged::Blind(authority, route)) => self.dig(&authority, route, &table.0, usage).await,
+            Ok(Judged::Blind(authority, client, route)) => self.dig(&authority, client, route, &table.0, usage).await,
             Err(refusal) => Err((refusal, usage)),
         };
         match onward {
@@ -95,10 +95,12 @@ impl Proxy {
         let known = phantom::identify(table, caller, head, fields, job.as_deref())?;
         let client = known.client;
         table.holds_back(client)?;
-        place.route = table.authority(Scheme::Https, &authority, client).map(|route| &**route);
-        known.settle_tunnel(table, caller, place.route)?;
+        let route = table.authority(Scheme::Https, &authority, client).map(|route| &**route);
+        // Whoever shows a key where it cannot be learns of no route.
+        known.settle_tunnel(table, caller, route)?;
+        place.route = route;
         let looked_into = lead(table, place.route, &authority, client)?;
-        let Some(route) = place.route else { return Ok(Judged::Blind(authority, None)) };
+        let Some(route) = place.route else { return Ok(Judged::Blind(authority, client, None)) };
         if looked_into {
             let interception = table.interception.as_ref().ok_or(Refusal::TunnelDenied)?;
             let config = interception.server(&authority.host).map_err(|error| {
@@ -112,13 +114,14 @@ impl Proxy {
         if !usage.enters(route.limits.concurrency) {
             return Err(Refusal::Busy);
         }
-        Ok(Judged::Blind(authority, Some(route)))
+        Ok(Judged::Blind(authority, client, Some(route)))
     }
 
     /// A tunnel that nobody looks into, to an address that has been judged.
     async fn dig(
         &self,
         authority: &Authority,
+        client: ClientIndex,
         route: Option<&Route>,
         table: &Table,
         mut usage: UsageGuard,
@@ -126,8 +129,11 @@ impl Proxy {
         let timeouts = route.map_or_else(Timeouts::default, |route| route.timeouts);
         let metrics = &self.shared.metrics.tunnels;
         usage.waits();
-        let dug = self.pool.dig(authority, &table.dialer, timeouts.connect).await;
+        let dug = self.pool.dig(authority, table.clients.name(client), &table.dialer, timeouts.connect).await;
         usage.resumes();
+        if let Err(held) = table.bars(client) {
+            return Err((held.into(), usage));
+        }
         match dug {
             Ok(upstream) => {
                 usage.answered(StatusCode::OK);
@@ -144,7 +150,7 @@ impl Proxy {
 
 enum Judged<'t> {
     Inside(Inside),
-    Blind(Authority, Option<&'t Route>),
+    Blind(Authority, ClientIndex, Option<&'t Route>),
 }
 
 /// Whether a tunnel that leads to this authority, which has this route, is looked into.

@@ -1,18 +1,18 @@
-//! Upstream connections that end when the token they carry is taken out of use.
+//! Upstream connections that end when the token they carry is taken out of use, or held back from their client.
 //!
 //! ```text
-//! worker ─ order ─▶ Lines::cut(token) ─▶ each Line of that token: no byte leaves, whoever waits for one is woken to an error
+//! worker ─ order ─▶ Lines::cut(what) ─▶ each Line that it means: no byte leaves, whoever waits for one is woken to an error
 //! ```
 //!
 //! What a connection still has to say lies in buffers of HTTP/2, TLS and hyper: it is kept from leaving at the one place
 //! that all of it passes, so that none of these has to be asked. A request pays for it with one look at a flag of its own
 //! worker for each piece that is read or written.
 //!
-//! Invariant: from when [`Lines::cut`] returns on, nothing is handed to the kernel on a line of that token that was there
+//! Invariant: from when [`Lines::cut`] returns on, nothing is handed to the kernel on a line that it means and that was there
 //! before.
 
 use std::cell::{Cell, RefCell};
-use std::collections::HashMap;
+use std::fmt;
 use std::io;
 use std::pin::Pin;
 use std::rc::{Rc, Weak};
@@ -20,11 +20,48 @@ use std::task::{Context, Poll, Waker};
 
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 
-use crate::name::TokenName;
+use crate::name::{ClientName, TokenName};
 
-/// The lines of a worker, by the token that they carry.
+/// What is taken from those who have it.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub enum Cut {
+    /// A token, from everybody.
+    Token(TokenName),
+    /// Everything, from a client.
+    Client(ClientName),
+    /// A token, from a client.
+    Use(ClientName, TokenName),
+}
+
+/// Whose a line is, and what it carries.
+pub struct Carried {
+    pub client: ClientName,
+    pub token: Option<TokenName>,
+}
+
+impl Cut {
+    pub fn means(&self, carried: &Carried) -> bool {
+        match self {
+            Self::Token(token) => carried.token.as_ref() == Some(token),
+            Self::Client(client) => carried.client == *client,
+            Self::Use(client, token) => carried.client == *client && carried.token.as_ref() == Some(token),
+        }
+    }
+}
+
+impl fmt::Display for Cut {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Token(token) => write!(f, "token {token}"),
+            Self::Client(client) => write!(f, "client {client}"),
+            Self::Use(client, token) => write!(f, "token {token} of client {client}"),
+        }
+    }
+}
+
+/// The lines of a worker.
 #[derive(Default)]
-pub struct Lines(RefCell<HashMap<TokenName, Vec<Weak<Scissors>>>>);
+pub struct Lines(RefCell<Vec<(Rc<Carried>, Weak<Scissors>)>>);
 
 /// A connection that can be cut.
 pub struct Line<S> {
@@ -41,29 +78,23 @@ struct Scissors {
 
 /// What whoever uses a line learns that was cut.
 #[derive(Debug, thiserror::Error)]
-#[error("the token of this connection was taken out of use")]
+#[error("the token of this connection was taken out of use, or held back from its client")]
 struct IsCut;
 
 impl Lines {
-    /// A line for a connection of a route with this token.
-    pub fn lay<S>(&self, token: Option<&TokenName>, inner: S) -> Line<S> {
+    /// A line for a connection.
+    pub fn lay<S>(&self, carried: &Rc<Carried>, inner: S) -> Line<S> {
         let scissors = Rc::<Scissors>::default();
-        if let Some(token) = token {
-            let mut lines = self.0.borrow_mut();
-            if !lines.contains_key(token) {
-                lines.insert(token.clone(), Vec::new());
-            }
-            if let Some(lines) = lines.get_mut(token) {
-                lines.push(Rc::downgrade(&scissors));
-            }
-        }
+        self.0.borrow_mut().push((carried.clone(), Rc::downgrade(&scissors)));
         Line { inner, scissors }
     }
 
-    /// Cuts the lines of a token. Returns how many there were.
-    pub fn cut(&self, token: &TokenName) -> usize {
-        let lines = self.0.borrow_mut().remove(token).unwrap_or_default();
-        let lines: Vec<Rc<Scissors>> = lines.iter().filter_map(Weak::upgrade).collect();
+    /// Cuts the lines that are meant. Returns how many there were.
+    pub fn cut(&self, what: &Cut) -> usize {
+        let mut all = self.0.borrow_mut();
+        let meant = all.extract_if(.., |(carried, _)| what.means(carried));
+        let lines: Vec<Rc<Scissors>> = meant.filter_map(|(_, line)| line.upgrade()).collect();
+        drop(all);
         // First all of them, then whoever waits.
         lines.iter().for_each(|line| line.is_cut.set(true));
         lines.iter().for_each(|line| line.wake());
@@ -72,10 +103,7 @@ impl Lines {
 
     /// Forgets those that have ended. Called now and then.
     pub fn sweep(&self) {
-        self.0.borrow_mut().retain(|_, lines| {
-            lines.retain(|line| line.strong_count() > 0);
-            !lines.is_empty()
-        });
+        self.0.borrow_mut().retain(|(_, line)| line.strong_count() > 0);
     }
 }
 
@@ -156,8 +184,31 @@ mod tests {
     use super::*;
     use tokio::io::{AsyncReadExt, AsyncWriteExt, duplex};
 
-    fn token(name: &str) -> TokenName {
-        name.parse().expect("a name")
+    fn token(name: &str) -> Cut {
+        Cut::Token(name.parse().expect("a name"))
+    }
+
+    fn carried(client: &str, token: Option<&str>) -> Rc<Carried> {
+        let token = token.map(|token| token.parse().expect("a name"));
+        Rc::new(Carried { client: client.parse().expect("a name"), token })
+    }
+
+    fn with(token: &str) -> Rc<Carried> {
+        carried("app", Some(token))
+    }
+
+    #[test]
+    fn a_cut_means_a_token_a_client_or_the_use_of_one_by_the_other() {
+        let all =
+            [carried("app", Some("a")), carried("app", None), carried("job", Some("a")), carried("job", Some("b"))];
+        let (app, a) = ("app".parse::<ClientName>().expect("a name"), "a".parse::<TokenName>().expect("a name"));
+        for (cut, meant) in [
+            (Cut::Token(a.clone()), [true, false, true, false]),
+            (Cut::Client(app.clone()), [true, true, false, false]),
+            (Cut::Use(app, a), [true, false, false, false]),
+        ] {
+            assert_eq!(all.each_ref().map(|carried| cut.means(carried)), meant, "{cut}");
+        }
     }
 
     #[tokio::test]
@@ -165,8 +216,8 @@ mod tests {
         let lines = Lines::default();
         let (inner, mut far) = duplex(64);
         let (other_inner, mut other_far) = duplex(64);
-        let mut line = lines.lay(Some(&token("a")), inner);
-        let mut other = lines.lay(Some(&token("b")), other_inner);
+        let mut line = lines.lay(&with("a"), inner);
+        let mut other = lines.lay(&with("b"), other_inner);
         line.write_all(b"before").await.expect("written");
         let waiting = async {
             let mut byte = [0; 1];
@@ -196,7 +247,7 @@ mod tests {
     async fn whoever_waits_to_write_is_woken() {
         let lines = Lines::default();
         let (inner, _far) = duplex(4);
-        let mut line = lines.lay(Some(&token("a")), inner);
+        let mut line = lines.lay(&with("a"), inner);
         let cutting = async {
             tokio::task::yield_now().await;
             lines.cut(&token("a"));
@@ -208,8 +259,8 @@ mod tests {
     #[test]
     fn lines_that_have_ended_are_forgotten() {
         let lines = Lines::default();
-        drop(lines.lay(Some(&token("a")), ()));
-        let kept = lines.lay(Some(&token("b")), ());
+        drop(lines.lay(&with("a"), ()));
+        let kept = lines.lay(&with("b"), ());
         lines.sweep();
         assert_eq!(lines.0.borrow().len(), 1);
         assert_eq!((lines.cut(&token("a")), lines.cut(&token("b")), lines.cut(&token("b"))), (0, 1, 0));
@@ -219,9 +270,9 @@ mod tests {
     #[test]
     fn a_later_line_of_the_token_is_another_one() {
         let lines = Lines::default();
-        let first = lines.lay(Some(&token("a")), ());
+        let first = lines.lay(&with("a"), ());
         lines.cut(&token("a"));
-        let second = lines.lay(Some(&token("a")), ());
+        let second = lines.lay(&with("a"), ());
         assert!(first.scissors.judge().is_err() && second.scissors.judge().is_ok());
     }
 }

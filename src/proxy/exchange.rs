@@ -1,7 +1,8 @@
 //! One request and its answer on an upstream's connection: find the connection, attach the token, send, and send again what
 //! is certain not to have been processed.
 //!
-//! Invariant: the token is looked up when the request is written, however long the connection took. A request is sent again
+//! Invariant: the token is looked up when the request is written, and whether it is held back from the client, however long the
+//! connection took. A request is sent again
 //! only if none of it was written, the upstream says that it did not process it, it is safe and was lost, or it is
 //! idempotent (RFC 9110, section 9.2.2) and its token was rejected and has been replaced; never a third time.
 
@@ -25,6 +26,7 @@ use super::sign::Signing;
 use super::websocket::Handshake;
 use super::{Proxy, inject};
 use crate::dial::Dialer;
+use crate::identity::ClientIndex;
 use crate::policy::Permit;
 use crate::route::{Route, Table, Upstream};
 use crate::secret::Needles;
@@ -39,6 +41,7 @@ pub struct Outgoing<'a> {
     pub body: RequestBody,
     pub permit: Permit<'a>,
     pub route: &'a Route,
+    pub client: ClientIndex,
     pub cell: &'a Arc<usage::Cell>,
     pub table: &'a Table,
     /// Whether the client takes trailers, which HTTP/2 upstreams are told.
@@ -62,13 +65,14 @@ impl Proxy {
     /// # Errors
     /// When there is no connection, no token or no answer.
     pub(super) async fn exchange(&self, outgoing: Outgoing<'_>, usage: &mut UsageGuard) -> Result<Answered, Refusal> {
-        let Outgoing { mut request, mut body, permit, route, cell, table, takes_trailers, signing } = outgoing;
+        let Outgoing { mut request, mut body, permit, route, client, cell, table, takes_trailers, signing } = outgoing;
         let (dialer, acquire_timeout) = (&*table.dialer, table.acquire_timeout);
         let mut may_repeat = true;
         let mut refusal = Refusal::UpstreamProtocol;
         for _ in 0..ATTEMPTS {
             let mut needles = None;
             let mut lease = self.connection(route, cell, dialer, usage).await?;
+            route.bars(client)?;
             address(&mut request, &lease, &route.upstream, takes_trailers)?;
             if let Some(token) = &route.token {
                 // Looked up late: connecting may have outlived a generation.
@@ -121,7 +125,7 @@ impl Proxy {
                         }
                         None => {
                             tracing::debug!(route = %route.name, %lost, "the upstream did not answer");
-                            withdrawn(route)?;
+                            withdrawn(route, client)?;
                             // The exchange broke at the client's end, if its body did: the upstream is not to blame.
                             let ours = usage.upload().failure.get().map(Refusal::from);
                             return Err(ours.unwrap_or_else(|| lost.into()));
@@ -173,11 +177,12 @@ impl Proxy {
         handshake: &Handshake,
         usage: &mut UsageGuard,
     ) -> Result<Answered, Refusal> {
-        let Outgoing { mut request, mut body, permit, route, cell, table, signing, .. } = outgoing;
+        let Outgoing { mut request, mut body, permit, route, client, cell, table, signing, .. } = outgoing;
         usage.waits();
         let dialled = self.pool.dial_alone(route, cell, &table.dialer).await;
         usage.resumes();
         let mut lease = dialled.map_err(|error| Refusal::from(&error))?;
+        route.bars(client)?;
         address(&mut request, &lease, &route.upstream, false)?;
         Handshake::ask(&mut request.fields);
         let mut needles = None;
@@ -196,7 +201,7 @@ impl Proxy {
         usage.resumes();
         let sent = sent?;
         if sent.is_err() {
-            withdrawn(route)?;
+            withdrawn(route, client)?;
         }
         let response = sent.map_err(|error| match error {
             SendError::NotSent(..) => Refusal::UpstreamProtocol,
@@ -231,8 +236,10 @@ impl Proxy {
     }
 }
 
-/// A token that was taken out of use meanwhile has its connections cut: that is why nothing came of it.
-fn withdrawn(route: &Route) -> Result<(), Refusal> {
+/// A token that was taken out of use meanwhile, or held back from the client, has its connections cut: that is why nothing came
+/// of it.
+fn withdrawn(route: &Route, client: ClientIndex) -> Result<(), Refusal> {
+    route.bars(client)?;
     let withdrawn = route.token.as_ref().and_then(|token| token.reader.withdrawn());
     withdrawn.map_or(Ok(()), |absent| Err(absent.into()))
 }

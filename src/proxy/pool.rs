@@ -36,14 +36,14 @@ pub use self::lost::Lost;
 use self::streams::{Stream, Streams};
 use super::answer::HEAD_BYTES;
 use super::body::RequestBody;
-use super::cut::{Line, Lines};
+use super::cut::{Carried, Cut, Line, Lines};
 use super::executor::{LocalExecutor, run};
 use super::h1::{Buffers, Outbound, Upgraded};
 use super::places::{Places, UpstreamPlace};
 use crate::authority::Authority;
 use crate::dial::{Connection as Dialled, DialError, Dialer, Protocol, Stage, Stream as Socket, Target, TlsKind};
 use crate::metrics::{Error as MetricsError, Metrics as Registry};
-use crate::name::{RouteName, TokenName};
+use crate::name::{ClientName, RouteName};
 use crate::route::{Route, Upstream};
 use crate::tls::Security;
 use crate::usage::Cell;
@@ -98,8 +98,7 @@ struct Entry {
     /// Keeps its address, which is part of the key, from being used again.
     _cell: Arc<Cell>,
     upstream: Arc<Upstream>,
-    /// What its connections carry.
-    token: Option<TokenName>,
+    carried: Rc<Carried>,
     lines: Rc<Lines>,
     places: Arc<Places>,
     buffers: Buffers,
@@ -159,14 +158,14 @@ impl Pool {
         Self { entries: RefCell::default(), metrics, places, buffers, lines: Rc::default() }
     }
 
-    /// Cuts every connection that has carried this token, whatever is under way on it: nothing more leaves on any of them.
-    pub fn let_go(&self, token: &TokenName) {
-        let cut = self.lines.cut(token);
-        for entry in self.entries.borrow().values().filter(|entry| entry.token.as_ref() == Some(token)) {
+    /// Cuts every connection that is meant, whatever is under way on it: nothing more leaves on any of them.
+    pub fn let_go(&self, what: &Cut) {
+        let cut = self.lines.cut(what);
+        for entry in self.entries.borrow().values().filter(|entry| what.means(&entry.carried)) {
             entry.close_idle();
             entry.shared.borrow_mut().clear();
         }
-        tracing::debug!(%token, cut, "upstream connections were cut");
+        tracing::debug!(of = %what, cut, "upstream connections were cut");
     }
 
     /// A connection to the route's upstream that is there already, verified and ready for one request.
@@ -209,12 +208,14 @@ impl Pool {
     pub async fn dig(
         &self,
         authority: &Authority,
+        client: &ClientName,
         dialer: &Dialer,
         timeout: Duration,
     ) -> Result<Upgraded, NoConnection> {
         let place = self.places.take_upstream().ok_or(NoConnection::NoRoom)?;
         let io = dialer.connect_blindly(authority, timeout).await?;
-        Ok(Upgraded { io: self.lines.lay(None, io), ahead: Bytes::new(), place })
+        let carried = Rc::new(Carried { client: client.clone(), token: None });
+        Ok(Upgraded { io: self.lines.lay(&carried, io), ahead: Bytes::new(), place })
     }
 
     /// Closes what has been idle for long, and forgets what no route uses any more. Called once a second.
@@ -251,7 +252,10 @@ impl Pool {
             Rc::new(Entry {
                 _cell: cell.clone(),
                 upstream: route.upstream.clone(),
-                token: route.token.as_ref().map(|token| token.name.clone()),
+                carried: Rc::new(Carried {
+                    client: cell.client.clone(),
+                    token: route.token.as_ref().map(|token| token.name.clone()),
+                }),
                 lines: self.lines.clone(),
                 places: self.places.clone(),
                 buffers: self.buffers.clone(),
@@ -364,7 +368,7 @@ impl Entry {
         let place = self.places.take_upstream().ok_or(NoConnection::NoRoom)?;
         let target = Target { authority: &self.upstream.endpoint.authority, security, timeout };
         let Dialled { io, protocol, authority } = dialer.connect(&target).await?;
-        let io = self.lines.lay(self.token.as_ref(), io);
+        let io = self.lines.lay(&self.carried, io);
         Ok((Reached { io, protocol, authority }, place))
     }
 

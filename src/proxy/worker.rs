@@ -16,6 +16,7 @@ use tokio::task::{JoinSet, LocalSet};
 use tokio::time::Instant;
 
 use super::connection::Server;
+use super::cut::Cut;
 use super::error::Refusal;
 use super::executor::run as run_local;
 use super::h1::Buffers;
@@ -27,7 +28,6 @@ use super::watch::{Late, Watch};
 use super::{Address, Caller, Proxy, Shared};
 use crate::barrier::{Order, Orders};
 use crate::identity::Inspector;
-use crate::name::TokenName;
 use crate::tasks::{Failed, Tasks};
 use crate::usage::HAND_OVER;
 
@@ -56,7 +56,7 @@ pub struct WorkerSettings {
     pub shared: Shared,
     pub listeners: Arc<Vec<Listener>>,
     /// What is to be let go of.
-    pub orders: Orders<TokenName>,
+    pub orders: Orders<Cut>,
     /// Turns true when nothing more is to be accepted.
     pub draining: watch::Receiver<bool>,
     /// How long what is under way may take from then on.
@@ -338,7 +338,7 @@ impl Desk {
         self.seats.borrow().iter().filter_map(|seat| seat.watch.upgrade()).for_each(|watch| watch.drain());
     }
 
-    fn let_go(&self, order: Order<TokenName>) {
+    fn let_go(&self, order: Order<Cut>) {
         self.proxy.let_go(&order.what);
         order.acknowledge();
     }

@@ -70,6 +70,45 @@ async fn streams_are_cut_when_their_token_is_taken_out_of_use_and_go_on_when_it_
     }
 }
 
+/// Of another user, whose key nobody else may send.
+const OTHERS: &str = "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";
+
+#[tokio::test]
+async fn what_a_client_has_under_way_ends_when_it_is_blocked() {
+    for upstream in [Upstream::http1().await, Upstream::http2().await] {
+        let (issuer, plain, blind) = (Issuer::start().await, Upstream::http1().await, RawUpstream::start().await);
+        let folder = tempfile::tempdir().expect("a folder");
+        let key = folder.path().join("other.key");
+        std::fs::write(&key, OTHERS).expect("written");
+        let setup = Setup::api(&issuer, &upstream).route("plain", &plain, "").route("blind", &blind, "");
+        let setup = setup.client("app", &format!("uid = {}", rustix::process::geteuid().as_raw()));
+        let setup = setup.client("other", &format!("uid = 4242\nkey = \"file:{}\"", key.display()));
+        let scene = setup.detect("mode = \"respond\"").start().await;
+        scene.ready().await;
+        let streams = [
+            Streaming::begin(&scene, &upstream, "/api/stream").await,
+            Streaming::begin(&scene, &plain, "/plain/stream").await,
+        ];
+        let (mut tunnel, mut connection) = crate::tunnels::blind(&scene, &blind).await;
+        let gate = Gate::closed();
+        let held = gate.clone();
+        upstream.answers(move |_| Reply::ok("late").behind(&held));
+        let (mut waiting, before) = (scene.client().await, upstream.count());
+        waiting.send("GET /api/x HTTP/1.1\r\nHost: localhost\r\n\r\n").await;
+        wait_until("it is there", SOON, async || upstream.count() > before).await;
+
+        let stolen = format!("GET /api/x HTTP/1.1\r\nHost: localhost\r\nX-Api-Key: {OTHERS}\r\n\r\n");
+        assert_eq!(scene.exchange(stolen).await.refusal(), (403, "client_unknown".to_owned()));
+        for stream in streams {
+            stream.ends_cut().await;
+        }
+        assert!(tunnel.rest().await.1.is_err(), "no good end");
+        assert!(connection.rest().await.is_empty());
+        assert_eq!(waiting.answer().await.expect("an answer").refusal(), (403, "client_unknown".to_owned()));
+        gate.open();
+    }
+}
+
 #[tokio::test]
 async fn a_tunnel_is_cut_with_its_token() {
     let (issuer, upstream) = (Issuer::start().await, RawUpstream::start().await);

@@ -62,7 +62,7 @@ async fn inside(scene: &Scene, authority: &str, name: &str) -> io::Result<Client
 }
 
 /// Both ends of a tunnel that nobody looks into.
-async fn blind(scene: &Scene, upstream: &RawUpstream) -> (Client, RawConnection) {
+pub async fn blind(scene: &Scene, upstream: &RawUpstream) -> (Client, RawConnection) {
     let mut client = scene.client().await;
     client.send(connect(&upstream.address.to_string())).await;
     assert_eq!(client.head().await.expect("an answer").status, 200);

@@ -83,9 +83,19 @@ impl House {
             }
             let unkept = std::mem::take(&mut watching.lock().unkept);
             for client in unkept {
+                self.cut_off(&client).await;
                 if let Err(error) = self.ground.holds.keep(&client).await {
                     tracing::error!(%client, %error, "what is held back from a client is not kept");
                 }
+            }
+        }
+    }
+
+    /// Ends what is under way of what is held back from a client now.
+    async fn cut_off(&self, client: &ClientName) {
+        for cut in self.ground.holds.barred(client) {
+            if let Err(error) = self.restraints.barrier.pass(cut).await {
+                tracing::error!(%client, %error, "what a client has under way may go on, though it is held back");
             }
         }
     }
