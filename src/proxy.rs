@@ -5,8 +5,8 @@
 //! ```
 //!
 //! Invariants: nothing reaches an upstream from a request that was refused; the token is looked up when the request is
-//! written, however long the connection took; a request waits for its connection and, bounded, for its token, and for
-//! nothing else.
+//! written, however long the connection took; a request waits for its connection and, bounded, for its token, and, where
+//! its client is a job that nobody has seen before, for the keys of the job's issuer; and for nothing else.
 
 mod answer;
 mod body;
@@ -334,7 +334,7 @@ impl Proxy {
             None => Target::of(head, &headers, caller.port, |authority| table.is_upstream(authority))?,
             Some(opened) => Target::inside(head, &headers, &opened.authority)?,
         };
-        let job = job::of(table, caller, &mut headers).await?;
+        let job = job::of(table, caller, &mut headers, usage).await?;
         let known = phantom::identify(table, caller, head, &headers, job.as_deref())?;
         let client = known.client;
         let route = find(table, &target, client);
@@ -386,24 +386,16 @@ impl Proxy {
             _ => None,
         };
         let outgoing = Outgoing { request, body, permit, route, client, cell, table, takes_trailers, signing };
-        let Answered { mut response, lease, needles, switching } = match handshake {
+        let answered = match handshake {
             None => self.exchange(outgoing, usage).await?,
             Some(handshake) => Box::pin(self.switch(outgoing, &handshake, usage)).await?,
         };
-        usage.answered(response.status);
-        rebuild_response(&mut response.fields, guarded);
-        credentials::clear_answer(&mut response.fields, placement);
-        let scrubber = match &needles {
-            Some(needles) => echo::scrub(&mut response, needles, route.scrub, usage)?,
-            None => None,
-        };
+        let mut answer = taken_in(answered, route, usage)?;
+        answer.trailers = takes_trailers;
         if let Some(base) = base {
-            base.turn_back(route, &mut response.fields);
+            base.turn_back(route, &mut answer.response.fields);
         }
-        if switching.is_some() {
-            Handshake::ask(&mut response.fields);
-        }
-        Ok(Answer { response, lease, route, needles, scrubber, trailers: takes_trailers, switching })
+        Ok(answer)
     }
 
     /// Sees to it that the route's token is there before anything is dialled.
@@ -522,6 +514,23 @@ impl Proxy {
         self.table();
         self.pool.sweep();
     }
+}
+
+/// An answer without what is the connection's, or the token's.
+fn taken_in<'t>(answered: Answered, route: &'t Route, usage: &mut UsageGuard) -> Result<Answer<'t>, Refusal> {
+    let Answered { mut response, lease, needles, switching } = answered;
+    usage.answered(response.status);
+    let placement = route.token.as_ref().map(|token| &token.placement);
+    rebuild_response(&mut response.fields, placement.map(Placement::guarded_header));
+    credentials::clear_answer(&mut response.fields, placement);
+    let scrubber = match &needles {
+        Some(needles) => echo::scrub(&mut response, needles, route.scrub, usage)?,
+        None => None,
+    };
+    if switching.is_some() {
+        Handshake::ask(&mut response.fields);
+    }
+    Ok(Answer { response, lease, route, needles, scrubber, trailers: false, switching })
 }
 
 fn find<'t>(table: &'t Table, target: &Target<'_>, client: ClientIndex) -> Option<&'t Route> {

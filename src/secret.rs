@@ -177,7 +177,7 @@ fn sensitive(bytes: Zeroizing<Vec<u8>>) -> Option<HeaderValue> {
 }
 
 /// All but the unreserved characters (RFC 3986, section 2.3).
-const ENCODED_IN_QUERIES: &AsciiSet = &NON_ALPHANUMERIC.remove(b'-').remove(b'.').remove(b'_').remove(b'~');
+pub const ENCODED_IN_QUERIES: &AsciiSet = &NON_ALPHANUMERIC.remove(b'-').remove(b'.').remove(b'_').remove(b'~');
 
 /// The secret is not UTF-8.
 #[derive(Debug, thiserror::Error)]

@@ -15,7 +15,7 @@ mod place;
 use std::time::{Duration, SystemTime};
 
 use aws_credential_types::Credentials;
-use aws_lc_rs::digest::{Context, SHA256};
+use aws_lc_rs::digest::{SHA256, digest};
 use aws_sigv4::http_request::{
     PayloadChecksumKind, PercentEncodingMode, SignableBody, SignableRequest, SignatureLocation, SigningSettings,
     UriPathNormalizationMode, sign,
@@ -23,9 +23,9 @@ use aws_sigv4::http_request::{
 use aws_sigv4::sign::v4;
 use aws_smithy_runtime_api::client::identity::Identity;
 use http::{HeaderName, HeaderValue};
-use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, percent_decode_str, percent_encode};
+use percent_encoding::{percent_decode_str, percent_encode};
 
-use crate::secret::{NotAws, Secret};
+use crate::secret::{ENCODED_IN_QUERIES, NotAws, Secret};
 use crate::text;
 pub use chunks::Chunks;
 pub use place::Place;
@@ -113,14 +113,7 @@ pub enum Payload {
 
 impl Payload {
     pub fn of(body: &[u8]) -> Self {
-        Self::of_pieces(&[body])
-    }
-
-    /// Of a body that came in pieces.
-    pub fn of_pieces(pieces: &[impl AsRef<[u8]>]) -> Self {
-        let mut hash = Context::new(&SHA256);
-        pieces.iter().for_each(|piece| hash.update(piece.as_ref()));
-        Self::Hash(text::hex(hash.finish().as_ref()))
+        Self::Hash(text::hex(digest(&SHA256, body).as_ref()))
     }
 
     /// As `x-amz-content-sha256` says it.
@@ -222,16 +215,13 @@ pub const CONTENT_SHA256: &str = "x-amz-content-sha256";
 
 /// The path with every byte but the unreserved ones and slashes encoded, once.
 fn once_encoded(path: &str) -> String {
-    let segment = |text| percent_encode(&percent_decode_str(text).collect::<Vec<_>>(), RESERVED).to_string();
+    let segment = |text| percent_encode(&percent_decode_str(text).collect::<Vec<_>>(), ENCODED_IN_QUERIES).to_string();
     path.split('/').map(segment).collect::<Vec<_>>().join("/")
 }
 
 fn pair(name: &str, value: &str) -> String {
-    format!("{name}={}", percent_encode(value.as_bytes(), RESERVED))
+    format!("{name}={}", percent_encode(value.as_bytes(), ENCODED_IN_QUERIES))
 }
-
-/// All but the unreserved characters (RFC 3986, section 2.3).
-const RESERVED: &AsciiSet = &NON_ALPHANUMERIC.remove(b'-').remove(b'.').remove(b'_').remove(b'~');
 
 #[cfg(test)]
 mod tests;

@@ -129,6 +129,14 @@ impl RequestBody {
         self.kept.get_or_insert_default().clone()
     }
 
+    /// All of it, where it lies here already.
+    pub fn held(&self) -> Option<Vec<Bytes>> {
+        match &self.source {
+            Source::Kept { pieces, begun: false } => Some(pieces.iter().cloned().collect()),
+            Source::Kept { begun: true, .. } | Source::Client(_) => None,
+        }
+    }
+
     /// Reads what the client still sends and throws it away, for a while: it would not get to read its answer if its
     /// connection were closed on it.
     fn drain(&mut self) {

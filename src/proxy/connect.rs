@@ -91,7 +91,7 @@ impl Proxy {
             return Err(Refusal::Loop);
         }
         let authority = asked_for(head, fields)?;
-        let job = job::of(table, caller, fields).await?;
+        let job = job::of(table, caller, fields, usage).await?;
         let known = phantom::identify(table, caller, head, fields, job.as_deref())?;
         let client = known.client;
         table.holds_back(client)?;
@@ -160,16 +160,23 @@ enum Judged<'t> {
 pub fn lead(table: &Table, route: Option<&Route>, authority: &Authority, client: ClientIndex) -> Result<bool, Refusal> {
     let Some(route) = route else {
         let may = table.tunnels && authority.port == PORT && !table.is_host(&authority.host);
-        let may = may && !table.has_rules(client);
-        return if may { Ok(false) } else { Err(Refusal::TunnelDenied) };
+        return match may {
+            true if table.has_rules(client) => Err(Refusal::TunnelDeniedToClient),
+            true => Ok(false),
+            false => Err(Refusal::TunnelDenied),
+        };
     };
     if !route.is_for(client) {
         return Err(Refusal::RouteDenied);
     }
     // What cannot be seen cannot be judged, nor can its bodies be measured.
     let is_open = route.token.is_none() && route.passes_everything() && route.limits.body.is_none();
-    let is_open = is_open && !table.has_rules(client);
-    if route.intercept || is_open { Ok(route.intercept) } else { Err(Refusal::TunnelDenied) }
+    match (route.intercept, is_open) {
+        (true, _) => Ok(true),
+        (false, true) if table.has_rules(client) => Err(Refusal::TunnelDeniedToClient),
+        (false, true) => Ok(false),
+        (false, false) => Err(Refusal::TunnelDenied),
+    }
 }
 
 /// The authority that a request for a tunnel names, once or twice.

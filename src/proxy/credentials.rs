@@ -96,6 +96,12 @@ pub fn without_any(query: &str, names: &[&str]) -> Option<String> {
     without(query, |written| names.iter().any(|name| reads_as(written, name)))
 }
 
+/// Whether some server reads a pair as one of these names.
+pub fn is_any(pair: &str, names: &[&str]) -> bool {
+    let written = name_of(pair.as_bytes());
+    names.iter().any(|name| reads_as(written, name))
+}
+
 /// The value of the first pair that some server reads as one of this name, as it is written.
 pub fn value_of<'q>(query: &'q str, name: &str) -> Option<&'q str> {
     let (_, pair) = pieces(query).find(|(_, piece)| reads_as(name_of(piece.as_bytes()), name))?;

@@ -74,6 +74,10 @@ pub enum Refusal {
         "No tunnel leads there. To a host with a route: `intercept = true` on the route, and an app that trusts `countersign ca export`; or the route's base URL. To any other: a route, or `unrouted = \"tunnel\"` in [proxy] for port 443."
     )]
     TunnelDenied,
+    #[error(
+        "This client has lists or a rate of its own (`allow`, `deny`, `rate`), and what a tunnel carries cannot be held to them. With `intercept = true` on a route it can, for an app that trusts `countersign ca export`; or use the route's base URL."
+    )]
+    TunnelDeniedToClient,
     #[error("The token's grant has ended: its owner can renew it by setting a later `expires` after a review.")]
     GrantEnded,
     #[error("The request for this token, {0}, waits for an approver. The token works the moment it is approved.")]
@@ -142,6 +146,8 @@ pub enum Refusal {
     AuditUnavailable,
     #[error("There are as many connections as the limit allows.")]
     Overloaded,
+    #[error("There is no room for another request's body that has to be hashed for its signature.")]
+    NoRoomToSign,
     #[error("The request has passed through this proxy before: its upstream leads back here.")]
     Loop,
     #[error("A header field cannot be passed on: {0}.")]
@@ -252,7 +258,9 @@ impl Refusal {
                 "destination_ip_prohibited",
             ),
             Self::BrowserRefused => words(StatusCode::FORBIDDEN, "browser_refused", "Browser refused", DENIED),
-            Self::TunnelDenied => words(StatusCode::FORBIDDEN, "tunnel_denied", "Tunnel denied", DENIED),
+            Self::TunnelDenied | Self::TunnelDeniedToClient => {
+                words(StatusCode::FORBIDDEN, "tunnel_denied", "Tunnel denied", DENIED)
+            }
             Self::GrantEnded => words(StatusCode::FORBIDDEN, "approval_denied", "Grant ended", DENIED),
             Self::ApprovalPending(_) => words(StatusCode::FORBIDDEN, "approval_pending", "Approval pending", DENIED),
             Self::ApprovalDenied(_) => words(StatusCode::FORBIDDEN, "approval_denied", "Approval denied", DENIED),
@@ -311,6 +319,7 @@ impl Refusal {
             }
             Self::Loop => words(StatusCode::LOOP_DETECTED, "loop", "Loop", "proxy_loop_detected"),
             Self::HeaderInvalid(_) => words(StatusCode::BAD_REQUEST, "header_invalid", "Invalid header", MALFORMED),
+            Self::NoRoomToSign => unavailable("overloaded", "Too many bodies to sign at a time"),
             Self::Busy => unavailable("overloaded", "Too many requests at a time"),
             Self::BodyTooLarge => words(StatusCode::PAYLOAD_TOO_LARGE, "body_too_large", "Body too large", MALFORMED),
             Self::BodyUnsignable => {
@@ -328,9 +337,12 @@ impl Refusal {
         let wait = match self {
             Self::TokenExpired { retry_after } => retry_after.unwrap_or(Duration::from_secs(1)),
             Self::TokenUnavailable { retry_after } => *retry_after,
-            Self::TokenPending | Self::Overloaded | Self::Busy | Self::AuditUnavailable | Self::ClientUnverified => {
-                Duration::from_secs(1)
-            }
+            Self::TokenPending
+            | Self::Overloaded
+            | Self::NoRoomToSign
+            | Self::Busy
+            | Self::AuditUnavailable
+            | Self::ClientUnverified => Duration::from_secs(1),
             Self::RateLimited(exceeded) | Self::RateOfClient(exceeded) | Self::Throttled(exceeded) => exceeded.wait,
             _ => return None,
         };
@@ -525,6 +537,7 @@ mod tests {
             Refusal::DestinationProhibited(String::new()),
             Refusal::BrowserRefused,
             Refusal::TunnelDenied,
+            Refusal::TunnelDeniedToClient,
             Refusal::GrantEnded,
             Refusal::ApprovalPending(request),
             Refusal::ApprovalDenied(request),
@@ -562,6 +575,7 @@ mod tests {
             Refusal::Busy,
             Refusal::BodyTooLarge,
             Refusal::BodyUnsignable,
+            Refusal::NoRoomToSign,
             Refusal::RateLimited(exceeded()),
             Refusal::RateOfClient(exceeded()),
             Refusal::Throttled(exceeded()),

@@ -65,10 +65,17 @@ const MISPLACED: Refusal = Refusal::TokenUnavailable { retry_after: Duration::fr
 
 fn in_query(uri: &Uri, name: &str, pair: &HeaderValue) -> Result<Uri, Refusal> {
     let before = uri.path_and_query().map_or("/", PathAndQuery::as_str);
-    // Wiped when the last holder of the URI lets go.
-    let target = Bytes::from_owner(Zeroizing::new(with_pair(before, name, pair.as_bytes())));
+    with_target(uri, Zeroizing::new(with_pair(before, name, pair.as_bytes())))
+}
+
+/// A URI with another path and query, which holds a secret: wiped when the last holder of the URI lets go.
+///
+/// # Errors
+/// When it is longer than any URI may be.
+pub fn with_target(uri: &Uri, target: Zeroizing<Vec<u8>>) -> Result<Uri, Refusal> {
     let mut parts = uri.clone().into_parts();
-    parts.path_and_query = Some(PathAndQuery::from_maybe_shared(target).map_err(|_| Refusal::TargetTooLong)?);
+    let target = PathAndQuery::from_maybe_shared(Bytes::from_owner(target));
+    parts.path_and_query = Some(target.map_err(|_| Refusal::TargetTooLong)?);
     Uri::from_parts(parts).map_err(|_| Refusal::TargetTooLong)
 }
 

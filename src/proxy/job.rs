@@ -17,18 +17,30 @@ use super::error::Refusal;
 use super::headers::is_credential;
 use super::message::Fields;
 use super::{Caller, credentials};
+use crate::identity::Keys;
 use crate::identity::job::{Job, Jobs, Refused, Shown};
 use crate::route::Table;
+use crate::usage::UsageGuard;
 
 /// The job that sent these fields, which lose its token; or the one that has opened the tunnel that they came in.
 ///
 /// # Errors
 /// When a token is shown that proves nothing.
-pub async fn of(table: &Table, caller: &Caller, fields: &mut Fields) -> Result<Option<Arc<Job>>, Refusal> {
+pub async fn of(
+    table: &Table,
+    caller: &Caller,
+    fields: &mut Fields,
+    usage: &mut UsageGuard,
+) -> Result<Option<Arc<Job>>, Refusal> {
     let Some(jobs) = &table.jobs else { return Ok(None) };
-    let proved = match take_out(jobs, fields) {
-        // What is rare stands apart: the future of each request keeps room for all that it may wait for.
-        Ok(Some(shown)) => Box::pin(jobs.verify(&shown, table.acquire_timeout)).await.map(Some),
+    let proved = match take_out(jobs, table.clients.keys(), fields) {
+        Ok(Some(shown)) => {
+            usage.waits();
+            // What is rare stands apart: the future of each request keeps room for all that it may wait for.
+            let proved = Box::pin(jobs.verify(&shown, table.acquire_timeout)).await;
+            usage.resumes();
+            proved.map(Some)
+        }
         Ok(None) => match caller.inside.as_ref().and_then(|opened| opened.job.as_ref()) {
             Some(job) => jobs.still(job).map(Some),
             None => Ok(None),
@@ -56,11 +68,11 @@ fn refuse(jobs: &Jobs, caller: &Caller, why: Refused) -> Refusal {
 }
 
 /// Takes the tokens that are for us out of the fields: the one that they all are.
-fn take_out(jobs: &Jobs, fields: &mut Fields) -> Result<Option<Shown>, Refused> {
+fn take_out(jobs: &Jobs, keys: Option<&Keys>, fields: &mut Fields) -> Result<Option<Shown>, Refused> {
     let mut shown: Option<Shown> = None;
     let mut are_several = false;
     fields.retain(|name, value| {
-        let Some(token) = token(jobs, name, value) else { return true };
+        let Some(token) = token(jobs, keys, name, value) else { return true };
         are_several |= shown.get_or_insert_with(|| token.clone()) != &token;
         false
     });
@@ -68,12 +80,16 @@ fn take_out(jobs: &Jobs, fields: &mut Fields) -> Result<Option<Shown>, Refused> 
 }
 
 /// The token in a field, if it is for us.
-fn token(jobs: &Jobs, name: &HeaderName, value: &HeaderValue) -> Option<Shown> {
+fn token(jobs: &Jobs, keys: Option<&Keys>, name: &HeaderName, value: &HeaderValue) -> Option<Shown> {
     if !is_credential(name.as_str(), None) {
         return None;
     }
     let text = credential(value.as_bytes());
-    if *name == PROXY_AUTHORIZATION { Shown::of(text) } else { jobs.meant(text) }
+    if *name != PROXY_AUTHORIZATION {
+        return jobs.meant(text);
+    }
+    // A phantom key may have the form of a token.
+    if keys.is_some_and(|keys| keys.is_in(&text)) { None } else { Shown::of(text) }
 }
 
 /// What a field says without its scheme: of Basic the password, or the user where that is all there is.

@@ -24,7 +24,7 @@ use super::headers::is_credential;
 use super::message::Fields;
 use super::target::{By, Target};
 use super::tripwire::{Cause, Tripped};
-use super::{Caller, credentials, job};
+use super::{Caller, credentials, job, sign};
 use crate::identity::job::Job;
 use crate::identity::{ClientIndex, Keys, Unknown};
 use crate::route::{Route, Table};
@@ -133,7 +133,13 @@ impl Identified {
             return refuse(Cause::WrongPlace);
         }
         let guarded = placement.map(Placement::guarded_header);
-        fields.retain(|name, value| !(is_credential(name.as_str(), guarded) && holds(keys, name, value)));
+        // A signature is taken out as a whole, with what belongs to it.
+        let stays = |name: &HeaderName, value: &HeaderValue| {
+            matches!(placement, Some(Placement::SigV4(_))) && *name == AUTHORIZATION && sign::is_signature(value)
+        };
+        fields.retain(|name, value| {
+            !(is_credential(name.as_str(), guarded) && holds(keys, name, value)) || stays(name, value)
+        });
         Ok(())
     }
 
@@ -184,7 +190,12 @@ fn is_misplaced(keys: &Keys, fields: &Fields, target: &Target<'_>, placement: Op
         name if *name == COOKIE => credentials::kept_cookies(value, placement).any(|cookie| keys.is_in(cookie)),
         _ => holds(keys, name, value),
     };
-    let in_query = |query| credentials::kept_pairs(query, placement).any(|pair| keys.is_in(&decoded(pair)));
+    let is_signed = matches!(placement, Some(Placement::SigV4(_)));
+    let is_of_signature = |pair: &&str| is_signed && credentials::is_any(pair, &sign::PAIRS);
+    let in_query = |query| {
+        let mut kept = credentials::kept_pairs(query, placement).filter(|pair| !is_of_signature(pair));
+        kept.any(|pair| keys.is_in(&decoded(pair)))
+    };
     fields.iter().any(in_field) || keys.is_in(&decoded(target.rest)) || target.query.is_some_and(in_query)
 }
 

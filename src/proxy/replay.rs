@@ -13,10 +13,12 @@ use crate::usage::UsageGuard;
 const MOST: usize = 64 * 1024;
 
 /// The body of a request that may be sent again.
-pub struct Spare(
-    /// `None`: there is none.
-    Option<Rc<RefCell<Kept>>>,
-);
+pub enum Spare {
+    None,
+    /// It lies in memory anyway.
+    Held(Vec<Bytes>),
+    Kept(Rc<RefCell<Kept>>),
+}
 
 /// What a piece costs beside its bytes.
 const PIECE: usize = 64;
@@ -51,17 +53,21 @@ impl Spare {
     /// Keeps a body from now on. One that says itself that it is too large is not begun with.
     pub fn of(body: &mut RequestBody) -> Option<Self> {
         match body.is_end_stream() {
-            true => Some(Self(None)),
-            false if body.size_hint().lower() > MOST as u64 => None,
-            false => Some(Self(Some(body.keep()))),
+            true => Some(Self::None),
+            false => match body.held() {
+                Some(pieces) => Some(Self::Held(pieces)),
+                None if body.size_hint().lower() > MOST as u64 => None,
+                None => Some(Self::Kept(body.keep())),
+            },
         }
     }
 
     /// The body once more; `None` when not all of it is there.
     pub fn body(self, usage: &UsageGuard) -> Option<RequestBody> {
-        let pieces = match self.0 {
-            None => Vec::new(),
-            Some(kept) => {
+        let pieces = match self {
+            Self::None => Vec::new(),
+            Self::Held(pieces) => pieces,
+            Self::Kept(kept) => {
                 let kept = kept.take();
                 if !kept.whole || kept.bytes > MOST {
                     return None;
@@ -70,5 +76,22 @@ impl Spare {
             }
         };
         Some(RequestBody::again(pieces, usage.upload().clone()))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::rc::Rc;
+
+    use super::*;
+    use crate::usage::Upload;
+
+    #[tokio::test]
+    async fn a_body_that_lies_here_anyway_is_sent_again_whatever_its_size() {
+        let upload = Rc::<Upload>::default();
+        let large = Bytes::from(vec![7; 2 * MOST]);
+        let mut body = RequestBody::again(vec![large.clone()], upload);
+        let Some(Spare::Held(pieces)) = Spare::of(&mut body) else { panic!("it is there") };
+        assert_eq!(pieces, [large]);
     }
 }

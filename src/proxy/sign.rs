@@ -16,7 +16,6 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use http::header::{AUTHORIZATION, CONTENT_ENCODING, CONTENT_TYPE};
-use http::uri::PathAndQuery;
 use http::{HeaderName, HeaderValue, Uri};
 use http_body::Body as _;
 use http_body_util::BodyExt as _;
@@ -25,6 +24,7 @@ use zeroize::Zeroizing;
 use super::body::RequestBody;
 use super::credentials;
 use super::error::Refusal;
+use super::inject::with_target;
 use super::message::{Fields, Request};
 use crate::authority::Scheme;
 use crate::clock::Moment;
@@ -35,6 +35,9 @@ use crate::usage::UsageGuard;
 
 /// The largest body that is read before it is sent: more than any API of AWS takes but S3, which needs none of it.
 const MOST: usize = 16 * 1024 * 1024;
+
+/// Room for what is read first.
+const LEAST: usize = 16 * 1024;
 
 /// Of one worker, for all bodies that are held at a time.
 const ROOM: usize = 64 * 1024 * 1024;
@@ -47,7 +50,7 @@ const DATE: HeaderName = HeaderName::from_static("x-amz-date");
 const SESSION_TOKEN: HeaderName = HeaderName::from_static("x-amz-security-token");
 
 /// What a signature leaves in a query.
-const PAIRS: [&str; 7] = [
+pub const PAIRS: [&str; 7] = [
     "X-Amz-Algorithm",
     "X-Amz-Credential",
     "X-Amz-Date",
@@ -123,9 +126,17 @@ pub fn take_out<'q>(
 const UNKNOWN_PAYLOAD: Refusal =
     Refusal::HeaderInvalid("x-amz-content-sha256 is of a kind that cannot be signed again");
 
+/// Whether an `Authorization` is a signature.
+pub fn is_signature(authorization: &HeaderValue) -> bool {
+    authorization.as_bytes().starts_with(SIGNATURE)
+}
+
+/// How signatures begin, whatever their kind.
+const SIGNATURE: &[u8] = b"AWS4-";
+
 /// The id of the keys that `AWS4-HMAC-SHA256 Credential=ID/...` was made with.
 fn key_id(authorization: &[u8]) -> Option<&[u8]> {
-    let parameters = authorization.strip_prefix(b"AWS4-")?;
+    let parameters = authorization.strip_prefix(SIGNATURE)?;
     let at = memchr::memmem::find(parameters, b"Credential=")? + b"Credential=".len();
     Some(&parameters[at..])
 }
@@ -168,9 +179,9 @@ impl Signing {
         usage.waits();
         let read = Box::pin(read(body, room, usage)).await;
         usage.resumes();
-        let (pieces, held) = read?;
-        self.payload = Some(Payload::of_pieces(&pieces));
-        *body = RequestBody::again(pieces, usage.upload().clone());
+        let (whole, held) = read?;
+        self.payload = Some(Payload::of(&whole));
+        *body = RequestBody::again(vec![whole], usage.upload().clone());
         Ok(Some(held))
     }
 
@@ -241,30 +252,25 @@ fn with_pairs(uri: &Uri, query: Option<&str>, pairs: &str) -> Result<Uri, Refusa
         Some(others) => [uri.path(), "?", others, "&", pairs].concat(),
         None => [uri.path(), "?", pairs].concat(),
     };
-    let target = Bytes::from_owner(Zeroizing::new(target.into_bytes()));
-    let mut parts = uri.clone().into_parts();
-    parts.path_and_query = Some(PathAndQuery::from_maybe_shared(target).map_err(|_| Refusal::TargetTooLong)?);
-    Uri::from_parts(parts).map_err(|_| Refusal::TargetTooLong)
+    with_target(uri, Zeroizing::new(target.into_bytes()))
 }
 
-/// Reads a whole body.
-async fn read<'r>(
-    body: &mut RequestBody,
-    room: &'r Room,
-    usage: &UsageGuard,
-) -> Result<(Vec<Bytes>, Held<'r>), Refusal> {
-    let told = usize::try_from(body.size_hint().lower()).unwrap_or(usize::MAX);
+/// Reads a whole body. It lies in one piece: those that it comes in may each hold far more than their bytes. Room is taken as
+/// the bytes come: whoever only announces a body takes none from others.
+async fn read<'r>(body: &mut RequestBody, room: &'r Room, usage: &UsageGuard) -> Result<(Bytes, Held<'r>), Refusal> {
+    if body.size_hint().lower() > MOST as u64 {
+        return Err(Refusal::BodyUnsignable);
+    }
     let mut held = Held { room, bytes: 0 };
-    held.hold(told)?;
-    let (mut pieces, mut length) = (Vec::new(), 0_usize);
+    let mut whole = Vec::new();
     while let Some(frame) = body.frame().await {
         let frame = frame.map_err(|_| usage.upload().failure.get().map_or(Refusal::ClientGone, Refusal::from))?;
         let Ok(data) = frame.into_data() else { continue };
-        length = length.saturating_add(data.len());
-        held.hold(length)?;
-        pieces.push(data);
+        held.hold(whole.len().saturating_add(data.len()))?;
+        whole.reserve_exact(held.bytes - whole.len());
+        whole.extend_from_slice(&data);
     }
-    Ok((pieces, held))
+    Ok((whole.into(), held))
 }
 
 /// Room for the bodies that a worker holds while it signs what is said of them.
@@ -285,13 +291,16 @@ impl Room {
 }
 
 impl Held<'_> {
-    /// Takes what is missing for a body of this length.
+    /// Takes what is missing for a body of this length, and as much again, so that a body that grows is seldom moved.
     fn hold(&mut self, length: usize) -> Result<(), Refusal> {
         if length > MOST {
             return Err(Refusal::BodyUnsignable);
         }
-        let missing = length.saturating_sub(self.bytes);
-        let left = self.room.left.get().checked_sub(missing).ok_or(Refusal::Overloaded)?;
+        if length <= self.bytes {
+            return Ok(());
+        }
+        let missing = (2 * self.bytes).clamp(length.max(LEAST), MOST) - self.bytes;
+        let left = self.room.left.get().checked_sub(missing).ok_or(Refusal::NoRoomToSign)?;
         self.room.left.set(left);
         self.bytes += missing;
         Ok(())

@@ -31,12 +31,16 @@ fn keys(folder: &TempDir, session: bool) -> String {
 
 async fn scene(upstream: &Upstream, signer: &Signer, session: bool) -> Scene {
     let folder = TempDir::new().expect("a folder");
-    let source = keys(&folder, session);
+    let setup = setup(&folder, upstream, signer, session);
+    Scene::start_in(Arc::new(folder), &setup).await
+}
+
+fn setup(folder: &TempDir, upstream: &Upstream, signer: &Signer, session: bool) -> Setup {
+    let source = keys(folder, session);
     let Signer { region, service, .. } = signer;
     let placement = format!(r#"placement = {{ sigv4 = {{ region = "{region}", service = "{service}" }} }}"#);
     let setup = Setup::new().token_from("api", &source, &placement);
-    let setup = setup.route("api", upstream, "token = \"api\"\npath = \"opaque\"");
-    Scene::start_in(Arc::new(folder), &setup).await
+    setup.route("api", upstream, "token = \"api\"\npath = \"opaque\"")
 }
 
 async fn sent(scene: &Scene, upstream: &Upstream, request: &str, fields: &str, body: &[u8]) -> Seen {
@@ -83,6 +87,33 @@ async fn keys_of_aws_in_the_clients_signature_are_a_credential_of_its_own() {
 }
 
 #[tokio::test]
+async fn a_phantom_key_may_be_the_id_that_the_client_signs_with() {
+    const PHANTOM: &str = "sk-0phantom0K3yOfTheApp0123456789abcdefghijklmnopqr";
+    let (upstream, folder) = (Upstream::http1().await, TempDir::new().expect("a folder"));
+    std::fs::write(folder.path().join("app.key"), PHANTOM).expect("written");
+    let setup = setup(&folder, &upstream, &S3, false).client("app", "key = \"file:app.key\"");
+    let scene = Scene::start_in(Arc::new(folder), &setup).await;
+    let fields = DUMMY.replace("=countersign/", &format!("={PHANTOM}/")) + "X-Amz-Security-Token: dummy\r\n";
+    let seen = sent(&scene, &upstream, "GET /api/x", &fields, b"").await;
+    S3.verify(&seen, NOTHING);
+    assert!(seen.all("x-amz-security-token").is_empty(), "it went with the signature");
+    let query = format!(
+        "X-Amz-Algorithm=AWS4-HMAC-SHA256&X-Amz-Credential={PHANTOM}%2F20260101%2Fx%2Fs3%2Faws4_request\
+         &X-Amz-Date=20260101T000000Z&X-Amz-Expires=60&X-Amz-SignedHeaders=host&X-Amz-Signature=00"
+    );
+    let seen = sent(&scene, &upstream, &format!("GET /api/bucket/key?{query}"), "", b"").await;
+    S3.verify_query(&seen, "UNSIGNED-PAYLOAD");
+    assert!(!seen.target.contains(PHANTOM), "{}", seen.target);
+    assert_eq!(scene.metric("countersign_tripwires_total", &[]).await, 0.0);
+    assert_eq!(scene.metric("countersign_shadow_credentials_total", &[]).await, 0.0);
+    let bare = scene.exchange("GET /api/x HTTP/1.1\r\nHost: localhost\r\n\r\n").await;
+    assert_eq!(bare.refusal(), (407, "client_auth_required".to_owned()));
+    let elsewhere = format!("GET /api/x?key={PHANTOM} HTTP/1.1\r\nHost: localhost\r\n\r\n");
+    assert_eq!(scene.exchange(elsewhere).await.refusal(), (403, "client_unknown".to_owned()));
+    scene.finish().await;
+}
+
+#[tokio::test]
 async fn what_the_client_declares_of_its_body_is_kept() {
     for upstream in [Upstream::http1().await, Upstream::http2().await] {
         let scene = scene(&upstream, &S3, false).await;
@@ -120,6 +151,11 @@ async fn a_body_of_which_nothing_is_declared_is_hashed_or_left_out_of_the_signat
     let seen = sent(&scene, &upstream, "POST /api/", "", &large[..1_000_000]).await;
     DYNAMODB.verify(&seen, &sha256(&large[..1_000_000]));
     assert_eq!(seen.body.complete, Some(sha256(&large[..1_000_000])));
+    // Piece by piece it takes no more room than whole.
+    let pieces: String = "1\r\nx\r\n".repeat(100_000);
+    let head = "POST /api/ HTTP/1.1\r\nHost: localhost\r\nTransfer-Encoding: chunked\r\n\r\n";
+    assert_eq!(scene.exchange(format!("{head}{pieces}0\r\n\r\n")).await.status, 200);
+    DYNAMODB.verify(&upstream.last(), &sha256("x".repeat(100_000).as_bytes()));
     let count = upstream.count();
     let mut client = scene.client().await;
     client.send(format!("POST /api/ HTTP/1.1\r\nHost: localhost\r\nContent-Length: {}\r\n\r\n", large.len())).await;

@@ -152,7 +152,9 @@ async fn a_client_with_rules_of_its_own_gets_no_tunnel_that_nobody_looks_into() 
         .start()
         .await;
     for request in [connect.as_str(), elsewhere] {
-        assert_eq!(scene.exchange(request).await.refusal(), (403, "tunnel_denied".to_owned()), "{request}");
+        let answer = scene.exchange(request).await;
+        assert_eq!(answer.refusal(), (403, "tunnel_denied".to_owned()), "{request}");
+        assert!(answer.text().contains("lists or a rate of its own"), "{}", answer.text());
     }
     scene.finish().await;
 }

@@ -68,6 +68,21 @@ async fn a_job_is_known_by_its_token_wherever_it_shows_it_and_the_token_goes_no_
 }
 
 #[tokio::test]
+async fn a_phantom_key_that_looks_like_a_token_is_a_phantom_key() {
+    const KEY: &str = "header0123456789.claims0123456789.signature0123456789";
+    let (ci, issuer, upstream) = (Ci::start().await, Issuer::start().await, Upstream::http1().await);
+    let folder = tempfile::tempdir().expect("a folder");
+    let key = folder.path().join("app.key");
+    std::fs::write(&key, KEY).expect("written");
+    let setup = setup(&ci, &issuer, &upstream).client("app", &format!("key = \"file:{}\"", key.display()));
+    let scene = setup.start().await;
+    assert_eq!(show(&scene, KEY).await.status, 200);
+    assert_eq!(show(&scene, &KEY.replace("claims", "others")).await.refusal(), unknown());
+    assert_eq!(show(&scene, &ci.token(MAIN)).await.status, 200);
+    scene.finish().await;
+}
+
+#[tokio::test]
 async fn a_credential_of_the_apps_own_is_not_taken_for_a_jobs() {
     let (ci, issuer, upstream) = (Ci::start().await, Issuer::start().await, Upstream::http1().await);
     let own = format!("uid = {}", geteuid().as_raw());

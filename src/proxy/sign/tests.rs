@@ -76,8 +76,10 @@ fn room_is_bounded_and_given_back() {
     let mut held: Vec<Held<'_>> = (0..ROOM / MOST).map(|_| Held { room: &room, bytes: 0 }).collect();
     held.iter_mut().for_each(|held| held.hold(MOST).expect("room"));
     let mut late = Held { room: &room, bytes: 0 };
-    assert!(matches!(late.hold(1), Err(Refusal::Overloaded)));
+    assert!(matches!(late.hold(1), Err(Refusal::NoRoomToSign)));
     held.pop();
+    late.hold(1).expect("room again");
+    assert_eq!(late.bytes, LEAST);
     late.hold(MOST).expect("room again");
     assert!(matches!(late.hold(MOST + 1), Err(Refusal::BodyUnsignable)));
     drop((held, late));
