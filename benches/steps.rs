@@ -7,9 +7,9 @@ use std::hint::black_box;
 use std::rc::Rc;
 use std::sync::Arc;
 
-use countersign::authority::Authority;
+use countersign::authority::{Authority, Scheme};
 use countersign::clock::{Clock, SystemClock};
-use countersign::identity::{Clients, Peer};
+use countersign::identity::{Clients, Peer, Proof};
 use countersign::metrics::Metrics;
 use countersign::name::{ClientName, RouteName, TokenName};
 use countersign::path::{Form, query_is_clean};
@@ -74,7 +74,7 @@ fn heads(bench: &mut Criterion) {
         );
     });
     let endpoint = countersign::authority::Endpoint::parse("https://api.github.com").expect("a URL");
-    let base = BaseUrl { upstream: &endpoint, host: "localhost:8080", prefix: Some("github") };
+    let base = BaseUrl { scheme: Scheme::Http, upstream: &endpoint, host: "localhost:8080", prefix: Some("github") };
     bench.bench_function("answer: a link turned back", |b| {
         b.iter_batched_ref(|| answer.clone(), |head| base.turn_back(head), BatchSize::SmallInput);
     });
@@ -85,7 +85,7 @@ fn heads(bench: &mut Criterion) {
     };
     let headers = head();
     bench.bench_function("target: by prefix", |b| {
-        b.iter(|| Target::of(black_box(&line), black_box(&headers), Some(8080), |_| false).is_ok());
+        b.iter(|| Target::of(black_box(&line), black_box(&headers), Some(8080), |_| false, |_| false).is_ok());
     });
 }
 
@@ -111,7 +111,7 @@ fn accounts(bench: &mut Criterion) {
     bench.bench_function("clock: both", |b| b.iter(|| SystemClock.now()));
     let clients = Clients::new(Vec::new(), 0);
     let peer = Peer { uid: Some(0), gid: None };
-    bench.bench_function("identity: by uid", |b| b.iter(|| clients.identify(black_box(&peer), None, None)));
+    bench.bench_function("identity: by uid", |b| b.iter(|| clients.identify(black_box(&peer), Proof::default())));
 }
 
 criterion_group!(steps, judging, heads, accounts);

@@ -21,6 +21,7 @@ mod reload;
 mod restraint;
 mod review;
 mod rollback;
+mod secured;
 mod tripwires;
 mod unused;
 mod used;
@@ -50,7 +51,9 @@ use crate::config::Config;
 use crate::dial::Resolver;
 use crate::fetch::RemoteError;
 use crate::metrics::{Error as MetricsError, Metrics};
-use crate::proxy::{self, Address, BindError, Listener, Places, Pulses, Tripwires, Wants, Worker, WorkerSettings};
+use crate::proxy::{
+    self, Address, BindError, Listener, Places, Pulses, SecuredError, Tripwires, Wants, Worker, WorkerSettings,
+};
 use crate::readiness::Readiness;
 use crate::scrape::{self, Scrape};
 use crate::state::{self, StateError};
@@ -103,6 +106,8 @@ pub enum StartError {
     Bind(#[from] BindError),
     #[error(transparent)]
     Admin(#[from] admin::BindError),
+    #[error(transparent)]
+    Secured(#[from] SecuredError),
     #[error(transparent)]
     Inherit(#[from] InheritError),
     #[error("cannot listen on {0} for telemetry: {1}")]
@@ -173,7 +178,7 @@ impl App {
 
         let bound = listeners.iter().map(|listener| &listener.address).chain([door.address()]);
         let own = bound.filter_map(|address| match address {
-            Address::Tcp(address) => Some(*address),
+            Address::Tcp(address) | Address::Tls(address) => Some(*address),
             Address::Unix(_) => None,
         });
         let own = own.chain([telemetry_address]).collect();
@@ -193,6 +198,7 @@ impl App {
         let reading = Reading::new(usage.stream(), &clock, readers.collect());
         let wants = Arc::new(Wants::default());
         let tripwires = Arc::new(Tripwires::register(&metrics)?);
+        let secured = secured::open(&config, &metrics)?;
         let house = House::build(
             house::Ground {
                 clock: clock.clone(),
@@ -207,6 +213,7 @@ impl App {
                 store,
                 wants: wants.clone(),
                 tripwires: tripwires.clone(),
+                secured: secured.clone(),
                 review,
                 alerts,
                 holds,
@@ -229,6 +236,7 @@ impl App {
             via: proxy::Via::of_this_process(),
             wants,
             tripwires,
+            secured,
             places: Arc::new(places(&config.proxy.limits, config.clients.len())),
         };
         Ok(Bound {
@@ -353,6 +361,7 @@ impl Bound {
         let _rollbacks = tasks.essential("roll-backs", house.clone().roll_back(verdicts));
         let _sums = sums(&tasks, house.clone());
         let _tripwires = tripwires::watch(&tasks, house.clone());
+        let _secured = secured::look_after(&tasks, house.clone());
         let _grants = grants(&tasks, house.clone());
         let reviewing = house.clone();
         let _review = tasks.essential("review", async move { reviewing.review().await });

@@ -181,7 +181,8 @@ fn sections<'a>(
     let (mut detect, of_exemptions) = detect::read(root.table("detect", "[detect]"), context);
     let mut client_policies = BTreeMap::new();
     let clients = root.tables("client", "[[client]]");
-    let clients = clients.and_then(|each| clients_of(each, &proxy.listen, &mut client_policies, context));
+    let clients =
+        clients.and_then(|each| clients_of(each, &proxy.listen, &proxy.settings, &mut client_policies, context));
     let admin = admin::read(root.table("admin", "[admin]"), &state_dir, state_is_written, context);
     let operators = root.tables("operator", "[[operator]]");
     let operators = operators.and_then(|each| operators_of(each, &admin, clients.as_deref(), context));
@@ -234,6 +235,7 @@ fn sections<'a>(
 fn clients_of(
     sections: Vec<Section<'_>>,
     listen: &[Spanned<crate::proxy::Address>],
+    proxy: &crate::proxy::Settings,
     policies: &mut BTreeMap<ClientName, ClientPolicy>,
     context: &Context<'_>,
 ) -> Option<Vec<identity::Settings>> {
@@ -247,6 +249,7 @@ fn clients_of(
     cross::unique("client", named.iter().map(Some), context);
     client::keep_apart(&named, context);
     client::check_groups(&named, listen, context);
+    client::check_certificates(&named, listen, proxy.tls.as_ref(), context);
     (named.len() == read.len()).then(|| named.into_iter().map(Spanned::into_inner).collect())
 }
 

@@ -199,7 +199,7 @@ async fn show_until_told(bound: Bound, scenery: &Scenery) -> anyhow::Result<()> 
 fn tcp_address(bound: &Bound) -> anyhow::Result<SocketAddr> {
     let tcp = bound.listen.iter().find_map(|address| match address {
         Address::Tcp(address) => Some(*address),
-        Address::Unix(_) => None,
+        Address::Tls(_) | Address::Unix(_) => None,
     });
     tcp.context("the demo's config has no TCP listener")
 }

@@ -1,10 +1,12 @@
-//! Who calls. A client is known by what the kernel says of the process at the other end of its connection, by a phantom key
-//! where its config names one, and a job of continuous integration by what its issuer has signed: no process of another user
-//! can borrow the first, the second is worth nothing elsewhere, and the third ends with the job.
+//! Who calls. A client is known by what the kernel says of the process at the other end of its connection, by the certificate
+//! that it has shown there, by a phantom key where its config names one, and a job of continuous integration by what its
+//! issuer has signed: no process of another user can borrow the first, nobody without its private key the second, the third is
+//! worth nothing elsewhere, and the fourth ends with the job.
 //!
 //! Invariants: a peer of which nothing is known is no client; a key is good for its own client alone, and one that came from
-//! somebody else is not passed over; whoever proves to be a job is known as that, or not at all.
+//! somebody else is not passed over; whoever proves to be a job, or shows a certificate, is known as that, or not at all.
 
+mod certificate;
 pub mod job;
 mod key;
 mod mint;
@@ -17,6 +19,7 @@ use crate::secret::{Fingerprinter, Reference};
 use job::Job;
 use semver::Version;
 
+pub use certificate::{Certificate, Named, NoSpiffeId, SpiffeId};
 pub use key::{KeyError, Keys};
 pub use mint::{Format, FormatError};
 pub use peer::{Inspector, Peer};
@@ -32,6 +35,8 @@ pub struct Settings {
     pub key: Option<Reference>,
     /// A job that proves itself so.
     pub jwt: Option<job::Settings>,
+    /// What its certificate says.
+    pub certificate: Option<Named>,
     /// What routes with a range are, or are not, for.
     pub version: Option<Version>,
 }
@@ -51,6 +56,17 @@ impl ClientIndex {
 pub struct Clients {
     list: Vec<Settings>,
     keys: Option<Arc<Keys>>,
+}
+
+/// What a connection and its request prove, beside what the kernel says.
+#[derive(Clone, Copy, Default)]
+pub struct Proof<'p> {
+    /// Whose phantom key came with the request.
+    pub key: Option<ClientIndex>,
+    /// The job that it has proved to be.
+    pub job: Option<&'p Job>,
+    /// That TLS has verified.
+    pub certificate: Option<&'p Certificate>,
 }
 
 /// Why nobody is known.
@@ -91,28 +107,31 @@ impl Clients {
         self.keys.as_deref()
     }
 
-    /// The client that the peer is, if any, with the key that came with its request and the job that it has proved to be. The
-    /// config holds no two that overlap.
+    /// The client that the peer is, if any. The config holds no two that overlap; a certificate may have names of two.
     ///
     /// # Errors
     /// When it is none.
-    pub fn identify(&self, peer: &Peer, key: Option<ClientIndex>, job: Option<&Job>) -> Result<ClientIndex, Unknown> {
+    pub fn identify(&self, peer: &Peer, proof: Proof<'_>) -> Result<ClientIndex, Unknown> {
+        let Proof { key, job, certificate } = proof;
         if let Some(client) = key {
             let settings = self.list.get(client.0).ok_or(Unknown::Nobody)?;
             return match settings.is_job(job) {
-                _ if !settings.fits(peer) => Err(Unknown::KeyOf(client)),
+                _ if !settings.fits(peer, certificate) => Err(Unknown::KeyOf(client)),
                 true => Ok(client),
                 false => Err(if job.is_some() { Unknown::OtherJob } else { Unknown::KeyMissing }),
             };
         }
-        let mut fitting =
-            self.list.iter().enumerate().filter(|(_, client)| client.fits(peer) && client.says_something());
+        let fits = |client: &Settings| client.fits(peer, certificate) && client.says_something();
+        let mut fitting = self.list.iter().enumerate().filter(|(_, client)| fits(client));
         let mut key_is_missing = false;
-        let found = fitting.find(|(_, client)| {
-            key_is_missing |= client.key.is_some() || client.jwt.is_some();
-            client.key.is_none() && client.is_job(job)
-        });
-        match found {
+        let mut next = || {
+            fitting.find(|(_, client)| {
+                key_is_missing |= client.key.is_some() || client.jwt.is_some();
+                client.key.is_none() && client.is_job(job)
+            })
+        };
+        match next() {
+            Some(_) if certificate.is_some() && next().is_some() => Err(Unknown::Nobody),
             Some((at, _)) => Ok(ClientIndex(at)),
             None if job.is_some() => Err(Unknown::OtherJob),
             None => Err(if key_is_missing { Unknown::KeyMissing } else { Unknown::Nobody }),
@@ -124,10 +143,11 @@ impl Clients {
         self.list.iter().filter_map(|client| client.jwt.as_ref())
     }
 
-    /// The only client that the kernel's word is for, whatever else it would have to show. `None` where there are several:
+    /// The only client that the connection is for, whatever else it would have to show. `None` where there are several:
     /// nobody is to answer for what another did.
-    pub fn like(&self, peer: &Peer) -> Option<ClientIndex> {
-        let told = |client: &Settings| (client.uid.is_some() || client.gid.is_some()) && client.fits(peer);
+    pub fn like(&self, peer: &Peer, certificate: Option<&Certificate>) -> Option<ClientIndex> {
+        let is_told = |client: &Settings| client.uid.is_some() || client.gid.is_some() || client.certificate.is_some();
+        let told = |client: &Settings| is_told(client) && client.fits(peer, certificate);
         let mut like = self.list.iter().enumerate().filter(|(_, client)| told(client));
         match (like.next(), like.next()) {
             (Some((at, _)), None) => Some(ClientIndex(at)),
@@ -152,6 +172,11 @@ impl Clients {
         self.list.iter().map(|client| client.uid).collect()
     }
 
+    /// Whether somebody who has no certificate can be a client from another machine.
+    pub fn may_lack_certificate(&self) -> bool {
+        self.list.iter().any(Settings::may_lack_certificate)
+    }
+
     pub fn names(&self) -> impl Iterator<Item = &ClientName> {
         self.list.iter().map(|client| &client.name)
     }
@@ -160,13 +185,28 @@ impl Clients {
 impl Settings {
     /// Of which nothing is said but its name: nobody is this client.
     pub fn named(name: ClientName) -> Self {
-        Self { name, uid: None, gid: None, key: None, jwt: None, version: None }
+        Self { name, uid: None, gid: None, key: None, jwt: None, certificate: None, version: None }
     }
 
-    /// Whether the kernel says nothing against it.
-    fn fits(&self, peer: &Peer) -> bool {
+    /// Whether it is known on a connection from another machine without a certificate.
+    pub fn may_lack_certificate(&self) -> bool {
+        let is_of_this_machine = self.uid.is_some() || self.gid.is_some();
+        !is_of_this_machine && self.certificate.is_none() && (self.key.is_some() || self.jwt.is_some())
+    }
+
+    /// Whether the connection says nothing against it.
+    fn fits(&self, peer: &Peer, certificate: Option<&Certificate>) -> bool {
         let holds = |wanted: Option<u32>, seen: Option<u32>| wanted.is_none() || wanted == seen;
-        holds(self.uid, peer.uid) && holds(self.gid, peer.gid)
+        holds(self.uid, peer.uid) && holds(self.gid, peer.gid) && self.is_named(certificate)
+    }
+
+    /// Whether it is the one that the certificate names, or none where none was shown.
+    fn is_named(&self, certificate: Option<&Certificate>) -> bool {
+        match (&self.certificate, certificate) {
+            (None, None) => true,
+            (Some(wanted), Some(shown)) => wanted.is(shown),
+            (None, Some(_)) | (Some(_), None) => false,
+        }
     }
 
     /// Whether it is the job that has proved itself, or none where none has.
@@ -180,7 +220,8 @@ impl Settings {
 
     /// A client without any mark would be everybody.
     fn says_something(&self) -> bool {
-        self.uid.is_some() || self.gid.is_some() || self.key.is_some() || self.jwt.is_some()
+        let is_told = self.uid.is_some() || self.gid.is_some() || self.certificate.is_some();
+        is_told || self.key.is_some() || self.jwt.is_some()
     }
 }
 
@@ -192,6 +233,10 @@ mod tests {
         Settings { uid, gid, ..Settings::named(name.parse().expect("a name")) }
     }
 
+    fn with(key: ClientIndex) -> Proof<'static> {
+        Proof { key: Some(key), ..Proof::default() }
+    }
+
     fn with_key(settings: Settings) -> Settings {
         Settings { key: Some(Reference::Env("KEY".to_owned())), ..settings }
     }
@@ -201,7 +246,7 @@ mod tests {
         let peer = Peer { uid: Some(1), gid: Some(5) };
         let like = |clients: Vec<Settings>| {
             let clients = Clients::new(clients, 0);
-            clients.like(&peer).map(|index| clients.name(index).to_string())
+            clients.like(&peer, None).map(|index| clients.name(index).to_string())
         };
         let keyed = || with_key(client("a", Some(1), None));
         assert_eq!(like(vec![client("b", Some(2), None), keyed()]).as_deref(), Some("a"));
@@ -213,7 +258,7 @@ mod tests {
     fn what_is_given_must_all_hold() {
         let clients = Clients::new(vec![client("a", Some(1), Some(5)), client("b", Some(2), None)], 0);
         let known = |uid, gid| {
-            clients.identify(&Peer { uid, gid }, None, None).ok().map(|index| clients.name(index).to_string())
+            clients.identify(&Peer { uid, gid }, Proof::default()).ok().map(|index| clients.name(index).to_string())
         };
         assert_eq!(known(Some(1), Some(5)).as_deref(), Some("a"));
         assert_eq!(known(Some(2), Some(9)).as_deref(), Some("b"));
@@ -229,29 +274,64 @@ mod tests {
         let clients = Clients::new(vec![with_key(a), b, with_key(c)], 0);
         let [a, b, c] = [0, 1, 2].map(ClientIndex);
         let peer = |uid| Peer { uid: Some(uid), gid: None };
-        assert_eq!(clients.identify(&peer(1), Some(a), None), Ok(a));
-        assert_eq!(clients.identify(&peer(2), Some(a), None), Err(Unknown::KeyOf(a)), "another user has it");
-        assert_eq!(clients.identify(&Peer::default(), Some(a), None), Err(Unknown::KeyOf(a)));
-        assert_eq!(clients.identify(&peer(2), None, None), Ok(b));
-        assert_eq!(clients.identify(&peer(9), Some(c), None), Ok(c), "known by its key alone");
-        assert_eq!(clients.identify(&peer(9), None, None), Err(Unknown::KeyMissing));
-        assert_eq!((clients.like(&peer(1)), clients.like(&peer(9))), (Some(a), None));
+        assert_eq!(clients.identify(&peer(1), with(a)), Ok(a));
+        assert_eq!(clients.identify(&peer(2), with(a)), Err(Unknown::KeyOf(a)), "another user has it");
+        assert_eq!(clients.identify(&Peer::default(), with(a)), Err(Unknown::KeyOf(a)));
+        assert_eq!(clients.identify(&peer(2), Proof::default()), Ok(b));
+        assert_eq!(clients.identify(&peer(9), with(c)), Ok(c), "known by its key alone");
+        assert_eq!(clients.identify(&peer(9), Proof::default()), Err(Unknown::KeyMissing));
+        assert_eq!((clients.like(&peer(1), None), clients.like(&peer(9), None)), (Some(a), None));
         let clients = Clients::new(vec![with_key(client("a", Some(1), None))], 0);
-        assert_eq!(clients.identify(&peer(1), None, None), Err(Unknown::KeyMissing));
-        assert_eq!(clients.identify(&peer(2), None, None), Err(Unknown::Nobody));
+        assert_eq!(clients.identify(&peer(1), Proof::default()), Err(Unknown::KeyMissing));
+        assert_eq!(clients.identify(&peer(2), Proof::default()), Err(Unknown::Nobody));
     }
 
     #[test]
     fn without_clients_our_own_user_is_the_one_client() {
         let clients = Clients::new(Vec::new(), 1000);
-        assert!(clients.identify(&Peer { uid: Some(1000), gid: None }, None, None).is_ok());
-        assert!(clients.identify(&Peer { uid: Some(1001), gid: None }, None, None).is_err());
-        assert!(clients.identify(&Peer::default(), None, None).is_err());
+        assert!(clients.identify(&Peer { uid: Some(1000), gid: None }, Proof::default()).is_ok());
+        assert!(clients.identify(&Peer { uid: Some(1001), gid: None }, Proof::default()).is_err());
+        assert!(clients.identify(&Peer::default(), Proof::default()).is_err());
     }
 
     #[test]
     fn a_client_without_any_mark_is_nobody() {
         let clients = Clients::new(vec![client("all", None, None)], 0);
-        assert!(clients.identify(&Peer { uid: Some(0), gid: Some(0) }, None, None).is_err());
+        assert!(clients.identify(&Peer { uid: Some(0), gid: Some(0) }, Proof::default()).is_err());
+    }
+
+    #[test]
+    fn whoever_shows_a_certificate_is_known_by_it_or_not_at_all() {
+        let named = |name: &str, id: &str| Settings {
+            certificate: Named::new(Some(id.parse().expect("an ID")), None),
+            ..client(name, None, None)
+        };
+        let (a, b) = ("spiffe://example.org/a", "spiffe://example.org/b");
+        let of_key = with_key(named("d", "spiffe://example.org/d"));
+        let of_name = Settings {
+            certificate: Named::new(None, Some("a.example".try_into().expect("a name"))),
+            ..client("e", None, None)
+        };
+        let list = vec![named("a", a), named("b", b), client("c", Some(1), None), of_key, of_name];
+        let clients = Clients::new(list, 0);
+        let known = |peer: &Peer, shown: Option<&Certificate>, key| {
+            let proof = Proof { key, certificate: shown, ..Proof::default() };
+            clients.identify(peer, proof).map(|index| clients.name(index).to_string())
+        };
+        let (nobody, own) = (Peer::default(), Peer { uid: Some(1), gid: None });
+        let shown = Certificate::with(Some(a), &[]);
+        assert_eq!(known(&nobody, Some(&shown), None).as_deref(), Ok("a"));
+        assert_eq!(known(&own, Some(&shown), None).as_deref(), Ok("a"), "not as the client of its user");
+        assert_eq!(known(&own, None, None).as_deref(), Ok("c"));
+        let stranger = Certificate::with(Some("spiffe://example.org/z"), &[]);
+        assert_eq!(known(&own, Some(&stranger), None), Err(Unknown::Nobody));
+        let other = Certificate::with(Some("spiffe://example.org/d"), &[]);
+        assert_eq!(known(&nobody, Some(&other), None), Err(Unknown::KeyMissing));
+        assert_eq!(known(&nobody, Some(&other), Some(ClientIndex(3))).as_deref(), Ok("d"));
+        assert_eq!(known(&nobody, Some(&shown), Some(ClientIndex(3))), Err(Unknown::KeyOf(ClientIndex(3))));
+        assert_eq!(clients.like(&nobody, Some(&shown)), Some(ClientIndex(0)));
+        let both = Certificate::with(Some(b), &["a.example"]);
+        assert_eq!(known(&nobody, Some(&both), None), Err(Unknown::Nobody), "it has the names of two clients");
+        assert!(!clients.may_lack_certificate(), "whoever is known by a user alone calls from this machine");
     }
 }

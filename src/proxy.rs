@@ -36,6 +36,7 @@ mod pool;
 mod progress;
 mod pulse;
 mod replay;
+mod secured;
 mod sign;
 mod stream;
 mod target;
@@ -73,6 +74,7 @@ pub use listener::{Accepted, BindError, Listener};
 pub use message::Fields;
 pub use places::Places;
 pub use pulse::Pulses;
+pub use secured::{Failed, Secured, SecuredError};
 pub use target::{By, Target};
 pub use tripwire::{Tripped, Tripwires};
 pub use tunnel::TunnelLimits;
@@ -81,14 +83,15 @@ pub use wanted::{Want, Wants};
 pub use worker::{Worker, WorkerSettings};
 
 use crate::audit::Recorder;
-use crate::authority::Authority;
+use crate::authority::{Authority, Host};
 use crate::clock::Clock;
 use crate::identity::job::Job;
-use crate::identity::{ClientIndex, Peer};
+use crate::identity::{Certificate, ClientIndex, Peer};
 use crate::metrics::{Error as MetricsError, Metrics as Registry};
 use crate::policy::{Denied, Permit};
 use crate::route::{NotAdmitted, Route, RouteToken, Table};
 use crate::secret::{Mark, Needles};
+use crate::tls;
 use crate::token::Placement;
 use crate::usage::{self, Observer, UsageGuard};
 use body::{ClientBody, Relay, RequestBody, ResponseBody, Trailers, UpstreamBody};
@@ -100,6 +103,7 @@ use h1::{Buffers, Upgraded};
 use links::Base;
 use message::{Request, Response};
 use pool::{Lease, Pool};
+use secured::Arrival;
 use tunnel::Tunnel;
 use watch::Late;
 use websocket::Handshake;
@@ -108,6 +112,8 @@ use websocket::Handshake;
 #[derive(Clone, PartialEq, Debug)]
 pub struct Settings {
     pub listen: Vec<Address>,
+    /// Of those addresses that are under TLS.
+    pub tls: Option<tls::ServerSettings>,
     pub workers: usize,
     pub drain: Duration,
     pub acquire_timeout: Duration,
@@ -120,6 +126,8 @@ pub struct Settings {
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub enum Address {
     Tcp(SocketAddr),
+    /// Under TLS, for apps of other machines too.
+    Tls(SocketAddr),
     Unix(PathBuf),
 }
 
@@ -206,6 +214,8 @@ pub struct Shared {
     pub wants: Arc<Wants>,
     /// Phantom keys where they cannot be.
     pub tripwires: Arc<Tripwires>,
+    /// What listeners under TLS prove themselves with, where there is one.
+    pub secured: Option<Arc<Secured>>,
 }
 
 /// Who sent a request, and where it came in.
@@ -215,6 +225,14 @@ pub struct Caller {
     pub port: Option<u16>,
     /// The tunnel that it came in, if it came in one.
     pub inside: Option<Opened>,
+    /// Where it came in under TLS.
+    pub tls: Option<Rc<Arrival>>,
+}
+
+impl Caller {
+    fn certificate(&self) -> Option<&Certificate> {
+        self.tls.as_ref().and_then(|arrival| arrival.certificate())
+    }
 }
 
 /// A tunnel that is looked into.
@@ -331,7 +349,11 @@ impl Proxy {
             return Err(Refusal::Loop);
         }
         let target = match &caller.inside {
-            None => Target::of(head, &headers, caller.port, |authority| table.is_upstream(authority))?,
+            None => {
+                let is_upstream = |authority: &Authority| table.is_upstream(authority);
+                let is_ours = |host: &Host| caller.tls.as_ref().is_some_and(|arrival| arrival.is_at(host));
+                Target::of(head, &headers, caller.port, is_upstream, is_ours)?
+            }
             Some(opened) => Target::inside(head, &headers, &opened.authority)?,
         };
         let job = job::of(table, caller, &mut headers, usage).await?;
@@ -393,7 +415,7 @@ impl Proxy {
         let mut answer = taken_in(answered, route, usage)?;
         answer.trailers = takes_trailers;
         if let Some(base) = base {
-            base.turn_back(route, &mut answer.response.fields);
+            base.turn_back(route, &mut answer.response.fields, caller.tls.is_some());
         }
         Ok(answer)
     }

@@ -1,5 +1,5 @@
 //! TLS towards upstreams and issuers: whose certificates are trusted, what we prove ourselves with, and what is offered. And
-//! TLS of the listener of operators, in `server`.
+//! TLS of our own listeners, in `server`.
 //!
 //! Invariant: whatever is built here verifies its peer, and a pin is asked for beyond that. There is no switch that turns
 //! it off, and a plain connection is a value of its own ([`Security::Plain`]) that only an `http` scheme leads to.
@@ -24,7 +24,7 @@ use rustls_pki_types::pem::{Error as PemError, PemObject};
 
 pub use self::identity::Identity;
 pub use self::pin::Pin;
-pub use self::server::{Server, ServerSettings};
+pub use self::server::{Server, ServerSettings, Shown};
 use crate::authority::Scheme;
 use crate::secret::{Reference, ResolveError, Secret};
 
@@ -44,6 +44,15 @@ pub struct Settings {
 pub enum Alpn {
     Http1,
     Http2OrHttp1,
+}
+
+impl Alpn {
+    fn protocols(self) -> Vec<Vec<u8>> {
+        match self {
+            Self::Http1 => vec![b"http/1.1".to_vec()],
+            Self::Http2OrHttp1 => vec![b"h2".to_vec(), b"http/1.1".to_vec()],
+        }
+    }
 }
 
 /// How a connection is protected. Made from the scheme it is for: `https` is never dialled in the clear.
@@ -96,7 +105,7 @@ impl Security {
             Self::Plain => Self::Plain,
             Self::Tls(config) => {
                 let mut config = ClientConfig::clone(config);
-                config.alpn_protocols = vec![b"http/1.1".to_vec()];
+                config.alpn_protocols = Alpn::Http1.protocols();
                 Self::Tls(Arc::new(config))
             }
         }
@@ -110,21 +119,7 @@ pub struct Content([u8; 32]);
 impl Settings {
     /// What the files hold now, to be compared later. A file that cannot be read holds nothing.
     pub fn content(&self) -> Content {
-        let mut digest = digest::Context::new(&digest::SHA256);
-        let mut add = |bytes: Option<&[u8]>| {
-            let bytes = bytes.unwrap_or_default();
-            digest.update(&bytes.len().to_be_bytes());
-            digest.update(bytes);
-        };
-        add(self.ca.as_ref().and_then(|path| std::fs::read(path).ok()).as_deref());
-        if let Some(Identity { certificate, key }) = &self.identity {
-            add(std::fs::read(certificate).ok().as_deref());
-            let key = key.resolve().ok();
-            add(key.as_ref().map(Secret::expose_to_signer));
-        }
-        let mut content = [0; 32];
-        content.copy_from_slice(digest.finish().as_ref());
-        Content(content)
+        Content::of(self.ca.as_deref(), self.identity.as_ref())
     }
 
     /// The same, without what we prove ourselves with: enough to see whether the rest can be used.
@@ -158,11 +153,28 @@ impl Settings {
             None => builder.with_no_client_auth(),
         };
         config.resumption = Resumption::in_memory_sessions(SESSIONS);
-        config.alpn_protocols = match alpn {
-            Alpn::Http1 => vec![b"http/1.1".to_vec()],
-            Alpn::Http2OrHttp1 => vec![b"h2".to_vec(), b"http/1.1".to_vec()],
-        };
+        config.alpn_protocols = alpn.protocols();
         Ok(Arc::new(config))
+    }
+}
+
+impl Content {
+    fn of(roots: Option<&Path>, identity: Option<&Identity>) -> Self {
+        let mut digest = digest::Context::new(&digest::SHA256);
+        let mut add = |bytes: Option<&[u8]>| {
+            let bytes = bytes.unwrap_or_default();
+            digest.update(&bytes.len().to_be_bytes());
+            digest.update(bytes);
+        };
+        add(roots.and_then(|path| std::fs::read(path).ok()).as_deref());
+        if let Some(Identity { certificate, key }) = identity {
+            add(std::fs::read(certificate).ok().as_deref());
+            let key = key.resolve().ok();
+            add(key.as_ref().map(Secret::expose_to_signer));
+        }
+        let mut content = [0; 32];
+        content.copy_from_slice(digest.finish().as_ref());
+        Self(content)
     }
 }
 

@@ -101,8 +101,8 @@ impl Door {
     fn entrance(&self) -> Entrance {
         match (&self.listener.address, &self.tls) {
             (Address::Unix(_), _) => Entrance::Unix,
-            (Address::Tcp(address), None) => Entrance::Loopback(*address),
-            (Address::Tcp(address), Some(server)) => Entrance::Tls(*address, server.clone()),
+            (Address::Tcp(address) | Address::Tls(address), None) => Entrance::Loopback(*address),
+            (Address::Tcp(address) | Address::Tls(address), Some(server)) => Entrance::Tls(*address, server.clone()),
         }
     }
 

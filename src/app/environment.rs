@@ -27,11 +27,11 @@ const LOCAL: [&str; 3] = ["localhost", "127.0.0.1", "::1"];
 pub struct Entrance(SocketAddr);
 
 impl Entrance {
-    /// By the first listener on TCP, with the port that it has; `None` where there are unix sockets only.
+    /// By the first plain listener on TCP, with the port that it has; `None` where there are unix sockets only.
     pub fn of(listen: &[Address]) -> Option<Self> {
         let mut addresses = listen.iter().filter_map(|address| match address {
             Address::Tcp(address) => Some(*address),
-            Address::Unix(_) => None,
+            Address::Tls(_) | Address::Unix(_) => None,
         });
         addresses.next().map(|address| Self(SocketAddr::new(reachable(address.ip()), address.port())))
     }

@@ -41,7 +41,7 @@ use crate::identity::{Clients, Peer, job};
 use crate::metrics::Metrics;
 use crate::name::TokenName;
 use crate::operator::Operators;
-use crate::proxy::{Cut, Tripwires, Wants};
+use crate::proxy::{Cut, Secured, Tripwires, Wants};
 use crate::readiness::{Condition, Readiness};
 use crate::route::Table;
 use crate::secret::Fingerprinter;
@@ -74,6 +74,8 @@ pub(super) struct Ground {
     pub wants: Arc<Wants>,
     /// Phantom keys where they cannot be.
     pub tripwires: Arc<Tripwires>,
+    /// Of listeners under TLS, where there is one.
+    pub secured: Option<Arc<Secured>>,
     pub review: Arc<Review>,
     pub alerts: Arc<Alerts>,
     pub holds: Arc<Holds>,

@@ -23,6 +23,13 @@ pub enum Event {
     Reload { config_digest: String },
     /// A new configuration had problems: the old one stays.
     ReloadRefused { problems: u32 },
+    /// The files of the listeners under TLS were replaced, and taken.
+    ListenerCertificatesReplaced,
+    /// They were, and cannot be used: those before them go on.
+    ListenerCertificatesRefused {
+        #[serde(serialize_with = "capped")]
+        detail: String,
+    },
     /// Somebody asked for a token, with the four things that each token needs.
     TokenRequested(Box<Requested>),
     /// The first generation of a token is live.
@@ -344,6 +351,8 @@ impl Event {
             Self::Stop { .. } => "stop",
             Self::Reload { .. } => "reload",
             Self::ReloadRefused { .. } => "reload_refused",
+            Self::ListenerCertificatesReplaced => "listener_certificates_replaced",
+            Self::ListenerCertificatesRefused { .. } => "listener_certificates_refused",
             Self::TokenRequested(_) => "token_requested",
             Self::TokenIssued { .. } => "token_issued",
             Self::TokenRotated { .. } => "token_rotated",
@@ -648,6 +657,8 @@ pub(super) mod tests {
                 count: 3,
             },
             Event::UsageGap { from: "2026-11-22T10:00:00.000Z".into() },
+            Event::ListenerCertificatesReplaced,
+            Event::ListenerCertificatesRefused { detail: "not PEM".into() },
         ]
     }
 

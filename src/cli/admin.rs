@@ -231,7 +231,7 @@ impl Place {
     fn of(config: &Config) -> Self {
         match &config.admin.listen {
             Address::Unix(path) => Self::Unix([path].into_iter().chain(&config.admin.elsewhere).cloned().collect()),
-            Address::Tcp(address) => {
+            Address::Tcp(address) | Address::Tls(address) => {
                 let ip = crate::app::environment::reachable(address.ip());
                 match config.admin.tls {
                     Some(_) => Self::Tls(ip.to_string(), address.port()),

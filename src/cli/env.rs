@@ -171,15 +171,23 @@ fn aws_service(route: &route::Settings) -> Option<&'static str> {
     AWS_SERVICES.iter().find(|(label, _)| *label == first).map(|(_, service)| *service)
 }
 
-/// What an app does that can come in by a unix socket only.
+/// What an app does that can come in by a unix socket, or under TLS, only.
 fn by_socket(listen: &[Address], routes: &[route::Settings]) -> Vec<String> {
-    let mut notes = vec!["the proxy listens on unix sockets only, and no variable leads an app there".to_owned()];
+    let mut notes = vec![
+        "the proxy has no plain listener on TCP, and no variable says all that an app needs for the others".to_owned(),
+    ];
     for address in listen {
-        let Address::Unix(path) = address else { continue };
-        let path = quoted(&path.display().to_string());
-        notes.extend(
-            routes.iter().map(|route| format!("curl --unix-socket {path} http://localhost/{}/...", route.name)),
-        );
+        let way = match address {
+            Address::Unix(path) => {
+                format!("curl --unix-socket {} http://localhost", quoted(&path.display().to_string()))
+            }
+            // Which of our certificate's names leads here, only the network knows.
+            Address::Tls(address) => {
+                format!("curl --cert app.pem --key app.key https://NAME-OF-ITS-CERTIFICATE:{}", address.port())
+            }
+            Address::Tcp(_) => continue,
+        };
+        notes.extend(routes.iter().map(|route| format!("{way}/{}/...", route.name)));
     }
     notes.push("or add \"127.0.0.1:8080\" to `listen` in [proxy]".to_owned());
     notes

@@ -16,7 +16,7 @@ use super::telemetry::Scrape;
 use super::{CONFIG, USAGE, runtime, say, telemetry, with_causes};
 use crate::app;
 use crate::app::environment::Entrance;
-use crate::authority::Authority;
+use crate::authority::{Authority, Host};
 use crate::clock::{Clock, SystemClock};
 use crate::config::{self, Config};
 use crate::dial::Dialer;
@@ -89,8 +89,9 @@ fn judge(path: &Path, config: &Config, table: &Table, question: &Question) -> an
     let (request, way) = Request::of(question, config)?;
     let client = client(&table.clients, question.client.as_ref())?;
     let Request { head, headers, port } = &request;
+    let is_ours = |host: &Host| is_under_tls(host, config);
     let Explanation { route, ruling, ruling_of_client, outcome } =
-        proxy::explain(table, &config.proxy.limits, client, head, headers, *port);
+        proxy::explain(table, &config.proxy.limits, client, head, headers, *port, is_ours);
     let token = route.and_then(|route| route.token.as_ref());
     let token = token.and_then(|wanted| config.tokens.iter().find(|token| token.name == wanted.name));
     let live = token.map(|token| Live::ask(token, config));
@@ -132,6 +133,7 @@ impl Request {
         let host = host.rsplit('@').next().unwrap_or_default();
         let mut headers = Fields::new();
         headers.append(HOST, HeaderValue::from_str(host)?);
+        let means_us = uri.scheme_str() == Some("https") && is_at_tls(host, config);
         let port = port_of(host, config).or(entrance.map(|address| address.port()));
         let (uri, way) = if *method == Method::CONNECT {
             anyhow::ensure!(
@@ -141,7 +143,7 @@ impl Request {
             (uri, "a tunnel (HTTPS_PROXY)")
         } else if named.is_some() && uri.scheme().is_none() {
             anyhow::bail!(HOW_URLS_BEGIN);
-        } else if named.is_none() || is_ours(host, port) {
+        } else if named.is_none() || means_us || is_ours(host, port) {
             let target = uri.path_and_query().cloned().unwrap_or(PathAndQuery::from_static("/"));
             (Uri::from(target), "a base URL")
         } else if uri.scheme_str() == Some("https") {
@@ -159,7 +161,7 @@ fn port_of(host: &str, config: &Config) -> Option<u16> {
     let listens = |address: &SocketAddr| address.port() == port;
     let listen = config.proxy.listen.iter().filter_map(|address| match address {
         proxy::Address::Tcp(address) => Some(address),
-        proxy::Address::Unix(_) => None,
+        proxy::Address::Tls(_) | proxy::Address::Unix(_) => None,
     });
     listen.into_iter().any(listens).then_some(port)
 }
@@ -169,6 +171,23 @@ fn is_ours(host: &str, port: Option<u16>) -> bool {
     let Ok(named) = Authority::parse(host, 80) else { return false };
     let local = named.host.is_loopback_name() || named.host.label_of_localhost().is_some();
     local && (port.is_none() || Some(named.port) == port)
+}
+
+/// Whether an https URL of this host leads to a listener of ours.
+fn is_at_tls(host: &str, config: &Config) -> bool {
+    let Ok(named) = Authority::parse(host, 443) else { return false };
+    let listens = |address: &proxy::Address| matches!(address, proxy::Address::Tls(own) if own.port() == named.port);
+    let is_local = named.host.is_loopback_name() || named.host.label_of_localhost().is_some();
+    config.proxy.listen.iter().any(listens) && (is_local || is_under_tls(&named.host, config))
+}
+
+/// Whether this host is a name of the certificate that our listeners under TLS have.
+fn is_under_tls(host: &Host, config: &Config) -> bool {
+    let name = match host {
+        Host::Name(name) => name.to_string(),
+        Host::Ip(ip) => ip.to_string(),
+    };
+    config.proxy.tls.as_ref().is_some_and(|tls| tls.is_for(&name))
 }
 
 /// Nothing is sent, so nobody has to be proved anything.

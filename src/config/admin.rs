@@ -34,7 +34,7 @@ pub fn read(
     let secured = section.has("tls");
     let tls = server(section.table("tls", "`tls` in [admin]"), context);
     match &listen {
-        Some(Address::Unix(_)) | None if secured => {
+        Some(Address::Unix(_) | Address::Tls(_)) | None if secured => {
             section.refuse("tls", "`tls` is for an address on TCP: nobody is between the ends of a unix socket", None);
         }
         Some(Address::Tcp(address)) if !secured && !address.ip().is_loopback() => {
@@ -62,11 +62,12 @@ fn address(text: &str, base: &Path) -> Result<Address, AddressError> {
 fn help(error: AddressError) -> &'static str {
     match error {
         AddressError::Shape => "as in \"unix:/run/countersign/admin.sock\" or \"127.0.0.1:9190\"",
-        AddressError::Open | AddressError::Long => error.help(),
+        AddressError::Open | AddressError::Tls | AddressError::Long => error.help(),
     }
 }
 
-fn server(mut section: Section<'_>, context: &Context<'_>) -> Option<ServerSettings> {
+/// `tls = { cert, key, client_ca }` of a listener.
+pub fn server(mut section: Section<'_>, context: &Context<'_>) -> Option<ServerSettings> {
     let certificate = tls::file(&mut section, "cert", context);
     let key = section.reference_at_rest("key", context.base);
     let client_ca = tls::file(&mut section, "client_ca", context);
@@ -80,7 +81,7 @@ fn server(mut section: Section<'_>, context: &Context<'_>) -> Option<ServerSetti
 pub fn check_operators(admin: &Spanned<Settings>, operators: &[Spanned<operator::Settings>], context: &Context<'_>) {
     let Settings { listen, tls, .. } = admin.get_ref();
     let asks_for_certificates = tls.as_ref().is_some_and(|tls| tls.client_ca.is_some());
-    let over_tcp = matches!(listen, Address::Tcp(_));
+    let over_tcp = matches!(listen, Address::Tcp(_) | Address::Tls(_));
     for (at, settings) in operators.iter().map(|operator| (operator.span(), operator.get_ref())) {
         let never = format!("operator `{}` can never call", settings.name);
         match (settings.uid, &settings.certificate) {

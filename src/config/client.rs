@@ -2,21 +2,23 @@
 
 use std::fmt::Display;
 
+use rustls_pki_types::DnsName;
 use toml::Spanned;
 
 use super::reader::Section;
 use super::route::rules_of_client;
 use super::{Context, job, version};
-use crate::identity::Settings;
+use crate::identity::{Named, Settings, SpiffeId};
 use crate::name::ClientName;
 use crate::policy::ClientPolicy;
 use crate::policy::limit::Rate;
 use crate::proxy::Address;
+use crate::tls::ServerSettings;
 
 /// The largest id: the one above it means "none" to the kernel.
 const MAX_ID: u64 = u32::MAX as u64 - 1;
 
-const HOW_TO_TELL: &str = "give each a `uid` of its own, or jobs a `subject` of their own";
+const HOW_TO_TELL: &str = "give each a `uid`, or a name of a certificate, of its own, or jobs a `subject` of their own";
 
 const APART: &str = "run the app as another user, and name it: `[[client]]` with `name = \"app\"` and `uid = 1000`";
 
@@ -33,7 +35,10 @@ pub fn read(mut section: Section<'_>, context: &Context<'_>) -> Option<(Spanned<
     let is_job = section.has("jwt");
     let jwt = job::read(section.table("jwt", "`jwt`"), context);
     let version = section.parsed("version", version::version).map(Spanned::into_inner);
-    let is_told = ["uid", "gid", "key", "jwt", "cgroup"].iter().any(|mark| section.has(mark));
+    let spiffe = section.parsed("spiffe", str::parse::<SpiffeId>).map(Spanned::into_inner);
+    let dns = section.parsed("dns", dns_name).map(Spanned::into_inner);
+    let is_named = section.has("spiffe") || section.has("dns");
+    let is_told = is_named || ["uid", "gid", "key", "jwt", "cgroup"].iter().any(|mark| section.has(mark));
     if !is_told {
         let message =
             format!("{} is not told from others: nothing says how it is known", label("client", name.as_ref()));
@@ -47,12 +52,18 @@ pub fn read(mut section: Section<'_>, context: &Context<'_>) -> Option<(Spanned<
     let rules = rules_of_client(&mut section, &label("client", name.as_ref()));
     let rate = section.parsed("rate", str::parse::<Rate>).map(Spanned::into_inner);
     section.finish();
-    if is_job && jwt.is_none() {
+    let certificate = Named::new(spiffe, dns);
+    if is_job && jwt.is_none() || is_named && certificate.is_none() {
         return None;
     }
     let name = name?;
-    let settings = Settings { name: name.get_ref().clone(), uid, gid, key, jwt, version };
+    let settings = Settings { name: name.get_ref().clone(), uid, gid, key, jwt, certificate, version };
     Some((Spanned::new(name.span(), settings), ClientPolicy { rules, rate }))
+}
+
+fn dns_name(text: &str) -> Result<DnsName<'static>, &'static str> {
+    let name = DnsName::try_from(text.to_owned()).ok().filter(|name| !name.as_ref().ends_with('.'));
+    name.ok_or("a DNS name of a certificate is written as \"billing.apps.example\": no pattern, and no dot at its end")
 }
 
 pub fn id(section: &mut Section<'_>, key: &'static str) -> Option<u32> {
@@ -90,7 +101,8 @@ pub fn keep_apart(clients: &[Spanned<Settings>], context: &Context<'_>) {
     }
 }
 
-/// Whether there is a process that both describe. Whoever shows the token of a job is known by it, or not at all.
+/// Whether there is a process that both describe. Whoever shows the token of a job, or a certificate, is known by it, or not at
+/// all.
 fn overlap(one: &Settings, other: &Settings) -> bool {
     let may_agree = |a: Option<u32>, b: Option<u32>| a.is_none() || b.is_none() || a == b;
     // A request has one key: where both are known by theirs, it tells them apart.
@@ -100,7 +112,13 @@ fn overlap(one: &Settings, other: &Settings) -> bool {
         (Some(one), Some(other)) => one.overlaps(other),
         (None, Some(_)) | (Some(_), None) => false,
     };
-    let may_be_one = may_agree(one.uid, other.uid) && may_agree(one.gid, other.gid) && may_be_one_job;
+    let may_be_named_one = match (&one.certificate, &other.certificate) {
+        (None, None) => true,
+        (Some(one), Some(other)) => one.overlaps(other),
+        (None, Some(_)) | (Some(_), None) => false,
+    };
+    let may_be_one = may_agree(one.uid, other.uid) && may_agree(one.gid, other.gid);
+    let may_be_one = may_be_one && may_be_one_job && may_be_named_one;
     one.name != other.name && may_be_one && !told_by_key
 }
 
@@ -113,5 +131,39 @@ pub fn check_groups(clients: &[Spanned<Settings>], listen: &[Spanned<Address>], 
         let message =
             format!("client `{}` can never call: its `gid` is told on unix sockets only", client.get_ref().name);
         context.report.warning(client.span(), message, "add a \"unix:\" address to `listen` in [proxy]");
+    }
+}
+
+/// Whoever can come from another machine proves who it is; and who is known by a certificate, is asked for it.
+pub fn check_certificates(
+    clients: &[Spanned<Settings>],
+    listen: &[Spanned<Address>],
+    tls: Option<&ServerSettings>,
+    context: &Context<'_>,
+) {
+    let is_open = |address: &Address| matches!(address, Address::Tls(address) if !address.ip().is_loopback());
+    let open = listen.iter().find(|address| is_open(address.get_ref()));
+    let are_asked = tls.is_some_and(|tls| tls.client_ca.is_some());
+    let by_certificate = |client: &Settings| client.certificate.is_some();
+    for client in clients.iter().filter(|client| by_certificate(client.get_ref())).filter(|_| !are_asked) {
+        let message = format!("client `{}` can never call: nobody is asked for a certificate", client.get_ref().name);
+        let help = "add a \"tls:\" address to `listen` in [proxy], and `tls` with its `client_ca`";
+        context.report.warning(client.span(), message, help);
+    }
+    let Some(open) = open else { return };
+    let proves_itself = |client: &Settings| client.may_lack_certificate() || by_certificate(client);
+    let shows_something = |client: &Settings| client.key.is_some() || client.jwt.is_some();
+    if !clients.iter().any(|client| proves_itself(client.get_ref())) {
+        let message =
+            "nobody can call from another machine: no client has a `key`, a `jwt`, or a name of a certificate";
+        let help =
+            "give a [[client]] a `key`, or the `spiffe` or `dns` of its certificate; or listen on a loopback address";
+        context.report.error(open.span(), message, help);
+    } else if !are_asked && let Some(other) = clients.iter().find(|client| !shows_something(client.get_ref())) {
+        let name = &other.get_ref().name;
+        let message =
+            format!("`listen` is open to other machines, and client `{name}` has nothing to prove itself with there");
+        let help = "add `client_ca` to `tls` in [proxy], or give each client a `key`";
+        context.report.error(open.span(), message, help);
     }
 }

@@ -7,10 +7,13 @@ use std::time::Duration;
 use ipnet::IpNet;
 use toml::Spanned;
 
+use super::admin::server;
 use super::reader::Section;
+use super::record::share;
 use super::{Context, upstream_proxy};
 use crate::dial::{Destinations, address, tunnel};
 use crate::proxy::{Address, Limits, Settings, TunnelLimits};
+use crate::tls::ServerSettings;
 
 /// The longest path of a unix socket (`sun_path` less its end mark).
 const MAX_SOCKET_PATH: usize = 107;
@@ -30,7 +33,9 @@ pub struct Proxy {
 pub fn read(mut section: Section<'_>, context: &Context<'_>) -> Proxy {
     let listen = listen(&mut section, context.base);
     let tunnels = section.choice("unrouted", &[("refuse", false), ("tunnel", true)], &[]).unwrap_or(false);
+    let tls = tls(&mut section, &listen, context);
     let settings = Settings {
+        tls,
         listen: listen.iter().map(|address| address.get_ref().clone()).collect(),
         workers: section.count("workers", 1..=1024).unwrap_or(context.environment.cores.clamp(1, 1024)),
         drain: section.duration("drain", Duration::ZERO..=HOUR).unwrap_or(Duration::from_secs(30)),
@@ -94,16 +99,48 @@ fn listen(section: &mut Section<'_>, base: &Path) -> Vec<Spanned<Address>> {
             Ok(address) if addresses.iter().any(|other| *other.get_ref() == address) => {
                 section.report.error(text.span(), "`listen` names this address twice", None);
             }
-            Ok(address) => addresses.push(Spanned::new(text.span(), address)),
+            Ok(address) => {
+                let is_other = |other: &Address| is_secured(other) != is_secured(&address) && share(other, &address);
+                if addresses.iter().any(|other| is_other(other.get_ref())) {
+                    let help = "give one of the two another port";
+                    section.report.error(text.span(), "`listen` has this port with TLS and without", help);
+                }
+                addresses.push(Spanned::new(text.span(), address));
+            }
             Err(error) => section.report.error(text.span(), format!("`listen`: {error}"), error.help()),
         }
     }
     addresses
 }
 
+fn is_secured(address: &Address) -> bool {
+    matches!(address, Address::Tls(_))
+}
+
+/// What the listeners under TLS prove themselves with: there is none without such a listener, nor such a listener without it.
+fn tls(section: &mut Section<'_>, listen: &[Spanned<Address>], context: &Context<'_>) -> Option<ServerSettings> {
+    let under_tls = listen.iter().find(|address| is_secured(address.get_ref()));
+    if !section.has("tls") {
+        section.take("tls");
+        if let Some(address) = under_tls {
+            let help = "add `tls = { cert = \"file:...\", key = \"file:...\", client_ca = \"file:...\" }` to [proxy]";
+            section.report.error(address.span(), "`listen`: an address under TLS needs a certificate of ours", help);
+        }
+        return None;
+    }
+    if under_tls.is_none() {
+        let help = "write \"tls:0.0.0.0:8443\" in `listen`, or remove `tls`";
+        section.refuse("tls", "`tls` in [proxy] is for listeners under TLS, and there is none", help);
+    }
+    server(section.table("tls", "`tls` in [proxy]"), context)
+}
+
 fn address(text: &str, base: &Path) -> Result<Address, AddressError> {
     if let Some(path) = text.strip_prefix("unix:") {
         return socket_path(path, base).map(Address::Unix);
+    }
+    if let Some(address) = text.strip_prefix("tls:") {
+        return address.parse().map(Address::Tls).map_err(|_| AddressError::Tls);
     }
     let address: SocketAddr = text.parse().map_err(|_| AddressError::Shape)?;
     if address.ip().is_loopback() { Ok(Address::Tcp(address)) } else { Err(AddressError::Open) }
@@ -124,8 +161,10 @@ pub fn socket_path(text: &str, base: &Path) -> Result<PathBuf, AddressError> {
 pub enum AddressError {
     #[error("an address is an IP address and a port, or \"unix:\" and a path")]
     Shape,
-    #[error("anything but a loopback address needs client authentication, which this version does not have yet")]
+    #[error("anything but a loopback address needs TLS, and clients that prove who they are")]
     Open,
+    #[error("an address under TLS is \"tls:\", an IP address and a port")]
+    Tls,
     #[error("the path of a unix socket has at most {MAX_SOCKET_PATH} bytes, with the folder that it starts from")]
     Long,
 }
@@ -134,7 +173,10 @@ impl AddressError {
     pub fn help(self) -> &'static str {
         match self {
             Self::Shape => "as in \"127.0.0.1:8080\", \"[::1]:8080\" or \"unix:/run/countersign/proxy.sock\"",
-            Self::Open => "listen on \"127.0.0.1:8080\", \"[::1]:8080\" or a unix socket",
+            Self::Open => {
+                "listen on \"127.0.0.1:8080\" or a unix socket; or on \"tls:0.0.0.0:8443\", with `tls` in [proxy]"
+            }
+            Self::Tls => "as in \"tls:0.0.0.0:8443\" or \"tls:[::]:8443\"",
             Self::Long => "choose a shorter path",
         }
     }

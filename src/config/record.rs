@@ -71,9 +71,9 @@ pub fn keep_admin_apart(
 }
 
 /// Whether two listeners would be in each other's way. Port 0 stands for any free port.
-fn share(one: &Address, other: &Address) -> bool {
+pub fn share(one: &Address, other: &Address) -> bool {
     match (one, other) {
-        (Address::Tcp(one), Address::Tcp(other)) => {
+        (Address::Tcp(one) | Address::Tls(one), Address::Tcp(other) | Address::Tls(other)) => {
             let everywhere = one.ip().is_unspecified() || other.ip().is_unspecified();
             one.port() != 0 && one.port() == other.port() && (one.ip() == other.ip() || everywhere)
         }

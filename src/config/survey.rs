@@ -17,7 +17,7 @@ use crate::secret::Reference;
 const PROSE: [&str; 5] = ["owner", "reason", "name", "scopes", "scope"];
 
 /// Files under these keys are for everybody to read.
-const PUBLIC: [&str; 2] = ["ca", "cert"];
+const PUBLIC: [&str; 3] = ["ca", "client_ca", "cert"];
 
 /// What was found, each with its place: `token github: source.client_secret`.
 #[derive(Default, Debug)]
@@ -139,7 +139,7 @@ mod tests {
         ] {
             assert!(secrets.iter().any(|known| known == expected), "{expected} is not in {secrets:#?}");
         }
-        for expected in ["token issued: source.tls.ca", "route api: tls.ca"] {
+        for expected in ["token issued: source.tls.ca", "route api: tls.ca", "proxy.tls.client_ca", "admin.tls.cert"] {
             assert!(survey.public_files.iter().any(|(place, _)| place == expected), "{expected} is not in {survey:?}");
         }
         let issuer = survey.issuers.iter().find(|remote| remote.place == "token issued: source.token_url");

@@ -173,6 +173,12 @@ fn every_key_reaches_the_settings() {
     assert_eq!((own.mode, own.respond.of_signals.get(&Signal::Errors)), (Some(Watch::Alert), Some(&Response::Observe)));
     assert_eq!((config.clients[1].uid, config.clients[1].gid), (Some(1001), Some(50)));
     assert_eq!(config.clients[1].key, Some(Reference::File("/etc/countersign/batch.key".into())));
+    assert_eq!(config.proxy.listen[3], Address::Tls(([0, 0, 0, 0], 8443).into()));
+    let tls = config.proxy.tls.as_ref().expect("TLS");
+    assert_eq!(tls.identity.key, Reference::File("/etc/countersign/proxy.key".into()));
+    assert_eq!(tls.client_ca.as_deref(), Some(Path::new("/etc/countersign/apps.pem")));
+    let named = config.clients[3].certificate.as_ref().expect("names of a certificate");
+    assert_eq!(named.to_string(), "spiffe://example.org/ns/prod/sa/elsewhere and elsewhere.apps.example");
     let [alice, bob] = &config.operators[..] else { panic!("two operators") };
     assert_eq!((&*alice.groups[0], alice.roles.len()), ("team@example.com", 5));
     assert_eq!(config.admin.listen, Address::Tcp(([0, 0, 0, 0], 9190).into()));

@@ -20,6 +20,7 @@ use bytes::{Buf, Bytes};
 use http::header::{CONTENT_LENGTH, HOST, TRANSFER_ENCODING};
 use http::{HeaderValue, StatusCode, Version};
 use rustls::ServerConfig;
+use rustls_pki_types::CertificateDer;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio_rustls::TlsAcceptor;
 use tokio_rustls::server::TlsStream;
@@ -209,13 +210,28 @@ impl Inside {
     /// # Errors
     /// When the handshake fails, or is for another host.
     pub async fn accept(self, io: Box<dyn Socket>, early: Bytes) -> io::Result<(Ended, Opened)> {
-        let tls = TlsAcceptor::from(self.config).accept(Early { io, early }).await?;
-        Ok((Ended(Box::new(tls)), self.opened))
+        Ok((Ended::accept(self.config, io, early).await?, self.opened))
     }
 }
 
 /// A client's connection whose TLS ends here.
 pub struct Ended(Box<TlsStream<Early>>);
+
+impl Ended {
+    /// Shakes hands with a client.
+    ///
+    /// # Errors
+    /// When it fails.
+    pub async fn accept(config: Arc<ServerConfig>, io: Box<dyn Socket>, early: Bytes) -> io::Result<Self> {
+        let tls = TlsAcceptor::from(config).accept(Early { io, early }).await?;
+        Ok(Self(Box::new(tls)))
+    }
+
+    /// What the client has proved itself with.
+    pub fn certificate(&self) -> Option<&CertificateDer<'static>> {
+        self.0.get_ref().1.peer_certificates().and_then(<[_]>::first)
+    }
+}
 
 /// A socket of which something has been read ahead.
 pub struct Early {

@@ -30,6 +30,7 @@ use super::executor::LocalExecutor;
 use super::h1::{self, Answering, Asked, Date, Inbound};
 use super::head::Head;
 use super::message::Response;
+use super::secured::Arrival;
 use super::stream::{Socket, Spoken, WatchedStream};
 use super::watch::{Late, Watch, Watched};
 use super::worker::{Desk, Stay};
@@ -76,7 +77,20 @@ impl Server {
 impl Desk {
     /// Serves a connection to its end.
     pub(super) async fn serve<S: Socket>(self: Rc<Self>, stream: S, caller: Caller, watch: Rc<Watch>, _stay: Stay) {
-        self.speak(stream, caller, watch).await;
+        match caller.tls.clone() {
+            None => self.speak(stream, caller, watch).await,
+            // Apart, so that a plain connection does not keep room for it.
+            Some(arrival) => Box::pin(self.secure(stream, arrival, caller, watch)).await,
+        }
+    }
+
+    /// Serves a connection under TLS, once both have shaken hands.
+    async fn secure<S: Socket>(self: Rc<Self>, stream: S, arrival: Rc<Arrival>, caller: Caller, watch: Rc<Watch>) {
+        let limit = self.proxy.shared.limits.header_timeout;
+        let shaken = until_cut_off(&watch, pin!(arrival.shake_hands(Box::new(stream), limit))).await;
+        if let Some(Some(ended)) = shaken {
+            self.speak(ended, caller, watch).await;
+        }
     }
 
     /// Serves what is spoken on a stream: a socket, or what is inside of a tunnel.
@@ -158,7 +172,8 @@ impl Desk {
         };
         // What has come so far was no request: now it rests.
         drop(watch.busy());
-        let caller = Caller { peer: caller.peer, port: caller.port, inside: Some(opened) };
+        let Caller { peer, port, ref tls, .. } = *caller;
+        let caller = Caller { peer, port, inside: Some(opened), tls: tls.clone() };
         let served: Pin<Box<dyn Future<Output = ()>>> = Box::pin(self.speak(ended, caller, watch));
         served.await;
     }

@@ -24,6 +24,9 @@ use crate::name::{RouteName, TokenName};
 use crate::path::PathError;
 use crate::policy::limit::Exceeded;
 
+const NO_CLIENT: &str = "No client of the configuration is this process. Run the app as the user that `[[client]]` names; \
+                         over TLS, give it a certificate that has the `spiffe` or `dns` name of one.";
+
 const PROXY_STATUS: HeaderName = HeaderName::from_static("proxy-status");
 const RATE_LIMIT_POLICY: HeaderName = HeaderName::from_static("ratelimit-policy");
 const RATE_LIMIT: HeaderName = HeaderName::from_static("ratelimit");
@@ -39,10 +42,10 @@ pub enum Refusal {
     PathAmbiguous(#[from] PathError),
     #[error("The query holds a character that must be percent-encoded.")]
     QueryAmbiguous,
-    #[error("No client of the configuration is this process. Run the app as the user that `[[client]]` names.")]
+    #[error("{NO_CLIENT}")]
     ClientUnknown,
     // In the same words: whoever has found a key learns nothing of it.
-    #[error("No client of the configuration is this process. Run the app as the user that `[[client]]` names.")]
+    #[error("{NO_CLIENT}")]
     Tripped(Box<Tripped>),
     #[error("The job's token proves nothing: {0}.")]
     JobRefused(Refused),

@@ -8,7 +8,7 @@ use http::Method;
 use super::connect::{asked_for, lead};
 use super::message::Fields;
 use super::{Head, Limits, Refusal, Target, find, head as heads, path_and_query};
-use crate::authority::Scheme;
+use crate::authority::{Host, Scheme};
 use crate::identity::ClientIndex;
 use crate::policy::Denied;
 use crate::policy::rule::Ruling;
@@ -24,7 +24,8 @@ pub struct Explanation<'t> {
     pub outcome: Result<String, Refusal>,
 }
 
-/// Judges a request of this client. `port` is the one that it comes in on; unix sockets have none.
+/// Judges a request of this client. `port` is the one that it comes in on; unix sockets have none. `is_ours` says whether a
+/// host is a name of our own certificate.
 pub fn explain<'t>(
     table: &'t Table,
     limits: &Limits,
@@ -32,6 +33,7 @@ pub fn explain<'t>(
     head: &Head,
     headers: &Fields,
     port: Option<u16>,
+    is_ours: impl Fn(&Host) -> bool,
 ) -> Explanation<'t> {
     let (mut route, mut ruling, mut ruling_of_client) = (None, None, None);
     let mut judge = || {
@@ -42,7 +44,7 @@ pub fn explain<'t>(
             lead(table, route, &authority, client)?;
             return Ok(String::new());
         }
-        let target = Target::of(head, headers, port, |authority| table.is_upstream(authority))?;
+        let target = Target::of(head, headers, port, |authority| table.is_upstream(authority), &is_ours)?;
         let found = find(table, &target, client).ok_or(Refusal::NoRoute)?;
         route = Some(found);
         let permit = found.admit(client, &head.method, target.rest);

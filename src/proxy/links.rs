@@ -12,6 +12,8 @@ use crate::route::Route;
 
 /// The base URL that an app used, and the upstream that it stands for.
 pub struct BaseUrl<'a> {
+    /// How the app reaches us.
+    pub scheme: Scheme,
     pub upstream: &'a Endpoint,
     /// What the app calls us, or the upstream: the Host header.
     pub host: &'a str,
@@ -55,7 +57,11 @@ impl BaseUrl<'_> {
         let rest = path.strip_prefix(base).filter(|rest| rest.is_empty() || rest.starts_with(['/', '?', '#']))?;
         let prefix = self.prefix.map(|name| format!("/{name}")).unwrap_or_default();
         let rest = if rest.starts_with('/') || !prefix.is_empty() { rest.to_owned() } else { format!("/{rest}") };
-        Some(if absolute { format!("http://{}{prefix}{rest}", self.host) } else { format!("{prefix}{rest}") })
+        Some(if absolute {
+            format!("{}://{}{prefix}{rest}", self.scheme, self.host)
+        } else {
+            format!("{prefix}{rest}")
+        })
     }
 
     /// The path and what follows, of a link to our upstream.
@@ -97,17 +103,26 @@ impl BaseUrl<'_> {
 /// What the app called us, or the upstream over plain HTTP: kept until the answer's links are turned back to it.
 pub struct Base {
     host: HeaderValue,
-    by_prefix: bool,
+    way: Way,
+}
+
+/// How an answer's links can lead through us.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Way {
+    Prefix,
+    Label,
+    /// We are asked for the upstream's plain form, whatever we ourselves are reached by.
+    Proxy,
 }
 
 impl Base {
     /// `None` where the upstream's own links lead the way that the app came.
     pub fn of(target: &Target<'_>, head: &Head, headers: &Fields) -> Option<Self> {
-        let by_prefix = match target.by {
-            By::Prefix { .. } => true,
-            By::HostLabel { .. } => false,
+        let way = match target.by {
+            By::Prefix { .. } => Way::Prefix,
+            By::HostLabel { .. } => Way::Label,
             // An https link would go round an app's HTTP_PROXY, and arrive without a token.
-            By::Authority { scheme: Scheme::Http, .. } => false,
+            By::Authority { scheme: Scheme::Http, .. } => Way::Proxy,
             By::Authority { scheme: Scheme::Https, .. } => return None,
         };
         let host = match headers.get(HOST) {
@@ -115,13 +130,15 @@ impl Base {
             // `:authority` stands for it.
             None => HeaderValue::from_str(head.uri.authority()?.as_str()).ok()?,
         };
-        Some(Self { host, by_prefix })
+        Some(Self { host, way })
     }
 
-    pub fn turn_back(&self, route: &Route, headers: &mut Fields) {
+    /// `over_tls`: the app has come to us so.
+    pub fn turn_back(&self, route: &Route, headers: &mut Fields, over_tls: bool) {
         let Ok(host) = self.host.to_str() else { return };
-        let prefix = self.by_prefix.then_some(route.name.as_str());
-        BaseUrl { upstream: &route.upstream.endpoint, host, prefix }.turn_back(headers);
+        let prefix = (self.way == Way::Prefix).then_some(route.name.as_str());
+        let scheme = if over_tls && self.way != Way::Proxy { Scheme::Https } else { Scheme::Http };
+        BaseUrl { scheme, upstream: &route.upstream.endpoint, host, prefix }.turn_back(headers);
     }
 }
 
@@ -132,7 +149,7 @@ mod tests {
     fn turned(upstream: &str, prefix: Option<&str>, header: &'static str, value: &str) -> String {
         let upstream = Endpoint::parse(upstream).expect("a URL");
         let mut headers = Fields::of(&[(header, value)]);
-        BaseUrl { upstream: &upstream, host: "localhost:8080", prefix }.turn_back(&mut headers);
+        BaseUrl { scheme: Scheme::Http, upstream: &upstream, host: "localhost:8080", prefix }.turn_back(&mut headers);
         headers.said(header).to_owned()
     }
 

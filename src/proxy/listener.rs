@@ -2,7 +2,7 @@
 //! another process of the same user could take a part of the connections.
 
 use std::io;
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::os::unix::fs::{FileTypeExt, PermissionsExt};
 use std::os::unix::net::{UnixListener as StdUnixListener, UnixStream as StdUnixStream};
 use std::path::{Path, PathBuf};
@@ -45,18 +45,15 @@ impl Listener {
     /// On the socket that was passed to us with this address, or on one of our own.
     pub fn bind(address: &Address, inherited: &mut Inherited) -> Result<Self, BindError> {
         match address {
-            Address::Tcp(tcp) if let Some(socket) = inherited.tcp(*tcp) => {
+            Address::Tcp(tcp) | Address::Tls(tcp) if let Some(socket) = inherited.tcp(*tcp) => {
                 Ok(Self { socket: Socket::Tcp(socket), address: address.clone(), _file: None })
             }
             // Its file is the service manager's.
             Address::Unix(path) if let Some(socket) = inherited.unix(path) => {
                 Ok(Self { socket: Socket::Unix(socket), address: address.clone(), _file: None })
             }
-            Address::Tcp(address) => {
-                let socket = tcp(*address).map_err(|error| BindError::Tcp(*address, error))?;
-                let bound = socket.local_addr().map_err(|error| BindError::Tcp(*address, error))?;
-                Ok(Self { socket: Socket::Tcp(socket), address: Address::Tcp(bound), _file: None })
-            }
+            Address::Tcp(wanted) => Self::tcp(*wanted, Address::Tcp),
+            Address::Tls(wanted) => Self::tcp(*wanted, Address::Tls),
             Address::Unix(path) => {
                 remove_stale(path)?;
                 let socket = unix(path).map_err(|error| BindError::Unix { path: path.clone(), error })?;
@@ -64,6 +61,12 @@ impl Listener {
                 Ok(Self { socket: Socket::Unix(socket), address: address.clone(), _file: Some(file) })
             }
         }
+    }
+
+    fn tcp(wanted: SocketAddr, address: fn(SocketAddr) -> Address) -> Result<Self, BindError> {
+        let socket = tcp(wanted).map_err(|error| BindError::Tcp(wanted, error))?;
+        let bound = socket.local_addr().map_err(|error| BindError::Tcp(wanted, error))?;
+        Ok(Self { socket: Socket::Tcp(socket), address: address(bound), _file: None })
     }
 
     /// The same socket for one more worker; called on the worker's own runtime.
@@ -138,6 +141,22 @@ impl Shared {
 }
 
 impl Accepted {
+    /// The address that it comes from; unix sockets have none.
+    pub fn from(&self) -> Option<IpAddr> {
+        match self {
+            Self::Tcp(_, from) => Some(from.ip().to_canonical()),
+            Self::Unix(_) => None,
+        }
+    }
+
+    /// The address of ours that it came to.
+    pub fn at(&self) -> Option<IpAddr> {
+        match self {
+            Self::Tcp(stream, _) => stream.local_addr().ok().map(|ours| ours.ip().to_canonical()),
+            Self::Unix(_) => None,
+        }
+    }
+
     /// Who is at the other end, and which of our ports it came to.
     pub fn peer(&self, inspector: &mut Inspector) -> (Peer, Option<u16>) {
         match self {

@@ -26,7 +26,7 @@ use super::target::{By, Target};
 use super::tripwire::{Cause, Tripped};
 use super::{Caller, credentials, job, sign};
 use crate::identity::job::Job;
-use crate::identity::{ClientIndex, Keys, Unknown};
+use crate::identity::{ClientIndex, Keys, Proof, Unknown};
 use crate::route::{Route, Table};
 use crate::secret::Mark;
 use crate::token::Placement;
@@ -76,7 +76,7 @@ pub fn identify(
     // A tunnel was opened with one, which is looked up anew: it may have been replaced since.
     let of_tunnel = || clients.keys()?.client(caller.inside.as_ref()?.key.as_ref()?);
     let key = shown.as_ref().map(|shown| shown.client).or_else(of_tunnel);
-    match clients.identify(&caller.peer, key, job) {
+    match clients.identify(&caller.peer, Proof { key, job, certificate: caller.certificate() }) {
         Ok(client) => Ok(Identified { client, shown }),
         Err(Unknown::Nobody) => Err(Refusal::ClientUnknown),
         Err(Unknown::KeyMissing) => Err(Refusal::ClientAuthRequired),
@@ -218,7 +218,8 @@ fn decoded(text: &str) -> Cow<'_, [u8]> {
 
 /// What is known of a key that came from where it should not.
 fn trip(table: &Table, caller: &Caller, key: ClientIndex, cause: Cause, route: Option<&Route>) -> Refusal {
-    let sent_by = if cause == Cause::OtherClient { table.clients.like(&caller.peer) } else { Some(key) };
+    let sent_by =
+        if cause == Cause::OtherClient { table.clients.like(&caller.peer, caller.certificate()) } else { Some(key) };
     Refusal::Tripped(Box::new(Tripped {
         cause,
         key: table.clients.name(key).clone(),

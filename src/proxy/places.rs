@@ -1,8 +1,9 @@
-//! Room for connections: so many of clients, of these so many of one user, and as many together with those to upstreams as
+//! Room for connections: so many of clients, of these so many of one user or one machine, and as many together with those to upstreams as
 //! leave the process file descriptors for the rest. So nobody takes the others' room, and a full house can still be
 //! scraped, and gets its tokens.
 
 use std::collections::HashMap;
+use std::net::IpAddr;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use tokio::sync::Notify;
@@ -28,15 +29,23 @@ struct Taken {
     upstreams: usize,
     /// Those that have no place, and wait for one or are being told so.
     outside: usize,
-    /// By the user that the kernel names; those that it does not name are one.
-    by_user: HashMap<Option<u32>, usize>,
+    by_whom: HashMap<Whom, usize>,
+}
+
+/// Whose room a connection takes.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
+pub enum Whom {
+    /// That the kernel names; those that it does not name are one.
+    User(Option<u32>),
+    /// Of another machine.
+    Machine(IpAddr),
 }
 
 /// Whose room is used up.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Full {
     All,
-    OfUser(Option<u32>),
+    Of(Whom),
 }
 
 impl Places {
@@ -46,18 +55,18 @@ impl Places {
 
     /// # Errors
     /// When there is no room.
-    pub fn take(self: &Arc<Self>, user: Option<u32>) -> Result<Place, Full> {
+    pub fn take(self: &Arc<Self>, whom: Whom) -> Result<Place, Full> {
         let mut taken = self.lock();
         if taken.all >= self.most || taken.all + taken.upstreams >= self.most_open {
             return Err(Full::All);
         }
-        let own = taken.by_user.entry(user).or_default();
+        let own = taken.by_whom.entry(whom).or_default();
         if *own >= self.most_of_one {
-            return Err(Full::OfUser(user));
+            return Err(Full::Of(whom));
         }
         *own += 1;
         taken.all += 1;
-        Ok(Place { places: self.clone(), user })
+        Ok(Place { places: self.clone(), whom })
     }
 
     /// For a connection to an upstream; `None` when there is no room.
@@ -99,17 +108,17 @@ impl Places {
 /// A connection's place, given back when dropped.
 pub struct Place {
     places: Arc<Places>,
-    user: Option<u32>,
+    whom: Whom,
 }
 
 impl Drop for Place {
     fn drop(&mut self) {
         let mut taken = self.places.lock();
         taken.all -= 1;
-        if let Some(own) = taken.by_user.get_mut(&self.user) {
+        if let Some(own) = taken.by_whom.get_mut(&self.whom) {
             *own -= 1;
             if *own == 0 {
-                taken.by_user.remove(&self.user);
+                taken.by_whom.remove(&self.whom);
             }
         }
         drop(taken);
@@ -152,12 +161,13 @@ mod tests {
     #[test]
     fn nobody_takes_the_others_room() {
         let places = Arc::new(Places::new(3, 2, 4, 5));
-        let (one, two) = (places.take(Some(1)).expect("room"), places.take(Some(1)).expect("room"));
-        assert_eq!(places.take(Some(1)).err(), Some(Full::OfUser(Some(1))));
-        let three = places.take(None).expect("room for another");
-        assert_eq!(places.take(Some(2)).err(), Some(Full::All));
+        let user = |user| Whom::User(Some(user));
+        let (one, two) = (places.take(user(1)).expect("room"), places.take(user(1)).expect("room"));
+        assert_eq!(places.take(user(1)).err(), Some(Full::Of(user(1))));
+        let three = places.take(Whom::User(None)).expect("room for another");
+        assert_eq!(places.take(user(2)).err(), Some(Full::All));
         drop(one);
-        let again = places.take(Some(1)).expect("room again");
+        let again = places.take(user(1)).expect("room again");
         let upstream = places.take_upstream().expect("room for an upstream");
         assert!(places.take_upstream().is_none());
         drop((two, three));
@@ -168,6 +178,6 @@ mod tests {
         assert_eq!(outside.len(), 5);
         drop(outside);
         assert!(places.at_the_door().is_some());
-        assert!(places.lock().by_user.is_empty());
+        assert!(places.lock().by_whom.is_empty());
     }
 }

@@ -7,7 +7,8 @@
 //! | `HTTP_PROXY` | `GET http://api.github.com/repos/x` | `Authority` |
 //!
 //! HTTP/2 has one form for all three. There, a name of this machine stands for Host, with any port, as a forwarded one has;
-//! but what is exactly the authority of a route's upstream names that upstream.
+//! but what is exactly the authority of a route's upstream names that upstream. Under TLS the names of our own certificate are names
+//! of this machine, too.
 //!
 //! Invariant: one Host header, and where the target has an authority of its own, both are the same.
 
@@ -17,7 +18,7 @@ use http::{Method, Version};
 use super::error::Refusal;
 use super::head::Head;
 use super::message::Fields;
-use crate::authority::{Authority, Scheme};
+use crate::authority::{Authority, Host, Scheme};
 use crate::path::query_is_clean;
 
 /// What a request asks for.
@@ -48,7 +49,7 @@ pub enum By<'a> {
 
 impl<'a> Target<'a> {
     /// Reads the target. `port` is the one that the request came in on; unix sockets have none. `is_upstream` says whether a
-    /// route leads to an authority.
+    /// route leads to an authority, `is_ours` whether a host means us that does not mean this machine everywhere.
     ///
     /// # Errors
     /// When the target, its host or its query is not well-formed, or the host is not ours to serve.
@@ -57,6 +58,7 @@ impl<'a> Target<'a> {
         headers: &Fields,
         port: Option<u16>,
         is_upstream: impl FnOnce(&Authority) -> bool,
+        is_ours: impl Fn(&Host) -> bool,
     ) -> Result<Self, Refusal> {
         if head.method == Method::CONNECT {
             return Err(Refusal::TunnelDenied);
@@ -68,7 +70,7 @@ impl<'a> Target<'a> {
             return Err(Refusal::QueryAmbiguous);
         }
         let Some(authority) = head.uri.authority() else {
-            return Self::origin_form(host.ok_or(Refusal::HostMismatch)?, rest, query);
+            return Self::origin_form(host.ok_or(Refusal::HostMismatch)?, rest, query, is_ours);
         };
         let scheme = match head.uri.scheme_str() {
             Some("http") => Scheme::Http,
@@ -79,11 +81,12 @@ impl<'a> Target<'a> {
         if host.is_some_and(|host| parse(host, scheme).ok().as_ref() != Some(&named)) {
             return Err(Refusal::HostMismatch);
         }
-        let is_loopback = named.host.is_loopback_name() || named.host.label_of_localhost().is_some();
+        let means_us =
+            named.host.is_loopback_name() || named.host.label_of_localhost().is_some() || is_ours(&named.host);
         let stands_for_host =
             || head.version == Version::HTTP_2 && (authority.port().is_none() || !is_upstream(&named));
-        if is_loopback && (Some(named.port) == port || stands_for_host()) {
-            return Self::origin_form(authority.as_str(), rest, query);
+        if means_us && (Some(named.port) == port || stands_for_host()) {
+            return Self::origin_form(authority.as_str(), rest, query, is_ours);
         }
         Ok(Self { by: By::Authority { scheme, authority: named }, rest, query })
     }
@@ -114,7 +117,12 @@ impl<'a> Target<'a> {
         Ok(Self { by, rest: head.uri.path(), query })
     }
 
-    fn origin_form(host: &str, path: &'a str, query: Option<&'a str>) -> Result<Self, Refusal> {
+    fn origin_form(
+        host: &str,
+        path: &'a str,
+        query: Option<&'a str>,
+        is_ours: impl Fn(&Host) -> bool,
+    ) -> Result<Self, Refusal> {
         if is_plain_loopback(host) {
             return Self::prefixed(path, query);
         }
@@ -123,7 +131,7 @@ impl<'a> Target<'a> {
             let by = By::HostLabel { name: label.to_owned() };
             return Ok(Self { by, rest: path, query });
         }
-        if !named.host.is_loopback_name() {
+        if !named.host.is_loopback_name() && !is_ours(&named.host) {
             return Err(Refusal::HostUnknown);
         }
         Self::prefixed(path, query)
@@ -184,7 +192,8 @@ mod tests {
     fn said(head: &Head, headers: &Fields, port: Option<u16>) -> String {
         let is_upstream =
             |authority: &Authority| ["localhost:9000", "localhost:8080"].contains(&&*authority.to_string());
-        match Target::of(head, headers, port, is_upstream) {
+        let is_ours = |host: &Host| host.to_string() == "proxy.example";
+        match Target::of(head, headers, port, is_upstream, is_ours) {
             Err(refusal) => refusal.reason().to_owned(),
             Ok(Target { by: By::Prefix { name, .. }, rest, .. }) => format!("prefix {name} {rest}"),
             Ok(Target { by: By::HostLabel { name, .. }, rest, .. }) => format!("label {name} {rest}"),
@@ -208,6 +217,9 @@ mod tests {
             ("https://api.github.com/x", &["api.github.com"], "https api.github.com:443 /x"),
             ("http://localhost:8080/github/x", &["localhost:8080"], "prefix github /x"),
             ("http://localhost:9999/github/x", &["localhost:9999"], "http localhost:9999 /github/x"),
+            ("/github/x", &["proxy.example:443"], "prefix github /x"),
+            ("https://proxy.example:8080/github/x", &["proxy.example:8080"], "prefix github /x"),
+            ("https://proxy.example/github/x", &["proxy.example"], "https proxy.example:443 /github/x"),
         ];
         for (uri, hosts, expected) in table {
             assert_eq!(outcome(uri, hosts), *expected, "{uri} {hosts:?}");
@@ -249,6 +261,7 @@ mod tests {
             ("/github/x", &["localhost:080"], "host_mismatch"),
             ("/github/x", &["evil.test:8080"], "host_unknown"),
             ("/github/x", &["api.github.com"], "host_unknown"),
+            ("/github/x", &["github.proxy.example"], "host_unknown"),
             ("http://api.github.com/x", &["evil.test"], "host_mismatch"),
             ("http://api.github.com/x", &["api.github.com:8443"], "host_mismatch"),
             ("http://api.github.com/x", &[], "host_mismatch"),

@@ -21,8 +21,9 @@ use super::error::Refusal;
 use super::executor::run as run_local;
 use super::h1::Buffers;
 use super::listener::{Accepted, Listener, Shared as SharedListener};
-use super::places::{Full, Outside, Place};
+use super::places::{Full, Outside, Place, Whom};
 use super::pulse::Pulses;
+use super::secured::{Arrival, Secured};
 use super::stream::Socket;
 use super::watch::{Late, Watch};
 use super::{Address, Caller, Proxy, Shared};
@@ -125,7 +126,7 @@ pub(super) struct Desk {
 /// A connection as the look finds it.
 struct Seat {
     watch: Weak<Watch>,
-    user: Option<u32>,
+    whom: Whom,
 }
 
 async fn run(settings: WorkerSettings) {
@@ -148,7 +149,12 @@ async fn run(settings: WorkerSettings) {
         match listener.share() {
             Ok(socket) => {
                 let gauge = shared.metrics.connections.with_label_values(&[&listener.address.to_string()]);
-                accepting.spawn_local(accept(desk.clone(), socket, gauge));
+                let is_secured = matches!(listener.address, Address::Tls(_));
+                let secured = shared.secured.clone().filter(|_| is_secured);
+                if is_secured && secured.is_none() {
+                    return tracing::error!("a listener under TLS has no certificate");
+                }
+                accepting.spawn_local(accept(desk.clone(), socket, secured, gauge));
             }
             Err(error) => return tracing::error!(%error, "a worker cannot share a listener"),
         }
@@ -187,7 +193,8 @@ async fn run(settings: WorkerSettings) {
     }
 }
 
-async fn accept(desk: Rc<Desk>, listener: SharedListener, gauge: IntGauge) {
+/// `secured`: where the listener is under TLS.
+async fn accept(desk: Rc<Desk>, listener: SharedListener, secured: Option<Arc<Secured>>, gauge: IntGauge) {
     let mut draining = desk.draining.clone();
     loop {
         let accepted = tokio::select! {
@@ -198,7 +205,7 @@ async fn accept(desk: Rc<Desk>, listener: SharedListener, gauge: IntGauge) {
         };
         match accepted {
             Ok(accepted) => {
-                desk.clone().take(accepted, gauge.clone());
+                desk.clone().take(accepted, secured.as_ref(), gauge.clone());
                 // Whoever comes in does so one at a time between the requests of those who are there.
                 tokio::task::yield_now().await;
             }
@@ -212,9 +219,10 @@ async fn accept(desk: Rc<Desk>, listener: SharedListener, gauge: IntGauge) {
 
 impl Desk {
     /// Serves a connection, if there is room for it.
-    fn take(self: Rc<Self>, accepted: Accepted, gauge: IntGauge) {
+    fn take(self: Rc<Self>, accepted: Accepted, secured: Option<&Arc<Secured>>, gauge: IntGauge) {
         let (peer, port) = accepted.peer(&mut self.inspector.borrow_mut());
-        let caller = Caller { peer, port, inside: None };
+        let tls = secured.map(|secured| Rc::new(Arrival::new(secured.clone(), accepted.from(), accepted.at())));
+        let caller = Caller { peer, port, inside: None, tls };
         match accepted {
             Accepted::Tcp(stream, _) => {
                 // A socket that has gone already fails at its first read.
@@ -227,7 +235,7 @@ impl Desk {
     }
 
     fn start<S: Socket>(self: Rc<Self>, stream: S, caller: Caller, gauge: IntGauge) {
-        match self.proxy.shared.places.take(caller.peer.uid) {
+        match self.proxy.shared.places.take(caller.whom()) {
             Ok(place) => run_local(self.settle(stream, caller, gauge, place)),
             Err(full) => match self.proxy.shared.places.at_the_door() {
                 Some(outside) => run_local(self.wait_for_room(stream, caller, gauge, full, outside)),
@@ -245,14 +253,14 @@ impl Desk {
         gauge: IntGauge,
         place: Place,
     ) -> impl Future<Output = ()> {
-        let watch = self.seat(caller.peer.uid);
+        let watch = self.seat(caller.whom());
         let stay = Stay::new(&self, place, gauge);
         self.serve(stream, caller, watch, stay)
     }
 
-    fn seat(&self, user: Option<u32>) -> Rc<Watch> {
+    fn seat(&self, whom: Whom) -> Rc<Watch> {
         let watch = Watch::new();
-        self.seats.borrow_mut().push(Seat { watch: Rc::downgrade(&watch), user });
+        self.seats.borrow_mut().push(Seat { watch: Rc::downgrade(&watch), whom });
         watch
     }
 
@@ -266,13 +274,13 @@ impl Desk {
         outside: Outside,
     ) {
         if !self.make_room(full) {
-            return self.turn_away(stream).await;
+            return self.turn_away(stream, &caller).await;
         }
         let deadline = Instant::now() + LOOK;
         let place = loop {
-            match self.proxy.shared.places.take(caller.peer.uid) {
+            match self.proxy.shared.places.take(caller.whom()) {
                 Ok(place) => break place,
-                Err(_) if Instant::now() >= deadline => return self.turn_away(stream).await,
+                Err(_) if Instant::now() >= deadline => return self.turn_away(stream, &caller).await,
                 // It may come free in another worker, whose waiter is woken instead: looked at again before long.
                 Err(_) => {
                     let _ = tokio::time::timeout(PAUSE, self.proxy.shared.places.freed()).await;
@@ -295,7 +303,7 @@ impl Desk {
         let some = seats[from..].iter().chain(&seats[..from]).take(SAMPLE);
         let fitting = some.filter(|seat| match full {
             Full::All => true,
-            Full::OfUser(user) => seat.user == user,
+            Full::Of(whom) => seat.whom == whom,
         });
         let resting = fitting.filter_map(|seat| {
             let watch = seat.watch.upgrade()?;
@@ -308,8 +316,12 @@ impl Desk {
     }
 
     /// Says that there is no room, without reading anything.
-    async fn turn_away<S: Socket>(self: Rc<Self>, mut stream: S) {
+    async fn turn_away<S: Socket>(self: Rc<Self>, mut stream: S, caller: &Caller) {
         let text = self.refused_unread(Refusal::Overloaded);
+        // Before both have shaken hands, there is nothing that the client could read.
+        if caller.tls.is_some() {
+            return;
+        }
         // Its request is read and thrown away: closing on it would take the refusal back. A client that takes its time
         // does without.
         let answering = async {
@@ -388,6 +400,7 @@ impl std::fmt::Display for Address {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         match self {
             Self::Tcp(address) => write!(f, "{address}"),
+            Self::Tls(address) => write!(f, "tls:{address}"),
             Self::Unix(path) => write!(f, "unix:{}", path.display()),
         }
     }

@@ -56,7 +56,7 @@ fn people(setup: Setup) -> Setup {
 fn socket(scene: &Scene) -> PathBuf {
     match &scene.admin {
         Address::Unix(path) => path.clone(),
-        Address::Tcp(address) => panic!("{address} is no unix socket"),
+        Address::Tcp(address) | Address::Tls(address) => panic!("{address} is no unix socket"),
     }
 }
 

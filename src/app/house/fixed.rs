@@ -11,6 +11,7 @@ use crate::secret::Reference;
 #[derive(Clone, PartialEq)]
 pub(super) struct Fixed {
     listen: Vec<crate::proxy::Address>,
+    tls: Option<crate::tls::ServerSettings>,
     workers: usize,
     drain: Duration,
     limits: crate::proxy::Limits,
@@ -29,6 +30,7 @@ impl Fixed {
     pub(super) fn of(config: &Config) -> Self {
         Self {
             listen: config.proxy.listen.clone(),
+            tls: config.proxy.tls.clone(),
             workers: config.proxy.workers,
             drain: config.proxy.drain,
             limits: config.proxy.limits.clone(),
@@ -48,6 +50,7 @@ impl Fixed {
     pub(super) fn differs(&self, new: &Self) -> Option<&'static str> {
         let table = [
             ("proxy.listen", self.listen != new.listen),
+            ("proxy.tls", self.tls != new.tls),
             ("proxy.workers", self.workers != new.workers),
             ("proxy.drain", self.drain != new.drain),
             ("proxy.limits", self.limits != new.limits),

@@ -4,8 +4,8 @@ use std::borrow::Cow;
 
 use super::House;
 use crate::admin::Bearer;
-use crate::identity::Peer;
 use crate::identity::job::Refused;
+use crate::identity::{Peer, Proof};
 use crate::operator::{Job, Operator};
 
 impl House {
@@ -14,7 +14,10 @@ impl House {
         let Some(jobs) = &table.jobs else { return Bearer::OfAKey };
         let Some(shown) = jobs.meant(Cow::Borrowed(token)) else { return Bearer::OfAKey };
         let known = jobs.verify(&shown, table.acquire_timeout).await.and_then(|job| {
-            let client = table.clients.identify(peer, None, Some(&job)).map_err(|_| Refused::Subject)?;
+            let client = table
+                .clients
+                .identify(peer, Proof { job: Some(&job), ..Proof::default() })
+                .map_err(|_| Refused::Subject)?;
             let (subject, ends) = (job.subject.clone(), job.ends.wall);
             Ok(Operator::of_job(table.clients.name(client), Job { subject, ends }))
         });

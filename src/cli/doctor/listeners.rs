@@ -13,6 +13,7 @@ use super::people::People;
 use crate::app::environment::reachable;
 use crate::config::Config;
 use crate::proxy::Address;
+use crate::tls::Shown;
 
 const PATIENCE: Duration = Duration::from_secs(5);
 
@@ -51,16 +52,45 @@ fn attacks() -> [(&'static str, String, &'static str); 5] {
 }
 
 pub async fn look(config: &Config, people: &People, found: &mut Findings) {
-    for address in &config.proxy.listen {
-        let Address::Tcp(address) = address else { continue };
+    if let Some(tls) = &config.proxy.tls {
+        match tls.server_of_apps(Shown::Always) {
+            Ok(_) => found.ok("the certificate, the key and the CA of `tls` in [proxy] can be used"),
+            Err(error) => found.problem(format!("`tls` in [proxy]: {error}"), "put files there that can be used"),
+        }
+    }
+    for listener in &config.proxy.listen {
+        let address = match listener {
+            Address::Tcp(address) | Address::Tls(address) => address,
+            Address::Unix(_) => continue,
+        };
         let address = SocketAddr::new(reachable(address.ip()), address.port());
         if address.port() == 0 {
             found.note("a listener has port 0, so that only the running proxy knows its port", "give it a port");
         } else if let Err(error) = TcpStream::connect(address).await {
             found.warning(format!("nobody listens on {address}: {error}"), "start the proxy: countersign run");
+        } else if let Address::Tls(_) = listener {
+            answers_nobody_in_the_clear(address, found).await;
         } else {
             attack(address, config, people, found).await;
         }
+    }
+}
+
+/// Who speaks no TLS to a listener that is under it hears nothing.
+async fn answers_nobody_in_the_clear(address: SocketAddr, found: &mut Findings) {
+    let exchange = async {
+        let mut stream = TcpStream::connect(address).await?;
+        stream.write_all(format!("GET /{NOWHERE} HTTP/1.1\r\nhost: localhost\r\n\r\n").as_bytes()).await?;
+        let mut first = [0; 4];
+        stream.read_exact(&mut first).await.map(|_| first)
+    };
+    match timeout(PATIENCE, exchange).await {
+        Ok(Ok(first)) if first == *b"HTTP" => found.problem(
+            format!("{address} should be under TLS, and answers a request in the clear"),
+            "does the proxy run on this config? If so, report it as SECURITY.md says",
+        ),
+        Ok(_) => found.ok(format!("{address} answers nobody in the clear")),
+        Err(_) => found.warning(format!("{address} does not end a connection in the clear"), "look at the proxy's log"),
     }
 }
 

@@ -45,6 +45,9 @@ pub fn look(config: &Config, found: &mut Findings) -> People {
             }
             None => {}
         }
+        if let Some(named) = &client.certificate {
+            found.ok(format!("client {name} is known by its certificate: {named}"));
+        }
     }
     people
 }

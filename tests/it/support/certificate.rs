@@ -76,7 +76,7 @@ impl Ca {
         let key = KeyPair::generate().expect("a key");
         let own = params.signed_by(&key, &Issuer::from_params(&self.params, &self.key)).expect("a certificate");
         let chain = std::iter::once(own.der().clone()).chain(self.chain.iter().cloned()).collect();
-        Leaf { pem: own.pem(), chain, key }
+        Leaf { chain, key }
     }
 
     /// Puts the root's certificate into a file.
@@ -105,7 +105,6 @@ fn ca_params() -> CertificateParams {
 
 /// A certificate with its key.
 pub struct Leaf {
-    pem: String,
     chain: Vec<CertificateDer<'static>>,
     key: KeyPair,
 }
@@ -116,7 +115,7 @@ impl Leaf {
         let names: Vec<String> = names.iter().map(ToString::to_string).collect();
         let key = KeyPair::generate().expect("a key");
         let own = CertificateParams::new(names).expect("good names").self_signed(&key).expect("a certificate");
-        Self { pem: own.pem(), chain: vec![own.der().clone()], key }
+        Self { chain: vec![own.der().clone()], key }
     }
 
     /// A server that shows it.
@@ -137,9 +136,10 @@ impl Leaf {
         server
     }
 
-    /// Writes `NAME.pem` and `NAME.key` into a folder.
+    /// Writes `NAME.pem`, with the chain, and `NAME.key` into a folder.
     pub fn write(&self, folder: &Path, name: &str) {
-        std::fs::write(folder.join(format!("{name}.pem")), &self.pem).expect("written");
+        let chain = self.chain.iter().map(|der| pem::encode(&pem::Pem::new("CERTIFICATE", der.as_ref())));
+        std::fs::write(folder.join(format!("{name}.pem")), chain.collect::<String>()).expect("written");
         std::fs::write(folder.join(format!("{name}.key")), self.key.serialize_pem()).expect("written");
     }
 

@@ -8,6 +8,7 @@ use http_body_util::BodyExt as _;
 use hyper::body::Incoming;
 use hyper::client::conn::http2;
 use hyper_util::rt::{TokioExecutor, TokioIo};
+use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::TcpStream;
 use tokio::task::JoinSet;
 
@@ -16,7 +17,7 @@ use super::soon;
 
 pub struct Http2Client {
     sender: http2::SendRequest<Payload>,
-    authority: String,
+    base: String,
     _connection: JoinSet<()>,
 }
 
@@ -31,6 +32,11 @@ pub struct Whole {
 impl Http2Client {
     pub async fn connect(address: SocketAddr) -> Self {
         let stream = TcpStream::connect(address).await.expect("connects");
+        Self::over(stream, &format!("http://localhost:{}", address.port())).await
+    }
+
+    /// On a connection that is there, to whom it calls by this base.
+    pub async fn over(stream: impl AsyncRead + AsyncWrite + Unpin + Send + 'static, base: &str) -> Self {
         let handshake = http2::handshake(TokioExecutor::new(), TokioIo::new(stream));
         let (sender, connection) = soon("a handshake", handshake).await.expect("a handshake");
         let mut running = JoinSet::new();
@@ -38,12 +44,12 @@ impl Http2Client {
             // Its end is seen in what is sent.
             let _ = connection.await;
         });
-        Self { sender, authority: format!("localhost:{}", address.port()), _connection: running }
+        Self { sender, base: base.to_owned(), _connection: running }
     }
 
     /// A request to this path, in base-URL form.
     pub fn request(&self, method: &str, path: &str) -> http::request::Builder {
-        Request::builder().method(method).uri(format!("http://{}{path}", self.authority))
+        Request::builder().method(method).uri(format!("{}{path}", self.base))
     }
 
     /// Sends a request; the head of its answer.

@@ -12,13 +12,13 @@ use super::{Client, Scene};
 pub fn socket(scene: &Scene) -> PathBuf {
     match &scene.admin {
         Address::Unix(path) => path.clone(),
-        Address::Tcp(address) => panic!("{address} is no unix socket"),
+        Address::Tcp(address) | Address::Tls(address) => panic!("{address} is no unix socket"),
     }
 }
 
 pub fn tcp(scene: &Scene) -> SocketAddr {
     match &scene.admin {
-        Address::Tcp(address) => *address,
+        Address::Tcp(address) | Address::Tls(address) => *address,
         Address::Unix(path) => panic!("{} is no TCP address", path.display()),
     }
 }

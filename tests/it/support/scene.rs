@@ -22,6 +22,8 @@ use super::{Client, Setup, log, setup, soon, trail, wait_until};
 
 pub struct Scene {
     pub proxy: SocketAddr,
+    /// Where apps of other machines come in.
+    pub under_tls: Option<SocketAddr>,
     pub socket: PathBuf,
     pub telemetry: SocketAddr,
     /// Where operators come in.
@@ -87,10 +89,15 @@ impl Scene {
         let Started { listen, telemetry, admin, handle, control } = soon("the start", starts).await.expect("it starts");
         let proxy = listen.iter().find_map(|address| match address {
             Address::Tcp(address) => Some(*address),
-            Address::Unix(_) => None,
+            Address::Tls(_) | Address::Unix(_) => None,
+        });
+        let under_tls = listen.iter().find_map(|address| match address {
+            Address::Tls(address) => Some(*address),
+            Address::Tcp(_) | Address::Unix(_) => None,
         });
         Self {
             proxy: proxy.expect("an address"),
+            under_tls,
             socket: folder.path().join("proxy.sock"),
             telemetry,
             admin,

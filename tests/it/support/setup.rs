@@ -88,6 +88,11 @@ impl Setup {
         Self::new().token("api", issuer, "").route("api", upstream, r#"token = "api""#)
     }
 
+    /// `listen`, as TOML says it.
+    pub fn listen(self, listen: &str) -> Self {
+        Self { listen: listen.to_owned(), ..self }
+    }
+
     pub fn workers(self, workers: usize) -> Self {
         Self { workers, ..self }
     }
