@@ -13,6 +13,7 @@ mod desk;
 mod drill;
 pub mod environment;
 mod force;
+mod ghosts;
 mod holds;
 mod house;
 mod keep;
@@ -366,6 +367,7 @@ impl Bound {
         let reviewing = house.clone();
         let _review = tasks.essential("review", async move { reviewing.review().await });
         let conditions = house.look_after_conditions(&tasks);
+        let _ghosts = tasks.essential("ghosts", house.clone().look_for_ghosts());
         let vault = house.look_after_vault();
         let _alerts = house.ground.alerts.look_after(&tasks);
         let watching = house.clone();

@@ -48,7 +48,7 @@ use crate::audit::Recorder;
 use crate::authority::Host;
 use crate::clock::{Clock, Moment};
 use crate::name::TokenName;
-use crate::secret::Fingerprinter;
+use crate::secret::{Fingerprinter, Secret};
 use crate::tasks::{Task, Tasks};
 use lifecycle::Plan;
 use probe::Probe;
@@ -245,6 +245,11 @@ impl Token {
     /// The same source, as requests and records know it.
     pub fn source_reference(&self) -> &str {
         &self.supervisor.parts.source_reference
+    }
+
+    /// Whether this voids a generation of ours that its issuer may still take for good.
+    pub fn has_issued(&self, void_by: &Secret) -> bool {
+        self.supervisor.has_issued(void_by)
     }
 
     /// The public halves of the keys that this token is signed with, as JSON Web Keys; none for most sources.

@@ -23,6 +23,7 @@ use crate::audit::time_text;
 use crate::clock::Moment;
 use crate::name::TokenName;
 use crate::tasks::{Task, Tasks};
+use crate::token::source::Ghost;
 use crate::token::{Absent, Look, State, Token};
 
 /// How often all of it is judged.
@@ -90,6 +91,10 @@ impl House {
             judge_provision(name, token, &mut found);
             judge_restraint(name, token, &mut found);
             judge_grant(name, token, &register, &self.restraints, &mut found);
+            let (told, others) = self.ghosts.of(name);
+            if !told.is_empty() {
+                found.holds(Some((name, token)), "ghosts", ghosts(name, &told, others));
+            }
             match self.unused.outlook(name) {
                 _ if token.reader.withdrawn() == Some(Absent::Retired) => {}
                 Outlook::EndsSoon(end) => found.holds(Some((name, token)), "unused", unused(name, end)),
@@ -265,6 +270,21 @@ fn unused(name: &TokenName, end: Duration) -> Words {
             "It is retired at {} unless somebody uses it before (`retire_unused`). If it is not needed any more, take it out \
              of the config.",
             time_text(end)
+        ),
+    }
+}
+
+fn ghosts(name: &TokenName, told: &[Ghost], others: usize) -> Words {
+    let first: Vec<&str> = told.iter().take(3).map(|ghost| ghost.id.as_str()).collect();
+    Words {
+        name: "CountersignGhostTokens",
+        severity: Severity::Medium,
+        summary: format!("The issuer of token {name} lists what nobody here has"),
+        description: format!(
+            "{} in all, such as {}. Somebody else uses the same role, or it was left behind: `countersign report` lists \
+             them.",
+            told.len() + others,
+            first.join(", ")
         ),
     }
 }

@@ -22,6 +22,7 @@ use super::conditions::Conditions;
 use super::desk::{Desk, SettleError};
 use super::drill::Drills;
 use super::force::{self, InForce};
+use super::ghosts::Ghosts;
 use super::holds::Holds;
 use super::reload::Asks;
 use super::restraint::Restraints;
@@ -113,6 +114,7 @@ pub(super) struct House {
     _asking: Task,
     pub(super) restraints: Restraints,
     pub(super) unused: Unused,
+    pub(super) ghosts: Ghosts,
     pub(super) outdated: Unused,
     pub(super) drills: Drills,
     pub(super) conditions: Conditions,
@@ -197,6 +199,7 @@ impl House {
         let restraints = Restraints::open(ground.store.clone(), ground.barrier.clone(), &ground.recorder)?;
         let unused = Unused::open(Why::Unused, ground.store.clone(), metrics)?;
         let outdated = Unused::open(Why::Outdated, ground.store.clone(), metrics)?;
+        let ghosts = Ghosts::new(metrics)?;
         let (jobs, asked) = job::Office::new(ground.clock.clone(), metrics)?;
         let asking = ground.tasks.essential("issuers of jobs", jobs.clone().run(asked, fetcher.clone()));
         let kitchen = Kitchen {
@@ -255,6 +258,7 @@ impl House {
             restraints,
             unused,
             outdated,
+            ghosts,
             drills: Drills::default(),
             conditions: Conditions::default(),
             ground,

@@ -280,6 +280,23 @@ pub enum Event {
         #[serde(serialize_with = "time")]
         due: Duration,
     },
+    /// The token's issuer lists something as issued that nobody here has.
+    GhostFound {
+        token: TokenName,
+        /// What the issuer knows it by.
+        #[serde(serialize_with = "capped")]
+        id: String,
+        #[serde(serialize_with = "time_or_none")]
+        issued: Option<Duration>,
+        #[serde(serialize_with = "time_or_none")]
+        expires: Option<Duration>,
+    },
+    /// Its issuer lists it no more, or it is ours.
+    GhostGone {
+        token: TokenName,
+        #[serde(serialize_with = "capped")]
+        id: String,
+    },
     /// The use of a token was unusual, or what a client did without one, and what was done about it.
     Anomaly {
         #[serde(skip_serializing_if = "Option::is_none")]
@@ -391,6 +408,8 @@ impl Event {
             Self::Request(_) => "request",
             Self::AccessReviewed { .. } => "access_reviewed",
             Self::ReviewOverdue { .. } => "review_overdue",
+            Self::GhostFound { .. } => "ghost_found",
+            Self::GhostGone { .. } => "ghost_gone",
             Self::Anomaly { .. } => "anomaly",
             Self::Tripwire { .. } => "tripwire",
             Self::UsageGap { .. } => "usage_gap",
@@ -616,7 +635,7 @@ pub(super) mod tests {
                 by: "alice".into(),
                 reason: "too wide".into(),
             },
-            Event::AccessEnded { request: "00112233aabbccdd".into(), token, cause: "expired" },
+            Event::AccessEnded { request: "00112233aabbccdd".into(), token: token.clone(), cause: "expired" },
             Event::GrantRefused { file: "/etc/countersign/grants/a.json".into(), reason: "it held until then".into() },
             Event::StateRejected { file: "sealed/request-00.sealed".into(), reason: "it was edited".into() },
             Event::Usage(Used { token: "github".into(), client: "local".into(), requests: 3, ..Used::default() }),
@@ -637,6 +656,8 @@ pub(super) mod tests {
             }),
             Event::AccessReviewed { by: OperatorName::implicit(), reason: "nothing to tighten".into() },
             Event::ReviewOverdue { due: expires },
+            Event::GhostFound { token: token.clone(), id: "db/creds/a/b".into(), issued: None, expires: Some(expires) },
+            Event::GhostGone { token: token.clone(), id: "db/creds/a/b".into() },
             Event::Anomaly {
                 token: Some("github".parse().expect("a name")),
                 client: "app".into(),

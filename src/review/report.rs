@@ -17,6 +17,7 @@ use super::tighter::{Done, tighter};
 use crate::access::risk;
 use crate::audit::time_text;
 use crate::name::{RouteName, TokenName};
+use crate::token::source::Ghost;
 use crate::usage::RuleMark;
 
 /// What the running proxy knows of one token.
@@ -38,6 +39,8 @@ pub struct Facts {
     pub generation: Option<Life>,
     /// The longest that a generation should live.
     pub max_life: Duration,
+    /// What its issuer lists and nobody here has, and how many there are besides.
+    pub ghosts: (Vec<Ghost>, usize),
     pub routes: Vec<Reach>,
 }
 
@@ -157,6 +160,7 @@ pub enum Kind {
     UnusedToken,
     LongLived,
     LongerThanNeeded,
+    Ghosts,
 }
 
 #[derive(Clone, PartialEq, Serialize, Deserialize, Debug)]
@@ -243,6 +247,7 @@ impl Entry {
         let last = books.values().filter_map(|book| book.last()).max();
         findings.extend(unused(all().next().is_none(), last, &observed));
         findings.extend(long_lived(facts));
+        findings.extend(ghosts(facts));
         findings.extend(spans.and_then(|spans| longer_than_needed(facts, spans.generations, spans.longest)));
         Self {
             token: facts.name.to_string(),
@@ -411,6 +416,29 @@ fn long_lived(facts: &Facts) -> Option<Finding> {
     let fix = "move it to a source that issues short-lived tokens".to_owned();
     Some(Finding { kind: Kind::LongLived, what, fix })
 }
+
+fn ghosts(facts: &Facts) -> Option<Finding> {
+    let (told, others) = &facts.ghosts;
+    let count = told.len() + others;
+    if count == 0 {
+        return None;
+    }
+    let time = |word: &str, time: Option<Duration>| time.map(|time| format!("{word} {}", time_text(time)));
+    let one = |ghost: &Ghost| {
+        let times: Vec<String> = time("issued", ghost.issued).into_iter().chain(time("until", ghost.expires)).collect();
+        if times.is_empty() { ghost.id.clone() } else { format!("{} ({})", ghost.id, times.join(", ")) }
+    };
+    let mut listed: Vec<String> = told.iter().take(GHOSTS_SHOWN).map(one).collect();
+    if count > listed.len() {
+        listed.push(format!("{} more", count - listed.len()));
+    }
+    let what = format!("its issuer lists {count} that nobody here has: {}", listed.join("; "));
+    let fix = "find out whose they are, and have their issuer void them".to_owned();
+    Some(Finding { kind: Kind::Ghosts, what, fix })
+}
+
+/// Ghosts that a report names.
+const GHOSTS_SHOWN: usize = 10;
 
 /// How many generations must have been seen before their use says something of the next ones.
 const ENOUGH_GENERATIONS: u64 = 3;

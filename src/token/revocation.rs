@@ -13,7 +13,7 @@
 
 use std::collections::HashMap;
 use std::sync::atomic::{AtomicU8, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 use std::time::Duration;
 
 use prometheus::IntCounterVec;
@@ -184,6 +184,8 @@ struct Shared {
     sender: mpsc::Sender<Telling>,
     hurries: Mutex<HashMap<TokenName, Arc<Notify>>>,
     awaited: Mutex<HashMap<(TokenName, u64), Awaited>>,
+    /// What voids the generations that issuers are being told of.
+    values: Mutex<Vec<Weak<Secret>>>,
     told: IntCounterVec,
     clock: Arc<dyn Clock>,
     recorder: Recorder,
@@ -205,13 +207,25 @@ impl Revoker {
         let help = "Generations that issuers were told are void, by cause and outcome.";
         let told = registry.counters("revocations_total", help, &["token", "cause", "outcome"])?;
         let (sender, receiver) = mpsc::channel(MOST);
-        let shared =
-            Shared { sender, hurries: Mutex::default(), awaited: Mutex::default(), told, clock, recorder, store };
+        let shared = Shared {
+            sender,
+            hurries: Mutex::default(),
+            awaited: Mutex::default(),
+            values: Mutex::default(),
+            told,
+            clock,
+            recorder,
+            store,
+        };
         Ok((Self(Arc::new(shared)), Tellings(receiver)))
     }
 
     /// Has an issuer told. Where there are too many to tell of already, this one is dropped, and said to be.
     pub fn tell(&self, telling: Telling) {
+        let mut values = self.0.values();
+        values.retain(|value| value.strong_count() > 0);
+        values.push(Arc::downgrade(&telling.value));
+        drop(values);
         if let Err(mpsc::error::TrySendError::Full(telling) | mpsc::error::TrySendError::Closed(telling)) =
             self.0.sender.try_send(telling)
         {
@@ -268,6 +282,11 @@ impl Revoker {
         Ok(())
     }
 
+    /// What voids the generations that issuers are being told of.
+    pub(super) fn values(&self) -> Vec<Arc<Secret>> {
+        self.0.values().iter().filter_map(Weak::upgrade).collect()
+    }
+
     /// What waits for its time, of this token, waits no more.
     pub fn hurry(&self, token: &TokenName) {
         if let Some(hurry) = self.0.hurries().get(token) {
@@ -317,6 +336,10 @@ impl Shared {
 
     fn awaited(&self) -> MutexGuard<'_, HashMap<(TokenName, u64), Awaited>> {
         self.awaited.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn values(&self) -> MutexGuard<'_, Vec<Weak<Secret>>> {
+        self.values.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     async fn pursue(self: Arc<Self>, telling: Telling) {

@@ -162,6 +162,16 @@ pub trait Source: Send + Sync {
         Box::pin(async { Err(nobody_to_tell()) })
     }
 
+    /// Whether the issuer can be asked for all that it has issued, to whomever.
+    fn lists(&self) -> bool {
+        false
+    }
+
+    /// Asks for that, less what is ours.
+    fn list<'a>(&'a self, _is_ours: &'a IsOurs) -> Listing<'a> {
+        Box::pin(async { Err(nobody_to_tell()) })
+    }
+
     /// The public keys (RFC 7517) that tokens of this source are verified with, if it signs them itself.
     fn public_keys(&self) -> Vec<serde_json::Value> {
         Vec::new()
@@ -176,6 +186,12 @@ pub type Prolonging<'a> = Pin<Box<dyn Future<Output = Result<Prolonged, Failure>
 
 /// An attempt to have a generation voided.
 pub type Revoking<'a> = Pin<Box<dyn Future<Output = Result<(), Failure>> + Send + 'a>>;
+
+/// An attempt to have listed what was issued.
+pub type Listing<'a> = Pin<Box<dyn Future<Output = Result<Ghosts, Failure>> + Send + 'a>>;
+
+/// Whether a generation of ours is voided by this.
+pub type IsOurs = dyn Fn(&Secret) -> bool + Send + Sync;
 
 /// What a source that notices changes is waited for with.
 pub type Changing<'a> = Pin<Box<dyn Future<Output = ()> + Send + 'a>>;
@@ -210,6 +226,23 @@ pub enum Prolonged {
     Longer(Moment),
     /// It does not, and this takes its place.
     Anew(Issued),
+}
+
+/// What an issuer has issued and nobody here has.
+#[derive(Default)]
+pub struct Ghosts {
+    /// The first of them.
+    pub told: Vec<Ghost>,
+    pub count: usize,
+}
+
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Ghost {
+    /// What the issuer knows it by; no secret.
+    pub id: String,
+    /// Since the Unix epoch, as its issuer says.
+    pub issued: Option<Duration>,
+    pub expires: Option<Duration>,
 }
 
 /// Why no source can be made of its settings.
@@ -268,7 +301,7 @@ pub fn build(
 }
 
 fn nobody_to_tell() -> Failure {
-    Failure::refused(Reason::InvalidTarget, "this source has nobody to tell")
+    Failure::refused(Reason::InvalidTarget, "this source has nobody to tell or to ask")
 }
 
 /// A token as it was found, in a variable or a file: it says itself when it ends, or nobody does.

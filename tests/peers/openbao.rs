@@ -152,22 +152,29 @@ fn credentials_under_a_lease_are_gone_from_their_system_when_it_ends() {
         let policy = r#"
             path "rabbitmq/creds/api" { capabilities = ["read"] }
             path "sys/leases/renew" { capabilities = ["update"] }
-            path "sys/leases/revoke" { capabilities = ["update"] }"#;
-        let section = vault.approle(policy, &json!({ "token_policies": "countersign", "token_ttl": "60s" }));
+            path "sys/leases/revoke" { capabilities = ["update"] }
+            path "sys/leases/lookup" { capabilities = ["update"] }
+            path "sys/leases/lookup/rabbitmq/creds/api*" { capabilities = ["list", "sudo"] }"#;
+        let section = vault.approle(policy, &json!({ "token_policies": "countersign", "token_ttl": "600s" }));
         vault.write("sys/mounts/rabbitmq", &json!({ "type": "rabbitmq" }));
         let uri = format!("http://{}", broker.address);
         let connection = json!({ "connection_uri": uri, "username": "a", "password": "b", "verify_connection": false });
         vault.write("rabbitmq/config/connection", &connection);
-        vault.write("rabbitmq/config/lease", &json!({ "ttl": "20s", "max_ttl": "60s" }));
+        vault.write("rabbitmq/config/lease", &json!({ "ttl": "120s", "max_ttl": "600s" }));
         let vhosts = r#"{"/":{"write":".*","read":".*"}}"#;
         vault.write("rabbitmq/roles/api", &json!({ "vhosts": vhosts }));
-        let source = r#"kind = "vault_dynamic", path = "rabbitmq/creds/api", field = "username""#;
+        let source = r#"kind = "vault_dynamic", path = "rabbitmq/creds/api", field = "username", list = true"#;
+        // Somebody else's, of whom nobody knows.
+        let (_, stranger) = vault.ask(ROOT, "GET", "rabbitmq/creds/api", &Value::Null);
+        let stranger =
+            |name: &str| stranger[name].as_str().or(stranger["data"][name].as_str()).expect("a text").to_owned();
+        let (lease, left_behind) = (stranger("lease_id"), stranger("username"));
         let usual = Settings::between(&issuer, caddy.address, &caddy.certificates);
         let token_lines = r#"rotation = { overlap = "1s" }"#;
         let settings = Settings { proxy_lines: section, source: source.to_owned(), token_lines, ..usual };
         let proxy = Proxy::start(&settings).await;
         let first = used(&proxy, &caddy, "/first").await;
-        assert_eq!(broker.users(), [first.clone()].into());
+        assert_eq!(broker.users(), [first.clone(), left_behind.clone()].into());
         let (code, printed) = proxy.run(&["tokens", "rotate", ROUTE]);
         assert_eq!(code, Some(0), "{printed}");
         let second = used(&proxy, &caddy, "/second").await;
@@ -176,7 +183,16 @@ fn credentials_under_a_lease_are_gone_from_their_system_when_it_ends() {
             let expected: BTreeSet<String> = users.iter().map(|user| (*user).clone()).collect();
             wait_until("the vault takes users away", SOON, async || (broker.users() == expected).then_some(())).await;
         };
-        only(&[&second]).await;
+        only(&[&second, &left_behind]).await;
+        wait_until("the ghost is told", Duration::from_secs(60), async || {
+            proxy.metrics().await.lines().any(|line| line == "countersign_ghosts 1").then_some(())
+        })
+        .await;
+        let (_, records) = proxy.run(&["audit", "show", "--event", "ghost_found"]);
+        assert!(records.contains(&lease) && records.lines().count() == 1, "{records}");
+        let (_, report) = proxy.run(&["report"]);
+        assert!(report.contains(&lease) && report.contains("nobody here has"), "{report}");
+        vault.write("sys/leases/revoke", &json!({ "lease_id": lease, "sync": true }));
         let (code, printed) = proxy.run(&["tokens", "retire", ROUTE, "--reason", "a drill"]);
         assert_eq!(code, Some(0), "{printed}");
         only(&[]).await;

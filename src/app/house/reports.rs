@@ -65,6 +65,7 @@ impl House {
                 expires: generation.expires.wall,
             }),
             max_life: settings.rotation.max_life,
+            ghosts: self.ghosts.of(&settings.name),
             routes: carrying
                 .map(|route| Reach {
                     name: route.name.clone(),

@@ -39,9 +39,14 @@ pub fn dynamic(section: &mut Section<'_>, context: &Context<'_>) -> Option<Sourc
     if parameters.is_none() {
         section.take("parameters");
     }
+    let list = section.boolean("list").unwrap_or(false);
+    if list && path.as_ref().is_some_and(|path| path.starts_with("auth/")) {
+        let message = "the vault lists its own tokens by what nobody can know them by";
+        section.refuse("list", message, "remove `list`: it is for the leases of a role");
+    }
     // The token's own bound takes its place.
     let max_life = Duration::MAX;
-    Some(Source::VaultDynamic(Box::new(dynamic::Settings { path: path?, made: made?, parameters, max_life })))
+    Some(Source::VaultDynamic(Box::new(dynamic::Settings { path: path?, made: made?, parameters, max_life, list })))
 }
 
 fn path(section: &mut Section<'_>, example: &str, context: &Context<'_>) -> Option<String> {

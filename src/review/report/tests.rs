@@ -21,6 +21,7 @@ fn facts() -> Facts {
         grant_ends: Some(NOW + 100 * DAY),
         generation: Some(Life { number: 3, issued: NOW, expires: NOW + Duration::from_secs(3600) }),
         max_life: Duration::from_secs(3600),
+        ghosts: Default::default(),
         routes: vec![Reach {
             name: "api".parse().expect("a name"),
             allow: Some(vec!["GET /repos/**".into(), "POST /repos/*/*/issues".into()]),

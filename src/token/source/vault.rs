@@ -2,6 +2,7 @@
 
 pub mod dynamic;
 pub mod kv;
+mod leases;
 
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;

@@ -65,6 +65,13 @@ impl Supervisor {
         }
     }
 
+    /// Whether this voids one of them, or one that its issuer is being told of.
+    pub(in crate::token) fn has_issued(&self, void_by: &Secret) -> bool {
+        let wanted = self.parts.fingerprinter.mark(void_by);
+        let is_it = |known: &Arc<Secret>| self.parts.fingerprinter.mark(known) == wanted;
+        lock(&self.issued).iter().any(|known| is_it(&known.void_by)) || self.parts.revoker.values().iter().any(is_it)
+    }
+
     /// Voids every generation that has not run out.
     pub(in crate::token) fn void_all(&self, cause: revocation::Cause) {
         let now = self.parts.clock.now();

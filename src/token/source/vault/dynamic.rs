@@ -13,11 +13,12 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
-use super::Made;
+use super::{Made, leases};
 use crate::clock::{Clock, Moment};
 use crate::secret::Secret;
 use crate::token::source::{
-    Changing, Class, Failure, Issued, Obtaining, Prolonged, Prolonging, Reason, Revoking, Source, found,
+    Changing, Class, Failure, IsOurs, Issued, Listing, Obtaining, Prolonged, Prolonging, Reason, Revoking, Source,
+    found,
 };
 use crate::vault::{Answer, Ask, Error, Vault, field, object};
 
@@ -30,6 +31,8 @@ pub struct Settings {
     pub parameters: Option<Vec<(String, String)>>,
     /// The longest that a lease is renewed for.
     pub max_life: Duration,
+    /// Whether the leases of the path are listed, to find those that nobody here has.
+    pub list: bool,
 }
 
 pub struct Dynamic {
@@ -55,7 +58,7 @@ struct Held {
 
 /// What the vault knows it by.
 #[derive(Clone, PartialEq, Eq, Debug)]
-enum Lease {
+pub(super) enum Lease {
     Id(String),
     /// Of a token of the vault itself.
     Accessor(String),
@@ -73,7 +76,7 @@ impl Lease {
     }
 
     /// As it is kept until the vault has confirmed that it is void.
-    fn kept(&self) -> Secret {
+    pub(super) fn kept(&self) -> Secret {
         Secret::new(match self {
             Self::Id(id) => format!("lease:{id}"),
             Self::Accessor(accessor) => format!("accessor:{accessor}"),
@@ -237,6 +240,14 @@ impl Source for Dynamic {
             // It is told once, whatever comes of it.
             self.told.store(self.vault.serial(), Ordering::Relaxed);
         })
+    }
+
+    fn lists(&self) -> bool {
+        self.settings.list
+    }
+
+    fn list<'a>(&'a self, is_ours: &'a IsOurs) -> Listing<'a> {
+        Box::pin(leases::ghosts(&self.vault, &self.settings.path, is_ours))
     }
 
     fn revokes(&self) -> bool {

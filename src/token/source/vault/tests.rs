@@ -8,7 +8,7 @@ use crate::authority::Endpoint;
 use crate::clock::ManualClock;
 use crate::fetch::scripted::{Scripted, fetcher};
 use crate::secret::Reference;
-use crate::token::source::{Issued, Prolonged, Source};
+use crate::token::source::{Ghost, Issued, Prolonged, Source};
 use crate::vault::{Auth, Settings, Vault};
 
 /// A vault that says what a test scripts, and a login to it that has no end.
@@ -57,7 +57,7 @@ impl Scene {
     fn dynamic(&self, made: Made, parameters: Option<&[(&str, &str)]>) -> Dynamic {
         let parameters = parameters.map(|all| all.iter().map(|(n, v)| ((*n).to_owned(), (*v).to_owned())).collect());
         let (path, max_life) = ("db/creds/reader".to_owned(), Duration::from_secs(300));
-        let settings = dynamic::Settings { path, made, parameters, max_life };
+        let settings = dynamic::Settings { path, made, parameters, max_life, list: true };
         Dynamic::new(settings, self.vault.clone(), self.clock.clone())
     }
 
@@ -217,4 +217,39 @@ async fn what_another_login_took_out_is_told_as_a_change_once() {
     let answer = json(r#"{"lease_id":"db/2","lease_duration":100,"renewable":true,"data":{"password":"q"}}"#);
     let (given, asked) = tokio::join!(source.prolong(), scene.server.answer(answer));
     assert!(matches!(given, Ok(Prolonged::Anew(_))) && asked.starts_with("GET "), "{asked}");
+}
+
+#[tokio::test]
+async fn leases_of_the_role_that_are_not_ours_are_ghosts() {
+    let scene = scene().await;
+    let source = scene.dynamic(made("{password}", false), None);
+    let ours = |void_by: &Secret| void_by.same_as(&Secret::new("lease:db/creds/reader/ours"));
+    let answers = async {
+        let keys = r#"{"data":{"keys":["ours","old","gone","secret","below/"]}}"#;
+        let listed = scene.server.answer(json(keys)).await;
+        assert!(listed.starts_with("GET /v1/sys/leases/lookup/db/creds/reader?list=true "), "{listed}");
+        let times = r#"{"data":{"issue_time":"2026-11-22T10:00:00.5Z","expire_time":"2026-11-22T11:00:00Z"}}"#;
+        let told = scene.server.answer(json(times)).await;
+        assert!(told.starts_with("POST /v1/sys/leases/lookup ") && told.contains("db/creds/reader/old"), "{told}");
+        scene.server.answer(no("400 Bad Request", "invalid lease")).await;
+        scene.server.answer(no("403 Forbidden", "permission denied")).await;
+    };
+    let (ghosts, ()) = tokio::join!(source.list(&ours), answers);
+    let ghosts = ghosts.unwrap_or_else(|failure| panic!("{failure}"));
+    let seconds = |text: &str| Some(Duration::from_secs(text.parse::<jiff::Timestamp>().unwrap().as_second() as u64));
+    assert_eq!(ghosts.count, 2);
+    let (issued, expires) = (seconds("2026-11-22T10:00:00Z"), seconds("2026-11-22T11:00:00Z"));
+    assert_eq!(
+        ghosts.told,
+        [
+            Ghost { id: "db/creds/reader/old".into(), issued, expires },
+            Ghost { id: "db/creds/reader/secret".into(), issued: None, expires: None },
+        ]
+    );
+    let nothing = "HTTP/1.1 404 Not Found\r\nContent-Length: 13\r\n\r\n{\"errors\":[]}";
+    let (none, _) = tokio::join!(source.list(&ours), scene.server.answer(nothing));
+    assert_eq!(none.unwrap_or_else(|failure| panic!("{failure}")).count, 0);
+    let denied = no("403 Forbidden", "permission denied");
+    let (denied, _) = tokio::join!(source.list(&ours), scene.server.answer(denied));
+    assert_eq!(denied.err().map(|failure| failure.reason), Some(Reason::AccessDenied));
 }
