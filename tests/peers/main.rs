@@ -23,6 +23,7 @@ mod openbao;
 mod outage;
 mod prometheus;
 mod proofs;
+mod spiffe;
 mod strangers;
 mod support;
 mod themselves;

@@ -23,6 +23,8 @@ pub struct Settings<'a> {
     pub log_level: &'static str,
     /// Lines of `[proxy]`.
     pub proxy_lines: String,
+    /// Where it listens besides, as `listen` has it.
+    pub listeners: Vec<String>,
     /// Lines of the `[[token]]`.
     pub token_lines: &'static str,
     /// Lines of the `[[route]]`.
@@ -55,8 +57,9 @@ impl Proxy {
     /// Starts it with routes to names that are this machine's for the proxy alone, and with further listeners.
     pub async fn among_names(issuer: &Issuer, names: &[&str], routes: &str, listeners: &[SocketAddr]) -> Self {
         let hosts = format!("127.0.0.1 {}\n", names.join(" "));
+        let listeners: Vec<String> = listeners.iter().map(ToString::to_string).collect();
         let config = |place: &Place| {
-            format!("{}{}{routes}", place.sections("info", listeners, ""), token(&issuer.source(), names, ""))
+            format!("{}{}{routes}", place.sections("info", &listeners, ""), token(&issuer.source(), names, ""))
         };
         Self::launch(config, |place| {
             let file = place.folder.path().join("hosts");
@@ -157,7 +160,7 @@ impl Place {
     }
 
     /// All of the config but tokens and routes.
-    fn sections(&self, log_level: &str, listeners: &[SocketAddr], proxy_lines: &str) -> String {
+    fn sections(&self, log_level: &str, listeners: &[String], proxy_lines: &str) -> String {
         let more: String = listeners.iter().map(|address| format!(", \"{address}\"")).collect();
         format!(
             r#"
@@ -188,7 +191,8 @@ impl<'a> Settings<'a> {
     pub fn between(issuer: &Issuer, upstream: SocketAddr, certificates: &'a Certificates) -> Self {
         let (proxy_lines, source) = (String::new(), issuer.source());
         let (token_lines, route_lines) = ("", "");
-        Self { upstream, certificates, log_level: "info", proxy_lines, token_lines, route_lines, host: None, source }
+        let (listeners, host, log_level) = (Vec::new(), None, "info");
+        Self { upstream, certificates, log_level, proxy_lines, listeners, token_lines, route_lines, host, source }
     }
 
     fn config(&self, place: &Place) -> String {
@@ -198,7 +202,7 @@ deny = ["GET /denied"]"#;
         let address = self.upstream.ip().to_string();
         let host = self.host.unwrap_or(&address);
         let route = route(ROUTE, &format!("{host}:{}", self.upstream.port()), self.certificates, &rules);
-        let sections = place.sections(self.log_level, &[], &self.proxy_lines);
+        let sections = place.sections(self.log_level, &self.listeners, &self.proxy_lines);
         format!("{sections}{}{route}", token(&self.source, &[host], self.token_lines))
     }
 }
