@@ -173,7 +173,7 @@ impl Metrics {
             tunnels: tunnel::Metrics::register(registry)?,
             closed: registry.counters(
                 "connections_closed_total",
-                "Connections of clients that the proxy closed: idle, slow_head, stalled, evicted.",
+                "Connections of clients that the proxy closed: idle, slow_head, stalled, evicted, outdated.",
                 &["why"],
             )?,
             repeated: registry.counters(

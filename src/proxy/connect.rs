@@ -227,9 +227,9 @@ impl Ended {
         Ok(Self(Box::new(tls)))
     }
 
-    /// What the client has proved itself with.
-    pub fn certificate(&self) -> Option<&CertificateDer<'static>> {
-        self.0.get_ref().1.peer_certificates().and_then(<[_]>::first)
+    /// What the client has proved itself with: its certificate first.
+    pub fn shown(&self) -> &[CertificateDer<'static>] {
+        self.0.get_ref().1.peer_certificates().unwrap_or_default()
     }
 }
 

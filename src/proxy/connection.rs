@@ -86,8 +86,9 @@ impl Desk {
 
     /// Serves a connection under TLS, once both have shaken hands.
     async fn secure<S: Socket>(self: Rc<Self>, stream: S, arrival: Rc<Arrival>, caller: Caller, watch: Rc<Watch>) {
-        let limit = self.proxy.shared.limits.header_timeout;
-        let shaken = until_cut_off(&watch, pin!(arrival.shake_hands(Box::new(stream), limit))).await;
+        let shared = &self.proxy.shared;
+        let shaking = arrival.shake_hands(Box::new(stream), shared.limits.header_timeout, &*shared.clock);
+        let shaken = until_cut_off(&watch, pin!(shaking)).await;
         if let Some(Some(ended)) = shaken {
             self.speak(ended, caller, watch).await;
         }
@@ -122,7 +123,7 @@ impl Desk {
                 late = watch.closed() => match late {
                     // It is told so.
                     Late::Head => return Some(Ok(Spoken::Http1)),
-                    Late::Idle | Late::Stalled | Late::Evicted => return None,
+                    Late::Idle | Late::Stalled | Late::Evicted | Late::Outdated => return None,
                 },
                 _ = draining.wait_for(|draining| *draining), if until.is_none() => {
                     until = Some(Instant::now() + LAST_WORDS);
@@ -295,7 +296,7 @@ impl Desk {
             tokio::select! {
                 ended = &mut *connection => return Some(ended),
                 late = watch.closed() => match late {
-                    Late::Idle => Pin::new(&mut *connection).graceful_shutdown(),
+                    Late::Idle | Late::Outdated => Pin::new(&mut *connection).graceful_shutdown(),
                     // It may have begun a request after it was chosen, which is answered.
                     Late::Evicted if watch.is_busy() => Pin::new(&mut *connection).graceful_shutdown(),
                     // h2 waits for heads itself.

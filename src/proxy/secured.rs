@@ -6,8 +6,9 @@
 //!                                └──────────────┴─▶ Failed: counted, told as sums
 //! ```
 //!
-//! Invariants: each handshake meets the roots that are trusted at its time, and no session is resumed past them; files that
-//! cannot be used change nothing; no source takes the handshakes of all others.
+//! Invariants: each handshake meets the roots that are trusted at its time, no session is resumed past them, and a connection
+//! does not long outlive what it was let in by; files that cannot be used change nothing; no source takes the handshakes of all
+//! others.
 
 mod failure;
 mod room;
@@ -20,6 +21,7 @@ use std::time::Duration;
 use arc_swap::ArcSwap;
 use bytes::Bytes;
 use prometheus::IntGauge;
+use rustls_pki_types::CertificateDer;
 use tokio::time::timeout;
 
 use super::Caller;
@@ -27,6 +29,7 @@ use super::connect::Ended;
 use super::places::Whom;
 use super::stream::Socket;
 use crate::authority::Host;
+use crate::clock::Clock;
 use crate::identity::Certificate;
 use crate::metrics::{Error as MetricsError, Metrics as Registry};
 use crate::tls::{Content, Error as TlsError, Server, ServerSettings, Shown, explain};
@@ -136,8 +139,15 @@ pub struct Arrival {
 
 struct Shaken {
     certificate: Option<Certificate>,
+    /// All that was shown.
+    chain: Box<[CertificateDer<'static>]>,
     with: Arc<Current>,
+    /// By whom that was verified last, and when.
+    verified: RefCell<(Arc<Current>, Duration)>,
 }
+
+/// How often a certificate that was let in is verified again.
+const AGAIN: Duration = Duration::from_secs(60);
 
 impl Arrival {
     pub fn new(secured: Arc<Secured>, from: Option<IpAddr>, at: Option<IpAddr>) -> Self {
@@ -166,8 +176,21 @@ impl Arrival {
         is_ours
     }
 
+    /// Whether what was shown would not be let in any more: nobody vouches for it now, or its time is over. `now` is since the
+    /// Unix epoch.
+    pub fn is_outdated(&self, now: Duration) -> bool {
+        let Some(shaken) = self.shaken.get() else { return false };
+        let mut verified = shaken.verified.borrow_mut();
+        let current = self.secured.current.load();
+        if Arc::ptr_eq(&verified.0, &current) && verified.1.abs_diff(now) < AGAIN {
+            return false;
+        }
+        *verified = (Arc::clone(&current), now);
+        !current.server.takes(&shaken.chain, now)
+    }
+
     /// Shakes hands; `None` when that fails, which is counted.
-    pub async fn shake_hands(&self, io: Box<dyn Socket>, limit: Duration) -> Option<Ended> {
+    pub async fn shake_hands(&self, io: Box<dyn Socket>, limit: Duration, clock: &dyn Clock) -> Option<Ended> {
         let failures = &self.secured.failures;
         let Some(_place) = Room::enter(&self.secured.room, self.from) else {
             failures
@@ -177,9 +200,10 @@ impl Arrival {
         let with = self.secured.current.load_full();
         match timeout(limit, Ended::accept(with.server.config.clone(), io, Bytes::new())).await {
             Ok(Ok(ended)) => {
-                let certificate = ended.certificate().map(Certificate::of);
+                let (certificate, chain) = (ended.shown().first().map(Certificate::of), ended.shown().into());
+                let verified = RefCell::new((with.clone(), clock.now().wall));
                 // A connection shakes hands once.
-                let _ = self.shaken.set(Shaken { certificate, with });
+                let _ = self.shaken.set(Shaken { certificate, chain, with, verified });
                 Some(ended)
             }
             Ok(Err(error)) => {

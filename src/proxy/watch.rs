@@ -67,6 +67,8 @@ pub enum Late {
     Stalled,
     /// It had rested longest when another wanted its room.
     Evicted,
+    /// What it was let in by is good no more.
+    Outdated,
 }
 
 impl Late {
@@ -77,6 +79,7 @@ impl Late {
             Self::Head => "slow_head",
             Self::Stalled => "stalled",
             Self::Evicted => "evicted",
+            Self::Outdated => "outdated",
         }
     }
 }
@@ -133,7 +136,7 @@ impl Watch {
         match self.phase.get() {
             _ if self.stalled.get() || none_is_taken => (rested > limits.body_timeout).then_some(Late::Stalled),
             // A client that does not answer our goodbye either.
-            Phase::Idle if self.late.get() == Some(Late::Idle) => {
+            Phase::Idle if matches!(self.late.get(), Some(Late::Idle | Late::Outdated)) => {
                 (rested > limits.idle_timeout + limits.header_timeout).then_some(Late::Stalled)
             }
             Phase::Idle => (rested > limits.idle_timeout).then_some(Late::Idle),
@@ -187,7 +190,7 @@ impl Watch {
             Some(Late::Stalled) => true,
             // It may have begun a request after it was chosen, which is answered.
             Some(Late::Evicted) => !self.is_busy(),
-            Some(Late::Idle | Late::Head) | None => false,
+            Some(Late::Idle | Late::Head | Late::Outdated) | None => false,
         }
     }
 

@@ -127,6 +127,14 @@ pub(super) struct Desk {
 struct Seat {
     watch: Weak<Watch>,
     whom: Whom,
+    /// Where it came in under TLS.
+    tls: Option<Rc<Arrival>>,
+}
+
+impl Seat {
+    fn is_outdated(&self, watch: &Watch, now: Duration) -> bool {
+        self.tls.as_ref().is_some_and(|arrival| !watch.is_told_to_end() && arrival.is_outdated(now))
+    }
 }
 
 async fn run(settings: WorkerSettings) {
@@ -253,14 +261,18 @@ impl Desk {
         gauge: IntGauge,
         place: Place,
     ) -> impl Future<Output = ()> {
-        let watch = self.seat(caller.whom());
+        let watch = self.seat(&caller);
         let stay = Stay::new(&self, place, gauge);
         self.serve(stream, caller, watch, stay)
     }
 
-    fn seat(&self, whom: Whom) -> Rc<Watch> {
+    fn seat(&self, caller: &Caller) -> Rc<Watch> {
         let watch = Watch::new();
-        self.seats.borrow_mut().push(Seat { watch: Rc::downgrade(&watch), whom });
+        self.seats.borrow_mut().push(Seat {
+            watch: Rc::downgrade(&watch),
+            whom: caller.whom(),
+            tls: caller.tls.clone(),
+        });
         watch
     }
 
@@ -362,10 +374,11 @@ impl Desk {
     /// Closes the connections that rest too long, and lets the pool do the same.
     fn look(&self) {
         let limits = &self.proxy.shared.limits;
-        let now = Instant::now();
+        let (now, wall) = (Instant::now(), self.proxy.shared.clock.now().wall);
         self.seats.borrow_mut().retain(|seat| {
             let Some(watch) = seat.watch.upgrade() else { return false };
-            if let Some(late) = watch.look(now, limits) {
+            let late = watch.look(now, limits);
+            if let Some(late) = late.or_else(|| seat.is_outdated(&watch, wall).then_some(Late::Outdated)) {
                 watch.close(late);
                 self.proxy.shared.metrics.closed(late);
             }

@@ -2,12 +2,14 @@
 
 use std::path::PathBuf;
 use std::sync::Arc;
+use std::time::Duration;
 
 use rustls::ServerConfig;
+use rustls::server::danger::ClientCertVerifier;
 use rustls::server::{NoServerSessionStorage, ParsedCertificate, WebPkiClientVerifier};
 use rustls::sign::SingleCertAndKey;
 use rustls::version::{TLS12, TLS13};
-use rustls_pki_types::{CertificateDer, ServerName};
+use rustls_pki_types::{CertificateDer, ServerName, UnixTime};
 
 use super::{Alpn, Content, Error, Identity, certificates_of, provider, roots_of};
 
@@ -31,6 +33,8 @@ pub enum Shown {
 pub struct Server {
     pub config: Arc<ServerConfig>,
     own: CertificateDer<'static>,
+    /// Verifies clients' certificates, where they are asked for one.
+    verifier: Option<Arc<dyn ClientCertVerifier>>,
 }
 
 impl ServerSettings {
@@ -74,7 +78,8 @@ impl ServerSettings {
         let builder = ServerConfig::builder_with_provider(provider())
             .with_protocol_versions(&[&TLS13, &TLS12])
             .map_err(Error::Provider)?;
-        let builder = match &self.client_ca {
+        let verifier = match &self.client_ca {
+            None => None,
             Some(path) => {
                 let roots = Arc::new(roots_of(path)?);
                 let verifier = WebPkiClientVerifier::builder_with_provider(roots, provider());
@@ -82,17 +87,31 @@ impl ServerSettings {
                     Shown::Always => verifier,
                     Shown::IfThereIsOne => verifier.allow_unauthenticated(),
                 };
-                builder.with_client_cert_verifier(verifier.build()?)
+                Some(verifier.build()?)
             }
+        };
+        let builder = match &verifier {
+            Some(verifier) => builder.with_client_cert_verifier(verifier.clone()),
             None => builder.with_no_client_auth(),
         };
         let mut config = builder.with_cert_resolver(Arc::new(SingleCertAndKey::from(certified)));
         config.alpn_protocols = alpn.protocols();
-        Ok(Server { config: Arc::new(config), own })
+        Ok(Server { config: Arc::new(config), own, verifier })
     }
 }
 
 impl Server {
+    /// Whether a client that shows this chain, or nothing, would be let in now, a time since the Unix epoch.
+    pub fn takes(&self, shown: &[CertificateDer<'_>], now: Duration) -> bool {
+        let now = UnixTime::since_unix_epoch(now);
+        match (&self.verifier, shown.split_first()) {
+            (Some(verifier), Some((own, above))) => verifier.verify_client_cert(own, above, now).is_ok(),
+            (Some(verifier), None) => !verifier.client_auth_mandatory(),
+            (None, Some(_)) => false,
+            (None, None) => true,
+        }
+    }
+
     /// Whether our certificate holds this name or address.
     pub fn is_for(&self, name: &str) -> bool {
         holds(&self.own, name)

@@ -4,6 +4,7 @@ use std::io;
 use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::sync::Arc;
+use std::time::Duration;
 
 use countersign::secret::Reference;
 use countersign::tls::{self, Alpn, Identity};
@@ -352,6 +353,8 @@ async fn files_are_followed_under_live_connections_and_nothing_is_resumed() {
     assert_eq!(scene.recorded("listener_certificates_replaced", 1).await.len(), 1);
     assert_eq!(live.get("/api/x").await.status, 200, "what is live goes on");
 
+    let mut rests = place.connect(&scene, Some(place.billing())).await.expect("a handshake");
+    assert_eq!(rests.get("/api/x").await.status, 200);
     let (_, second) = shaken(&scene, &app).await.expect("an answer");
     std::fs::write(place.path("proxy.key"), "no key").expect("written");
     let refused = scene.recorded("listener_certificates_refused", 1).await;
@@ -368,11 +371,41 @@ async fn files_are_followed_under_live_connections_and_nothing_is_resumed() {
     place.show(&place.own.sign(&["127.0.0.1"], |_| {}));
     wait_until("the old authority vouches for nobody", SOON, async || shaken(&scene, &app).await.is_err()).await;
     scene.reaches("countersign_tls_reload_success", &[], 1.0).await;
+    assert!(live.is_closed().await && rests.is_closed().await, "nor does it for those whom it has let in");
+    assert_eq!(scene.metric("countersign_connections_closed_total", &[("why", "outdated")]).await, 2.0);
     let mut client =
         place.connect(&scene, Some(place.leaf("new", &other, &[BILLING], &[]))).await.expect("a handshake");
     assert_eq!(client.get("/api/x").await.status, 200);
     let records = scene.finish().await;
     assert_eq!(crate::support::trail::of(&records, "listener_certificates_replaced").len(), 2);
+}
+
+#[tokio::test]
+async fn a_connection_does_not_long_outlive_its_certificate() {
+    let place = Place::new().await;
+    let scene = place.start(&place.setup()).await;
+    let years = |year| move |leaf: &mut CertificateParams| leaf.not_after = date_time_ymd(year, 1, 1);
+    let names = ["reports.apps.example"];
+    let (brief, lasting) = (
+        place.changed("brief", &place.apps, &names, years(2100)),
+        place.changed("lasting", &place.apps, &names, years(2900)),
+    );
+    let mut first = place.connect(&scene, Some(brief.clone())).await.expect("a handshake");
+    let mut second = place.connect(&scene, Some(lasting)).await.expect("a handshake");
+    assert_eq!((first.get("/api/x").await.status, second.get("/api/x").await.status), (200, 200));
+    let stream = Client::tcp(address(&scene)).await;
+    let app = place.app(Some(brief), Alpn::Http2OrHttp1);
+    let stream = stream.tls_stream("127.0.0.1", app).await.expect("a handshake");
+    let mut http2 = Http2Client::over(stream, "https://proxy.example").await;
+    assert_eq!(http2.get("/api/x").await.status, 200);
+    // A token's grant would end as well.
+    let later = Duration::from_secs(80 * 366 * 86_400);
+    scene.clock.advance(later);
+    assert!(first.is_closed().await);
+    wait_until("the connection of HTTP/2 ends", SOON, async || http2.is_closed()).await;
+    assert_eq!(scene.metric("countersign_connections_closed_total", &[("why", "outdated")]).await, 2.0);
+    assert_ne!(second.get("/api/x").await.refusal().1, "client_unknown", "whose certificate is good is served");
+    scene.finish().await;
 }
 
 #[tokio::test]

@@ -36,11 +36,14 @@ impl Authorities {
             ("apps", json!({ "allowed_uri_sans": "spiffe://peers.test/*", "server_flag": false })),
             ("servers", json!({ "client_flag": false })),
         ] {
-            vault.write(&format!("sys/mounts/{mount}"), &json!({ "type": "pki", "config": { "max_lease_ttl": "48h" } }));
-            let root = json!({ "common_name": format!("the {mount} of the peers test"), "key_type": "ec", "ttl": "24h" });
+            vault
+                .write(&format!("sys/mounts/{mount}"), &json!({ "type": "pki", "config": { "max_lease_ttl": "48h" } }));
+            let root =
+                json!({ "common_name": format!("the {mount} of the peers test"), "key_type": "ec", "ttl": "24h" });
             let made = vault.write(&format!("{mount}/root/generate/internal"), &root);
             write(&vault.folder.path().join(format!("{mount}.pem")), &made["data"]["certificate"]);
-            let mut all = json!({ "allow_any_name": true, "enforce_hostnames": false, "require_cn": false, "key_type": "ec" });
+            let mut all =
+                json!({ "allow_any_name": true, "enforce_hostnames": false, "require_cn": false, "key_type": "ec" });
             all.as_object_mut().expect("an object").extend(role.as_object().expect("an object").clone());
             vault.write(&format!("{mount}/roles/all"), &all);
         }
