@@ -91,14 +91,20 @@ impl Risk {
     }
 }
 
-/// `high: 8 for permanent; 2 for ...`
+/// `high: permanent: it never ends by itself (+8); ...`
 impl fmt::Display for Risk {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "{}", self.level)?;
-        for (at, Factor { points, why }) in self.factors.iter().enumerate() {
-            write!(f, "{} {why} (+{points})", if at == 0 { ":" } else { ";" })?;
+        for (at, factor) in self.factors.iter().enumerate() {
+            write!(f, "{} {factor}", if at == 0 { ":" } else { ";" })?;
         }
         Ok(())
+    }
+}
+
+impl fmt::Display for Factor {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{} (+{})", self.why, self.points)
     }
 }
 

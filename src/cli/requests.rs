@@ -7,13 +7,15 @@ use std::process::ExitCode;
 use anyhow::Context as _;
 use clap::{Args, Subcommand};
 use http::Method;
+use serde::Deserialize as _;
 use serde_json::{Value, json};
 
 use super::admin::{AdminOption, Failed};
 use super::shown::{Shown, columns, text};
 use super::{ended, say};
 use crate::access::grants::Signer;
-use crate::access::request::{Digest, Request, RequestId, Until, since_epoch};
+use crate::access::request::{Digest, Request, RequestId, Requester, Until, since_epoch};
+use crate::access::risk::Factor;
 use crate::clock::{Clock as _, SystemClock};
 use crate::name::TokenName;
 use crate::secret::Reference;
@@ -235,17 +237,7 @@ fn page(shown: &Value) -> String {
     say("id", text(&shown["id"]));
     say("summary", text(&shown["summary"]));
     say("token", text(&request["token"]));
-    say(
-        "requester",
-        match &request["requester"]["operator"] {
-            Value::Object(operator) => {
-                let groups = operator.get("groups").map(text).filter(|groups| !groups.is_empty());
-                let groups = groups.map(|groups| format!(" (of {groups})")).unwrap_or_default();
-                format!("{}{groups}", operator.get("name").map(text).unwrap_or_default())
-            }
-            _ => "the owner of the config file".to_owned(),
-        },
-    );
+    say("requester", requester(&request["requester"]));
     for name in ["owner", "reason", "scopes", "hosts", "until"] {
         say(name, text(&request[name]));
     }
@@ -272,7 +264,7 @@ fn page(shown: &Value) -> String {
     }
     say("risk", text(&shown["risk"]["level"]));
     for factor in shown["risk"]["factors"].as_array().into_iter().flatten() {
-        say("", format!("{} for {}", text(&factor["points"]), text(&factor["why"])));
+        say("", Factor::deserialize(factor).map_or_else(|_| text(factor), |factor| factor.to_string()));
     }
     for approval in shown["approvals"].as_array().into_iter().flatten() {
         say(
@@ -282,4 +274,72 @@ fn page(shown: &Value) -> String {
     }
     say("digest", text(&shown["digest"]));
     lines.join("\n")
+}
+
+/// Who asks, with what decides whose request it is: the groups of an operator, the token of a job.
+fn requester(asked_by: &Value) -> String {
+    match Requester::deserialize(asked_by) {
+        Ok(operator @ Requester::Operator { .. }) => {
+            let groups = text(&asked_by["operator"]["groups"]);
+            if groups.is_empty() { operator.to_string() } else { format!("{operator} (of {groups})") }
+        }
+        Ok(job @ Requester::Job { ends, .. }) => format!("the job {job}, whose own token is good {ends}"),
+        Ok(owner @ Requester::ConfigFile) => owner.to_string(),
+        // Of another version than this program: as it stands there.
+        Err(_) => text(asked_by),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// As the admin API shows one.
+    fn shown(requester: &Value) -> Value {
+        json!({
+            "id": "0011223344556677",
+            "requester": "whatever the proxy says",
+            "risk": { "level": "high", "factors": [
+                { "points": 1, "why": "for more than 90 days" },
+                { "points": 8, "why": "permanent" },
+            ] },
+            "request": { "requester": requester, "token": "api" },
+        })
+    }
+
+    fn line(page: &str, name: &str) -> String {
+        let line = page.lines().find_map(|line| line.strip_prefix(name)).expect(name);
+        line.trim().to_owned()
+    }
+
+    #[test]
+    fn the_page_names_whoever_asked() {
+        let asked_by = |requester: &Requester| line(&page(&shown(&json!(requester))), "requester:");
+        let operator = |groups: &[&str]| Requester::Operator {
+            groups: groups.iter().map(|&g| g.to_owned()).collect(),
+            name: "bob".to_owned(),
+        };
+        assert_eq!(asked_by(&Requester::ConfigFile), "the owner of the config file");
+        assert_eq!(asked_by(&operator(&[])), "bob");
+        assert_eq!(asked_by(&operator(&["build", "release"])), "bob (of build, release)");
+        let job = Requester::Job {
+            client: "ci".to_owned(),
+            ends: Until::At(std::time::Duration::from_secs(1_800_000_000)),
+            subject: "repo:org/app:ref:main".to_owned(),
+        };
+        assert_eq!(
+            asked_by(&job),
+            "the job ci (repo:org/app:ref:main), whose own token is good until 2027-01-15T08:00:00.000Z"
+        );
+        let newer = json!({ "robot": { "name": "r2" } });
+        assert!(line(&page(&shown(&newer)), "requester:").contains("r2"), "never somebody else");
+    }
+
+    #[test]
+    fn the_page_says_risks_as_the_trail_does() {
+        let page = page(&shown(&json!("config_file")));
+        assert_eq!(line(&page, "risk:"), "high");
+        assert!(page.contains(" for more than 90 days (+1)\n") && page.contains(" permanent (+8)"), "{page}");
+        assert!(!page.contains("for for"), "{page}");
+    }
 }
