@@ -186,7 +186,7 @@ fn sections<'a>(
     let admin = admin::read(root.table("admin", "[admin]"), &state_dir, state_is_written, context);
     let operators = root.tables("operator", "[[operator]]");
     let operators = operators.and_then(|each| operators_of(each, &admin, clients.as_deref(), context));
-    let approval = approval::read(root.table("approval", "[approval]"), context);
+    let approval = approval::read(root.table("approval", "[approval]"), operators.as_deref(), context);
     let tokens = root.tables("token", "[[token]]");
     let mut tokens: Vec<_> = tokens.into_iter().flatten().map(|each| token::read(each, context)).collect();
     let mut routes = root.tables("route", "[[route]]").map(|each| routes(each, context)).unwrap_or_default();

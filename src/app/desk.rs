@@ -365,12 +365,13 @@ fn take_grant(text: &str, config: &Config, register: &mut Register, now: Duratio
     if case.request.token != grant.token {
         return Err(format!("the request is for token {}", case.request.token));
     }
-    let known = config.operators.iter().find(|operator| operator.name.as_str() == grant.approver);
-    let groups = known.map(|operator| operator.groups.clone()).unwrap_or_default();
-    let has = |role| known.is_none_or(|operator| operator.roles.contains(&role));
-    let role = Role::of(has(operator::Role::Approver), known.is_some() && has(operator::Role::Admin));
+    let Some(signer) = config.operators.iter().find(|operator| operator.name.as_str() == grant.approver) else {
+        return Err(format!("{} is no [[operator]], so that its groups are not known", grant.approver));
+    };
+    let has = |role| signer.roles.contains(&role);
+    let role = Role::of(has(operator::Role::Approver), has(operator::Role::Admin));
     // The key tells the approver apart.
-    let voter = Voter { name: &grant.approver, groups: &groups, role, may_deny: false, is_told_apart: true };
+    let voter = Voter { name: &grant.approver, groups: &signer.groups, role, may_deny: false, is_told_apart: true };
     match register.approve_signed(grant.request, &voter, until, now) {
         Ok(_) => Ok(()),
         // It has done what it is for.

@@ -9,12 +9,14 @@ use toml::Spanned;
 use toml::de::DeValue;
 
 use super::Context;
+use super::problem::{Report, did_you_mean};
 use super::reader::{Section, conceal};
 use super::value;
 use crate::access::Settings;
 use crate::access::grants::PublicKey;
 use crate::access::risk::Level;
 use crate::access::rule::{Decision, Pattern, Policy, Quorum, Role, Rule};
+use crate::operator;
 
 const DAY: Duration = Duration::from_secs(86_400);
 
@@ -41,10 +43,11 @@ impl Word {
 
 const WORDS: [(&str, Word); 3] = [("approve", Word::Approve), ("ask", Word::Ask), ("deny", Word::Deny)];
 
-pub fn read(mut section: Section<'_>, context: &Context<'_>) -> Settings {
+/// `operators`: those of the file, if all of them could be named.
+pub fn read(mut section: Section<'_>, operators: Option<&[operator::Settings]>, context: &Context<'_>) -> Settings {
     let default = section.choice("default", &WORDS, &[]);
     let quorum = quorum(&mut section, Quorum::default());
-    let signers = signers(section.table("signers", "`signers`"));
+    let signers = signers(section.table("signers", "`signers`"), operators);
     let grants = grants(&mut section, &signers, context);
     let rules = section.tables("rule", "[[approval.rule]]").unwrap_or_default();
     let rules = rules.into_iter().filter_map(|each| rule(each, quorum, context)).collect();
@@ -62,7 +65,7 @@ fn quorum(section: &mut Section<'_>, otherwise: Quorum) -> Quorum {
     Quorum { required: required.unwrap_or(otherwise.required), role: role.unwrap_or(otherwise.role) }
 }
 
-fn signers(section: Section<'_>) -> BTreeMap<String, PublicKey> {
+fn signers(section: Section<'_>, operators: Option<&[operator::Settings]>) -> BTreeMap<String, PublicKey> {
     let report = section.report;
     let signer = |(name, value): (Spanned<&str>, &Spanned<DeValue<'_>>)| {
         let DeValue::String(text) = value.get_ref() else {
@@ -72,6 +75,9 @@ fn signers(section: Section<'_>) -> BTreeMap<String, PublicKey> {
         if let Err(error) = value::text(name.get_ref()) {
             report.error(name.span(), format!("`signers`: a signer's name {error}"), None);
             return None;
+        }
+        if let Some(operators) = operators {
+            must_be_an_operator(&name, operators, report);
         }
         let key = text.parse().map_err(|error| {
             // A private key may have been pasted here.
@@ -90,6 +96,21 @@ fn signers(section: Section<'_>) -> BTreeMap<String, PublicKey> {
         }
     }
     signers
+}
+
+/// Of nobody else are the groups known, for which it must not sign.
+fn must_be_an_operator(name: &Spanned<&str>, operators: &[operator::Settings], report: &Report<'_>) {
+    let names = || operators.iter().map(|operator| operator.name.as_str());
+    if names().any(|known| known == *name.get_ref()) {
+        return;
+    }
+    let message = format!(
+        "`signers`: there is no operator `{}`, so that nobody knows whose requests it must not sign",
+        name.get_ref()
+    );
+    let help = did_you_mean(name.get_ref(), names())
+        .unwrap_or_else(|| "add an [[operator]] of this name, with its `groups` and the role \"approver\"".to_owned());
+    report.error(name.span(), message, help);
 }
 
 fn grants(section: &mut Section<'_>, signers: &BTreeMap<String, PublicKey>, context: &Context<'_>) -> Option<PathBuf> {

@@ -653,6 +653,25 @@ async fn signed_grants_hold_on_every_replica_and_others_are_refused_by_name() {
     own.finish().await;
 }
 
+#[tokio::test]
+async fn nobody_signs_what_its_group_owns() {
+    let place = Place::new().await;
+    let (owner, key) = signer();
+    let folder = TempDir::new().expect("a folder");
+    let setup =
+        place.setup().approval(&format!("signers = {{ owner = \"{key}\" }}\ngrants = \"{}\"", folder.path().display()));
+    let scene = setup.start().await;
+    let request = requests(&scene).await.remove(0);
+    let digest = request["digest"].as_str().expect("a digest");
+    let signed = grant(&owner, digest, "api", "owner", "2098-01-01T00:00:00.000Z");
+    std::fs::write(folder.path().join("theirs"), signed).expect("written");
+    let refused = scene.recorded("grant_refused", 1).await.remove(0);
+    assert!(refused["reason"].as_str().is_some_and(|reason| reason.contains("its own group")), "{refused}");
+    is_refused(&scene, "/api/x/1", "approval_pending").await;
+    assert_eq!(place.issuer.count(), 0);
+    scene.finish().await;
+}
+
 async fn requests_of(scene: &Scene, who: &str) -> Vec<Value> {
     let answer = call(scene, who, "GET /v1/requests", &Value::Null).await;
     let mut answer: Value = serde_json::from_slice(&answer.body).expect("JSON");
