@@ -41,7 +41,7 @@ use tokio::time::MissedTickBehavior;
 pub use announce::{Vitals, announce};
 pub use desk::judge;
 pub use house::{DraftError, Handle, ReloadError, RotateNamedError};
-pub use reload::{Reloads, warn_of};
+pub use reload::{Reloads, warn_of, warn_of_the_trail};
 
 use crate::admin::{self, Admin, Door};
 use crate::alert::{self, Alerts};

@@ -52,7 +52,7 @@ use crate::state::{self, StateError};
 
 pub use self::archive::{Archive, ArchiveError, Proof, Records};
 pub use self::event::{Event, Requested};
-pub use self::export::{Exports, Target};
+pub use self::export::{Exports, Exposed, Target};
 pub use self::figures::Week;
 pub use self::folder::FolderError;
 pub use self::frame::{Damage, TooLong};

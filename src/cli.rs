@@ -35,8 +35,9 @@ use std::time::Duration;
 use clap::{Args, Parser, Subcommand};
 
 use crate::app::StartError;
+use crate::audit::Exposed;
 use crate::clock::{Clock, SystemClock};
-use crate::config::{self, Config, Environment};
+use crate::config::{self, Config, Environment, Severity};
 use crate::dial::{Dialer, Tunnel};
 use crate::fetch::Fetcher;
 use crate::name::{ClientName, RouteName};
@@ -325,7 +326,9 @@ fn check(option: &ConfigOption, json: bool, policy: bool) -> ExitCode {
     let environment = Environment::of_this_process(SystemClock.now());
     let path = match config::find(option.config.as_deref(), &environment) {
         Ok(path) => path,
-        Err(error) if json => return problems(&serde_json::json!([unplaced("", &error.to_string())])),
+        Err(error) if json => {
+            return problems(&serde_json::json!([unplaced("", Severity::Error, &error.to_string(), None)]));
+        }
         Err(error) => {
             eprintln!("countersign: {error}");
             return ExitCode::from(CONFIG);
@@ -347,15 +350,24 @@ fn check_built(path: &Path, config: &Config, json: bool, policy: bool) -> ExitCo
     let unbuilt = build(config);
     let verdict = policy.then(|| Verdict::of(config));
     let undecided = verdict.as_ref().map(Verdict::problems).unwrap_or_default();
+    let exposed = Exposed::of(&config.audit);
     if json {
         let mut all = config.warnings.to_json();
         if let Some(all) = all.as_array_mut() {
-            all.extend(unbuilt.iter().chain(&undecided).map(|message| unplaced(&file, message)));
+            let warned = exposed
+                .iter()
+                .map(|exposed| unplaced(&file, Severity::Warning, &exposed.to_string(), Some(exposed.fix())));
+            all.extend(warned);
+            let refused = unbuilt.iter().chain(&undecided);
+            all.extend(refused.map(|message| unplaced(&file, Severity::Error, message, None)));
         }
         say(&format!("{all:#}"));
     } else {
         if !config.warnings.is_empty() {
             eprintln!("{}", config.warnings);
+        }
+        for exposed in &exposed {
+            eprintln!("{file}: warning: {exposed}\n  help: {}", exposed.fix());
         }
         for message in unbuilt.iter().chain(&undecided) {
             eprintln!("{file}: error: {message}");
@@ -399,8 +411,9 @@ fn build(config: &Config) -> Vec<String> {
     tokens.chain(routes).chain(way_out).collect()
 }
 
-fn unplaced(file: &str, message: &str) -> serde_json::Value {
-    serde_json::json!({ "file": file, "line": 1, "column": 1, "severity": "error", "message": message, "help": null })
+fn unplaced(file: &str, severity: Severity, message: &str, help: Option<&str>) -> serde_json::Value {
+    let severity = severity.as_str();
+    serde_json::json!({ "file": file, "line": 1, "column": 1, "severity": severity, "message": message, "help": help })
 }
 
 fn problems(all: &serde_json::Value) -> ExitCode {

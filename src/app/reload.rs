@@ -22,6 +22,7 @@ use tokio::time::{Instant, MissedTickBehavior};
 
 use super::{Handle, ReloadError};
 use crate::admin::{NotReloaded, Reloaded};
+use crate::audit::Exposed;
 use crate::backoff::Backoff;
 use crate::clock::Clock;
 use crate::config::{Config, Environment, LoadError, Problem, Severity, Text};
@@ -246,6 +247,13 @@ impl Refused {
 pub fn warn_of(file: &Path, config: &Config) {
     for Problem { line, message, help, .. } in &config.warnings {
         tracing::warn!(file = %file.display(), line, help = help.as_deref().unwrap_or(""), "{message}");
+    }
+}
+
+/// Says at the start what would let an older trail be put back unseen.
+pub fn warn_of_the_trail(config: &Config) {
+    for exposed in Exposed::of(&config.audit) {
+        tracing::warn!(help = exposed.fix(), "{exposed}");
     }
 }
 

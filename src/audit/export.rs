@@ -8,6 +8,7 @@
 //! Invariant: the trail and the requests never wait for a sink. Each checkpoint covers all before it: one that gave way to newer ones is
 //! counted, and no loss.
 
+mod exposed;
 mod sink;
 mod syslog;
 
@@ -27,6 +28,7 @@ use crate::backoff::Backoff;
 use crate::clock::Clock;
 use crate::fetch::{Fetcher, RemoteError};
 use crate::tasks::{Task, Tasks};
+pub use exposed::Exposed;
 use sink::Sink;
 
 /// Where checkpoints go.

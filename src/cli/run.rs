@@ -18,7 +18,7 @@ use super::child::{self, Forwarded, Launch};
 use super::process;
 use super::user::User;
 use crate::app::environment::{Entrance, variables_of_roots};
-use crate::app::{App, Reloads, Surroundings, announce, warn_of};
+use crate::app::{App, Reloads, Surroundings, announce, warn_of, warn_of_the_trail};
 use crate::clock::{Clock, SystemClock};
 use crate::config::{Config, Environment};
 use crate::dial::Resolver;
@@ -36,6 +36,7 @@ pub fn run(path: &Path, config: Config, launch: Option<&Launch>) -> anyhow::Resu
     let log = Log::open(&config.telemetry).context("cannot open the log")?;
     let files = process::settle();
     warn_of(path, &config);
+    warn_of_the_trail(&config);
     if let Some(user) = launch.and_then(|launch| launch.user.as_ref())
         && !knows(&config, user)
     {

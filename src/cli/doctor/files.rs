@@ -8,6 +8,7 @@ use rustix::fs::{Access, access, statvfs};
 
 use super::Findings;
 use super::people::People;
+use crate::audit::Exposed;
 use crate::config::{Config, Survey};
 use crate::secret::Reference;
 
@@ -29,6 +30,13 @@ pub fn look(config_file: &Path, config: &Config, survey: &Survey, people: &Peopl
     room(&config.state_dir, found);
     if !config.audit.dir.starts_with(&config.state_dir) {
         room(&config.audit.dir, found);
+    }
+    for exposed in Exposed::of(&config.audit) {
+        match exposed {
+            Exposed::NoExport => found.note(exposed.to_string(), exposed.fix()),
+            // Somebody thinks that it is safe there.
+            Exposed::SameFilesystem { .. } => found.warning(exposed.to_string(), exposed.fix()),
+        }
     }
 }
 

@@ -65,10 +65,6 @@ fn metrics(config: &Config, scrape: &Scrape, found: &mut Findings) {
             _ => {}
         }
     }
-    if config.audit.export.is_empty() {
-        let fix = "add `export` to [audit]: whoever can write to this machine's disk can put an older trail back";
-        found.note("checkpoints of the trail stay on this machine", fix);
-    }
     // A request has a connection at each side.
     let needed = 2 * config.proxy.limits.connections + OTHER_FILES;
     match plain("process_max_fds") {
