@@ -11,7 +11,9 @@ pub use html::html;
 pub use markdown::markdown;
 pub use text::text;
 
-use super::report::{Entry, Figure, Known, Report, Standing};
+use std::time::Duration;
+
+use super::report::{Entry, Figure, Generation, Known, Report, Standing, days};
 
 /// A share as people say it.
 fn percent(ratio: f64) -> String {
@@ -28,6 +30,24 @@ fn or_never(time: Option<&String>) -> &str {
 
 fn grant_end(entry: &Entry) -> &str {
     entry.grant_ends.as_deref().unwrap_or("never: it is permanent")
+}
+
+fn known_since(entry: &Entry) -> String {
+    format!("{}, {}", entry.known_since, for_so_long(entry.age_seconds))
+}
+
+/// The generation that is attached now.
+fn live(entry: &Entry) -> String {
+    match &entry.generation {
+        Some(Generation { number, issued, age_seconds, expires }) => {
+            format!("{number}, from {issued}, {}, to {expires}", for_so_long(*age_seconds))
+        }
+        None => "none is live".to_owned(),
+    }
+}
+
+fn for_so_long(seconds: u64) -> String {
+    format!("for {}", days(Duration::from_secs(seconds)))
 }
 
 /// What can be said of a scope.
@@ -85,7 +105,7 @@ fn heading(report: &Report) -> String {
 
 /// Of what, and since when, uses are counted.
 fn counting(report: &Report) -> String {
-    let window = super::report::days(std::time::Duration::from_secs(report.window_seconds));
+    let window = days(Duration::from_secs(report.window_seconds));
     format!(
         "What was used in the last {window}; each counted since its first use, at the earliest since {}",
         report.since

@@ -122,6 +122,8 @@ pub struct Entry {
     pub state: String,
     pub source: String,
     pub known_since: String,
+    /// Since then.
+    pub age_seconds: u64,
     pub grant_ends: Option<String>,
     pub generation: Option<Generation>,
     /// Of all that was used within the window, since it was used first.
@@ -139,6 +141,7 @@ pub struct Entry {
 pub struct Generation {
     pub number: u64,
     pub issued: String,
+    pub age_seconds: u64,
     pub expires: String,
 }
 
@@ -256,10 +259,12 @@ impl Entry {
             state: facts.state.to_owned(),
             source: facts.source.to_owned(),
             known_since: time_text(facts.known_since),
+            age_seconds: now.saturating_sub(facts.known_since).as_secs(),
             grant_ends: facts.grant_ends.map(time_text),
             generation: facts.generation.map(|life| Generation {
                 number: life.number,
                 issued: time_text(life.issued),
+                age_seconds: now.saturating_sub(life.issued).as_secs(),
                 expires: time_text(life.expires),
             }),
             uses: all().map(|way| way.uses).sum(),

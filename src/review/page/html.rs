@@ -1,6 +1,6 @@
 //! For a browser: one page that needs nothing else, and runs nothing.
 
-use super::{counting, grant_end, heading, measured, or_never, percent, proposal, review, words};
+use super::{counting, grant_end, heading, known_since, live, measured, or_never, percent, proposal, review, words};
 use crate::review::report::{Entry, Figure, Report, Route};
 
 /// The report as an HTML page.
@@ -37,19 +37,17 @@ fn figures(report: &Report) -> String {
 fn token(entry: &Entry) -> String {
     let (class, mark) =
         if entry.least_privilege { ("good", "least privilege") } else { ("bad", "more than is needed") };
-    let mut facts = vec![
+    let facts = [
         ("owner", escape(&entry.owner)),
         ("reason", escape(&entry.reason)),
         ("source", escape(&entry.source)),
-        ("known since", escape(&entry.known_since)),
+        ("known since", escape(&known_since(entry))),
         ("grant ends", escape(grant_end(entry))),
+        ("generation", escape(&live(entry))),
         ("uses", entry.uses.to_string()),
+        ("first use", escape(or_never(entry.first_use.as_ref()))),
         ("last use", escape(or_never(entry.last_use.as_ref()))),
     ];
-    if let Some(life) = &entry.generation {
-        let text = format!("{}, {} to {}", life.number, life.issued, life.expires);
-        facts.push(("generation", escape(&text)));
-    }
     let facts = facts.into_iter().map(|(name, value)| format!("<dt>{name}</dt><dd>{value}</dd>"));
     let findings = entry
         .findings

@@ -1,6 +1,6 @@
 //! For an issue or a page of a wiki.
 
-use super::{counted, counting, grant_end, heading, measured, or_never, proposal, review, words};
+use super::{counted, counting, grant_end, heading, known_since, live, measured, or_never, proposal, review, words};
 use crate::review::report::{Entry, Report, Route};
 
 /// The report as Markdown.
@@ -28,8 +28,10 @@ fn token(page: &mut Vec<String>, entry: &Entry) {
         ["owner".to_owned(), code(&entry.owner)],
         ["reason".to_owned(), code(&entry.reason)],
         ["source".to_owned(), code(&entry.source)],
-        ["known since".to_owned(), entry.known_since.clone()],
+        ["known since".to_owned(), known_since(entry)],
         ["grant ends".to_owned(), grant_end(entry).to_owned()],
+        ["generation".to_owned(), live(entry)],
+        ["first use".to_owned(), or_never(entry.first_use.as_ref()).to_owned()],
         ["last use".to_owned(), or_never(entry.last_use.as_ref()).to_owned()],
     ];
     let scopes =

@@ -1,4 +1,4 @@
-use super::super::report::{Client, Finding, Generation, Kind, Reviewed, Route, Rule, Scope, Sums, Used};
+use super::super::report::{Client, Finding, Kind, Reviewed, Route, Rule, Scope, Sums, Used};
 use super::*;
 
 const NASTY: &str = "</pre><script>alert(1)</script>`|\n\u{1b}[31m";
@@ -22,11 +22,17 @@ fn report(reason: &str) -> Report {
         reason: reason.into(),
         state: "active".into(),
         source: "client_credentials".into(),
-        known_since: time.clone(),
+        known_since: "2026-11-01T10:00:00.000Z".into(),
+        age_seconds: 21 * 86_400,
         grant_ends: None,
-        generation: Some(Generation { number: 3, issued: time.clone(), expires: time.clone() }),
+        generation: Some(Generation {
+            number: 3,
+            issued: "2026-11-22T09:40:00.000Z".into(),
+            age_seconds: 1200,
+            expires: "2026-11-22T10:40:00.000Z".into(),
+        }),
         uses: 14,
-        first_use: Some(time.clone()),
+        first_use: Some("2026-11-02T10:00:00.000Z".into()),
         last_use: Some(time.clone()),
         least_privilege: false,
         findings: vec![Finding {
@@ -92,6 +98,25 @@ fn each_form_tells_who_owns_it_what_was_used_and_the_list_to_paste() {
         }
         assert_eq!(page.matches("ready to paste").count(), 1, "nothing is proposed where nothing changes");
     }
+}
+
+#[test]
+fn each_form_tells_how_old_a_token_and_its_live_generation_are() {
+    let mut report = report("reads issues");
+    for page in [text(&report), markdown(&report), html(&report)] {
+        for said in [
+            "2026-11-01T10:00:00.000Z, for 21 days",
+            "3, from 2026-11-22T09:40:00.000Z, for 20 minutes, to 2026-11-22T10:40:00.000Z",
+            "first use",
+            "2026-11-02T10:00:00.000Z",
+        ] {
+            assert!(page.contains(said), "{said} in {page}");
+        }
+    }
+    report.tokens[0].generation = None;
+    report.tokens[0].first_use = None;
+    let page = text(&report);
+    assert!(page.contains("generation:   none is live") && page.contains("first use:    never"), "{page}");
 }
 
 #[test]

@@ -2,7 +2,7 @@
 
 use std::fmt::Write as _;
 
-use super::{counted, counting, grant_end, heading, measured, or_never, proposal, review, words};
+use super::{counted, counting, grant_end, heading, known_since, live, measured, or_never, proposal, review, words};
 use crate::review::report::{Entry, Report, Route};
 
 /// The report as plain text.
@@ -24,8 +24,10 @@ fn token(page: &mut String, entry: &Entry) {
     line("owner", &entry.owner);
     line("reason", &entry.reason);
     line("source", &entry.source);
-    line("known since", &entry.known_since);
+    line("known since", &known_since(entry));
     line("grant ends", grant_end(entry));
+    line("generation", &live(entry));
+    line("first use", or_never(entry.first_use.as_ref()));
     line("last use", or_never(entry.last_use.as_ref()));
     for scope in &entry.scopes {
         line("scope", &format!("{}: {}", scope.scope, words(scope.known)));
