@@ -102,8 +102,9 @@ impl Proxy {
                 Ok(response) => {
                     // What is not idempotent may have had its effect, whatever the status says (RFC 9110, section 9.2.2).
                     let spare = spare.filter(|_| request.method.is_idempotent());
-                    let Some(again) = self.after_rejection(route, &response, spare, acquire_timeout, usage).await
-                    else {
+                    let rejection =
+                        self.after_rejection(route, &response, spare, &mut needles, acquire_timeout, usage);
+                    let Some(again) = rejection.await else {
                         return Ok(Answered { response, lease, needles, switching: None });
                     };
                     may_repeat = false;
@@ -138,12 +139,14 @@ impl Proxy {
     }
 
     /// Tells the token's supervisor how the upstream took its generation. Where it was rejected, a newer one may be expected
-    /// and the request is safe to send again, waits for that one.
+    /// and the request is safe to send again, waits for that one. Meanwhile it lets go of `needles`: a rotation that waits until
+    /// nobody uses the generation does not wait for this request.
     async fn after_rejection(
         &self,
         route: &Route,
         response: &Response<UpstreamBody>,
         spare: Option<Spare>,
+        needles: &mut Option<Arc<Needles>>,
         patience: Duration,
         usage: &mut UsageGuard,
     ) -> Option<RequestBody> {
@@ -158,13 +161,18 @@ impl Proxy {
             return None;
         }
         let again = spare?.body(usage)?;
+        let let_go = needles.take().map(|needles| Arc::downgrade(&needles));
         usage.waits();
         let newer = Box::pin(token.reader.newer_than(generation, &*self.shared.clock, patience)).await;
         usage.resumes();
         if newer {
             self.shared.metrics.repeated("rejected");
+            return Some(again);
         }
-        newer.then_some(again)
+        *needles = let_go.and_then(|needles| needles.upgrade());
+        // An answer in which the generation cannot be recognised any more is not passed on: the request goes on with what there
+        // is now, or is refused for want of it.
+        needles.is_none().then_some(again)
     }
 
     /// Sends a request that asks for another protocol, on a connection of its own.
@@ -187,6 +195,9 @@ impl Proxy {
         Handshake::ask(&mut request.fields);
         let mut needles = None;
         if let Some(token) = &route.token {
+            if token.reader.get(self.shared.clock.now()).is_err() {
+                self.await_generation(token, table.acquire_timeout, usage).await?;
+            }
             let now = self.shared.clock.now();
             let usable = token.reader.get(now)?;
             let signing = signing.as_deref().map(|signing| (signing, now));

@@ -9,7 +9,7 @@ use tokio::time::Instant;
 
 use crate::support::issuer::Reply as Issued;
 use crate::support::upstream::Reply;
-use crate::support::{Gate, Issuer, SOON, Setup, Upstream, wait_until};
+use crate::support::{Gate, Issuer, RawUpstream, SOON, Setup, Upstream, log, wait_until};
 
 const EXCLUSIVE: &str = r#"rotation = { mode = "exclusive", single_instance = true }"#;
 
@@ -102,3 +102,44 @@ async fn when_the_issuer_gives_none_requests_go_on_with_what_there_is() {
     assert_eq!(upstream.last().all("authorization"), ["Bearer tok-1"]);
     scene.finish().await;
 }
+
+#[tokio::test]
+async fn a_rejected_request_does_not_hold_up_the_rotation_that_it_waits_for() {
+    let (issuer, upstream) = (Issuer::start().await, Upstream::http1().await);
+    upstream.answers(|seen| if seen.all("authorization") == ["Bearer tok-1"] { Reply::new(401) } else { Reply::ok("ok") });
+    let route = r#"token = "waited-for""#;
+    let scene = Setup::new().token("waited-for", &issuer, EXCLUSIVE).route("api", &upstream, route).start().await;
+    scene.ready().await;
+    assert_eq!(scene.get("/api/x").await.status, 200);
+    assert_eq!(upstream.last().all("authorization"), ["Bearer tok-2"]);
+    scene.finish().await;
+    let log = log::text();
+    let waited = |line: &&str| line.contains("requests still wait for answers") && line.contains("token=waited-for ");
+    assert_eq!(log.lines().find(waited), None, "nobody but the request itself had the generation");
+}
+
+#[tokio::test]
+async fn a_websocket_waits_for_the_generation_as_any_request() {
+    let (issuer, upstream) = (Issuer::start().await, RawUpstream::start().await);
+    let route = "token = \"api\"\nwebsocket = true";
+    let scene = Setup::new().token("api", &issuer, EXCLUSIVE).route("api", &upstream, route).start().await;
+    scene.ready().await;
+    let gate = Gate::closed();
+    issuer.next(Issued::token("tok-2", 3600).behind(&gate));
+    let asked = async {
+        wait_until("the issuer is asked", SOON, async || issuer.count() == 2).await;
+        let mut client = scene.client().await;
+        client.send(WEBSOCKET).await;
+        // Dialled already, and not yet written to.
+        let mut connection = upstream.accept().await;
+        gate.open();
+        connection.head().await.to_ascii_lowercase()
+    };
+    let (rotated, head) = tokio::join!(scene.rotate("api"), asked);
+    assert_eq!(rotated.expect("a generation"), 2);
+    assert!(head.contains("authorization: bearer tok-2\r\n"), "{head}");
+    scene.finish().await;
+}
+
+const WEBSOCKET: &str = "GET /api/chat HTTP/1.1\r\nHost: localhost\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n\
+                         Sec-WebSocket-Version: 13\r\nSec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n\r\n";
