@@ -53,6 +53,14 @@ impl Moment {
     }
 }
 
+/// The longest life that is believed. It keeps the arithmetic sound; a rotation's own bound is far shorter.
+pub const MAX_LIFE: Duration = Duration::from_secs(10 * 365 * 24 * 60 * 60);
+
+/// A life that somebody else names, as far as it is believed.
+pub fn believed(seconds: u64) -> Duration {
+    Duration::from_secs(seconds).min(MAX_LIFE)
+}
+
 /// Who tells the time. `SystemClock` in the product, `ManualClock` where a test moves time itself.
 pub trait Clock: Send + Sync + 'static {
     fn now(&self) -> Moment;

@@ -77,14 +77,16 @@ pub struct Head {
     pub headers: HeaderMap,
 }
 
-/// How long `Retry-After` asks to wait, in either of its forms (RFC 9110, section 10.2.3).
+/// How long `Retry-After` asks to wait, in either of its forms (RFC 9110, section 10.2.3), within reason.
 pub fn retry_after(value: &[u8], now: Moment) -> Option<Duration> {
     let text = std::str::from_utf8(value).ok()?.trim();
-    if !text.is_empty() && text.bytes().all(|byte| byte.is_ascii_digit()) {
-        return Some(Duration::from_secs(text.parse().unwrap_or(u64::MAX)));
-    }
-    let date = jiff::fmt::rfc2822::DateTimeParser::new().parse_timestamp(text).ok()?;
-    Some(Duration::from_secs(u64::try_from(date.as_second()).unwrap_or(0)).saturating_sub(now.wall))
+    let asked = if !text.is_empty() && text.bytes().all(|byte| byte.is_ascii_digit()) {
+        Duration::from_secs(text.parse().unwrap_or(u64::MAX))
+    } else {
+        let date = jiff::fmt::rfc2822::DateTimeParser::new().parse_timestamp(text).ok()?;
+        Duration::from_secs(u64::try_from(date.as_second()).unwrap_or(0)).saturating_sub(now.wall)
+    };
+    Some(asked.min(LONGEST_WAIT))
 }
 
 /// Why an endpoint cannot be called.
@@ -312,6 +314,9 @@ const ALPN: Alpn = Alpn::Http1;
 
 /// For a call from its first question to the resolver to the last byte of its answer.
 const TOTAL: Duration = Duration::from_secs(10);
+
+/// Whoever asks for more would have us wait for ever.
+const LONGEST_WAIT: Duration = Duration::from_secs(10 * 60);
 
 /// For the first half of it: resolve, connect, handshake.
 const TO_CONNECT: Duration = Duration::from_secs(5);

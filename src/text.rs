@@ -3,6 +3,8 @@
 
 use std::time::Duration;
 
+use zeroize::Zeroizing;
+
 /// `text` without what could forge a second line, move a terminal's cursor or turn the direction of writing, and at most
 /// `most` characters of it.
 pub fn printable(text: &str, most: usize) -> String {
@@ -23,6 +25,20 @@ pub fn printable(text: &str, most: usize) -> String {
     }
     clean.truncate(clean.trim_end().len());
     clean
+}
+
+/// As [`printable`], without any of these secrets. First all of it is cleaned and redacted, then it is cut: a cut through a
+/// secret would leave half of it.
+pub fn redacted<'s>(text: &str, secrets: impl IntoIterator<Item = &'s str>, most: usize) -> String {
+    let mut clean = Zeroizing::new(printable(text, usize::MAX));
+    let secrets = secrets.into_iter().map(|secret| Zeroizing::new(printable(secret, usize::MAX)));
+    let mut secrets: Vec<Zeroizing<String>> = secrets.filter(|secret| !secret.is_empty()).collect();
+    // The longest first: one may be a part of another.
+    secrets.sort_unstable_by_key(|secret| std::cmp::Reverse(secret.len()));
+    for secret in &secrets {
+        clean = Zeroizing::new(clean.replace(secret.as_str(), "[redacted]"));
+    }
+    printable(&clean, most)
 }
 
 /// In hex, in lower case.
@@ -75,6 +91,17 @@ mod tests {
         ] {
             assert_eq!(printable(text, 100), clean, "{text:?}");
         }
+    }
+
+    #[test]
+    fn no_half_of_a_secret_is_left_at_the_cut() {
+        let secret = "s3cr3t-s3cr3t";
+        for before in 0..30 {
+            let text = format!("{}{secret} was\tshown", "x".repeat(before));
+            let text = redacted(&text, [secret, ""], 20);
+            assert!(!text.contains("s3c") && text.chars().count() <= 21, "{text}");
+        }
+        assert_eq!(redacted("it was a\r\nb", ["a\nb"], 100), "it was [redacted]", "as it stands in the cleaned text");
     }
 
     #[test]

@@ -113,7 +113,7 @@ impl Vault {
     /// When there is no login, no answer, or one that says no.
     pub async fn ask(&self, ask: Ask<'_>) -> Result<Answer, Error> {
         let token = self.token().await?;
-        let refused = match self.send(ask, Some(&token)).await {
+        let refused = match self.send(ask, Some(&token), &[]).await {
             Err(error @ Error::Denied { .. }) => error,
             outcome => return outcome,
         };
@@ -122,7 +122,7 @@ impl Vault {
             return Err(refused);
         }
         let Some(token) = self.token_after(&token).await? else { return Err(refused) };
-        self.send(ask, Some(&token)).await
+        self.send(ask, Some(&token), &[]).await
     }
 
     /// The number of the login that calls are made with from now on, as far as is known.
@@ -156,24 +156,23 @@ impl Vault {
         })
     }
 
-    /// One exchange, without a look at whether the token is good.
-    async fn send(&self, ask: Ask<'_>, token: Option<&Token>) -> Result<Answer, Error> {
+    /// One exchange, without a look at whether the token is good. No error repeats the token, or what is `shown`.
+    async fn send(&self, ask: Ask<'_>, token: Option<&Token>, shown: &[&str]) -> Result<Answer, Error> {
         let remote = self.base.below(&format!("/{}", ask.path)).map_err(|error| Error::Path(error.to_string()))?;
         let mut headers = self.headers.clone();
-        if let Some(token) = token {
-            let value = token.secret.header_value("", "").map_err(|_| Error::Token)?;
-            headers.insert(TOKEN, value);
-        }
+        let token = token.map(|token| token.secret.header_value("", "")).transpose().map_err(|_| Error::Token)?;
+        headers.extend(token.clone().map(|token| (TOKEN, token)));
         // In one piece from the start: growing would leave copies behind.
         let body = Zeroizing::new(ask.body.to_vec());
         let call = Call { method: ask.method.clone(), remote: &remote, headers, body };
         let answer = self.fetcher.send(call).await.map_err(|error| Error::Unreached(Arc::new(error)))?;
-        answer::judge(&answer, ask.path, self.clock.now())
+        let token = token.as_ref().and_then(|token| token.to_str().ok());
+        answer::judge(&answer, ask.path, token.into_iter().chain(shown.iter().copied()), self.clock.now())
     }
 
     /// Whether the vault still knows a token. Where it does not say, it may.
     async fn is_good(&self, token: &Token) -> bool {
-        let looked = self.send(Ask::get("auth/token/lookup-self"), Some(token)).await;
+        let looked = self.send(Ask::get("auth/token/lookup-self"), Some(token), &[]).await;
         !matches!(looked, Err(Error::Denied { .. }))
     }
 }

@@ -249,7 +249,7 @@ impl Day {
                 let takes = if slow { quick * 40 } else { quick };
                 (
                     takes,
-                    Ok(Offer { expires: Some(asked.after(life)), unchanged: false, void: false, longer: false }),
+                    Ok(Offer { expires: Some(asked.after(life)), unchanged: false, void: false, longer: None }),
                     life,
                 )
             }

@@ -34,9 +34,6 @@ const WORTH_TELLING: Duration = Duration::from_secs(24 * 3600);
 /// How often is tried what the sink refuses.
 const REFUSALS: u32 = 5;
 
-/// The longest that a sink may ask us to wait.
-const MAX_RETRY_AFTER: Duration = Duration::from_secs(3600);
-
 /// How often is looked whether something is to be told again.
 const LOOK: Duration = Duration::from_secs(1);
 
@@ -223,8 +220,7 @@ impl Messenger {
     }
 }
 
-/// How long the sink asks us to wait, within reason.
+/// How long the sink asks us to wait.
 fn wait(answer: &Answer, now: Moment) -> Option<Duration> {
-    let asked = retry_after(answer.headers.get(RETRY_AFTER)?.as_bytes(), now)?;
-    Some(asked.min(MAX_RETRY_AFTER))
+    retry_after(answer.headers.get(RETRY_AFTER)?.as_bytes(), now)
 }

@@ -141,6 +141,8 @@ pub enum Refusal {
     TokenPending,
     #[error("The token has expired, and its issuer has given no other. Nothing was sent.")]
     TokenExpired { retry_after: Option<Duration> },
+    #[error("The token is held while it is rotated, and its issuer has not given the new one yet. Nothing was sent.")]
+    TokenHeld,
     #[error("The issuer gives no token. Nothing was sent.")]
     TokenUnavailable { retry_after: Duration },
     #[error("The issuer wants its operator to sign in again. Nothing was sent.")]
@@ -314,6 +316,7 @@ impl Refusal {
             }
             Self::TokenPending => unavailable("token_pending", "Token pending"),
             Self::TokenExpired { .. } => unavailable("token_expired", "Token expired"),
+            Self::TokenHeld => unavailable("token_unavailable", "Token held"),
             Self::TokenUnavailable { .. } => unavailable("token_unavailable", "Token unavailable"),
             Self::ReauthRequired => unavailable("reauth_required", "Sign-in required"),
             Self::AuditUnavailable => unavailable("audit_unavailable", "Audit trail unavailable"),
@@ -341,6 +344,7 @@ impl Refusal {
             Self::TokenExpired { retry_after } => retry_after.unwrap_or(Duration::from_secs(1)),
             Self::TokenUnavailable { retry_after } => *retry_after,
             Self::TokenPending
+            | Self::TokenHeld
             | Self::Overloaded
             | Self::NoRoomToSign
             | Self::Busy
@@ -569,6 +573,7 @@ mod tests {
             Refusal::ConnectTimeout(String::new()),
             Refusal::TokenPending,
             Refusal::TokenExpired { retry_after: None },
+            Refusal::TokenHeld,
             Refusal::TokenUnavailable { retry_after: second },
             Refusal::ReauthRequired,
             Refusal::AuditUnavailable,

@@ -102,8 +102,7 @@ impl Proxy {
                 Ok(response) => {
                     // What is not idempotent may have had its effect, whatever the status says (RFC 9110, section 9.2.2).
                     let spare = spare.filter(|_| request.method.is_idempotent());
-                    let rejection =
-                        self.after_rejection(route, &response, spare, &mut needles, acquire_timeout, usage);
+                    let rejection = self.after_rejection(route, &response, spare, &mut needles, acquire_timeout, usage);
                     let Some(again) = rejection.await else {
                         return Ok(Answered { response, lease, needles, switching: None });
                     };

@@ -244,6 +244,8 @@ pub struct Lifecycle {
     call: Call,
     /// Of the call that is due, or in flight.
     cause: Cause,
+    /// Why another generation is wanted although a call is in flight, which may bring a longer life of the live one.
+    wanted: Option<Cause>,
     rejections: Rejections,
     shortening: Shortening,
     former: Option<Former>,
@@ -268,6 +270,7 @@ impl Lifecycle {
             phase: Phase::Provisioning,
             call: Call::Due(now),
             cause: Cause::Due,
+            wanted: None,
             rejections: Rejections::default(),
             shortening: Shortening::default(),
             former: None,
@@ -367,7 +370,10 @@ impl Lifecycle {
             Input::Probed(verdict) => self.probed(verdict, now, random, &mut effects),
             Input::Demand => self.demanded(now, &mut effects),
             Input::Rotate => self.bring_forward(Cause::Asked, now),
-            Input::Changed => self.bring_forward(Cause::Changed, now),
+            Input::Changed => {
+                self.end_stale_trial(now, &mut effects);
+                self.bring_forward(Cause::Changed, now);
+            }
             Input::Rejected { generation } => self.rejected(generation, now),
             Input::Accepted => self.rejections.accepted(),
             Input::RollBack { generation } => self.roll_back(generation, now, random, &mut effects),
@@ -388,6 +394,7 @@ impl Lifecycle {
         {
             self.call = Call::InFlight { started: now };
             self.last_started = Some(now);
+            self.wanted = None;
             effects.push(Effect::Call);
         }
         effects
@@ -399,12 +406,12 @@ impl Lifecycle {
         let judged = match (self.phase, offer.unchanged) {
             // What was revoked does not come back, whoever gives it.
             _ if offer.void => Err(refused(Reason::Revoked)),
-            (Phase::Active(live), true) if offer.longer => {
-                effects.push(self.prolonged(live, started, offer, now, random));
+            (Phase::Active(live), _) if offer.longer.is_some() => {
+                effects.extend(self.prolonged(live, started, offer, now, random));
                 return;
             }
             // It came too late.
-            (_, true) if offer.longer => Err(refused(Reason::Expired)),
+            _ if offer.longer.is_some() => Err(refused(Reason::Expired)),
             (Phase::Active(live), true) => {
                 self.succeeded();
                 self.call_next(self.recheck(offer, live, now));
@@ -584,10 +591,10 @@ impl Lifecycle {
     /// A 401 is no proof: the generation stays in use until another takes its place.
     fn rejected(&mut self, generation: u64, now: Moment) {
         let live = matches!(self.phase, Phase::Active(live) if live.number == generation);
-        // After a failure the next attempt is on its way already, when the issuer's back-off lets it.
         if live && self.rejections.rejected() {
             self.shortening.failed();
-            if !self.has_failed() {
+            // After a failure the next attempt is on its way already, when the issuer's back-off lets it.
+            if !self.has_failed() || matches!(self.call, Call::InFlight { .. }) {
                 self.bring_forward(Cause::Rejected, now);
             }
         }
@@ -597,7 +604,16 @@ impl Lifecycle {
         if matches!(cause, Cause::Asked | Cause::Rejected) {
             self.hurry_trial(now);
         }
-        let Call::Due(planned) = self.call else { return };
+        let planned = match self.call {
+            Call::Due(planned) => planned,
+            Call::InFlight { .. } => {
+                if self.wanted != Some(Cause::Asked) {
+                    self.wanted = Some(cause);
+                }
+                return;
+            }
+            Call::Trial(_) => return,
+        };
         let mut due = self.last_started.map_or(now, |started| started.after(self.plan.pace).later(now));
         let signed_in = self.needs_login && matches!(cause, Cause::Asked | Cause::Changed);
         if let Some(not_before) = self.not_before
@@ -652,12 +668,7 @@ mod tests {
     }
 
     pub(super) fn offer(now: Moment, life: u64) -> Input {
-        Input::Answered(Ok(Offer {
-            expires: Some(now.after(secs(life))),
-            unchanged: false,
-            void: false,
-            longer: false,
-        }))
+        Input::Answered(Ok(Offer { expires: Some(now.after(secs(life))), unchanged: false, void: false, longer: None }))
     }
 
     /// A life that has just received a first generation of `life` seconds.
@@ -734,7 +745,7 @@ mod tests {
             expires: Some(START.after(secs(100))),
             unchanged: true,
             void: false,
-            longer: false,
+            longer: None,
         }));
         let effects = machine.step(same, now, 0.0);
         assert!(matches!(effects[..], [Effect::Failed { fault: Fault { reason: Reason::Expired, .. }, .. }]));
@@ -848,7 +859,7 @@ mod tests {
         let mut machine = active(100);
         let now = START.after(secs(70));
         machine.step(Input::Timer, now, 0.0);
-        let same = Offer { expires: Some(START.after(secs(100))), unchanged: true, void: false, longer: false };
+        let same = Offer { expires: Some(START.after(secs(100))), unchanged: true, void: false, longer: None };
         assert_eq!(machine.step(Input::Answered(Ok(same)), now, 0.0), [Effect::Unchanged]);
         assert!(machine.wake_at().expect("wakes").boot > now.boot);
     }
@@ -878,7 +889,7 @@ mod tests {
         let mut machine = Lifecycle::new(plan(), 0, START);
         machine.step(Input::Timer, START, 0.0);
         machine.step(
-            Input::Answered(Ok(Offer { expires: None, unchanged: false, void: false, longer: false })),
+            Input::Answered(Ok(Offer { expires: None, unchanged: false, void: false, longer: None })),
             START,
             0.0,
         );
@@ -891,7 +902,7 @@ mod tests {
         let mut machine = active(1000);
         let now = START.after(secs(10));
         assert_eq!(machine.step(Input::Changed, now, 0.0), [Effect::Call]);
-        let same = Offer { expires: Some(START.after(secs(1000))), unchanged: true, void: false, longer: false };
+        let same = Offer { expires: Some(START.after(secs(1000))), unchanged: true, void: false, longer: None };
         machine.step(Input::Answered(Ok(same)), now, 0.0);
         assert_eq!(machine.step(Input::Changed, now, 0.0), []);
         assert_eq!(machine.wake_at().expect("wakes").boot, now.after(secs(1)).boot);
@@ -930,7 +941,7 @@ mod tests {
         assert_eq!(machine.step(Input::Quarantine, now, 0.0), [], "a quarantine takes nothing from it");
         assert_eq!(machine.phase(), Phase::Revoked);
         assert_eq!(machine.step(Input::Release, now, 0.0), [Effect::Reprovision, Effect::Call]);
-        let same = Offer { expires: Some(START.after(secs(1000))), unchanged: true, void: true, longer: false };
+        let same = Offer { expires: Some(START.after(secs(1000))), unchanged: true, void: true, longer: None };
         let effects = machine.step(Input::Answered(Ok(same)), now, 0.0);
         assert!(matches!(effects[..], [Effect::Failed { fault: Fault { reason: Reason::Revoked, .. }, .. }]));
         assert_eq!(machine.phase(), Phase::Provisioning);
@@ -984,7 +995,7 @@ mod tests {
             expires: Some(START.after(secs(s))),
             unchanged: false,
             void: false,
-            longer: false,
+            longer: None,
         });
         let faults = prop_oneof![
             Just(DOWN),
@@ -994,7 +1005,7 @@ mod tests {
         let input = prop_oneof![
             6 => Just(Input::Timer),
             2 => expires.prop_map(|offer| Input::Answered(Ok(offer))),
-            1 => any::<bool>().prop_map(|unchanged| Input::Answered(Ok(Offer { expires: None, unchanged, void: false, longer: false }))),
+            1 => any::<bool>().prop_map(|unchanged| Input::Answered(Ok(Offer { expires: None, unchanged, void: false, longer: None }))),
             2 => faults.prop_map(|fault| Input::Answered(Err(fault))),
             2 => prop_oneof![Just(Verdict::Passed), Just(Verdict::Refused), Just(Verdict::Unanswered)].prop_map(Input::Probed),
             2 => Just(Input::Demand),

@@ -62,7 +62,7 @@ impl Metrics {
             )?,
             rotations: registry.counters(
                 "rotations_total",
-                "Replacements of a generation by the next, by outcome: success, failure.",
+                "Replacements of a generation by the next, by outcome: success, failure, rolled_back.",
                 &["token", "outcome"],
             )?,
             failures: registry.counters(
@@ -135,6 +135,8 @@ impl TokenMetrics {
         }
         for outcome in ["success", "failure"] {
             self.families.issuer_requests.with_label_values(&[name, outcome]);
+        }
+        for outcome in ["success", "failure", "rolled_back"] {
             self.families.rotations.with_label_values(&[name, outcome]);
         }
         if self.is_probed {

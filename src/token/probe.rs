@@ -78,7 +78,8 @@ impl Probe {
     /// Tries a generation, as it stands in its placement.
     pub(super) async fn run(&self, value: &Placed, now: Moment) -> Probed {
         let Some((headers, query)) = self.carrying(value, now) else {
-            return unanswered("it cannot be signed".to_owned());
+            let detail = "the probe was not sent: it cannot be signed".to_owned();
+            return Probed { verdict: Verdict::Unanswered, detail };
         };
         match timeout(TIME_LIMIT, self.ask(headers, query)).await {
             Ok(Ok(head)) => {

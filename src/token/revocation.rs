@@ -12,12 +12,14 @@
 //! that it is void, refuses to hear of it, the generation runs out, or there are more of them than are kept.
 
 use std::collections::HashMap;
+use std::pin::Pin;
 use std::sync::atomic::{AtomicU8, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 use std::time::Duration;
 
 use prometheus::IntCounterVec;
 use serde::{Deserialize, Serialize};
+use tokio::sync::mpsc::error::TrySendError;
 use tokio::sync::{Notify, mpsc, oneshot};
 use tokio::task::JoinSet;
 use zeroize::{Zeroize as _, Zeroizing};
@@ -181,7 +183,7 @@ struct Awaited {
 }
 
 struct Shared {
-    sender: mpsc::Sender<Telling>,
+    sender: mpsc::Sender<Taken>,
     hurries: Mutex<HashMap<TokenName, Arc<Notify>>>,
     awaited: Mutex<HashMap<(TokenName, u64), Awaited>>,
     /// What voids the generations that issuers are being told of.
@@ -192,8 +194,14 @@ struct Shared {
     store: Arc<Store>,
 }
 
+/// What is to be told, or what an issuer may still answer to somebody who is not interested any more.
+enum Taken {
+    Known(Box<Telling>),
+    Awaited(Pin<Box<dyn Future<Output = Option<Telling>> + Send>>),
+}
+
 /// What has been taken and is told by the task.
-pub struct Tellings(mpsc::Receiver<Telling>);
+pub struct Tellings(mpsc::Receiver<Taken>);
 
 impl Revoker {
     /// # Errors
@@ -226,10 +234,16 @@ impl Revoker {
         values.retain(|value| value.strong_count() > 0);
         values.push(Arc::downgrade(&telling.value));
         drop(values);
-        if let Err(mpsc::error::TrySendError::Full(telling) | mpsc::error::TrySendError::Closed(telling)) =
-            self.0.sender.try_send(telling)
-        {
+        let refused = self.0.sender.try_send(Taken::Known(Box::new(telling))).map_err(TrySendError::into_inner);
+        if let Err(Taken::Known(telling)) = refused {
             self.0.ended(&telling, Outcome::Dropped, 0);
+        }
+    }
+
+    /// Has an issuer told of what it may still give. Where there are too many to tell of already, nobody looks at that.
+    pub fn tell_later(&self, telling: impl Future<Output = Option<Telling>> + Send + 'static) {
+        if self.0.sender.try_send(Taken::Awaited(Box::pin(telling))).is_err() {
+            tracing::warn!("an issuer's answer is not waited for: too many are told of void generations");
         }
     }
 
@@ -319,8 +333,8 @@ impl Revoker {
         let mut pursued = JoinSet::new();
         loop {
             tokio::select! {
-                Some(telling) = tellings.0.recv(), if pursued.len() < MOST => {
-                    pursued.spawn(self.0.clone().pursue(telling));
+                Some(taken) = tellings.0.recv(), if pursued.len() < MOST => {
+                    pursued.spawn(self.0.clone().see_to(taken));
                 }
                 Some(_) = pursued.join_next() => {}
                 else => return,
@@ -340,6 +354,16 @@ impl Shared {
 
     fn values(&self) -> MutexGuard<'_, Vec<Weak<Secret>>> {
         self.values.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    async fn see_to(self: Arc<Self>, taken: Taken) {
+        let telling = match taken {
+            Taken::Known(telling) => Some(*telling),
+            Taken::Awaited(telling) => telling.await,
+        };
+        if let Some(telling) = telling {
+            self.pursue(telling).await;
+        }
     }
 
     async fn pursue(self: Arc<Self>, telling: Telling) {

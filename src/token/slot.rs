@@ -32,7 +32,8 @@ pub struct Generation {
     pub issued: Moment,
     pub expires: Moment,
     pub usable_until: Moment,
-    pub(super) verdict: Verdict,
+    /// Shared with the same generation as it was before its issuer renewed it.
+    pub(super) verdict: Arc<Verdict>,
 }
 
 /// What is said of a slot that has no usable generation.
@@ -106,7 +107,7 @@ impl Slot {
             issued: live.issued,
             expires,
             usable_until,
-            verdict: live.verdict.carried_on(),
+            verdict: live.verdict.clone(),
         }));
     }
 
@@ -114,6 +115,13 @@ impl Slot {
     pub(super) fn stand(&self, standing: Standing) {
         let now = self.0.state.load();
         self.store(State { generation: now.generation.clone(), had_one: now.had_one, standing });
+    }
+
+    /// Holds the generation no longer from requests, if it is held.
+    pub(super) fn let_go(&self) {
+        if self.0.state.load().standing == Standing::Held {
+            self.stand(Standing::Asking);
+        }
     }
 
     /// Takes the generation out of use and lets its memory be wiped.
@@ -198,6 +206,8 @@ pub enum Absent {
     Pending,
     /// The last generation ran out and its successor has not come.
     Expired { retry_after: Option<Duration> },
+    /// It is kept from requests while it is being replaced.
+    Held,
     /// The issuer gives none.
     Unavailable { retry_after: Duration },
     /// The issuer wants a human to sign in again.
@@ -343,6 +353,7 @@ impl SlotReader {
             // Whoever asks again finds the other one.
             Standing::Followed => Absent::Expired { retry_after: Some(Duration::ZERO) },
             Standing::Reauthenticate => Absent::Reauthenticate,
+            Standing::Held if self.is_usable(now) => Absent::Held,
             Standing::Held => Absent::Expired { retry_after: None },
             Standing::Asking if state.had_one => Absent::Expired { retry_after: None },
             Standing::Asking => Absent::Pending,
@@ -374,7 +385,7 @@ mod tests {
             issued,
             expires,
             usable_until: expires,
-            verdict: Verdict::new(false),
+            verdict: Arc::default(),
         })
     }
 
@@ -428,7 +439,8 @@ mod tests {
         slot.publish(only);
         let usable = reader.get(clock.now()).expect("usable");
         slot.stand(Standing::Held);
-        assert!(reader.get(clock.now()).is_err() && reader.is_usable(clock.now()), "the token is as ready as before");
+        assert_eq!(reader.get(clock.now()).err(), Some(Absent::Held));
+        assert!(reader.is_usable(clock.now()), "the token is as ready as before");
         assert!(carried.is_in_use(), "by the request that has it");
         drop(usable);
         assert!(!carried.is_in_use());
@@ -467,7 +479,7 @@ mod tests {
         let clock = ManualClock::default();
         let (slot, reader) = slot();
         let Some(second) = Arc::into_inner(generation(2, clock.now(), 100)) else { panic!("one owner") };
-        slot.publish(Arc::new(Generation { verdict: Verdict::new(true), ..second }));
+        slot.publish(Arc::new(Generation { verdict: Arc::new(Verdict::new(true)), ..second }));
         assert!(!reader.rejected(2));
         reader.succeeded(1);
         assert!(!reader.rejected(2), "that was another generation");

@@ -127,9 +127,10 @@ pub trait Source: Send + Sync {
     /// Asks for a generation. Dropping the future ends the attempt.
     fn obtain(&self) -> Obtaining<'_>;
 
-    /// Asks for a longer life of what it gave last, where that can be had, and else for a generation.
-    fn prolong(&self) -> Prolonging<'_> {
-        Box::pin(async { self.obtain().await.map(Prolonged::Anew) })
+    /// Asks for a longer life of a generation that it gave: `value`, or what [`Issued::void_by`] had in its place. `None`: there
+    /// is none to be had, and another generation has to take its place.
+    fn prolong<'a>(&'a self, _value: &'a Secret) -> Prolonging<'a> {
+        Box::pin(std::future::ready(Ok(None)))
     }
 
     /// As the config names it.
@@ -181,8 +182,8 @@ pub trait Source: Send + Sync {
 /// An attempt that is under way.
 pub type Obtaining<'a> = Pin<Box<dyn Future<Output = Result<Issued, Failure>> + Send + 'a>>;
 
-/// An attempt at a longer life.
-pub type Prolonging<'a> = Pin<Box<dyn Future<Output = Result<Prolonged, Failure>> + Send + 'a>>;
+/// An attempt at a longer life: until when it lasts now.
+pub type Prolonging<'a> = Pin<Box<dyn Future<Output = Result<Option<Moment>, Failure>> + Send + 'a>>;
 
 /// An attempt to have a generation voided.
 pub type Revoking<'a> = Pin<Box<dyn Future<Output = Result<(), Failure>> + Send + 'a>>;
@@ -218,14 +219,6 @@ pub struct Issued {
     pub void_by: Option<Secret>,
     /// Its number where it was found, if it has one there.
     pub version: Option<u64>,
-}
-
-/// What came of asking for a longer life.
-pub enum Prolonged {
-    /// It ends later now.
-    Longer(Moment),
-    /// It does not, and this takes its place.
-    Anew(Issued),
 }
 
 /// What an issuer has issued and nobody here has.

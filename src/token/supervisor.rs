@@ -3,6 +3,7 @@
 //!
 //! Invariant: what the trail and the metrics say of a generation is said by the effect that made it so, once.
 
+mod asking;
 mod exclusive;
 mod outstanding;
 mod prolonging;
@@ -12,7 +13,7 @@ mod rollback;
 use std::future::Future;
 use std::ops::ControlFlow;
 use std::pin::Pin;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex as StdMutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
@@ -24,20 +25,18 @@ use super::lifecycle::{Cause, Effect, Fault, Input, Lifecycle, Live, Offer, Plan
 use super::metrics::TokenMetrics;
 use super::placement::Placed;
 use super::probe::Probed;
-use super::revocation::{self, Hold};
+use super::revocation;
 use super::slot::{Generation, Slot, Standing, Verdict};
-use super::source::{Class, Failure, Issued, Prolonged, Reason, Source};
-use super::{Mode, Parts, Settings};
+use super::source::{Class, Reason, Source};
+use super::{Parts, Settings};
 use crate::audit::Event;
 use crate::clock::Moment;
 use crate::secret::{Fingerprint, Mark, Secret};
+use asking::{Answer, Asking, Given};
 use outstanding::Outstanding;
 
 /// The longest sleep: a machine that was suspended is noticed within it.
 const LONGEST_SLEEP: Duration = Duration::from_secs(5);
-
-/// Above every source's own time limit: a source that hangs all the same does not stop the token's life.
-const CALL_LIMIT: Duration = Duration::from_secs(30);
 
 pub(super) struct Supervisor {
     pub(super) settings: Arc<Settings>,
@@ -69,22 +68,17 @@ pub(super) struct Supervisor {
     pub(super) void: StdMutex<Vec<Mark>>,
 }
 
-type Answer = Result<Prolonged, Failure>;
-type Asking<'a> = Pin<Box<dyn Future<Output = Answer> + Send + 'a>>;
 type Probing<'a> = Pin<Box<dyn Future<Output = Probed> + Send + 'a>>;
 
 /// What an issuer gave, until it is live.
 struct Candidate {
-    secret: Arc<Secret>,
+    new: Outstanding,
     /// As it stands in its placement.
     value: Placed,
-    fingerprint: Fingerprint,
-    mark: Mark,
+    /// `None`: nobody says that it ends.
     expires: Option<Moment>,
     assumed: bool,
     granted: Option<Vec<String>>,
-    /// What its issuer is told when it is void.
-    void_by: Arc<Secret>,
     version: Option<u64>,
 }
 
@@ -93,7 +87,9 @@ struct Run<'a> {
     /// Whether an upstream has accepted the token since it was let in.
     used: bool,
     life: Lifecycle,
-    asking: Option<Asking<'a>>,
+    asking: Option<Asking>,
+    /// Whether the issuer is being asked for a generation: it may have made one.
+    obtaining: Arc<AtomicBool>,
     asked_at: Moment,
     /// What the issuer gave: the machine judges it, or the API.
     candidate: Option<Candidate>,
@@ -121,7 +117,11 @@ impl Supervisor {
     }
 
     /// Lives until the gate is closed, or for good.
-    async fn live(&self, gate: &mut watch::Receiver<Turn>, commands: &mut mpsc::Receiver<Command>) -> Option<Gate> {
+    async fn live(
+        self: &Arc<Self>,
+        gate: &mut watch::Receiver<Turn>,
+        commands: &mut mpsc::Receiver<Command>,
+    ) -> Option<Gate> {
         let now = self.parts.clock.now();
         let last_number = self.last_number.load(Ordering::Relaxed);
         let restraint = *lock(&self.restraint);
@@ -138,6 +138,7 @@ impl Supervisor {
             used,
             life,
             asking: None,
+            obtaining: Arc::default(),
             asked_at: now,
             candidate: None,
             probing: None,
@@ -151,6 +152,7 @@ impl Supervisor {
             let turn = *gate.borrow();
             if turn.closings != closings || turn.gate != Gate::Open {
                 // Whatever has come meanwhile is let go.
+                self.abandon(&mut run);
                 return Some(turn.gate);
             }
             let now = self.parts.clock.now();
@@ -158,6 +160,8 @@ impl Supervisor {
             let wake = run.life.wake_at()?;
             let sleep = wake.remaining(self.parts.clock.now()).min(LONGEST_SLEEP);
             let (asking, probing) = (run.asking.is_some(), run.probing.is_some());
+            // What is told once is heard when it can be followed.
+            let heeds_changes = !asking && !probing && !run.life.is_restrained();
             let changed = self.source.changed();
             let heeds_demand = run.life.heeds_demand(now);
             input = tokio::select! {
@@ -165,9 +169,15 @@ impl Supervisor {
                 probed = under_way(&mut run.probing), if probing => self.probed(probed, &mut run),
                 command = commands.recv() => match self.commanded(command, &mut run) {
                     ControlFlow::Continue(input) => input,
-                    ControlFlow::Break(()) => return None,
+                    ControlFlow::Break(()) => {
+                        self.abandon(&mut run);
+                        return None;
+                    }
                 },
-                closed = gate::closed(gate, closings) => return Some(closed),
+                closed = gate::closed(gate, closings) => {
+                    self.abandon(&mut run);
+                    return Some(closed);
+                }
                 () = self.slot.rejected() => self.rejected(),
                 generation = self.slot.accepted(), if !run.used => {
                     run.used = true;
@@ -176,16 +186,22 @@ impl Supervisor {
                     Input::Timer
                 }
                 () = self.slot.demanded(), if heeds_demand => Input::Demand,
-                () = changed, if !asking => Input::Changed,
+                () = changed, if heeds_changes => Input::Changed,
                 () = tokio::time::sleep(sleep) => Input::Timer,
             };
         }
     }
 
     /// Lets the machine judge an input, and carries out what follows.
-    fn step<'a>(&'a self, input: Input, run: &mut Run<'a>, now: Moment) {
-        let accepted = run.life.is_unproven() && self.slot.live().is_some_and(|live| live.verdict.is_accepted());
-        for input in accepted.then_some(Input::Accepted).into_iter().chain([input]) {
+    fn step<'a>(self: &'a Arc<Self>, input: Input, run: &mut Run<'a>, now: Moment) {
+        // What requests have said of the generation by now comes first, whether it was heard or not.
+        let live = self.slot.live();
+        let accepted = live.as_ref().filter(|live| run.life.is_unproven() && live.verdict.is_accepted());
+        let rejected = live.as_ref().filter(|live| live.verdict.is_rejected());
+        let accepted = accepted.map(|_| Input::Accepted);
+        let rejected = rejected.map(|live| Input::Rejected { generation: live.number });
+        drop(live);
+        for input in accepted.into_iter().chain(rejected).chain([input]) {
             for effect in run.life.step(input, now, fastrand::f64()) {
                 self.carry_out(effect, run, now);
             }
@@ -199,7 +215,7 @@ impl Supervisor {
         }
     }
 
-    fn commanded<'a>(&'a self, command: Option<Command>, run: &mut Run<'a>) -> ControlFlow<(), Input> {
+    fn commanded<'a>(self: &'a Arc<Self>, command: Option<Command>, run: &mut Run<'a>) -> ControlFlow<(), Input> {
         match command {
             Some(Command::Rotate(done)) if run.life.is_restrained() => {
                 // Whoever asked may have gone.
@@ -241,7 +257,7 @@ impl Supervisor {
             }
             Some(Command::RollBack(refusals)) => {
                 let now = self.parts.clock.now();
-                if run.life.former(now).is_some() && self.take_back_former() {
+                if run.life.may_roll_back(refusals.generation, now) && self.take_back_former() {
                     self.step(Input::RollBack { generation: refusals.generation }, run, now);
                 }
                 ControlFlow::Continue(Input::Timer)
@@ -289,20 +305,21 @@ impl Supervisor {
     fn received(&self, answer: Answer, run: &mut Run<'_>) -> Input {
         run.asking = None;
         let answer = match answer {
-            Ok(Prolonged::Longer(until)) => {
+            Ok(Given::Longer { generation, until }) => {
                 self.metrics.answered("success");
-                return Input::Answered(Ok(Offer { expires: Some(until), unchanged: true, void: false, longer: true }));
+                let longer = Some(generation);
+                return Input::Answered(Ok(Offer { expires: Some(until), unchanged: true, void: false, longer }));
             }
-            Ok(Prolonged::Anew(issued)) => self.candidate(issued),
+            Ok(Given::Anew(issued)) => self.candidate(issued),
             Err(failure) => Err(failure),
         };
         self.metrics.answered(if answer.is_ok() { "success" } else { "failure" });
         Input::Answered(match answer {
             Ok(candidate) => {
-                let Candidate { expires, mark, .. } = candidate;
+                let (expires, mark) = (candidate.expires, candidate.new.mark);
                 run.candidate = Some(candidate);
                 let unchanged = *lock(&self.last_mark) == Some(mark);
-                Ok(Offer { expires, unchanged, void: lock(&self.void).contains(&mark), longer: false })
+                Ok(Offer { expires, unchanged, void: lock(&self.void).contains(&mark), longer: None })
             }
             Err(failure) => {
                 run.detail = Some(failure.detail);
@@ -311,21 +328,10 @@ impl Supervisor {
         })
     }
 
-    /// A value that cannot stand in its placement is no answer, whatever source it came from.
-    fn candidate(&self, issued: Issued) -> Result<Candidate, Failure> {
-        let Issued { secret, expires, assumed, granted, void_by, version } = issued;
-        let value = self.settings.placement.carry(&secret);
-        let value = value.map_err(|error| Failure::transient(Reason::TokenCharset, error.to_string()))?;
-        let (fingerprint, mark) = (self.parts.fingerprinter.of(&secret), self.parts.fingerprinter.mark(&secret));
-        let secret = Arc::new(secret);
-        let void_by = void_by.map_or_else(|| secret.clone(), Arc::new);
-        Ok(Candidate { secret, value, fingerprint, mark, expires, assumed, granted, void_by, version })
-    }
-
     /// Has the API say what it thinks of what the issuer gave.
     fn probe<'a>(&'a self, number: u64, run: &mut Run<'a>) {
         let (Some(probe), Some(candidate)) = (&self.parts.probe, &run.candidate) else { return };
-        self.on_trial(number, candidate);
+        self.on_trial(number, &candidate.new);
         let (value, now) = (candidate.value.clone(), self.parts.clock.now());
         run.probing = Some(Box::pin(async move { probe.run(&value, now).await }));
     }
@@ -337,14 +343,12 @@ impl Supervisor {
         Input::Probed(probed.verdict)
     }
 
-    fn carry_out<'a>(&'a self, effect: Effect, run: &mut Run<'a>, now: Moment) {
+    fn carry_out<'a>(self: &'a Arc<Self>, effect: Effect, run: &mut Run<'a>, now: Moment) {
         match effect {
             Effect::Call => {
                 run.asked_at = now;
-                run.asking = Some(match self.plan.rotation.mode {
-                    Mode::Overlap => Box::pin(self.ask(run.life.may_prolong())),
-                    Mode::Exclusive => Box::pin(self.ask_alone(run.life.may_prolong())),
-                });
+                run.obtaining = Arc::default();
+                run.asking = Some(Box::pin(self.clone().ask(run.life.may_prolong(), run.obtaining.clone())));
             }
             Effect::Probe { number } => self.probe(number, run),
             Effect::Publish { live, replaces, cause } => self.publish(live, replaces, cause, run, now),
@@ -368,7 +372,7 @@ impl Supervisor {
                 self.parts.recorder.note(Event::TokenExpired { token: self.settings.name.clone(), generation: number });
             }
             Effect::Retire { number } => {
-                run.asking = None;
+                self.abandon(run);
                 self.slot.withdraw(Some(Standing::Retired));
                 tracing::info!(token = %self.settings.name, generation = number, "retired");
                 self.parts.recorder.note(Event::TokenRetired { token: self.settings.name.clone(), generation: number });
@@ -401,40 +405,23 @@ impl Supervisor {
         self.metrics.state(run.life.phase());
     }
 
-    async fn ask(&self, may_prolong: bool) -> Answer {
-        let asking = async {
-            match may_prolong {
-                true => self.source.prolong().await,
-                false => self.source.obtain().await.map(Prolonged::Anew),
-            }
-        };
-        match tokio::time::timeout(CALL_LIMIT, asking).await {
-            Ok(answer) => answer,
-            Err(_) => Err(Failure::transient(Reason::Timeout, format!("no answer within {} s", CALL_LIMIT.as_secs()))),
-        }
-    }
-
     fn publish(&self, live: Live, replaces: Option<u64>, cause: Cause, run: &mut Run<'_>, now: Moment) {
         run.probing = None;
-        let Some(candidate) = run.candidate.take() else { return };
-        let Candidate { assumed, ref granted, fingerprint, version, .. } = candidate;
+        let Some(Candidate { new, value, assumed, granted, version, .. }) = run.candidate.take() else { return };
         let name = &self.settings.name;
         if assumed {
             tracing::warn!(token = %name, "the issuer did not say how long the token lives: at most 15 minutes are assumed");
         }
-        if let Some(granted) = granted {
-            self.compare_scopes(granted);
-            let mut granted = granted.clone();
+        if let Some(mut granted) = granted {
+            self.compare_scopes(&granted);
             granted.sort_unstable();
             *lock(&self.granted) = Some(granted.into());
         }
-        let (number, expires) = (live.number, live.expires.wall);
-        let (mark, secret) = (candidate.mark, candidate.secret);
+        let (number, expires, fingerprint) = (live.number, live.expires.wall, new.fingerprint);
         let replaced = self.slot.live();
-        self.put_in_slot(&live, &secret, candidate.value, fingerprint, run.life.is_unproven());
-        *lock(&self.last_mark) = Some(mark);
-        let (void_by, hold) = (candidate.void_by, Hold::default());
-        let new = Outstanding { number, mark, secret, void_by, fingerprint, expires: live.expires, hold };
+        self.put_in_slot(&live, &new.secret, value, fingerprint, run.life.is_unproven());
+        *lock(&self.last_mark) = Some(new.mark);
+        let new = Outstanding { number, expires: live.expires, ..new };
         self.outstanding(new, replaced.as_ref(), run.life.former(now), now);
         let source = self.source.kind();
         let (token, generation) = (name.clone(), number);
@@ -464,7 +451,7 @@ impl Supervisor {
             issued: live.issued,
             expires: live.expires,
             usable_until: live.usable_until,
-            verdict: Verdict::new(is_unproven),
+            verdict: Arc::new(Verdict::new(is_unproven)),
         }));
     }
 
@@ -485,7 +472,7 @@ impl Supervisor {
         let rejected = fault.reason == Reason::Probe || run.detail.is_none();
         let detail = run.detail.take().unwrap_or_else(|| worse_words(fault.reason).to_owned());
         if !is_unanswered {
-            run.candidate = None;
+            self.discard(run, now);
         }
         let standing = match fault.class {
             Class::Reauthenticate => Standing::Reauthenticate,

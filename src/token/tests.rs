@@ -35,6 +35,8 @@ impl Source for Scripted {
     }
 }
 
+mod leases;
+
 struct Scene {
     token: Token,
     calls: Arc<AtomicUsize>,
@@ -52,11 +54,16 @@ impl Scene {
     }
 
     fn behind(gate: Gate, script: Script) -> Self {
-        let clock: Arc<dyn Clock> = Arc::new(SystemClock);
+        let calls = Arc::new(AtomicUsize::new(0));
+        let source = Scripted { script, calls: calls.clone() };
+        Self { calls, ..Self::living(Box::new(source), settings_of_a_token(), gate, Arc::new(SystemClock)) }
+    }
+
+    fn living(source: Box<dyn Source>, settings: Settings, gate: Gate, clock: Arc<dyn Clock>) -> Self {
         let folder = tempfile::tempdir().expect("a temporary folder");
         let registry = crate::metrics::Metrics::new().expect("metrics");
         let (dir, key) = (folder.path().to_owned(), folder.path().join("audit.key"));
-        let settings = audit::Settings {
+        let kept = audit::Settings {
             dir,
             key,
             on_failure: OnFailure::Continue,
@@ -64,7 +71,7 @@ impl Scene {
             export: Vec::new(),
         };
         let metrics = audit::Metrics::register(registry.registry()).expect("a new registry");
-        let (recorder, trail) = audit::open(&settings, clock.clone(), metrics).expect("a new trail");
+        let (recorder, trail) = audit::open(&kept, clock.clone(), metrics).expect("a new trail");
         let store = Arc::new(crate::store::Store::open(folder.path(), None).expect("a store"));
         let (revoker, tellings) =
             Revoker::new(&registry, clock.clone(), recorder.clone(), store).expect("a new registry");
@@ -79,11 +86,9 @@ impl Scene {
             source_reference: "ab".to_owned(),
             probe: None,
         };
-        let calls = Arc::new(AtomicUsize::new(0));
-        let source = Scripted { script, calls: calls.clone() };
-        let prepared = Prepared::new(settings_of_a_token(), Box::new(source), parts, None, None);
+        let prepared = Prepared::new(settings, source, parts, None, None);
         let token = prepared.behind(gate).begin(&tasks);
-        Self { token, calls, trail, folder, clock, _telling: telling }
+        Self { token, calls: Arc::default(), trail, folder, clock, _telling: telling }
     }
 
     /// As a request does whose answer is 401: returns whether a newer generation is there now.

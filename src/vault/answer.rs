@@ -13,7 +13,7 @@ use zeroize::Zeroize as _;
 use crate::clock::Moment;
 use crate::fetch::{self, FetchError, retry_after};
 use crate::secret::{ResolveError, Secret};
-use crate::text::printable;
+use crate::text::redacted;
 
 /// What came back, if it says yes.
 #[derive(Default, Deserialize)]
@@ -123,15 +123,22 @@ impl Error {
         }
     }
 
-    /// Whether the vault does not know what it was asked about, such as a lease that has ended.
-    pub fn is_unknown(&self) -> bool {
+    /// Whether the vault says that it knows no such lease or accessor: it has ended. A 404 alone says no more than that nothing
+    /// answers there, and "not found" may be said of anything.
+    pub fn is_ended(&self) -> bool {
         match self {
-            Self::Nothing(_) => true,
-            Self::Answered { status, said, .. } => {
-                let words = ["not found", "invalid lease", "invalid accessor"];
-                is_no(*status) && words.iter().any(|known| said.to_ascii_lowercase().contains(known))
-            }
-            _ => false,
+            Self::Answered { status, said, .. } => is_no(*status) && says_ended(said),
+            Self::Denied { said, .. } => says_ended(said),
+            Self::Unreached(_)
+            | Self::Path(_)
+            | Self::Token
+            | Self::Proof(_)
+            | Self::NotText(_)
+            | Self::Login { .. }
+            | Self::Malformed(_)
+            | Self::Field { .. }
+            | Self::Value { .. }
+            | Self::Nothing(_) => false,
         }
     }
 
@@ -142,6 +149,12 @@ impl Error {
             _ => None,
         }
     }
+}
+
+/// In a vault's own words.
+fn says_ended(said: &str) -> bool {
+    let said = said.to_ascii_lowercase();
+    ["lease not found", "invalid lease", "invalid accessor"].iter().any(|words| said.contains(words))
 }
 
 /// A plain no; what is overloaded, sealed or a standby says otherwise.
@@ -161,7 +174,13 @@ struct No {
     errors: Vec<String>,
 }
 
-pub fn judge(answer: &fetch::Answer, path: &str, now: Moment) -> Result<Answer, Error> {
+/// `shown` is what the call proved us with: no error repeats it.
+pub fn judge<'s>(
+    answer: &fetch::Answer,
+    path: &str,
+    shown: impl Iterator<Item = &'s str>,
+    now: Moment,
+) -> Result<Answer, Error> {
     let (path, status) = (path.to_owned(), answer.status);
     if status == StatusCode::NO_CONTENT {
         return Ok(Answer::default());
@@ -173,7 +192,7 @@ pub fn judge(answer: &fetch::Answer, path: &str, now: Moment) -> Result<Answer, 
         return parsed.ok_or(Error::Malformed(path));
     }
     let No { errors } = serde_json::from_slice(&answer.body).unwrap_or_default();
-    let said = errors.into_iter().next().map(|said| format!(": {}", printable(&said, MAX_SAID))).unwrap_or_default();
+    let said = errors.first().map(|said| format!(": {}", redacted(said, shown, MAX_SAID))).unwrap_or_default();
     if status == StatusCode::FORBIDDEN {
         return Err(Error::Denied { path, said });
     }

@@ -9,12 +9,13 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use http::StatusCode;
 use zeroize::Zeroizing;
 
 use super::answer::{Answer, Error, Granted};
 use super::{Ask, Vault};
 use crate::backoff::Backoff;
-use crate::clock::Moment;
+use crate::clock::{Moment, believed};
 use crate::secret::{Reference, Secret};
 
 /// `auth = { kind = ... }`
@@ -130,9 +131,12 @@ impl Vault {
         let token = match token {
             Some(token) if token.renewable => match self.renew(&token).await {
                 Ok(Some(renewed)) => return Ok(renewed),
-                // It is at its bound, or has been voided.
+                // It is at its bound.
                 Ok(None) => Some(token),
-                Err(error) if error.is_refusal() => Some(token),
+                Err(error) if error.is_refusal() => {
+                    tracing::warn!(detail = %error, "the vault does not renew the login: another one takes its place");
+                    Some(token)
+                }
                 Err(error) => return Err(error),
             },
             token => token,
@@ -147,16 +151,16 @@ impl Vault {
     async fn renew(&self, token: &Token) -> Result<Option<Token>, Error> {
         let path = "auth/token/renew-self";
         let asked_at = self.clock.now();
-        let answer = self.send(Ask::post(path, b"{}"), Some(token)).await?;
+        let answer = self.send(Ask::post(path, b"{}"), Some(token), &[]).await?;
         let granted = answer.auth.ok_or_else(|| Error::Malformed(path.to_owned()))?;
-        let left = Duration::from_secs(granted.lease_duration);
+        let left = believed(granted.lease_duration);
         if left.is_zero() {
             return Ok(None);
         }
         // What becomes shorter nears its bound.
         let renewable = granted.renewable && left > token.life / 2;
         let renewed = Token { renewable, ..token.clone() }.lasting(left, asked_at);
-        tracing::debug!(seconds = left.as_secs(), "the login to the vault is renewed");
+        tracing::debug!(seconds = left.as_secs(), "renewed the login to the vault");
         Ok(Some(renewed))
     }
 
@@ -164,13 +168,14 @@ impl Vault {
         let (path, proof) = self.auth.proof().await?;
         let body = object(&proof);
         let asked_at = self.clock.now();
-        let answered = self.send(Ask::post(&path, &body), None).await;
+        let shown: Vec<&str> = proof.iter().map(|(_, shown)| shown.as_str()).collect();
+        let answered = self.send(Ask::post(&path, &body), None, &shown).await;
         let Granted { client_token, renewable, lease_duration, .. } = match answered {
             Ok(Answer { auth: Some(granted), .. }) => granted,
             Ok(_) => return Err(Error::Malformed(path)),
-            Err(error) => return Err(of_login(error, &proof)),
+            Err(error) => return Err(of_login(error)),
         };
-        let life = Duration::from_secs(lease_duration);
+        let life = believed(lease_duration);
         tracing::info!(path, seconds = lease_duration, renewable, "logged in to the vault");
         let secret = Arc::new(client_token);
         let token = Token { secret, serial: serial + 1, since: asked_at, expires: None, due: None, life, renewable };
@@ -186,10 +191,10 @@ impl Vault {
         let (expires, due, life) = (None, None, Duration::ZERO);
         let token = Token { secret, serial, since: asked_at, expires, due, life, renewable: false };
         let path = "auth/token/lookup-self";
-        let answer = self.send(Ask::get(path), Some(&token)).await.map_err(|error| of_login(error, &[]))?;
-        let left = Duration::from_secs(answer.data["ttl"].as_u64().unwrap_or(0));
+        let answer = self.send(Ask::get(path), Some(&token), &[]).await.map_err(of_login)?;
+        let left = believed(answer.data["ttl"].as_u64().unwrap_or(0));
         let renewable = answer.data["renewable"].as_bool().unwrap_or(false);
-        let life = Duration::from_secs(answer.data["creation_ttl"].as_u64().unwrap_or(0)).max(left);
+        let life = believed(answer.data["creation_ttl"].as_u64().unwrap_or(0)).max(left);
         // One that was renewed to no avail is not tried again before it is another.
         let renewable = renewable && !same && !left.is_zero();
         Ok(Token { life, renewable, ..token }.lasting(left, asked_at))
@@ -199,7 +204,7 @@ impl Vault {
     pub async fn leave(&self) {
         let token = self.login.lock().await.token.take();
         let (Some(token), Auth::AppRole { .. } | Auth::Jwt { .. }) = (token, &self.auth) else { return };
-        match self.send(Ask::post("auth/token/revoke-self", b"{}"), Some(&token)).await {
+        match self.send(Ask::post("auth/token/revoke-self", b"{}"), Some(&token), &[]).await {
             Ok(_) => tracing::info!("logged out of the vault"),
             Err(error) => tracing::warn!(detail = %error, "the vault did not confirm that the login is void"),
         }
@@ -267,15 +272,15 @@ pub fn object<N: AsRef<str>, T: AsRef<str>>(members: &[(N, T)]) -> Zeroizing<Vec
     json
 }
 
-/// What the vault says to a login, without what it was shown.
-fn of_login(error: Error, proof: &[(&'static str, Zeroizing<String>)]) -> Error {
-    let (path, status, said) = match error {
-        Error::Denied { path, said } => (path, http::StatusCode::FORBIDDEN, said),
-        Error::Answered { path, status, said, retry_after: None } if status.is_client_error() => (path, status, said),
-        other => return other,
-    };
-    let said = proof.iter().fold(said, |said, (_, shown)| said.replace(shown.as_str(), "[redacted]"));
-    Error::Login { path, status, said }
+/// What the vault says to a login.
+fn of_login(error: Error) -> Error {
+    match error {
+        Error::Denied { path, said } => Error::Login { path, status: StatusCode::FORBIDDEN, said },
+        Error::Answered { path, status, said, retry_after: None } if status.is_client_error() => {
+            Error::Login { path, status, said }
+        }
+        other => other,
+    }
 }
 
 /// A policy that denies something, and does not even let a token be looked at, is no reason to log in each time.

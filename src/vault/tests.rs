@@ -193,6 +193,34 @@ async fn a_refused_login_is_told_without_its_proof_and_not_repeated_at_once() {
 }
 
 #[tokio::test]
+async fn no_answer_of_the_vault_brings_half_of_a_secret_into_an_error() {
+    let Scene { server, vault, clock, folder } = scene(approle).await;
+    std::fs::write(folder.path().join("secret"), "canary-secret").unwrap();
+    for status in ["400 Bad Request", "403 Forbidden", "500 Oh"] {
+        let no = json(status, &format!(r#"{{"errors":["{}canary-secret"]}}"#, "x".repeat(290)));
+        let (answer, _) = with(vault.token(), server.answer(no)).await;
+        let error = answer.err().unwrap().to_string();
+        assert!(error.contains("xxx") && !error.contains("canary"), "{error}");
+        clock.advance(Duration::from_secs(120));
+    }
+    let (token, _) = with(vault.token(), server.answer(granted("canary-token", 36_000, true))).await;
+    token.unwrap();
+    for status in ["400 Bad Request", "403 Forbidden", "500 Oh"] {
+        let no = json(status, &format!(r#"{{"errors":["{}canary-token"]}}"#, "x".repeat(290)));
+        let (answer, _) = with(vault.ask(Ask::get("a")), server.answer(no)).await;
+        let error = answer.err().unwrap().to_string();
+        assert!(error.contains("xxx") && !error.contains("canary"), "{error}");
+    }
+}
+
+#[tokio::test]
+async fn a_login_for_ages_is_believed_for_some_years() {
+    let Scene { server, vault, folder: _folder, .. } = scene(approle).await;
+    let (token, _) = with(vault.token(), server.answer(granted("hvs.one", u64::MAX, true))).await;
+    assert_eq!(token.unwrap().serial, 1);
+}
+
+#[tokio::test]
 async fn a_token_of_somebody_elses_is_looked_at_and_never_voided() {
     let of_file = |folder: &Path| {
         std::fs::write(folder.join("token"), "hvs.root\n").unwrap();
@@ -250,6 +278,9 @@ async fn what_is_not_there_is_said_by_its_path() {
     let told = "HTTP/1.1 429 Too Many Requests\r\nRetry-After: 7\r\nContent-Length: 0\r\n\r\n";
     let (answer, _) = with(vault.ask(Ask::get("a")), server.answer(told)).await;
     assert_eq!(answer.err().unwrap().retry_after(), Some(Duration::from_secs(7)));
+    let told = "HTTP/1.1 429 Too Many Requests\r\nRetry-After: 86400\r\nContent-Length: 0\r\n\r\n";
+    let (answer, _) = with(vault.ask(Ask::get("a")), server.answer(told)).await;
+    assert_eq!(answer.err().unwrap().retry_after(), Some(Duration::from_secs(600)), "within reason");
 }
 
 #[tokio::test]

@@ -106,7 +106,8 @@ async fn when_the_issuer_gives_none_requests_go_on_with_what_there_is() {
 #[tokio::test]
 async fn a_rejected_request_does_not_hold_up_the_rotation_that_it_waits_for() {
     let (issuer, upstream) = (Issuer::start().await, Upstream::http1().await);
-    upstream.answers(|seen| if seen.all("authorization") == ["Bearer tok-1"] { Reply::new(401) } else { Reply::ok("ok") });
+    upstream
+        .answers(|seen| if seen.all("authorization") == ["Bearer tok-1"] { Reply::new(401) } else { Reply::ok("ok") });
     let route = r#"token = "waited-for""#;
     let scene = Setup::new().token("waited-for", &issuer, EXCLUSIVE).route("api", &upstream, route).start().await;
     scene.ready().await;

@@ -54,6 +54,7 @@ impl From<Absent> for Refusal {
         match absent {
             Absent::Pending => Self::TokenPending,
             Absent::Expired { retry_after } => Self::TokenExpired { retry_after },
+            Absent::Held => Self::TokenHeld,
             Absent::Unavailable { retry_after } => Self::TokenUnavailable { retry_after },
             Absent::Reauthenticate => Self::ReauthRequired,
             Absent::Retired => Self::GrantEnded,

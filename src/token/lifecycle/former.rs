@@ -49,6 +49,11 @@ impl Lifecycle {
         is_good.then_some(former.live.number)
     }
 
+    /// Whether a generation is the live one, and the one before it may come back.
+    pub fn may_roll_back(&self, generation: u64, now: Moment) -> bool {
+        matches!(self.phase, Phase::Active(live) if live.number == generation) && self.former(now).is_some()
+    }
+
     /// Upstreams refuse the live generation.
     pub(super) fn roll_back(&mut self, generation: u64, now: Moment, random: f64, effects: &mut Vec<Effect>) {
         let (Phase::Active(refused), Some(restores)) = (self.phase, self.former(now)) else { return };
@@ -102,6 +107,14 @@ mod tests {
         assert_eq!(restored.expires, START.after(secs(3600)));
         assert_eq!(machine.wake_at().map(|wake| wake.boot), Some(now.after(secs(60)).boot), "another one comes later");
         assert_eq!(roll_back(&mut machine, 3, now), None, "it has been back once");
+    }
+
+    #[test]
+    fn only_the_live_generation_is_rolled_back() {
+        let (machine, now) = rotated();
+        assert!(machine.may_roll_back(2, now));
+        assert!(!machine.may_roll_back(1, now) && !machine.may_roll_back(3, now));
+        assert!(!machine.may_roll_back(2, now.after(secs(30))), "the window has passed");
     }
 
     #[test]

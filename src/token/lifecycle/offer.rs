@@ -20,8 +20,8 @@ pub struct Offer {
     pub unchanged: bool,
     /// The bytes of a generation that was revoked.
     pub void: bool,
-    /// It is the last generation, whose end its issuer has put off.
-    pub longer: bool,
+    /// It is the generation of this number, whose end its issuer has put off.
+    pub longer: Option<u64>,
 }
 
 impl Lifecycle {

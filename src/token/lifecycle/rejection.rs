@@ -105,7 +105,7 @@ mod tests {
         for _ in 0..1000 {
             assert!(!reject(&mut machine, now));
         }
-        let same = Offer { expires: Some(START.after(secs(3600))), unchanged: true, void: false, longer: false };
+        let same = Offer { expires: Some(START.after(secs(3600))), unchanged: true, void: false, longer: None };
         assert_eq!(machine.step(Input::Answered(Ok(same)), now, 0.0), [Effect::Unchanged]);
         let planned = machine.wake_at();
         assert!(!reject(&mut machine, now.after(secs(10))));

@@ -81,6 +81,13 @@ impl Lifecycle {
         }
     }
 
+    /// The source has something else to give: what waits to be tried again is not it.
+    pub(super) fn end_stale_trial(&mut self, now: Moment, effects: &mut Vec<Effect>) {
+        if let Call::Trial(Trial { again: Some(_), .. }) = self.call {
+            self.end_trial(now, effects);
+        }
+    }
+
     /// Nobody may use what is being tried.
     pub(super) fn end_trial(&mut self, now: Moment, effects: &mut Vec<Effect>) {
         if let Call::Trial(_) = self.call {
@@ -210,6 +217,17 @@ mod tests {
             assert_eq!(machine.step(input, now, 0.0), [Effect::Discard, effect]);
             assert_eq!(machine.step(Input::Probed(Verdict::Passed), now, 0.0), [], "{input:?}");
         }
+    }
+
+    #[test]
+    fn a_source_that_has_something_else_by_then_is_asked_again() {
+        let (mut machine, now) = on_trial(3600);
+        machine.step(Input::Probed(Verdict::Unanswered), now, 0.0);
+        let now = now.after(secs(2));
+        assert_eq!(machine.step(Input::Changed, now, 0.0), [Effect::Discard, Effect::Call]);
+        machine.step(offer(now, 3600), now, 0.0);
+        machine.step(Input::Probed(Verdict::Passed), now, 0.0);
+        assert_eq!(number(&machine), Some(2));
     }
 
     #[test]

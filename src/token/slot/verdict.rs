@@ -10,6 +10,7 @@ const PENDING: u8 = 1;
 /// It was told of one, and nobody need wait for what comes of it.
 const SETTLED: u8 = 2;
 
+#[derive(Default)]
 pub(in crate::token) struct Verdict {
     /// A 401 counts only after an acceptance: the generation is what a 401 brought.
     unproven: bool,
@@ -20,15 +21,6 @@ pub(in crate::token) struct Verdict {
 impl Verdict {
     pub(in crate::token) fn new(unproven: bool) -> Self {
         Self { unproven, accepted: AtomicBool::new(false), rejection: AtomicU8::new(UNTOUCHED) }
-    }
-
-    /// What has been said of it until now, of the same generation in another form.
-    pub(super) fn carried_on(&self) -> Self {
-        Self {
-            unproven: self.unproven,
-            accepted: AtomicBool::new(self.is_accepted()),
-            rejection: AtomicU8::new(self.rejection.load(Ordering::Acquire)),
-        }
     }
 
     /// Returns whether it is the first acceptance.

@@ -3,20 +3,18 @@
 //! Invariant: a token that passes is visible ASCII, is a bearer token, has an end, and lacks no scope that was asked for.
 //! A failure repeats of the issuer's text what the RFC means for humans, cleaned; never the token, never our secret.
 
-use std::time::Duration;
-
 use http::StatusCode;
 use http::header::{CONTENT_TYPE, HeaderMap, HeaderName, RETRY_AFTER};
 use serde::de::DeserializeOwned;
 use zeroize::Zeroizing;
 
 use self::members::{Member, Members};
-use super::lifetime::{MAX_LIFE, jwt_end};
+use super::lifetime::{ASSUMED_LIFE, ends_at, jwt_end};
 use super::{Class, Failure, Issued, Reason};
-use crate::clock::Moment;
+use crate::clock::{Moment, believed};
 use crate::fetch::{Answer, retry_after};
 use crate::secret::Secret;
-use crate::text::printable;
+use crate::text::redacted;
 
 pub(super) mod members;
 
@@ -159,11 +157,10 @@ pub fn judge_output(output: &[u8], asked: &Asked<'_>) -> Result<Issued, Failure>
 
 /// How long a token lives that ends at this time (RFC 3339), from when it was asked for.
 fn seconds_until(time: &Member, asked: &Asked<'_>) -> Result<f64, Failure> {
-    let Some(time) = time.text().and_then(|text| text.parse::<jiff::Timestamp>().ok()) else {
+    let Some(end) = time.text().and_then(ends_at) else {
         let detail = "its `expires_at` is no time like \"2027-06-30T12:00:00Z\"";
         return Err(Failure::transient(Reason::Lifetime, detail));
     };
-    let end = Duration::from_secs(u64::try_from(time.as_second()).unwrap_or(0));
     if end <= asked.now.wall {
         return Err(Failure::transient(Reason::Expired, "its `expires_at` has passed"));
     }
@@ -223,7 +220,7 @@ fn token_missing() -> Failure {
 fn end(secret: &Secret, expires_in: &Member, asked: &Asked<'_>) -> Result<(Moment, bool), Failure> {
     let (life, missing) = match seconds(expires_in) {
         Some(0) => return Err(Failure::transient(Reason::Lifetime, "the issuer's `expires_in` is no time to live")),
-        Some(life) => (Duration::from_secs(life).min(MAX_LIFE), false),
+        Some(life) => (believed(life), false),
         None => (ASSUMED_LIFE, true),
     };
     let told = asked.at.after(life);
@@ -280,7 +277,7 @@ fn no(reply: &Reply<'_>, members: &Members, asked: &Asked<'_>) -> Failure {
         Some(said) => format!("the issuer answered {status}: {said}"),
         None => format!("the issuer answered {status}"),
     };
-    let transient = Class::Transient { retry_after: wait(reply, asked.now) };
+    let transient = Class::Transient { retry_after: reply.retry_after.and_then(|told| retry_after(told, asked.now)) };
     let (reason, class) = match (status, members.error.text().map(reason_of)) {
         (429, _) => (Reason::RateLimited, transient),
         (408 | 425 | 500..=599, _) => (Reason::Status, transient),
@@ -323,21 +320,8 @@ fn said(members: &Members, asked: &Asked<'_>) -> Option<String> {
         (Some(code), Some(description)) => format!("{code} ({description})"),
     };
     let tokens = [&members.access_token, &members.token, &members.refresh_token].into_iter().filter_map(Member::text);
-    let mut text = printable(&text, usize::MAX);
-    // First all of it is cleaned and redacted, then it is cut: a cut through a secret would leave half of it.
-    for secret in asked.secrets.iter().copied().chain(tokens) {
-        let secret = Zeroizing::new(printable(secret, usize::MAX));
-        if !secret.is_empty() {
-            text = text.replace(secret.as_str(), "[redacted]");
-        }
-    }
-    let text = printable(&text, MAX_SAID);
+    let text = redacted(&text, asked.secrets.iter().copied().chain(tokens), MAX_SAID);
     (!text.is_empty()).then_some(text)
-}
-
-/// How long the issuer asks us to wait, within reason.
-fn wait(reply: &Reply<'_>, now: Moment) -> Option<Duration> {
-    Some(retry_after(reply.retry_after?, now)?.min(MAX_RETRY_AFTER))
 }
 
 /// `application/json`, or something that says that it is JSON (RFC 6839), with any parameters.
@@ -346,11 +330,6 @@ fn is_json(content_type: &[u8]) -> bool {
     let essence = essence.trim_ascii().to_ascii_lowercase();
     essence == b"application/json" || (essence.starts_with(b"application/") && essence.ends_with(b"+json"))
 }
-
-/// How long a token is believed to live when its issuer does not say.
-const ASSUMED_LIFE: Duration = Duration::from_secs(15 * 60);
-
-const MAX_RETRY_AFTER: Duration = Duration::from_secs(10 * 60);
 
 /// Characters of the issuer's own words that are kept.
 const MAX_SAID: usize = 200;

@@ -7,11 +7,10 @@ pub mod sts;
 
 use std::fmt::Display;
 use std::sync::Arc;
-use std::time::Duration;
 
-use super::lifetime::MAX_LIFE;
+use super::lifetime::ends_at;
 use super::{BuildError, Failure, Issued, Reason, Source};
-use crate::clock::{Clock, Moment};
+use crate::clock::{Clock, MAX_LIFE, Moment};
 use crate::fetch::Fetcher;
 use crate::secret::Secret;
 use crate::token::source::answer::members::Member;
@@ -100,8 +99,7 @@ fn issued(secret: Secret, expires: Option<Moment>) -> Issued {
 
 /// When keys end that end at this time (RFC 3339): their life counts from when they were asked for.
 fn ends(time: &str, asked_at: Moment, now: Moment) -> Result<Moment, Failure> {
-    let time: jiff::Timestamp = time.parse().map_err(|_| no_time())?;
-    let end = Duration::from_secs(u64::try_from(time.as_second()).unwrap_or(0));
+    let end = ends_at(time).ok_or_else(no_time)?;
     if end <= now.wall {
         let detail = "the keys have ended already: if they are new, compare the clocks of this machine and of AWS";
         return Err(Failure::transient(Reason::Expired, detail));

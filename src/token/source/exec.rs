@@ -22,7 +22,7 @@ use super::{Class, Failure, Issued, Obtaining, Reason, Source, found};
 use crate::clock::{Clock, Moment};
 use crate::program::{Output, Program, ProgramError, ending};
 use crate::secret::Secret;
-use crate::text::printable;
+use crate::text::redacted;
 
 /// `source = { kind = "exec", command = ["/path/program", "argument"], ... }`
 #[derive(Clone, PartialEq, Eq, Debug)]
@@ -186,25 +186,19 @@ fn credential(stdout: &[u8], asked: &Asked<'_>) -> Result<Issued, Failure> {
 /// The program's standard error, fit for a log: without what stands on its standard output or in the variables that it was
 /// given, on one line, and not much of it.
 fn without_secrets(output: &Output, variables: &[String]) -> String {
-    let mut text = Zeroizing::new(printable(&String::from_utf8_lossy(&output.stderr), usize::MAX));
     // A token of JSON stands between quotation marks.
     let printed = output.stdout.split(|byte| byte.is_ascii_whitespace() || *byte == b'"');
-    let printed = printed.map(|word| Zeroizing::new(printable(&String::from_utf8_lossy(word), usize::MAX)));
-    let printed = printed.filter(|word| word.len() >= SHORTEST_SECRET);
-    let mut secrets: Vec<Zeroizing<String>> = printed.chain(given(variables)).collect();
-    // The longest first: one may be a part of another.
-    secrets.sort_unstable_by_key(|secret| std::cmp::Reverse(secret.len()));
-    for secret in &secrets {
-        text = Zeroizing::new(text.replace(secret.as_str(), "[redacted]"));
-    }
-    printable(&text, MAX_SAID)
+    let printed = printed.map(|word| Zeroizing::new(String::from_utf8_lossy(word).into_owned()));
+    let secrets: Vec<Zeroizing<String>> =
+        printed.chain(given(variables)).filter(|word| word.len() >= SHORTEST_SECRET).collect();
+    let text = Zeroizing::new(String::from_utf8_lossy(&output.stderr).into_owned());
+    redacted(&text, secrets.iter().map(|secret| secret.as_str()), MAX_SAID)
 }
 
-/// What stands in the variables that a program was given, as it would stand in a log.
+/// What stands in the variables that a program was given.
 fn given(variables: &[String]) -> impl Iterator<Item = Zeroizing<String>> {
     let values = variables.iter().filter_map(std::env::var_os).map(|value| Zeroizing::new(value.into_encoded_bytes()));
-    let shown = values.map(|value| Zeroizing::new(printable(&String::from_utf8_lossy(&value), usize::MAX)));
-    shown.filter(|value| value.len() >= SHORTEST_SECRET)
+    values.map(|value| Zeroizing::new(String::from_utf8_lossy(&value).into_owned()))
 }
 
 /// Words that are shorter are no tokens, but parts of the language.

@@ -1,13 +1,19 @@
-//! When a token ends, as far as the token itself says so.
+//! When a token ends, as far as the token itself or its issuer says so.
 
 use std::time::Duration;
 
 use super::{Failure, Reason};
-use crate::clock::Moment;
+use crate::clock::{MAX_LIFE, Moment};
 use crate::secret::Secret;
 
-/// The longest life that is believed. It keeps the arithmetic sound; the rotation's own bound is far shorter.
-pub const MAX_LIFE: Duration = Duration::from_secs(10 * 365 * 24 * 60 * 60);
+/// How long a token is believed to live when its issuer does not say.
+pub const ASSUMED_LIFE: Duration = Duration::from_secs(15 * 60);
+
+/// A time (RFC 3339) by the wall clock; `None` where it is no time.
+pub fn ends_at(time: &str) -> Option<Duration> {
+    let time: jiff::Timestamp = time.parse().ok()?;
+    Some(Duration::from_secs(u64::try_from(time.as_second()).unwrap_or(0)))
+}
 
 /// The `exp` of a token that is a JWT; `None` for any other, and for a JWT without one.
 ///

@@ -20,14 +20,27 @@ const MOST_VOID: usize = 64;
 const UNSAID: Duration = Duration::from_secs(24 * 3600);
 
 impl Supervisor {
+    /// What an issuer has just given, under the number that it would have.
+    pub(super) fn new(
+        &self,
+        secret: Secret,
+        void_by: Option<Secret>,
+        expires: Option<Moment>,
+        now: Moment,
+    ) -> Outstanding {
+        let number = self.last_number.load(Ordering::Relaxed) + 1;
+        let (fingerprint, mark) = (self.parts.fingerprinter.of(&secret), self.parts.fingerprinter.mark(&secret));
+        let secret = Arc::new(secret);
+        let void_by = void_by.map_or_else(|| secret.clone(), Arc::new);
+        let expires = expires.unwrap_or_else(|| now.after(UNSAID));
+        Outstanding { number, mark, secret, void_by, fingerprint, expires, hold: Hold::default() }
+    }
+
     /// Remembers what is being tried: whoever ends the token's life meanwhile has it voided too.
-    pub(super) fn on_trial(&self, number: u64, candidate: &Candidate) {
-        let &Candidate { mark, fingerprint, expires, .. } = candidate;
-        let expires = expires.unwrap_or_else(|| self.parts.clock.now().after(UNSAID));
-        let (secret, void_by, hold) = (candidate.secret.clone(), candidate.void_by.clone(), Hold::default());
+    pub(super) fn on_trial(&self, number: u64, new: &Outstanding) {
         let mut issued = lock(&self.issued);
-        if !issued.iter().any(|known| known.mark == mark) {
-            issued.push(Outstanding { number, mark, secret, void_by, fingerprint, expires, hold });
+        if !issued.iter().any(|known| known.mark == new.mark) {
+            issued.push(Outstanding { number, ..new.clone() });
         }
     }
 
@@ -58,10 +71,10 @@ impl Supervisor {
         }
     }
 
-    /// The last generation ends later now.
-    pub(super) fn last_ends(&self, expires: Moment) {
-        if let Some(last) = lock(&self.issued).last_mut() {
-            last.expires = expires;
+    /// The generation of this number ends later now.
+    pub(super) fn ends_later(&self, number: u64, expires: Moment) {
+        if let Some(known) = lock(&self.issued).iter_mut().find(|known| known.number == number) {
+            known.expires = expires;
         }
     }
 
@@ -99,19 +112,26 @@ impl Supervisor {
         }
     }
 
-    /// What came after the token was taken out of use, or what its API refuses: nobody ever has that generation.
+    /// What came after the token was taken out of use, what its API refuses, what is worse than what is live: nobody ever has
+    /// that generation.
     pub(super) fn discard(&self, run: &mut Run<'_>, now: Moment) {
         run.probing = None;
-        let Some(Candidate { secret, void_by, mark, fingerprint, expires, .. }) = run.candidate.take() else { return };
-        lock(&self.issued).retain(|known| known.mark != mark);
-        // What is only found somewhere is not new.
-        if !self.source.revokes() || *lock(&self.last_mark) == Some(mark) {
-            return;
+        if let Some(Candidate { new, .. }) = run.candidate.take() {
+            self.tell_unused(new, now);
         }
-        let expires = expires.unwrap_or_else(|| now.after(UNSAID));
-        let number = self.last_number.load(Ordering::Relaxed) + 1;
-        let discarded = Outstanding { number, mark, secret, void_by, fingerprint, expires, hold: Hold::default() };
-        self.tell(discarded, revocation::Cause::Discarded, now, None);
+    }
+
+    /// Nobody ever has it.
+    pub(super) fn tell_unused(&self, new: Outstanding, now: Moment) {
+        if self.is_new(&new) {
+            lock(&self.issued).retain(|known| known.mark != new.mark);
+            self.tell(new, revocation::Cause::Discarded, now, None);
+        }
+    }
+
+    /// Whether it is not the last generation, and none that was revoked: those have been told of, or will be.
+    pub(super) fn is_new(&self, given: &Outstanding) -> bool {
+        *lock(&self.last_mark) != Some(given.mark) && !lock(&self.void).contains(&given.mark)
     }
 
     pub(super) fn tell(
@@ -121,11 +141,20 @@ impl Supervisor {
         not_before: Moment,
         carried: Option<Carried>,
     ) {
-        let Outstanding { number, void_by, fingerprint, expires, hold, .. } = outstanding;
-        if !self.source.revokes() {
-            return;
+        if self.source.revokes() {
+            self.parts.revoker.tell(self.telling(outstanding, cause, not_before, carried));
         }
-        self.parts.revoker.tell(Telling {
+    }
+
+    pub(super) fn telling(
+        &self,
+        outstanding: Outstanding,
+        cause: revocation::Cause,
+        not_before: Moment,
+        carried: Option<Carried>,
+    ) -> Telling {
+        let Outstanding { number, void_by, fingerprint, expires, hold, .. } = outstanding;
+        Telling {
             token: self.settings.name.clone(),
             generation: number,
             fingerprint,
@@ -138,7 +167,7 @@ impl Supervisor {
             carried,
             hold,
             is_kept: false,
-        });
+        }
     }
 }
 

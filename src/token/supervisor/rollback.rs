@@ -23,7 +23,7 @@ impl Supervisor {
         *lock(&self.last_mark) = Some(former.mark);
         let restored = Outstanding { number: live.number, expires: live.expires, hold: Hold::default(), ..former };
         // What is being tried is no part of this.
-        let on_trial = run.candidate.as_ref().map(|candidate| candidate.mark);
+        let on_trial = run.candidate.as_ref().map(|candidate| candidate.new.mark);
         let refused = lock(&self.issued).extract_if(.., |known| Some(known.mark) != on_trial).collect::<Vec<_>>();
         lock(&self.issued).push(restored);
         for refused in refused {

@@ -21,7 +21,7 @@ use crate::clock::{Clock, Moment};
 use crate::fetch::{Answer, Call, Fetcher, Remote, retry_after};
 use crate::secret::{Reference, Secret};
 use crate::sigv4::{self, Form, Keys, Payload, Signable};
-use crate::text::printable;
+use crate::text::redacted;
 use crate::tls;
 use crate::token::source::{BuildError, Class, Failure, Issued, Obtaining, Reason, Source};
 
@@ -79,11 +79,12 @@ impl Sts {
     }
 
     async fn ask(&self) -> Result<Issued, Failure> {
+        let mut shown = Zeroizing::new(String::new());
         let (body, keys) = match (&self.settings.proof, &self.machine) {
             (Proof::WebIdentity(token), _) => {
                 let token = token.obtain().await.map_err(|error| unusable(&error))?;
-                let token = token.expose_to_issuer().map_err(|error| unusable(&error))?;
-                (self.form("AssumeRoleWithWebIdentity", Some(token)), None)
+                shown.push_str(token.expose_to_issuer().map_err(|error| unusable(&error))?);
+                (self.form("AssumeRoleWithWebIdentity", Some(&shown)), None)
             }
             (Proof::Keys(keys), _) => (self.form("AssumeRole", None), Some(keys.obtain().await?)),
             (Proof::Machine(_), Some(machine)) => (self.form("AssumeRole", None), Some(machine.ask().await?.secret)),
@@ -94,8 +95,11 @@ impl Sts {
             Some(keys) => self.signed(&body, keys, asked_at)?,
             None => HeaderMap::from_iter([(CONTENT_TYPE, HeaderValue::from_static(FORM))]),
         };
+        if let Some(token) = headers.get(SESSION_TOKEN).and_then(|token| token.to_str().ok()) {
+            shown.push_str(token);
+        }
         let answer = self.fetcher.send(Call { method: Method::POST, remote: &self.remote, headers, body }).await?;
-        judge(&answer, asked_at, self.clock.now())
+        judge(&answer, &shown, asked_at, self.clock.now())
     }
 
     fn form(&self, action: &str, token: Option<&str>) -> Zeroizing<Vec<u8>> {
@@ -133,6 +137,9 @@ impl Sts {
     }
 }
 
+/// Where keys that end bring what makes them good.
+const SESSION_TOKEN: &str = "x-amz-security-token";
+
 const FORM: &str = "application/x-www-form-urlencoded; charset=utf-8";
 
 impl Source for Sts {
@@ -145,7 +152,8 @@ impl Source for Sts {
     }
 }
 
-fn judge(answer: &Answer, asked_at: Moment, now: Moment) -> Result<Issued, Failure> {
+/// `shown` is what the call proved itself with, or nothing: it is never repeated.
+fn judge(answer: &Answer, shown: &str, asked_at: Moment, now: Moment) -> Result<Issued, Failure> {
     let malformed = || Failure::transient(Reason::Malformed, "the answer of STS has not the form that it should have");
     let text = std::str::from_utf8(&answer.body).map_err(|_| malformed())?;
     match answer.status.as_u16() {
@@ -154,7 +162,7 @@ fn judge(answer: &Answer, asked_at: Moment, now: Moment) -> Result<Issued, Failu
             let detail = format!("STS redirects ({}), and redirects are not followed", answer.status.as_u16());
             return Err(Failure::transient(Reason::Redirected, detail));
         }
-        _ => return Err(refusal(answer, text, now)),
+        _ => return Err(refusal(answer, text, shown, now)),
     }
     let value = |name| element(text, name).ok_or_else(malformed);
     let token = value("SessionToken")?;
@@ -173,16 +181,17 @@ fn element<'t>(text: &'t str, name: &str) -> Option<&'t str> {
 }
 
 /// STS says no, or cannot. Of its words the code is told, and the message where it is plain text.
-fn refusal(answer: &Answer, text: &str, now: Moment) -> Failure {
+fn refusal(answer: &Answer, text: &str, shown: &str, now: Moment) -> Failure {
     let status = answer.status.as_u16();
-    let code = element(text, "Code").map(|code| printable(code, 100));
-    let detail = match (&code, element(text, "Message").map(|message| printable(message, 200))) {
+    let said = |name, most| element(text, name).map(|said| redacted(said, [shown], most));
+    let code = said("Code", 100);
+    let detail = match (&code, said("Message", 200)) {
         (None, _) => format!("STS answered {status}"),
         (Some(code), None) => format!("STS answered {status}: {code}"),
         (Some(code), Some(message)) => format!("STS answered {status}: {code} ({message})"),
     };
     let wait = answer.headers.get(http::header::RETRY_AFTER).and_then(|value| retry_after(value.as_bytes(), now));
-    let transient = Class::Transient { retry_after: wait.map(|wait| wait.min(LONGEST_WAIT)) };
+    let transient = Class::Transient { retry_after: wait };
     let (reason, class) = match (status, code.as_deref()) {
         (429, _) | (_, Some("Throttling" | "ThrottlingException" | "RequestLimitExceeded")) => {
             (Reason::RateLimited, transient)
@@ -208,8 +217,6 @@ fn refusal(answer: &Answer, text: &str, now: Moment) -> Failure {
     };
     Failure { reason, class, detail }
 }
-
-const LONGEST_WAIT: Duration = Duration::from_secs(10 * 60);
 
 #[cfg(test)]
 mod tests;

@@ -14,11 +14,11 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use super::{Made, leases};
-use crate::clock::{Clock, Moment};
+use crate::clock::{Clock, Moment, believed};
 use crate::secret::Secret;
+use crate::token::source::lifetime::ASSUMED_LIFE;
 use crate::token::source::{
-    Changing, Class, Failure, IsOurs, Issued, Listing, Obtaining, Prolonged, Prolonging, Reason, Revoking, Source,
-    found,
+    Changing, Class, Failure, IsOurs, Issued, Listing, Obtaining, Prolonging, Reason, Revoking, Source, found,
 };
 use crate::vault::{Answer, Ask, Error, Vault, field, object};
 
@@ -106,12 +106,19 @@ impl Dynamic {
         let login = self.vault.login().await?;
         let asked_at = self.clock.now();
         let answer = self.vault.ask(ask).await?;
-        let (issued, held) = self.issued(&answer, login, asked_at)?;
-        *self.held() = held;
-        Ok(issued)
+        match self.issued(&answer, login, asked_at) {
+            Ok((issued, held)) => {
+                *self.held() = Some(held);
+                Ok(issued)
+            }
+            Err(failure) => {
+                self.give_back(&Lease::of(&answer)).await;
+                Err(failure)
+            }
+        }
     }
 
-    fn issued(&self, answer: &Answer, login: u64, asked_at: Moment) -> Result<(Issued, Option<Held>), Failure> {
+    fn issued(&self, answer: &Answer, login: u64, asked_at: Moment) -> Result<(Issued, Held), Failure> {
         let path = &self.settings.path;
         let secret = self.settings.made.of(|name| match (&answer.auth, name) {
             (Some(granted), "token") => {
@@ -129,22 +136,35 @@ impl Dynamic {
         };
         let lease = Lease::of(answer);
         let void_by = Some(lease.kept());
-        let life = Duration::from_secs(seconds);
+        let life = believed(seconds);
         let end = asked_at.after(life);
         let (expires, assumed) = match (life.is_zero(), issued.expires) {
-            (true, Some(own)) => (own, false),
-            (true, None) => (asked_at.after(ASSUMED_LIFE), true),
-            (false, None) => (end, false),
-            (false, Some(own)) => (own.earlier(end), false),
+            (true, Some(own)) => (Some(own), false),
+            // As anything that was put somewhere: it is looked at again, and may be the same.
+            (true, None) if lease == Lease::Nothing => (None, false),
+            (true, None) => (Some(asked_at.after(ASSUMED_LIFE)), true),
+            (false, None) => (Some(end), false),
+            (false, Some(own)) => (Some(own.earlier(end)), false),
         };
-        let held = Held { lease, login, since: asked_at, expires, life, renewable: renewable && !life.is_zero() };
-        Ok((Issued { expires: Some(expires), assumed, void_by, ..issued }, Some(held)))
+        let renewable = renewable && !life.is_zero();
+        let held = Held { lease, login, since: asked_at, expires: expires.unwrap_or(end), life, renewable };
+        Ok((Issued { expires, assumed, void_by, ..issued }, held))
     }
 
-    async fn prolonged(&self) -> Result<Prolonged, Failure> {
+    /// Of what cannot be used nobody else knows.
+    async fn give_back(&self, lease: &Lease) {
+        if *lease != Lease::Nothing
+            && let Err(failure) = self.void(lease).await
+        {
+            tracing::warn!(detail = failure.detail, "a lease that is of no use is not given back: it ends by itself");
+        }
+    }
+
+    async fn prolonged(&self, kept: &Secret) -> Result<Option<Moment>, Failure> {
+        let lease = Lease::parse(told(kept)?);
         let held = self.held().clone();
-        let Some(held) = held.filter(|held| self.is_worth_renewing(held)) else {
-            return self.ask().await.map(Prolonged::Anew);
+        let Some(held) = held.filter(|held| held.lease == lease && self.is_worth_renewing(held)) else {
+            return Ok(None);
         };
         let asked_at = self.clock.now();
         let answered = match &held.lease {
@@ -153,30 +173,31 @@ impl Dynamic {
                 let body = object(&[("accessor", accessor)]);
                 self.vault.ask(Ask::post("auth/token/renew-accessor", &body)).await
             }
-            Lease::Nothing => return self.ask().await.map(Prolonged::Anew),
+            Lease::Nothing => return Ok(None),
         };
         let answer = match answered {
             Ok(answer) => answer,
-            // The vault knows it no more, or does not want to.
+            // It has ended.
+            Err(error) if error.is_ended() => return Ok(None),
             Err(error) if error.is_refusal() => {
-                tracing::debug!(detail = %error, "the lease is not renewed: another one is asked for");
-                return self.ask().await.map(Prolonged::Anew);
+                tracing::warn!(detail = %error, "the vault does not renew the lease: another one is asked for");
+                return Ok(None);
             }
             Err(error) => return Err(error.into()),
         };
         let seconds = answer.auth.as_ref().map_or(answer.lease_duration, |granted| granted.lease_duration);
-        let life = Duration::from_secs(seconds);
+        let life = believed(seconds);
         let until = asked_at.after(life).earlier(held.since.after(self.settings.max_life));
         let now = self.clock.now();
         if until.remaining(now) <= held.expires.remaining(now) {
-            return self.ask().await.map(Prolonged::Anew);
+            return Ok(None);
         }
         // What becomes shorter nears its bound.
         let renewable = life > held.life / 2;
         if let Some(current) = self.held().as_mut().filter(|current| current.lease == held.lease) {
             (current.expires, current.renewable) = (until, renewable);
         }
-        Ok(Prolonged::Longer(until))
+        Ok(Some(until))
     }
 
     /// Whether it can be had for longer, and by more than what it has left.
@@ -185,11 +206,9 @@ impl Dynamic {
         held.renewable && held.login == self.vault.serial() && most.remaining(held.expires) > held.life / 4
     }
 
-    async fn tell_void(&self, kept: &Secret) -> Result<(), Failure> {
-        let kept = kept.expose_to_issuer().map_err(|error| Failure::refused(Reason::Secret, error.to_string()))?;
-        let lease = Lease::parse(kept);
+    async fn void(&self, lease: &Lease) -> Result<(), Failure> {
         // The live generation may be one before it by now, whose lease nobody renews.
-        self.held().take_if(|held| held.lease == lease);
+        self.held().take_if(|held| held.lease == *lease);
         let answered = match lease {
             // Its answer then says that it is done, and not that it will be.
             Lease::Id(id) => {
@@ -197,7 +216,7 @@ impl Dynamic {
                 self.vault.ask(Ask::post("sys/leases/revoke", &body)).await
             }
             Lease::Accessor(accessor) => {
-                let body = object(&[("accessor", accessor)]);
+                let body = object(&[("accessor", accessor.as_str())]);
                 self.vault.ask(Ask::post("auth/token/revoke-accessor", &body)).await
             }
             Lease::Nothing => {
@@ -207,7 +226,7 @@ impl Dynamic {
         };
         match answered {
             Ok(_) => Ok(()),
-            Err(error) if error.is_unknown() => Ok(()),
+            Err(error) if error.is_ended() => Ok(()),
             // A policy can be put right.
             Err(error) => Err(Failure { class: Class::Transient { retry_after: error.retry_after() }, ..error.into() }),
         }
@@ -223,8 +242,8 @@ impl Source for Dynamic {
         Box::pin(self.ask())
     }
 
-    fn prolong(&self) -> Prolonging<'_> {
-        Box::pin(self.prolonged())
+    fn prolong<'a>(&'a self, value: &'a Secret) -> Prolonging<'a> {
+        Box::pin(self.prolonged(value))
     }
 
     fn kind(&self) -> &'static str {
@@ -255,9 +274,11 @@ impl Source for Dynamic {
     }
 
     fn revoke<'a>(&'a self, value: &'a Secret) -> Revoking<'a> {
-        Box::pin(self.tell_void(value))
+        Box::pin(async { self.void(&Lease::parse(told(value)?)).await })
     }
 }
 
-/// As of any token whose issuer does not say how long it lives.
-const ASSUMED_LIFE: Duration = Duration::from_secs(15 * 60);
+/// What stands for a generation where its issuer is told of it.
+fn told(kept: &Secret) -> Result<&str, Failure> {
+    kept.expose_to_issuer().map_err(|error| Failure::refused(Reason::Secret, error.to_string()))
+}

@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use super::Made;
 use crate::clock::{Clock, Moment};
+use crate::token::source::lifetime::ends_at;
 use crate::token::source::{Failure, Issued, Obtaining, Pace, Reason, Source, found};
 use crate::vault::{Engine, Vault};
 
@@ -47,9 +48,8 @@ impl Kv {
 
 /// The vault gives it no longer after that.
 fn deletion(time: &str, now: Moment) -> Result<Moment, Failure> {
-    let malformed = |_| Failure::transient(Reason::Malformed, "the vault's `deletion_time` is no time");
-    let time: jiff::Timestamp = time.parse().map_err(malformed)?;
-    let end = Duration::from_secs(u64::try_from(time.as_second()).unwrap_or(0));
+    let malformed = || Failure::transient(Reason::Malformed, "the vault's `deletion_time` is no time");
+    let end = ends_at(time).ok_or_else(malformed)?;
     let left = end.saturating_sub(now.wall);
     if left.is_zero() {
         return Err(Failure::transient(Reason::Expired, "its `deletion_time` has passed"));

@@ -41,7 +41,7 @@ pub async fn ghosts(vault: &Vault, path: &str, is_ours: &IsOurs) -> Result<Ghost
 async fn told(vault: &Vault, id: String) -> Result<Option<Ghost>, Failure> {
     let answer = match vault.ask(Ask::post("sys/leases/lookup", &object(&[("lease_id", &id)]))).await {
         Ok(answer) => answer,
-        Err(error) if error.is_unknown() => return Ok(None),
+        Err(error) if error.is_ended() => return Ok(None),
         Err(error) if error.is_refusal() => return Ok(Some(Ghost { id, issued: None, expires: None })),
         Err(error) => return Err(error.into()),
     };

@@ -8,7 +8,7 @@ use crate::authority::Endpoint;
 use crate::clock::ManualClock;
 use crate::fetch::scripted::{Scripted, fetcher};
 use crate::secret::Reference;
-use crate::token::source::{Ghost, Issued, Prolonged, Source};
+use crate::token::source::{Ghost, Issued, Source};
 use crate::vault::{Auth, Settings, Vault};
 
 /// A vault that says what a test scripts, and a login to it that has no end.
@@ -40,6 +40,10 @@ fn json(body: &str) -> String {
 fn no(status: &str, said: &str) -> String {
     let body = format!(r#"{{"errors":["{said}"]}}"#);
     format!("HTTP/1.1 {status}\r\nContent-Length: {}\r\n\r\n{body}", body.len())
+}
+
+fn kept(lease: &str) -> Secret {
+    Secret::new(format!("lease:{lease}"))
 }
 
 fn made(template: &str, base64: bool) -> Made {
@@ -136,43 +140,96 @@ async fn a_lease_is_renewed_until_the_longest_life_and_then_followed_by_another(
     for expected in [100, 100, 100] {
         scene.clock.advance(Duration::from_secs(70));
         let answer = json(r#"{"lease_id":"db/1","lease_duration":100,"renewable":true}"#);
-        let (given, asked) = tokio::join!(source.prolong(), scene.server.answer(answer));
+        let lease = kept("db/1");
+        let (given, asked) = tokio::join!(source.prolong(&lease), scene.server.answer(answer));
         assert!(asked.starts_with("POST /v1/sys/leases/renew "), "{asked}");
         assert!(asked.ends_with(r#"{"lease_id":"db/1"}"#), "{asked}");
-        let Ok(Prolonged::Longer(until)) = given else { panic!("the same for longer") };
+        let Ok(Some(until)) = given else { panic!("the same for longer") };
         let left = until.remaining(crate::clock::Clock::now(&*scene.clock)).as_secs();
         // Three hundred seconds in all.
         assert!(left <= expected && left >= 85, "{left}");
     }
     scene.clock.advance(Duration::from_secs(70));
-    let answer = json(r#"{"lease_id":"db/2","lease_duration":100,"renewable":true,"data":{"password":"q"}}"#);
-    let (given, asked) = tokio::join!(source.prolong(), scene.server.answer(answer));
-    assert!(asked.starts_with("GET /v1/db/creds/reader "), "{asked}");
-    assert!(matches!(given, Ok(Prolonged::Anew(_))));
+    assert!(matches!(source.prolong(&kept("db/1")).await, Ok(None)), "and the vault is not even asked");
 }
 
 #[tokio::test]
-async fn a_lease_that_the_vault_does_not_renew_is_followed_at_once_and_an_outage_is_waited_out() {
+async fn a_lease_that_the_vault_does_not_renew_is_to_be_followed_and_an_outage_is_waited_out() {
     let scene = scene().await;
     let source = scene.dynamic(made("{password}", false), None);
     scene.lease(&source, "db/1", 100).await;
     scene.clock.advance(Duration::from_secs(70));
     let sealed = no("503 Service Unavailable", "Vault is sealed");
-    let (given, _) = tokio::join!(source.prolong(), scene.server.answer(sealed));
+    let lease = kept("db/1");
+    let (given, _) = tokio::join!(source.prolong(&lease), scene.server.answer(sealed));
     assert!(matches!(given.err().map(|failure| failure.class), Some(Class::Transient { .. })));
-    let script = async {
-        scene.server.answer(no("400 Bad Request", "lease not found")).await;
-        let answer = r#"{"lease_id":"db/2","lease_duration":100,"renewable":false,"data":{"password":"q"}}"#;
-        scene.server.answer(json(answer)).await
+    let ended = scene.server.answer(no("400 Bad Request", "lease not found"));
+    assert!(matches!(tokio::join!(source.prolong(&lease), ended).0, Ok(None)));
+    let denied = async {
+        scene.server.answer(no("403 Forbidden", "permission denied")).await;
+        // It is not for the login.
+        scene.server.answer(json("{}")).await
     };
-    let (given, _) = tokio::join!(source.prolong(), script);
-    let Ok(Prolonged::Anew(issued)) = given else { panic!("another") };
-    assert!(issued.void_by.unwrap().same_as(&Secret::new("lease:db/2")));
-    // That one cannot be renewed.
-    let answer = json(r#"{"lease_id":"db/3","lease_duration":100,"data":{"password":"q"}}"#);
-    let (given, asked) = tokio::join!(source.prolong(), scene.server.answer(answer));
-    assert!(matches!(given, Ok(Prolonged::Anew(_))));
-    assert!(asked.starts_with("GET "), "{asked}");
+    let (given, looked) = tokio::join!(source.prolong(&lease), denied);
+    assert!(matches!(given, Ok(None)) && looked.contains("lookup-self"), "{looked}");
+    let answer = json(r#"{"lease_id":"db/2","lease_duration":100,"data":{"password":"q"}}"#);
+    let (issued, _) = tokio::join!(source.obtain(), scene.server.answer(answer));
+    assert!(issued.unwrap_or_else(|failure| panic!("{failure}")).void_by.unwrap().same_as(&kept("db/2")));
+    assert!(matches!(source.prolong(&kept("db/2")).await, Ok(None)), "that one cannot be renewed");
+    scene.lease(&source, "db/3", 100).await;
+    assert!(matches!(source.prolong(&kept("db/2")).await, Ok(None)), "and that is not the last one any more");
+}
+
+#[tokio::test]
+async fn a_lease_of_what_is_of_no_use_is_given_back() {
+    let scene = scene().await;
+    let source = scene.dynamic(made("{secret}", false), None);
+    let script = async {
+        scene.server.answer(json(r#"{"lease_id":"db/1","lease_duration":100,"data":{"password":"p"}}"#)).await;
+        scene.server.answer("HTTP/1.1 204 No Content\r\n\r\n").await
+    };
+    let (issued, asked) = tokio::join!(source.obtain(), script);
+    assert_eq!(issued.err().map(|failure| failure.reason), Some(Reason::TokenMissing));
+    assert!(asked.starts_with("POST /v1/sys/leases/revoke ") && asked.contains("db/1"), "{asked}");
+}
+
+#[tokio::test]
+async fn what_comes_without_a_lease_lasts_as_long_as_it_lies_there() {
+    let scene = scene().await;
+    let source = scene.dynamic(made("{password}", false), None);
+    let answer = r#"{"lease_id":"","lease_duration":0,"renewable":false,"data":{"password":"p","ttl":86400}}"#;
+    let (issued, _) = tokio::join!(source.obtain(), scene.server.answer(json(answer)));
+    let issued = issued.unwrap_or_else(|failure| panic!("{failure}"));
+    assert!(issued.expires.is_none() && !issued.assumed);
+    assert!(matches!(source.prolong(&issued.void_by.unwrap()).await, Ok(None)));
+}
+
+#[tokio::test]
+async fn a_lease_of_ages_is_believed_for_some_years() {
+    let scene = scene().await;
+    let source = scene.dynamic(made("{password}", false), None);
+    let issued = scene.lease(&source, "db/1", u64::MAX).await;
+    assert!(scene.left(&issued) <= crate::clock::MAX_LIFE);
+}
+
+#[tokio::test]
+async fn only_the_vaults_own_words_confirm_that_a_lease_is_void() {
+    let scene = scene().await;
+    let source = scene.dynamic(made("{password}", false), None);
+    for (status, said, is_void) in [
+        ("404 Not Found", "", false),
+        ("404 Not Found", "route entry not found", false),
+        ("400 Bad Request", "namespace not found", false),
+        ("503 Service Unavailable", "lease not found", false),
+        ("400 Bad Request", "lease not found", true),
+        ("400 Bad Request", "invalid lease", true),
+        ("403 Forbidden", "1 error occurred: * invalid accessor", true),
+    ] {
+        let lease = kept("db/1");
+        let (done, _) = tokio::join!(source.revoke(&lease), scene.server.answer(no(status, said)));
+        assert_eq!(done.is_ok(), is_void, "{status} {said}");
+        assert!(!matches!(done.err().map(|failure| failure.class), Some(Class::Refused)), "it is told again");
+    }
 }
 
 #[tokio::test]
@@ -186,10 +243,10 @@ async fn a_token_of_the_vault_itself_is_known_by_its_accessor() {
     assert!(issued.secret.same_as(&Secret::new("s.one")));
     assert!(issued.void_by.as_ref().unwrap().same_as(&Secret::new("accessor:acc")));
     scene.clock.advance(Duration::from_secs(40));
-    let (given, asked) = tokio::join!(source.prolong(), scene.server.answer(json(auth)));
-    assert!(asked.starts_with("POST /v1/auth/token/renew-accessor "), "{asked}");
-    assert!(matches!(given, Ok(Prolonged::Longer(_))));
     let told = Secret::new("accessor:acc");
+    let (given, asked) = tokio::join!(source.prolong(&told), scene.server.answer(json(auth)));
+    assert!(asked.starts_with("POST /v1/auth/token/renew-accessor "), "{asked}");
+    assert!(matches!(given, Ok(Some(_))));
     let (done, asked) = tokio::join!(source.revoke(&told), scene.server.answer(json("{}")));
     assert!(done.is_ok() && asked.starts_with("POST /v1/auth/token/revoke-accessor "), "{asked}");
 }
@@ -213,10 +270,10 @@ async fn what_another_login_took_out_is_told_as_a_change_once() {
     source.changed().await;
     let again = tokio::time::timeout(Duration::from_millis(50), source.changed()).await;
     assert!(again.is_err(), "it was told");
-    // A lease of a login that is gone is not renewed.
-    let answer = json(r#"{"lease_id":"db/2","lease_duration":100,"renewable":true,"data":{"password":"q"}}"#);
-    let (given, asked) = tokio::join!(source.prolong(), scene.server.answer(answer));
-    assert!(matches!(given, Ok(Prolonged::Anew(_))) && asked.starts_with("GET "), "{asked}");
+    assert!(
+        matches!(source.prolong(&kept("db/1")).await, Ok(None)),
+        "the lease of a login that is gone is not renewed"
+    );
 }
 
 #[tokio::test]

@@ -72,6 +72,25 @@ async fn a_jwt_is_shown_without_a_signature() {
 }
 
 #[tokio::test]
+async fn no_answer_of_sts_brings_half_of_a_secret_into_an_error() {
+    let (server, folder) = (Scripted::start().await, tempfile::tempdir().unwrap());
+    let shown = reference(folder.path(), "shown", "canary.token");
+    let keys = fixed::Settings {
+        access_key_id: reference(folder.path(), "id", "AKIDBASE"),
+        secret_access_key: reference(folder.path(), "key", "base/secret"),
+        session_token: Some(shown.clone()),
+    };
+    for proof in [Proof::Keys(keys), Proof::WebIdentity(shown)] {
+        let source = source(&server, proof);
+        let said = format!("{}canary.token", "x".repeat(190));
+        let body = format!("<Error><Code>SignatureDoesNotMatch</Code><Message>{said}</Message></Error>");
+        let (issued, _) = tokio::join!(source.obtain(), server.answer(answer("403 Forbidden", &body)));
+        let failure = issued.err().unwrap();
+        assert!(failure.detail.contains("xxx") && !failure.detail.contains("canary"), "{failure}");
+    }
+}
+
+#[tokio::test]
 async fn what_sts_says_is_told_and_decides_whether_it_is_asked_again() {
     let (server, folder) = (Scripted::start().await, tempfile::tempdir().unwrap());
     let source = source(&server, keys(folder.path()));
