@@ -71,7 +71,7 @@ impl Supervisor {
         self.parts.revoker.tell_later(async move {
             let Ok(Given::Anew(issued)) = asking.await else { return None };
             let now = abandoned.parts.clock.now();
-            let late = abandoned.new(issued.secret, issued.void_by, issued.expires, now);
+            let late = abandoned.given(issued.secret, issued.void_by, issued.expires, now);
             abandoned.is_new(&late).then(|| abandoned.telling(late, Cause::Discarded, now, None))
         });
     }
@@ -81,7 +81,7 @@ impl Supervisor {
         let Issued { secret, expires, assumed, granted, void_by, version } = issued;
         let now = self.parts.clock.now();
         let value = self.settings.placement.carry(&secret);
-        let new = self.new(secret, void_by, expires, now);
+        let new = self.given(secret, void_by, expires, now);
         match value {
             Ok(value) => Ok(Candidate { new, value, expires, assumed, granted, version }),
             Err(error) => {

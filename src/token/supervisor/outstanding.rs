@@ -21,7 +21,7 @@ const UNSAID: Duration = Duration::from_secs(24 * 3600);
 
 impl Supervisor {
     /// What an issuer has just given, under the number that it would have.
-    pub(super) fn new(
+    pub(super) fn given(
         &self,
         secret: Secret,
         void_by: Option<Secret>,
