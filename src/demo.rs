@@ -107,7 +107,9 @@ struct Ports {
 impl Ports {
     /// The shipped config with these ports, and a grant that ends tomorrow.
     fn written(&self, once: bool) -> String {
-        let tomorrow = SystemClock.now().after(std::time::Duration::from_secs(86_400)).to_rfc3339();
+        // Not so soon that the proxy would say that it ends.
+        let month = std::time::Duration::from_secs(30 * 86_400);
+        let next_month = SystemClock.now().after(month).to_rfc3339();
         let local = |port: u16| format!("127.0.0.1:{port}");
         let level = if once { r#"level = "warn""# } else { LEVEL };
         SHIPPED
@@ -115,7 +117,7 @@ impl Ports {
             .replace(TELEMETRY, &local(self.telemetry))
             .replace(ISSUER, &local(self.issuer))
             .replace(API, &format!("localhost:{}", self.api))
-            .replace(EXPIRES, &tomorrow)
+            .replace(EXPIRES, &next_month)
             .replace(LEVEL, level)
     }
 }
