@@ -310,7 +310,7 @@ impl Proxy {
         fields: Fields,
         body: ClientBody,
     ) -> (Response<ResponseBody>, Option<Onward>) {
-        if head.method == Method::CONNECT && head.version != Version::HTTP_2 && caller.inside.is_none() {
+        if head.method == Method::CONNECT && caller.inside.is_none() {
             return Box::pin(self.connect(caller, &head, fields)).await;
         }
         let mut usage = UsageGuard::new(&self.observer, &head.method);
@@ -378,6 +378,9 @@ impl Proxy {
         let idle = self.body_idle(&headers, route);
         let takes_trailers = head::takes_trailers(&headers);
         let handshake = if route.websocket { Handshake::asked(head, &headers)? } else { None };
+        if handshake.is_none() && body.is_for_a_stream() {
+            return Err(Refusal::HeaderInvalid("the route takes no such `:protocol`: see `websocket` of the route"));
+        }
         let placement = route.token.as_ref().map(|token| &token.placement);
         let guarded = placement.map(Placement::guarded_header);
         let own = sign::take_out(&mut headers, target.query, placement)?;

@@ -80,6 +80,8 @@ pub struct RequestBody {
 pub enum ClientBody {
     Http1(InboundBody),
     Http2(Incoming),
+    /// Of a stream of HTTP/2 that is to be something other than a request and its answer.
+    Nothing,
 }
 
 enum Source {
@@ -98,6 +100,11 @@ impl RequestBody {
         let lingers = matches!(inner, ClientBody::Http2(_));
         let (source, idle) = (Source::Client(inner), IdleTimer::new(idle));
         Self { source, upload, idle, is_known, kept: None, most: u64::MAX, lingers, chunks: None }
+    }
+
+    /// Whether the client would take no ordinary answer.
+    pub fn is_for_a_stream(&self) -> bool {
+        matches!(self.source, Source::Client(ClientBody::Nothing))
     }
 
     /// Whether none of it has been taken.
@@ -289,6 +296,7 @@ impl Body for ClientBody {
                 }
                 polled => polled.map_err(BodyError::Http2),
             },
+            Self::Nothing => Poll::Ready(None),
         }
     }
 
@@ -296,6 +304,7 @@ impl Body for ClientBody {
         match self {
             Self::Http1(body) => body.is_end_stream(),
             Self::Http2(body) => body.is_end_stream(),
+            Self::Nothing => true,
         }
     }
 
@@ -303,6 +312,7 @@ impl Body for ClientBody {
         match self {
             Self::Http1(body) => body.size_hint(),
             Self::Http2(body) => body.size_hint(),
+            Self::Nothing => SizeHint::with_exact(0),
         }
     }
 }

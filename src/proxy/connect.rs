@@ -7,11 +7,14 @@
 //!  anything else           ─▶ 403
 //! ```
 //!
+//! In HTTP/2 a tunnel is a stream, and so is a WebSocket: `http2`.
+//!
 //! Invariant: no token ever enters a tunnel that is not looked into, and nothing that a route's rules would refuse does. A
 //! request that comes in a tunnel that is looked into is for the tunnel's own authority, or is refused.
 
+mod http2;
+
 use std::io;
-use std::os::fd::{AsFd, BorrowedFd};
 use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll};
@@ -195,7 +198,7 @@ pub fn asked_for(head: &Head, fields: &Fields) -> Result<Authority, Refusal> {
     let authority = parse(named.as_str())?;
     let mut hosts = fields.get_all(HOST).map(HeaderValue::to_str);
     match (hosts.next(), hosts.next()) {
-        (None, None) if head.version == Version::HTTP_10 => Ok(authority),
+        (None, None) if head.version != Version::HTTP_11 => Ok(authority),
         (Some(Ok(host)), None) => {
             let host = Authority::parse(host, authority.port).map_err(|_| Refusal::HostMismatch)?;
             if host == authority { Ok(authority) } else { Err(Refusal::HostMismatch) }
@@ -317,9 +320,9 @@ impl AsyncWrite for Ended {
     }
 }
 
-impl AsFd for Ended {
-    fn as_fd(&self) -> BorrowedFd<'_> {
-        self.0.get_ref().0.io.as_fd()
+impl Socket for Ended {
+    fn break_off(&self) {
+        self.0.get_ref().0.io.break_off();
     }
 }
 
@@ -352,8 +355,9 @@ mod tests {
     }
 
     #[test]
-    fn only_http_1_0_does_without_host() {
+    fn only_http_1_1_does_not_do_without_host() {
         assert!(asked_with(&[], Version::HTTP_10).is_ok());
+        assert!(asked_with(&[], Version::HTTP_2).is_ok());
         assert_eq!(asked_with(&[], Version::HTTP_11), Err("host_mismatch"));
     }
 

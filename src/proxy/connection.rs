@@ -16,7 +16,7 @@ use std::task::Poll;
 use std::time::Duration;
 
 use bytes::Bytes;
-use http::Request;
+use http::{Method, Request};
 use hyper::body::{Body, Incoming};
 use hyper::rt::{Read, Write};
 use hyper::server::conn::http2;
@@ -69,7 +69,8 @@ impl Server {
             .max_header_list_size(u32::try_from(header_list).unwrap_or(u32::MAX))
             .initial_stream_window_size(STREAM_WINDOW)
             .initial_connection_window_size(CONNECTION_WINDOW)
-            .max_send_buf_size(SEND_BUFFER);
+            .max_send_buf_size(SEND_BUFFER)
+            .enable_connect_protocol();
         Self { http2, date: Date::new(clock) }
     }
 }
@@ -155,7 +156,7 @@ impl Desk {
     }
 
     /// Serves the requests inside of a tunnel.
-    async fn look_into(
+    pub(super) async fn look_into(
         self: Rc<Self>,
         inside: Inside,
         io: Box<dyn Socket>,
@@ -271,9 +272,12 @@ impl Desk {
             let (desk, caller, busy) = (desk.clone(), caller.clone(), own.busy());
             // hyper and the runtime move the future of a request several times, which is cheaper when it stands elsewhere.
             Box::pin(async move {
+                if request.method() == Method::CONNECT {
+                    return Ok(Box::pin(desk.connect_http2(request, caller, busy)).await);
+                }
                 let (parts, body) = request.into_parts();
                 let head = Head { method: parts.method, uri: parts.uri, version: parts.version };
-                // Only HTTP/1.1 asks for another protocol here.
+                // Only CONNECT asks for another protocol here.
                 let (response, _) =
                     desk.proxy.handle(&caller, head, parts.headers.into(), ClientBody::Http2(body)).await;
                 Ok::<_, Infallible>(http::Response::from(response.map(|body| Watched::new(body, busy))))

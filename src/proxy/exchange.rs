@@ -221,6 +221,8 @@ impl Proxy {
         if response.status == StatusCode::SWITCHING_PROTOCOLS {
             handshake.verify(&response.fields)?;
             switching = lease.upgrade();
+        } else if !handshake.may_be_answered(response.status) {
+            return Err(Fault::Upgrade.into());
         }
         Ok(Answered { response, lease, needles, switching })
     }

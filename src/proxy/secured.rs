@@ -142,8 +142,14 @@ struct Shaken {
     /// All that was shown.
     chain: Box<[CertificateDer<'static>]>,
     with: Arc<Current>,
-    /// By whom that was verified last, and when.
-    verified: RefCell<(Arc<Current>, Duration)>,
+    verified: RefCell<Verified>,
+}
+
+/// By whom what was shown was verified last, when, and whether it was good.
+struct Verified {
+    by: Arc<Current>,
+    at: Duration,
+    is_good: bool,
 }
 
 /// How often a certificate that was let in is verified again.
@@ -182,11 +188,11 @@ impl Arrival {
         let Some(shaken) = self.shaken.get() else { return false };
         let mut verified = shaken.verified.borrow_mut();
         let current = self.secured.current.load();
-        if Arc::ptr_eq(&verified.0, &current) && verified.1.abs_diff(now) < AGAIN {
-            return false;
+        if !Arc::ptr_eq(&verified.by, &current) || verified.at.abs_diff(now) >= AGAIN {
+            let is_good = current.server.takes(&shaken.chain, now);
+            *verified = Verified { by: Arc::clone(&current), at: now, is_good };
         }
-        *verified = (Arc::clone(&current), now);
-        !current.server.takes(&shaken.chain, now)
+        !verified.is_good
     }
 
     /// Shakes hands; `None` when that fails, which is counted.
@@ -201,7 +207,7 @@ impl Arrival {
         match timeout(limit, Ended::accept(with.server.config.clone(), io, Bytes::new())).await {
             Ok(Ok(ended)) => {
                 let (certificate, chain) = (ended.shown().first().map(Certificate::of), ended.shown().into());
-                let verified = RefCell::new((with.clone(), clock.now().wall));
+                let verified = RefCell::new(Verified { by: with.clone(), at: clock.now().wall, is_good: true });
                 // A connection shakes hands once.
                 let _ = self.shaken.set(Shaken { certificate, chain, with, verified });
                 Some(ended)

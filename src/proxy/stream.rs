@@ -1,7 +1,6 @@
 //! A client's socket: it finds out which protocol is spoken, and tells its watch what comes and goes.
 
 use std::io;
-use std::os::fd::{AsFd, BorrowedFd};
 use std::pin::Pin;
 use std::rc::Rc;
 use std::task::{Context, Poll};
@@ -9,6 +8,7 @@ use std::time::Duration;
 
 use socket2::SockRef;
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, ReadBuf};
+use tokio::net::{TcpStream, UnixStream};
 
 use super::frames::FrameMeter;
 use super::watch::Watch;
@@ -20,10 +20,23 @@ const PREFACE: &[u8; 24] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
 /// GOAWAY: no stream above the highest possible one has been processed, ENHANCE_YOUR_CALM (RFC 9113, section 6.8).
 const CALM_DOWN: [u8; 17] = [0, 0, 8, 7, 0, 0, 0, 0, 0, 0x7f, 0xff, 0xff, 0xff, 0, 0, 0, 0xb];
 
-/// A socket that clients come in on.
-pub trait Socket: AsyncRead + AsyncWrite + AsFd + Unpin + 'static {}
+/// A stream that clients come in on.
+pub trait Socket: AsyncRead + AsyncWrite + Unpin + 'static {
+    /// Has its end look like none, so that what was said on it does not look whole.
+    fn break_off(&self);
+}
 
-impl<S: AsyncRead + AsyncWrite + AsFd + Unpin + 'static> Socket for S {}
+impl Socket for TcpStream {
+    fn break_off(&self) {
+        // It is about to be closed, whatever comes of this.
+        let _ = SockRef::from(self).set_linger(Some(Duration::ZERO));
+    }
+}
+
+impl Socket for UnixStream {
+    /// It has no other way to end.
+    fn break_off(&self) {}
+}
 
 /// What is spoken on a connection.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -32,7 +45,7 @@ pub enum Spoken {
     Http2,
 }
 
-pub struct WatchedStream<S: AsFd> {
+pub struct WatchedStream<S: Socket> {
     inner: S,
     watch: Rc<Watch>,
     first: First,
@@ -152,18 +165,17 @@ impl<S: Socket> AsyncWrite for WatchedStream<S> {
     }
 }
 
-impl<S: AsFd> AsFd for WatchedStream<S> {
-    fn as_fd(&self) -> BorrowedFd<'_> {
-        self.inner.as_fd()
+impl<S: Socket> Socket for WatchedStream<S> {
+    fn break_off(&self) {
+        self.inner.break_off();
     }
 }
 
-impl<S: AsFd> Drop for WatchedStream<S> {
+impl<S: Socket> Drop for WatchedStream<S> {
     /// An answer that ends with its connection, as all do in HTTP/1.0, would look whole if the connection ended in order.
     fn drop(&mut self) {
         if self.watch.is_broken_off() && !self.shut {
-            // A unix socket has no other way to end.
-            let _ = SockRef::from(&self.inner).set_linger(Some(Duration::ZERO));
+            self.inner.break_off();
         }
     }
 }

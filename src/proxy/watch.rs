@@ -301,6 +301,13 @@ impl Busy {
     }
 }
 
+impl Busy {
+    /// Another one of the same connection.
+    pub fn another(&self) -> Self {
+        self.watch.busy()
+    }
+}
+
 impl Drop for Busy {
     fn drop(&mut self) {
         self.hand_over(false);

@@ -10,7 +10,7 @@ use http::header::{
     CONNECTION, CONTENT_LENGTH, SEC_WEBSOCKET_ACCEPT, SEC_WEBSOCKET_KEY, SEC_WEBSOCKET_PROTOCOL, SEC_WEBSOCKET_VERSION,
     TRANSFER_ENCODING, UPGRADE,
 };
-use http::{HeaderValue, Method, Version};
+use http::{HeaderValue, Method, StatusCode, Version};
 
 use super::answer::Fault;
 use super::error::Refusal;
@@ -28,6 +28,8 @@ pub struct Handshake {
     accept: String,
     /// The subprotocols that the client speaks.
     protocols: Option<HeaderValue>,
+    /// Whether the client would take an answer that grants nothing for one that does (RFC 8441, section 5).
+    by_stream: bool,
 }
 
 impl Handshake {
@@ -40,8 +42,8 @@ impl Handshake {
         if !protocol.as_bytes().eq_ignore_ascii_case(WEBSOCKET.as_bytes()) || !names_upgrade(headers) {
             return Ok(None);
         }
-        if head.version != Version::HTTP_11 || head.method != Method::GET {
-            return Err(Refusal::HeaderInvalid("WebSocket is asked for with GET, in HTTP/1.1"));
+        if head.version == Version::HTTP_10 || head.method != Method::GET {
+            return Err(Refusal::HeaderInvalid("WebSocket is asked for with GET in HTTP/1.1, with CONNECT in HTTP/2"));
         }
         if headers.contains(TRANSFER_ENCODING) || headers.get(CONTENT_LENGTH).is_some_and(|length| length != "0") {
             return Err(Refusal::HeaderInvalid("WebSocket is asked for without a body"));
@@ -51,7 +53,31 @@ impl Handshake {
         }
         let key = headers.only(SEC_WEBSOCKET_KEY).filter(|key| BASE64.decode(key).is_ok_and(|key| key.len() == 16));
         let Some(key) = key else { return Err(Refusal::HeaderInvalid("`Sec-WebSocket-Key` is no key")) };
-        Ok(Some(Self { accept: accept(key), protocols: headers.get(SEC_WEBSOCKET_PROTOCOL).cloned() }))
+        let (accept, protocols) = (accept(key), headers.get(SEC_WEBSOCKET_PROTOCOL).cloned());
+        Ok(Some(Self { accept, protocols, by_stream: head.version == Version::HTTP_2 }))
+    }
+
+    /// Says of a stream of HTTP/2 what a request of HTTP/1.1 for the same says (RFC 8441, section 5.1). There, nobody else can:
+    /// these fields are malformed in HTTP/2.
+    pub fn translate(protocol: &str, headers: &mut Fields) {
+        if let Ok(protocol) = HeaderValue::from_str(protocol) {
+            headers.insert(UPGRADE, protocol);
+        }
+        headers.insert(CONNECTION, HeaderValue::from_static("upgrade"));
+        let key: [u8; 16] = std::array::from_fn(|_| fastrand::u8(..));
+        if let Ok(key) = HeaderValue::from_str(&BASE64.encode(key)) {
+            headers.insert(SEC_WEBSOCKET_KEY, key);
+        }
+    }
+
+    /// Takes out of a grant what a stream does not say.
+    pub fn translate_grant(headers: &mut Fields) {
+        headers.retain(|name, _| ![CONNECTION, UPGRADE, SEC_WEBSOCKET_ACCEPT].contains(name));
+    }
+
+    /// Whether an answer of this status may reach the client, if it is not 101.
+    pub fn may_be_answered(&self, status: StatusCode) -> bool {
+        !(self.by_stream && status.is_success())
     }
 
     /// Asks the upstream.
@@ -118,6 +144,29 @@ mod tests {
         assert!(asked(&[("sec-websocket-key", KEY), ("content-length", "5")], Method::GET).is_err());
         let none = asked(&[("sec-websocket-key", KEY), ("upgrade", "h2c")], Method::GET);
         assert!(none.is_ok_and(|asked| asked.is_none()), "two protocols are none");
+    }
+
+    #[test]
+    fn what_a_stream_asks_for_is_translated_and_no_other_success_is_told() {
+        let mut fields = Fields::of(&[("sec-websocket-version", "13"), ("sec-websocket-key", "the client's own")]);
+        Handshake::translate("websocket", &mut fields);
+        let head = Head { method: Method::GET, uri: Uri::from_static("/"), version: Version::HTTP_2 };
+        let asked = Handshake::asked(&head, &fields).expect("well-formed").expect("it is asked for");
+        let ordinary = asked_with_a_key();
+        for (status, by_stream) in [(StatusCode::OK, false), (StatusCode::FORBIDDEN, true), (StatusCode::FOUND, true)] {
+            assert_eq!(
+                (asked.may_be_answered(status), ordinary.may_be_answered(status)),
+                (by_stream, true),
+                "{status}"
+            );
+        }
+        let mut other = Fields::of(&[("sec-websocket-version", "13")]);
+        Handshake::translate("connect-udp", &mut other);
+        assert!(Handshake::asked(&head, &other).is_ok_and(|asked| asked.is_none()));
+    }
+
+    fn asked_with_a_key() -> Handshake {
+        asked(&[("sec-websocket-key", KEY)], Method::GET).expect("well-formed").expect("it is asked for")
     }
 
     #[test]

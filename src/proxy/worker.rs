@@ -266,7 +266,8 @@ impl Desk {
         self.serve(stream, caller, watch, stay)
     }
 
-    fn seat(&self, caller: &Caller) -> Rc<Watch> {
+    /// For a connection that has a place.
+    pub(super) fn seat(&self, caller: &Caller) -> Rc<Watch> {
         let watch = Watch::new();
         self.seats.borrow_mut().push(Seat {
             watch: Rc::downgrade(&watch),

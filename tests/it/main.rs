@@ -46,6 +46,7 @@ mod rotation;
 mod secured;
 mod shares;
 mod sources;
+mod streams;
 mod support;
 mod tls;
 mod traces;

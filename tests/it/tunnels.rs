@@ -39,7 +39,10 @@ fn trusting_all(certificates: &str, protocols: &[&str]) -> Arc<ClientConfig> {
     trusting(roots, protocols)
 }
 
-fn trusting<'c>(certificates: impl IntoIterator<Item = CertificateDer<'c>>, protocols: &[&str]) -> Arc<ClientConfig> {
+pub fn trusting<'c>(
+    certificates: impl IntoIterator<Item = CertificateDer<'c>>,
+    protocols: &[&str],
+) -> Arc<ClientConfig> {
     let mut roots = RootCertStore::empty();
     for root in certificates {
         roots.add(root.into_owned()).expect("a root");

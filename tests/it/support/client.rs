@@ -93,6 +93,11 @@ impl Client {
         Ok(Self { stream: Box::new(stream), read: Vec::new() })
     }
 
+    /// On a connection that is there.
+    pub fn on(stream: impl AsyncRead + AsyncWrite + Unpin + Send + 'static) -> Self {
+        Self { stream: Box::new(stream), read: Vec::new() }
+    }
+
     pub async fn unix(path: &Path) -> Self {
         Self { stream: Box::new(UnixStream::connect(path).await.expect("connects")), read: Vec::new() }
     }

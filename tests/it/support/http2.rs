@@ -7,6 +7,7 @@ use http::{HeaderMap, Request, Response};
 use http_body_util::BodyExt as _;
 use hyper::body::Incoming;
 use hyper::client::conn::http2;
+use hyper::upgrade::Upgraded;
 use hyper_util::rt::{TokioExecutor, TokioIo};
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::TcpStream;
@@ -64,6 +65,16 @@ impl Http2Client {
         request: Request<Payload>,
     ) -> impl Future<Output = hyper::Result<Response<Incoming>>> + Send + use<> {
         self.sender.send_request(request)
+    }
+
+    /// Asks for a stream that carries bytes: its answer's head, and the stream where it is granted.
+    pub async fn open(&mut self, request: Request<Payload>) -> (Response<()>, Option<TokioIo<Upgraded>>) {
+        let mut response = self.send(request).await;
+        let stream = match response.status().is_success() {
+            true => Some(soon("a stream", hyper::upgrade::on(&mut response)).await.expect("a stream")),
+            false => None,
+        };
+        (response.map(drop), stream.map(TokioIo::new))
     }
 
     pub async fn exchange(&mut self, request: Request<Payload>) -> Whole {

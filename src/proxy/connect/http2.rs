@@ -1,0 +1,119 @@
+//! CONNECT in HTTP/2: a tunnel is one stream of a connection (RFC 9113, section 8.5), and so is a WebSocket (RFC 8441).
+//!
+//! ```text
+//!  CONNECT                        ─▶ as in HTTP/1.1 ──────────────────┐
+//!  CONNECT, `:protocol` websocket ─▶ the GET of HTTP/1.1 that asks so ─┴▶ 200 ─▶ the stream turns into what comes of it
+//! ```
+//!
+//! What is looked into in a stream takes the place of a connection of its own.
+//!
+//! Invariant: a stream is answered 200 only where there is something that it turns into; it is judged as what it would be in
+//! HTTP/1.1.
+
+use std::io;
+use std::pin::Pin;
+use std::rc::Rc;
+use std::task::{Context, Poll};
+
+use bytes::Bytes;
+use http::{Method, Request, StatusCode};
+use hyper::body::Incoming;
+use hyper::ext::Protocol;
+use hyper::upgrade::{OnUpgrade, Upgraded};
+use hyper_util::rt::TokioIo;
+use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+
+use super::Onward;
+use crate::proxy::Caller;
+use crate::proxy::body::ClientBody;
+use crate::proxy::error::Refusal;
+use crate::proxy::executor::run as run_local;
+use crate::proxy::head::Head;
+use crate::proxy::message::Fields;
+use crate::proxy::stream::Socket;
+use crate::proxy::watch::{Busy, Watched};
+use crate::proxy::websocket::Handshake;
+use crate::proxy::worker::Desk;
+
+impl Desk {
+    /// Answers a request for a stream, and lets it go on as what it asks for.
+    pub(in crate::proxy) async fn connect_http2(
+        self: Rc<Self>,
+        mut request: Request<Incoming>,
+        caller: Rc<Caller>,
+        busy: Busy,
+    ) -> http::Response<Watched> {
+        let upgrading = hyper::upgrade::on(&mut request);
+        let (parts, _) = request.into_parts();
+        let mut fields = Fields::from(parts.headers);
+        let method = match parts.extensions.get::<Protocol>() {
+            None => Method::CONNECT,
+            Some(protocol) => {
+                Handshake::translate(protocol.as_str(), &mut fields);
+                Method::GET
+            }
+        };
+        let head = Head { method, uri: parts.uri, version: parts.version };
+        let (mut response, onward) = self.proxy.handle(&caller, head, fields, ClientBody::Nothing).await;
+        if let Some(onward) = onward {
+            if response.status == StatusCode::SWITCHING_PROTOCOLS {
+                response.status = StatusCode::OK;
+                Handshake::translate_grant(&mut response.fields);
+            }
+            run_local(self.carry(onward, upgrading, caller, busy.another()));
+        }
+        http::Response::from(response.map(|body| Watched::new(body, busy)))
+    }
+
+    /// `_busy`: its connection does not rest meanwhile.
+    async fn carry(self: Rc<Self>, onward: Onward, upgrading: OnUpgrade, caller: Rc<Caller>, _busy: Busy) {
+        let stream = match upgrading.await {
+            Ok(upgraded) => Stream(TokioIo::new(upgraded)),
+            Err(error) => return tracing::debug!(%error, "a stream has gone before it turned into a tunnel"),
+        };
+        match onward {
+            Onward::Tunnel(tunnel) => tunnel.run(stream, Bytes::new()).await,
+            Onward::Inside(inside) => {
+                // What is served in a stream is a connection like others.
+                let Ok(_place) = self.proxy.shared.places.take(caller.whom()) else {
+                    return drop(self.refused_unread(Refusal::Overloaded));
+                };
+                let watch = self.seat(&caller);
+                let looked: Pin<Box<dyn Future<Output = ()>>> =
+                    Box::pin(self.look_into(inside, Box::new(stream), Bytes::new(), &caller, watch));
+                looked.await;
+            }
+        }
+    }
+}
+
+/// A stream that carries bytes. When it is dropped before its end, it is reset.
+struct Stream(TokioIo<Upgraded>);
+
+impl Socket for Stream {
+    fn break_off(&self) {}
+}
+
+impl AsyncRead for Stream {
+    fn poll_read(
+        mut self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+        buffer: &mut ReadBuf<'_>,
+    ) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.0).poll_read(context, buffer)
+    }
+}
+
+impl AsyncWrite for Stream {
+    fn poll_write(mut self: Pin<&mut Self>, context: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
+        Pin::new(&mut self.0).poll_write(context, bytes)
+    }
+
+    fn poll_flush(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.0).poll_flush(context)
+    }
+
+    fn poll_shutdown(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.0).poll_shutdown(context)
+    }
+}
