@@ -22,7 +22,7 @@ main() {
             environment venv tests/peers/requirements.txt
             # It says that it needs a newer Python than Debian has, and uses nothing of one.
             environment tlog-venv tests/peers/tlog-requirements.txt --ignore-requires-python --no-deps
-            environment openbao tests/peers/openbao-requirements.txt
+            environment openbao tests/peers/openbao-requirements.txt --require-hashes
             environment promql-venv tests/peers/promql-requirements.txt
             ;;
         clients)
