@@ -10,6 +10,7 @@
 
 mod answer;
 mod body;
+mod challenge;
 mod connect;
 mod connection;
 mod credentials;
@@ -60,7 +61,7 @@ use arc_swap::ArcSwap;
 use bytes::Bytes;
 use http::header::{CONNECTION, CONTENT_LENGTH};
 use http::uri::PathAndQuery;
-use http::{HeaderValue, Method, Version};
+use http::{HeaderValue, Method, StatusCode, Version};
 use http_body::Body as _;
 use prometheus::{IntCounter, IntCounterVec, IntGaugeVec};
 
@@ -79,7 +80,7 @@ pub use target::{By, Target};
 pub use tripwire::{Tripped, Tripwires};
 pub use tunnel::TunnelLimits;
 pub use via::Via;
-pub use wanted::{Want, Wants};
+pub use wanted::{Lack, Want, Wants};
 pub use worker::{Worker, WorkerSettings};
 
 use crate::audit::Recorder;
@@ -417,6 +418,9 @@ impl Proxy {
         };
         let mut answer = taken_in(answered, route, usage)?;
         answer.trailers = takes_trailers;
+        if matches!(answer.response.status, StatusCode::UNAUTHORIZED | StatusCode::FORBIDDEN) {
+            self.tell_what_is_lacking(route, &mut answer.response.fields);
+        }
         if let Some(base) = base {
             base.turn_back(route, &mut answer.response.fields, caller.tls.is_some());
         }

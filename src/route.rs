@@ -2,6 +2,8 @@
 //!
 //! Invariant: a table does not change. A request loads one and keeps to it; a reload swaps in another.
 
+mod offer;
+
 use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -26,6 +28,8 @@ use crate::policy::{ClientPolicy, ClientTerms, Denied, Mode, Permit, Terms};
 use crate::tls::{self, Alpn, Security};
 use crate::token::{Placement, SlotReader};
 use crate::usage;
+
+pub use offer::Offer;
 
 /// `[[route]]`
 #[derive(Clone, PartialEq, Debug)]
@@ -116,6 +120,8 @@ pub struct RouteToken {
     pub name: TokenName,
     pub placement: Placement,
     pub reader: SlotReader,
+    /// Where scopes can be asked for that it does not have.
+    pub offer: Option<Arc<Offer>>,
 }
 
 /// One route, ready to be taken.

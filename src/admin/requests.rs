@@ -1,5 +1,6 @@
 //! Access requests: looked at, submitted and decided.
 
+use std::collections::BTreeSet;
 use std::sync::Arc;
 
 use http::{Method, StatusCode};
@@ -14,7 +15,7 @@ use crate::access::request::{Digest, RequestId, rfc3339};
 use crate::access::submission::{Problem, Wish};
 use crate::name::TokenName;
 use crate::operator::{Operator, Role};
-use crate::proxy::Want;
+use crate::proxy::{Lack, Want};
 use crate::text;
 
 const TOKEN: Field = Field { name: "token", shape: Shape::Text, required: true, about: "A token of the config" };
@@ -40,7 +41,7 @@ const REFUSED: Field = Field {
     name: "refused",
     shape: Shape::Text,
     required: false,
-    about: "The `request_id` of a refusal for want of a right: what would let such a request pass is asked for",
+    about: "The `request_id` of a refusal for want of a right, ours or the API's: what would let such a request pass is asked for",
 };
 
 const DIGEST: Field = Field {
@@ -203,17 +204,22 @@ fn wish(call: &Call<'_>) -> Result<Wish, Refusal> {
     });
     let token: TokenName = call.text(&TOKEN).parse().map_err(|_| Refusal::NoToken)?;
     let mut allow = allow.collect::<Result<Vec<_>, Refusal>>()?;
+    let scopes = call.texts(&SCOPES).map(|scopes| scopes.into_iter().map(str::to_owned));
+    let mut scopes: Option<BTreeSet<String>> = scopes.map(Iterator::collect);
     if !call.text(&REFUSED).is_empty() {
         let want = call.admin.house.refused(call.text(&REFUSED));
         let want = want.ok_or(Refusal::NotSubmitted(NotSubmitted::UnknownRefusal))?;
         if want.token != token {
             return Err(Refusal::NotSubmitted(NotSubmitted::OtherToken(want.token)));
         }
-        allow.push((Some(want.route), want.rule));
+        match want.lacks {
+            Lack::Rule { route, rule } => allow.push((Some(route), rule)),
+            Lack::Scopes(lacking) => scopes.get_or_insert_default().extend(lacking),
+        }
     }
     Ok(Wish {
         token,
-        scopes: call.texts(&SCOPES).map(|scopes| scopes.into_iter().map(str::to_owned).collect()),
+        scopes,
         allow,
         lasts: text::duration(call.text(&LASTS)).ok_or_else(|| invalid(&LASTS))?,
         reason: call.text(&REASON).to_owned(),

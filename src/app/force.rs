@@ -25,7 +25,7 @@ use crate::name::{ClientName, RouteName, TokenName};
 use crate::path::Form;
 use crate::policy::Mode;
 use crate::policy::rule::{self, Rule, Rules};
-use crate::route;
+use crate::route::{self, Offer};
 use crate::token::{self, Gate, NEVER, source};
 
 /// A configuration as it runs.
@@ -136,9 +136,23 @@ fn reach(route: &route::Settings) -> Reach {
 /// What can be submitted for a token; `None` if the config has no such token.
 pub fn definition(config: &Config, name: &TokenName) -> Option<Definition> {
     let token = config.tokens.iter().find(|token| token.name == *name)?;
-    let scopes_can_differ = token.source.clone().asked_scopes().is_some_and(|asked| *asked == token.scopes);
-    let further_scopes = config.terms.get(name).map(|terms| terms.further_scopes.clone()).unwrap_or_default();
+    let (further_scopes, scopes_can_differ) = (further_scopes(config, name), scopes_can_differ(token));
     Some(Definition { standing: request(config, token), further_scopes, scopes_can_differ })
+}
+
+/// What can be asked for on top of the scopes that a token has as it is in force.
+pub fn offer(config: &Config, token: &token::Settings) -> Option<Offer> {
+    let granted = token.scopes.iter().cloned().collect();
+    scopes_can_differ(token).then(|| Offer::new(granted, further_scopes(config, &token.name))).flatten()
+}
+
+fn further_scopes(config: &Config, token: &TokenName) -> BTreeSet<String> {
+    config.terms.get(token).map(|terms| terms.further_scopes.clone()).unwrap_or_default()
+}
+
+/// Whether its issuer is asked for them by name.
+fn scopes_can_differ(token: &token::Settings) -> bool {
+    token.source.clone().asked_scopes().is_some_and(|asked| *asked == token.scopes)
 }
 
 /// What is wrong with a rule that is to be added to a route.

@@ -199,7 +199,8 @@ fn without_secrets(route: &route::Settings) -> route::Settings {
 fn table(config: &Config) -> anyhow::Result<Table> {
     let find = |_: &RouteName, name: &TokenName| {
         let token = config.tokens.iter().find(|token| token.name == *name)?;
-        Some(RouteToken { name: name.clone(), placement: token.placement.clone(), reader: SlotReader::of_nothing() })
+        let (placement, reader) = (token.placement.clone(), SlotReader::of_nothing());
+        Some(RouteToken { name: name.clone(), placement, reader, offer: None })
     };
     let ingredients = Ingredients {
         clients: Clients::new(config.clients.clone(), rustix::process::geteuid().as_raw()),

@@ -17,6 +17,7 @@ use super::answer::Fault;
 use super::grpc;
 use super::message::{Fields, Response};
 use super::tripwire::Tripped;
+use super::wanted::command;
 use crate::access::request::RequestId;
 use crate::identity::job::Refused;
 use crate::metrics::{Error as MetricsError, Metrics as Registry};
@@ -391,8 +392,7 @@ impl Refusal {
                 Some(format!("countersign requests submit {token} --for 1h --reason TEXT"))
             }
             Self::MethodDenied | Self::PathDenied if context.can_be_asked_for => {
-                let (token, id) = (context.token?, context.request_id);
-                Some(format!("countersign requests submit {token} --for 30m --refused {id} --reason TEXT"))
+                Some(command(context.token?, context.request_id))
             }
             _ => None,
         }

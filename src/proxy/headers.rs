@@ -57,6 +57,8 @@ pub fn rebuild_response(headers: &mut Fields, placement: Option<&HeaderName>) {
                 | "transfer-encoding"
                 | "upgrade"
                 | "alt-svc"
+                // Ours alone.
+                | "countersign-request"
         );
         !hop && placement != Some(name)
     });
@@ -73,6 +75,7 @@ pub fn rebuild_trailers(trailers: &mut HeaderMap, placement: Option<&HeaderName>
                 | "alt-svc"
                 | "cache-control"
                 | "connection"
+                | "countersign-request"
                 | "date"
                 | "expires"
                 | "host"

@@ -1,10 +1,10 @@
-//! What requests were refused for want of a right, so that it can be asked for by the refusal's id: a refusal repeats nothing of
-//! its request.
+//! What requests were refused for want of a right, by us or by the API, so that it can be asked for by the refusal's id: a refusal
+//! repeats nothing of its request.
 //!
 //! Invariant: bounded, and only written to by refusals. What is kept is a rule of one route that the route does not deny, and that
-//! covers the refused request alone.
+//! covers the refused request alone; or scopes that the token's config lets be asked for.
 
-use std::collections::VecDeque;
+use std::collections::{BTreeSet, VecDeque};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use http::Method;
@@ -26,9 +26,15 @@ pub struct Wants(Mutex<VecDeque<(String, Want)>>);
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct Want {
     pub token: TokenName,
-    pub route: RouteName,
+    pub lacks: Lack,
+}
+
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub enum Lack {
     /// As `POST /repos/a/issues`.
-    pub rule: String,
+    Rule { route: RouteName, rule: String },
+    /// All that the token would have, with those that it lacks.
+    Scopes(BTreeSet<String>),
 }
 
 impl Want {
@@ -36,8 +42,13 @@ impl Want {
     pub(super) fn of(route: &Route, method: &Method, rest: &str) -> Option<Self> {
         let token = route.token.as_ref()?.name.clone();
         let rule = route.missing(method, rest)?.to_string();
-        (rule.len() <= LONGEST).then(|| Self { token, route: route.name.clone(), rule })
+        (rule.len() <= LONGEST).then(|| Self { token, lacks: Lack::Rule { route: route.name.clone(), rule } })
     }
+}
+
+/// What asks for what the refusal with this id is remembered for. It holds names and ids of ours alone.
+pub(super) fn command(token: &TokenName, request_id: &str) -> String {
+    format!("countersign requests submit {token} --for 30m --refused {request_id} --reason TEXT")
 }
 
 impl Wants {
@@ -68,8 +79,7 @@ mod tests {
         let wants = Wants::default();
         let want = |number: usize| Want {
             token: "api".parse().expect("a name"),
-            route: "api".parse().expect("a name"),
-            rule: format!("GET /{number}"),
+            lacks: Lack::Scopes([format!("scope-{number}")].into()),
         };
         for number in 0..=MOST {
             wants.keep(&format!("id-{number}"), want(number));

@@ -43,6 +43,7 @@ mod report;
 mod responses;
 mod rollback;
 mod rotation;
+mod scopes;
 mod secured;
 mod shares;
 mod sources;

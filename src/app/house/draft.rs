@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use super::{Ground, Tokens};
 use crate::alert;
-use crate::app::force::InForce;
+use crate::app::force::{self, InForce};
 use crate::app::restraint::Restraints;
 use crate::audit::OnFailure;
 use crate::dial::{Dialer, Tunnel, tunnel};
@@ -69,12 +69,12 @@ impl Kitchen<'_> {
     /// Everything that can fail without asking anybody: sources, upstreams, the table.
     pub(super) fn draft(
         &self,
-        force: &InForce,
+        in_force: &InForce,
         before: &Tokens,
         table: Option<&Table>,
         keep_upstreams: bool,
     ) -> Result<Draft, DraftError> {
-        let InForce { config, gates, barred, grants, .. } = force;
+        let InForce { config, gates, barred, grants, .. } = in_force;
         if let (Some(named), Some(vault)) = (&config.vault, self.vault) {
             named.opening.lead_to(vault.clone());
         }
@@ -120,7 +120,8 @@ impl Kitchen<'_> {
             let kept = kept.get(name).map(|token| (&*token.settings, &token.reader));
             let (settings, reader) = kept.or_else(|| new.get(name).map(|new| (new.settings(), &new.reader)))?;
             let reader = barred.get(route).map_or_else(|| reader.clone(), |gate| SlotReader::barred(*gate));
-            Some(RouteToken { name: name.clone(), placement: settings.placement.clone(), reader })
+            let offer = force::offer(config, settings).map(Arc::new);
+            Some(RouteToken { name: name.clone(), placement: settings.placement.clone(), reader, offer })
         };
         let clients = Clients::new(config.clients.clone(), rustix::process::geteuid().as_raw());
         let clients = clients.with_keys(&self.ground.fingerprinter)?;
