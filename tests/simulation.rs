@@ -26,6 +26,8 @@ const BETWEEN_REQUESTS: Duration = Duration::from_millis(500);
 const MOST_EVENTS: u32 = 1_000_000;
 /// The longest sleep of a supervisor, and so the longest time for which nobody sees that a clock has jumped.
 const UNNOTICED: Duration = Duration::from_secs(5);
+/// `shorten` tries no life that is shorter than this, where a longer one is given.
+const SHORTEST_THAT_IS_TRIED: Duration = Duration::from_secs(300);
 const LATEST_TIMER: Duration = Duration::from_millis(20);
 
 #[test]
@@ -56,6 +58,7 @@ fn whatever_the_world_does_the_life_of_a_token_keeps_its_promises() {
         ("generations that a probe refused", total.dropped),
         ("probes without an answer", total.untold),
         ("roll-backs", total.rolled_back),
+        ("generations with a shorter life", total.shortened),
     ] {
         assert!(count > 20, "{count} {what} in a year");
     }
@@ -74,6 +77,7 @@ struct Tally {
     dropped: u64,
     untold: u64,
     rolled_back: u64,
+    shortened: u64,
 }
 
 impl Tally {
@@ -88,6 +92,7 @@ impl Tally {
         self.dropped += other.dropped;
         self.untold += other.untold;
         self.rolled_back += other.rolled_back;
+        self.shortened += other.shortened;
     }
 }
 
@@ -151,7 +156,7 @@ impl Day {
                 skew: Duration::from_secs(rng.u64(..60)),
                 max_life: Duration::from_secs(rng.u64(20..7200)),
                 overlap: Duration::from_secs(30),
-                shorten: false,
+                shorten: rng.bool(),
                 mode: if exclusive { Mode::Exclusive } else { Mode::Overlap },
             },
             grant_ends: wall + if rng.bool() { DAY * 400 } else { DAY * rng.u32(20..100) / 100 },
@@ -367,6 +372,7 @@ impl Day {
         let noticed = UNNOTICED.mul_f64(self.rng.f64());
         self.timer = self.timer.min(self.time + noticed);
         self.seen.excused_until = self.time + noticed;
+        self.seen.jumped += by;
     }
 }
 
@@ -402,6 +408,8 @@ struct Observed {
     well_since: Option<Duration>,
     /// Since when requests have asked for a generation in vain.
     wanted_since: Option<Duration>,
+    /// By how much the wall clock was set since the last call.
+    jumped: Duration,
 }
 
 impl Observed {
@@ -426,6 +434,7 @@ impl Observed {
             last_provoked: None,
             well_since: Some(Duration::ZERO),
             wanted_since: None,
+            jumped: Duration::ZERO,
         }
     }
 
@@ -471,6 +480,7 @@ impl Observed {
         }
         assert!(self.told.is_none_or(|told| told.reached(now)), "asked before the issuer wanted it");
         self.last_call = Some(now);
+        self.jumped = Duration::ZERO;
         if let Input::Rejected { .. } = input {
             self.provoked_calls += 1;
             assert!(self.provoked_calls <= 1, "two calls for one generation after 401");
@@ -486,6 +496,7 @@ impl Observed {
         assert!(!self.plan.is_probed || passed || at_last, "live without a word, and without need");
         assert!(!live.usable_until.reached(now), "published what cannot be used");
         assert!(live.expires.wall <= self.plan.grant_ends, "outlives its grant");
+        self.lives_as_long_as_it_may(live, now);
         if cause == Cause::Rejected {
             assert!(self.proven, "a 401 drove the issuer");
             let spacing = backoff(self.provoked_in_a_row);
@@ -509,6 +520,19 @@ impl Observed {
         self.told = None;
         self.tally.recoveries += u64::from(self.wanted_since.take().is_some());
         self.tally.generations += 1;
+    }
+
+    /// Of what the issuer gives and the config allows, `shorten` leaves some out, but never so much that the rest is too short.
+    fn lives_as_long_as_it_may(&mut self, live: Live, now: Moment) {
+        let life = live.expires.remaining(live.issued);
+        let until_the_grant_ends = self.plan.grant_ends.saturating_sub(now.wall);
+        let allowed = self.ends.saturating_sub(live.issued.boot).min(self.plan.rotation.max_life);
+        assert!(life <= allowed, "{life:?} of {allowed:?}");
+        let least = if self.plan.rotation.shorten { allowed.min(SHORTEST_THAT_IS_TRIED) } else { allowed };
+        // A clock that has jumped may have taken some of it.
+        let may_be_less = least.min(until_the_grant_ends).saturating_sub(self.jumped);
+        assert!(life >= may_be_less, "{life:?} of {allowed:?}, and {may_be_less:?} at least");
+        self.tally.shortened += u64::from(life < allowed.min(until_the_grant_ends).saturating_sub(self.jumped));
     }
 
     fn rolled_back(&mut self, live: Live, replaces: u64, restores: u64, now: Moment) {

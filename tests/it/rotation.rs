@@ -6,6 +6,7 @@ use tempfile::TempDir;
 use tokio::task::JoinSet;
 use tokio::time::interval;
 
+use crate::support::issuer::Reply;
 use crate::support::upstream::Seen;
 use crate::support::{Issuer, Setup, Upstream, trail, wait_until};
 
@@ -54,6 +55,46 @@ async fn ten_rotations_pass_without_a_failed_request() {
     }
     assert!(rotated.len() >= 10);
     assert_eq!(trail::of(&records, "token_expired").len(), 0);
+}
+
+#[tokio::test]
+async fn lives_are_shortened_while_nothing_fails_and_are_longer_again_when_something_does() {
+    let (issuer, upstream) = (Issuer::named("tok", 3600).await, Upstream::http1().await);
+    let lines = "rotation = { shorten = true, max_life = \"1h\", jitter = 0.0 }";
+    let setup = Setup::new().token("api", &issuer, lines).route("api", &upstream, r#"token = "api""#);
+    let scene = setup.start().await;
+    scene.ready().await;
+    let of_token = [("token", "api")];
+    let live_for = async |generation: f64| {
+        wait_until("the next generation", crate::support::SOON, async || {
+            scene.metric("countersign_token_generation", &of_token).await == generation
+        })
+        .await;
+        let issued = scene.metric("countersign_token_issued_timestamp_seconds", &of_token).await;
+        let expires = scene.metric("countersign_token_expiry_timestamp_seconds", &of_token).await;
+        // Both are told in whole seconds.
+        let life = expires - issued;
+        [3600.0, 2700.0].into_iter().find(|whole: &f64| (life - whole).abs() <= 2.0).unwrap_or(life)
+    };
+    let mut lives = Vec::new();
+    for generation in 1..=5 {
+        let life = live_for(f64::from(generation)).await;
+        lives.push(life);
+        assert_eq!(scene.get("/api/x").await.status, 200);
+        // Its time comes at seven tenths.
+        if generation < 5 {
+            scene.clock.advance(Duration::from_secs_f64(life * 0.75));
+        }
+    }
+    assert_eq!(lives, [3600.0, 3600.0, 3600.0, 3600.0, 2700.0], "three good lives, then a step");
+
+    issuer.next(Reply::json(503, "{}"));
+    scene.clock.advance(Duration::from_secs(2700 * 3 / 4));
+    scene.reaches("countersign_rotation_failures_total", &of_token, 1.0).await;
+    scene.clock.advance(Duration::from_secs(61));
+    assert_eq!(live_for(6.0).await, 3600.0, "a failure makes them longer again");
+    assert_eq!(scene.get("/api/x").await.status, 200);
+    scene.finish().await;
 }
 
 #[tokio::test]
