@@ -16,4 +16,5 @@ mod schema;
 mod service;
 mod support;
 mod tokens;
+mod used;
 mod wait;
