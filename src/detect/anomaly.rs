@@ -111,6 +111,11 @@ impl Finding {
         self.signal == other.signal && self.client == other.client && self.said == other.said
     }
 
+    /// Whether both are figures of one signal, of one client: the stronger one says all.
+    pub fn is_figure_of(&self, other: &Self) -> bool {
+        !self.is_fact && !other.is_fact && self.signal == other.signal && self.client == other.client
+    }
+
     pub fn gravity(&self, other: &Self) -> Ordering {
         self.severity().cmp(&other.severity()).then(self.score.total_cmp(&other.score))
     }

@@ -395,7 +395,7 @@ impl Token {
         Some(Finding::fact(Signal::Shadow, 1.0, format!("the app sent a credential of its own{place}")))
     }
 
-    /// An anomaly is told when it begins, and again with each new fact and when it has become graver.
+    /// An anomaly is told when it begins, again with each new fact and each other signal of a client, and when it has become graver.
     fn join(&mut self, time: Time, token: &str, client: &str, found: Vec<Finding>) -> Option<Anomaly> {
         if found.is_empty() {
             return None;
@@ -414,35 +414,27 @@ impl Token {
 }
 
 impl Open {
-    /// Whether a fact is among them that is not known yet. Of the figures of a signal the gravest is kept, and of the facts
-    /// the gravest few.
+    /// Whether something is among them that is not known yet: a fact, or the first figure of a signal of a client. Of the figures
+    /// of both the gravest is kept, and of all the gravest few.
     fn add(&mut self, found: impl Iterator<Item = Finding>) -> bool {
         let mut fresh = Vec::new();
         for finding in found {
-            if !finding.is_fact {
-                self.figure(finding);
-            } else if !self.findings.iter().chain(&fresh).any(|old| finding.repeats(old)) {
-                fresh.push(finding);
+            let mut all = self.findings.iter_mut().chain(&mut fresh);
+            match all.find(|old| finding.repeats(old) || finding.is_figure_of(old)) {
+                Some(known) if finding.gravity(known).is_ge() => *known = finding,
+                Some(_) => {}
+                None => fresh.push(finding),
             }
         }
-        let (mut facts, figures): (Vec<Finding>, Vec<Finding>) =
-            std::mem::take(&mut self.findings).into_iter().partition(|finding| finding.is_fact);
-        facts.extend(fresh.iter().cloned());
-        facts.sort_by(|one, other| other.gravity(one));
-        facts.truncate(MOST_FACTS);
-        let is_fresh = fresh.iter().any(|fresh| facts.contains(fresh));
+        let all = std::mem::take(&mut self.findings).into_iter().chain(fresh.iter().cloned());
+        let (mut figures, mut facts): (Vec<Finding>, Vec<Finding>) = all.partition(|finding| !finding.is_fact);
+        for (findings, most) in [(&mut figures, MOST_FIGURES), (&mut facts, MOST_FACTS)] {
+            findings.sort_by(|one, other| other.gravity(one));
+            findings.truncate(most);
+        }
         self.findings = figures;
         self.findings.append(&mut facts);
-        is_fresh
-    }
-
-    fn figure(&mut self, finding: Finding) {
-        let same = self.findings.iter_mut().find(|old| !old.is_fact && old.signal == finding.signal);
-        match same {
-            Some(old) if finding.gravity(old).is_ge() => *old = finding,
-            Some(_) => {}
-            None => self.findings.push(finding),
-        }
+        fresh.iter().any(|fresh| self.findings.contains(fresh))
     }
 }
 
@@ -502,8 +494,9 @@ const SOME: u64 = 50;
 
 const JOINED_FOR: u64 = HOUR;
 
-/// Facts of one anomaly.
+/// Facts of one anomaly, and figures.
 const MOST_FACTS: usize = 16;
+const MOST_FIGURES: usize = 64;
 
 const SHADOW_TOLD_FOR: u64 = 4 * DAY;
 

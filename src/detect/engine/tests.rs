@@ -109,17 +109,49 @@ fn a_strong_figure_of_a_signal_does_not_hide_a_fact_of_it() {
 }
 
 #[test]
-fn signals_of_one_cause_are_one_anomaly_that_is_told_again_only_when_it_is_graver() {
+fn signals_of_one_cause_are_one_anomaly_that_is_told_again_with_another_signal_and_when_it_is_graver() {
     let mut engine = usual();
     let mut told = Vec::new();
     for second in 0..600 {
         let path = format!("/admin/{second}");
         told.extend(engine.observe(&Event { path, status: 403, ..request("github", "app", NOW + second) }));
     }
-    let severities: Vec<Severity> = told.iter().map(|anomaly| anomaly.severity).collect();
-    assert!(severities.is_sorted_by(|before, after| before < after), "{severities:?}");
+    let brief: Vec<(Severity, usize)> = told.iter().map(|told| (told.severity, told.findings.len())).collect();
+    assert!(brief.is_sorted_by(|before, after| before < after), "{brief:?}");
     let signals: Vec<Signal> = told[told.len() - 1].findings.iter().map(|finding| finding.signal).collect();
     assert!([Signal::Errors, Signal::Burst].iter().all(|signal| signals.contains(signal)), "{signals:?}");
+}
+
+#[test]
+fn a_burst_of_each_client_is_told_though_another_ones_was_told_within_the_hour() {
+    let mut engine = Engine::default();
+    for turn in 0..10 * 288 {
+        for client in ["app", "batch", "cron"] {
+            assert_eq!(engine.observe(&request("github", client, turn * 300)), []);
+        }
+    }
+    let mut burst_of = |client: &str, from: u64| {
+        let mut told = Vec::new();
+        for tenth in 0..600 {
+            told.extend(engine.observe(&request("github", client, NOW + from + tenth / 10)));
+        }
+        let is_burst = |finding: &Finding| finding.signal == Signal::Burst && finding.client == client;
+        told.iter().filter(|told| told.findings.iter().any(is_burst)).count()
+    };
+    // As strong as the first one's: no anomaly becomes graver by it.
+    let told = [("app", 0), ("batch", 120), ("cron", 240)].map(|(client, from)| burst_of(client, from));
+    assert!(told.iter().all(|told| *told > 0), "{told:?}");
+}
+
+#[test]
+fn an_hour_has_so_many_figures_and_no_more() {
+    let mut open = Open { since: 0, severity: Severity::Low, findings: Vec::new() };
+    for number in 0..MOST_FIGURES * 2 {
+        let figure = Finding::new(Signal::Burst, 1.0 + number as f64 / 100.0, "said".to_owned());
+        assert!(open.add(std::iter::once(Finding { client: format!("client-{number}"), ..figure })), "{number}");
+    }
+    assert_eq!(open.findings.len(), MOST_FIGURES);
+    assert!(open.findings.iter().all(|finding| finding.client != "client-0"), "the weakest made room");
 }
 
 #[test]
