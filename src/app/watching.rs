@@ -321,28 +321,39 @@ impl State {
     /// What has become of a token since it was last looked at.
     fn steps(&mut self, name: &TokenName, token: &Arc<Token>, now: Moment) -> Vec<Step> {
         let generation = token.look(now).generation;
-        let number = generation.as_ref().map_or(0, |generation| generation.number);
-        let is_new = self.lives.get(name).is_none_or(|before| before.of.as_ptr() != Arc::as_ptr(token));
-        let before = self.lives.remove(name).filter(|_| !is_new);
-        let length = generation.as_ref().map(|of| of.expires.wall.saturating_sub(of.issued.wall));
-        let granted = token.granted();
-        let refusals = token.refusals();
-        let life = Life { of: Arc::downgrade(token), generation: number, length, granted: granted.clone(), refusals };
+        let mut life = Life {
+            of: Arc::downgrade(token),
+            generation: generation.as_ref().map_or(0, |generation| generation.number),
+            length: generation.as_ref().map(|of| of.expires.wall.saturating_sub(of.issued.wall)),
+            granted: token.granted(),
+            refusals: token.refusals(),
+        };
+        let before = self.lives.remove(name).filter(|before| before.of.as_ptr() == Arc::as_ptr(token));
+        let steps = before.map(|before| life.follow(before)).unwrap_or_default();
         self.lives.insert(name.clone(), life);
-        let Some(before) = before else { return Vec::new() };
-        let more = number.saturating_sub(before.generation).min(MOST_STEPS);
+        steps
+    }
+}
+
+impl Life {
+    /// What has happened since `before`.
+    fn follow(&mut self, before: Self) -> Vec<Step> {
+        let more = self.generation.saturating_sub(before.generation).min(MOST_STEPS);
         let step = if before.generation == 0 { Step::Issued } else { Step::Rotated };
         let mut steps = vec![step; usize::try_from(more).unwrap_or_default()];
-        if let (Some(length), Some(usual)) = (length, before.length)
+        if more == 0 {
+            // A generation that its issuer renews ends later, and was granted for as long as before.
+            self.length = before.length;
+        } else if let (Some(length), Some(usual)) = (self.length, before.length)
             && (length > usual.saturating_mul(2) || length < usual / 2)
         {
             steps.push(Step::ExpiryChanged);
         }
-        if before.granted.is_some() && before.granted != granted {
+        if before.granted.is_some() && before.granted != self.granted {
             steps.push(Step::ScopeChanged);
         }
-        let refused = usize::try_from(refusals.saturating_sub(before.refusals).min(MOST_STEPS)).unwrap_or_default();
-        steps.extend(std::iter::repeat_n(Step::Refused, refused));
+        let refused = self.refusals.saturating_sub(before.refusals).min(MOST_STEPS);
+        steps.extend(std::iter::repeat_n(Step::Refused, usize::try_from(refused).unwrap_or_default()));
         steps
     }
 }
@@ -410,5 +421,26 @@ fn fill(event: &mut Event, used: &Use<'_>) {
 impl Anomalies for House {
     fn anomalies(&self) -> Vec<Value> {
         self.ground.watching.shown()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn life(generation: u64, hours: u64) -> Life {
+        let length = Some(Duration::from_secs(hours * 3600));
+        Life { of: Weak::new(), generation, length, granted: None, refusals: 0 }
+    }
+
+    #[test]
+    fn a_generation_that_is_renewed_has_the_lifetime_that_it_was_granted() {
+        let mut renewed = life(1, 3);
+        assert_eq!(renewed.follow(life(1, 1)), []);
+        let mut next = life(2, 1);
+        assert_eq!(next.follow(renewed), [Step::Rotated], "it lives for as long as the one before was to");
+        assert_eq!(life(3, 3).follow(next), [Step::Rotated, Step::ExpiryChanged]);
+        assert_eq!(life(2, 3).follow(life(1, 1)), [Step::Rotated, Step::ExpiryChanged]);
+        assert_eq!(life(1, 1).follow(Life { length: None, ..life(0, 0) }), [Step::Issued]);
     }
 }
