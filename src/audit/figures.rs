@@ -157,6 +157,11 @@ impl Figures {
                 self.goes_out(token, fingerprint, at, *expires);
             }
             What::TokenProlonged { token, expires } => self.prolonged(token, *expires),
+            What::TokenRolledBack { token, generation, fingerprint, expires } => {
+                let live = Live { number: *generation, fingerprint: fingerprint.clone(), expires: *expires };
+                self.token(token).live = Some(live);
+                self.goes_out(token, fingerprint, at, *expires);
+            }
             What::TokenFirstUsed { token } => {
                 if let Some(provisioned) = self.token(token).provisioned.take() {
                     add(Figure::Use, provisioned);

@@ -88,6 +88,30 @@ fn what_was_revoked_is_replaced_when_its_new_generation_is_there() {
 }
 
 #[test]
+fn a_generation_that_its_issuer_prolongs_lives_until_it_ends_then() {
+    let prolonged = json!({ "event": "token_prolonged", "token": "api", "expires": time(9000) });
+    let records = [(0, issued("a", 4000)), (3000, prolonged), (5000, of("token_first_used")), (8000, void("a"))];
+    assert_eq!(figures(&records), [(Figure::Lifetime, 8000)]);
+}
+
+#[test]
+fn a_drill_replaces_what_a_roll_back_has_brought_back() {
+    let rolled_back = json!({
+        "event": "token_rolled_back", "token": "api", "generation": 3, "fingerprint": "a", "expires": time(4000),
+    });
+    let records = [
+        (0, issued("a", 4000)),
+        (100, rotated("b", "due", 5000)),
+        (110, rolled_back),
+        (111, void("b")),
+        (200, json!({ "event": "drill_started", "token": "api", "generation": 3 })),
+        (205, void("a")),
+    ];
+    let expected = [(Figure::Lifetime, 11), (Figure::Replace, 5), (Figure::Lifetime, 205)];
+    assert_eq!(figures(&records), expected);
+}
+
+#[test]
 fn what_was_quarantined_and_goes_on_was_not_replaced() {
     let quarantined = json!({ "event": "token_quarantined", "token": "api" });
     let goes_on = [
