@@ -166,8 +166,20 @@ pub enum NotDone {
     /// It is so until a restart.
     #[error("this is done, and could not be written down, so that a restart would undo it: {0}")]
     Unkept(String),
+    #[error("nothing is let in: that could not be written down: {0}")]
+    NotLifted(String),
     #[error("the audit trail cannot be written, and nothing is let in without it: {0}")]
     Trail(#[from] Unavailable),
+}
+
+impl NotDone {
+    /// What could not be written down was to let something in.
+    pub fn not_lifted(self) -> Self {
+        match self {
+            Self::Unkept(why) => Self::NotLifted(why),
+            other => other,
+        }
+    }
 }
 
 /// The admin API of an app.

@@ -67,6 +67,8 @@ pub struct Lock {
 #[derive(Debug)]
 pub struct Refused {
     pub path: PathBuf,
+    /// Of the record that it would be.
+    pub name: String,
     pub why: RefusedBecause,
 }
 
@@ -156,7 +158,7 @@ impl Store {
                 Ok((content, generation)) => records.push(Record { name, generation, content }),
                 Err(why) => {
                     self.refused.lock().unwrap_or_else(PoisonError::into_inner).insert(path.clone());
-                    refused.push(Refused { path, why });
+                    refused.push(Refused { path, name, why });
                 }
             }
         }
@@ -168,7 +170,7 @@ impl Store {
     pub fn refuse(&self, label: Label<'_>) -> Refused {
         let path = self.path(label);
         self.refused.lock().unwrap_or_else(PoisonError::into_inner).insert(path.clone());
-        Refused { path, why: Broken::Form.into() }
+        Refused { path, name: label.name.to_owned(), why: Broken::Form.into() }
     }
 
     /// One record, if it is there. Blocks.

@@ -160,7 +160,9 @@ impl Refusal {
             Self::NotDone(NotDone::Gone(_) | NotDone::NotReleased(_) | NotDone::NotHeld) => {
                 (S::CONFLICT, "not_done", "Not done")
             }
-            Self::NotDone(NotDone::Unkept(_)) => (S::SERVICE_UNAVAILABLE, "not_kept", "Not written down"),
+            Self::NotDone(NotDone::Unkept(_) | NotDone::NotLifted(_)) => {
+                (S::SERVICE_UNAVAILABLE, "not_kept", "Not written down")
+            }
             Self::NotDone(NotDone::Stuck(_)) => (S::SERVICE_UNAVAILABLE, "not_confirmed", "Not confirmed"),
             Self::NotDone(NotDone::Trail(_)) => (S::SERVICE_UNAVAILABLE, "audit_unavailable", "No audit trail"),
             Self::OwnToken => (S::FORBIDDEN, "not_allowed", "Not allowed"),

@@ -5,7 +5,8 @@
 //! lift   the trail has it ─▶ sealed state ─▶ request path
 //! ```
 //!
-//! Invariants: nothing is let in that the trail has not; of a record that cannot be trusted its name can: that client is blocked.
+//! Invariants: nothing is let in that the trail has not, nor before the sealed state says so too; what is lifted takes nothing
+//! with it that was put meanwhile; of a record that cannot be trusted its name can: that client is blocked.
 
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
@@ -23,9 +24,10 @@ use crate::clock::Clock;
 use crate::metrics::Metrics;
 use crate::name::{ClientName, TokenName};
 use crate::policy::hold::{Approval, Hold, Terms};
-use crate::policy::limit::{Rate, RateLimit};
+use crate::policy::limit::Rate;
 use crate::proxy::Cut;
-use crate::store::Store;
+use crate::seal::Label;
+use crate::store::{Record, Refused, Store};
 use crate::token::Order;
 
 /// Who holds back and lets in by itself, as the trail has it.
@@ -52,7 +54,7 @@ struct State {
 }
 
 /// What is kept of a client.
-#[derive(Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Default, PartialEq, Eq, Debug, Serialize, Deserialize)]
 struct Kept {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     blocked: Option<Cause>,
@@ -60,7 +62,7 @@ struct Kept {
     tokens: BTreeMap<TokenName, OfToken>,
 }
 
-#[derive(Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Default, PartialEq, Eq, Debug, Serialize, Deserialize)]
 struct OfToken {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     throttle: Option<Throttle>,
@@ -68,21 +70,21 @@ struct OfToken {
     approval: Option<Asked>,
 }
 
-#[derive(Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
 struct Throttle {
     hourly: u32,
     burst: u32,
     cause: Cause,
 }
 
-#[derive(Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
 struct Asked {
     request: RequestId,
     is_denied: bool,
     cause: Cause,
 }
 
-#[derive(Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
 struct Cause {
     /// In seconds since the Unix epoch.
     since: u64,
@@ -98,6 +100,14 @@ pub(super) enum Measure {
     /// Of a token, all of it until this is approved.
     Approval(TokenName, RequestId),
     Block,
+}
+
+/// What people are asked.
+pub(super) struct Asking {
+    pub client: ClientName,
+    pub token: TokenName,
+    pub request: RequestId,
+    pub reason: String,
 }
 
 impl Measure {
@@ -130,29 +140,24 @@ impl Holds {
     ) -> Result<Arc<Self>, OpenError> {
         let figure = metrics.gauges(
             "client_held",
-            "1 where something is held back from a client: throttle, approval, of a token; block, of everything.",
+            "1 where something is held back from a client: throttle, approval, denied, of a token; block, of everything.",
             &["client", "token", "hold"],
         )?;
-        let (records, refused) = store.read(KIND)?;
-        let blocked = |why: String| {
-            let cause = Cause { since: clock.now().wall.as_secs(), by: "state".to_owned(), reason: why };
-            Kept { blocked: Some(cause), tokens: BTreeMap::new() }
-        };
+        let (records, mut refused) = store.read(KIND)?;
         let mut clients = BTreeMap::new();
-        for record in records {
-            if let Ok(name) = record.name.parse::<ClientName>() {
-                let kept = serde_json::from_slice(&record.content);
-                clients.insert(name, kept.unwrap_or_else(|error| blocked(error.to_string())));
+        for Record { name, content, .. } in records {
+            match (name.parse::<ClientName>(), serde_json::from_slice::<Kept>(&content)) {
+                (Ok(client), Ok(kept)) => drop(clients.insert(client, kept)),
+                (Ok(_), Err(_)) | (Err(_), _) => refused.push(store.refuse(Label { kind: KIND, name: &name })),
             }
         }
-        for file in refused {
-            let stem = file.path.file_stem().and_then(|stem| stem.to_str()).unwrap_or_default();
-            let name = stem.strip_prefix(KIND).and_then(|name| name.strip_prefix('-')).map(str::parse::<ClientName>);
-            let (path, reason) = (file.path.display().to_string(), file.why.to_string());
-            tracing::error!(file = path, reason, "the client is blocked: the record of what is held back is not used");
-            recorder.note(Event::StateRejected { file: path, reason: reason.clone() });
-            if let Some(Ok(name)) = name {
-                clients.insert(name, blocked(reason));
+        for Refused { path, name, why } in refused {
+            let (file, reason) = (path.display().to_string(), why.to_string());
+            tracing::error!(file, reason, "the client is blocked: the record of what is held back is not used");
+            recorder.note(Event::StateRejected { file, reason: reason.clone() });
+            if let Ok(client) = name.parse::<ClientName>() {
+                let cause = Cause { since: clock.now().wall.as_secs(), by: "state".to_owned(), reason };
+                clients.insert(client, Kept { blocked: Some(cause), tokens: BTreeMap::new() });
             }
         }
         let state = Mutex::new(State { clients, handed: BTreeMap::new() });
@@ -168,7 +173,7 @@ impl Holds {
         if let Some(hold) = state.handed.get(&key).and_then(Weak::upgrade) {
             return hold;
         }
-        let hold = Arc::new(Hold::new(self.clock.clone(), self.terms(&state, client, token)));
+        let hold = Arc::new(Hold::new(self.clock.clone(), Self::terms(&state, client, token)));
         state.handed.retain(|_, hold| hold.strong_count() > 0);
         state.handed.insert(key, Arc::downgrade(&hold));
         hold
@@ -199,12 +204,13 @@ impl Holds {
     }
 
     /// What is held back that a request decides.
-    pub fn asked(&self) -> Vec<(ClientName, TokenName, RequestId)> {
+    pub fn asked(&self) -> Vec<Asking> {
         let state = self.lock();
         let of_client = |(client, kept): (&ClientName, &Kept)| {
             let asked = |(token, own): (&TokenName, &OfToken)| {
                 let asked = own.approval.as_ref().filter(|asked| !asked.is_denied)?;
-                Some((client.clone(), token.clone(), asked.request))
+                let (request, reason) = (asked.request, asked.cause.reason.clone());
+                Some(Asking { client: client.clone(), token: token.clone(), request, reason })
             };
             kept.tokens.iter().filter_map(asked).collect::<Vec<_>>()
         };
@@ -213,15 +219,12 @@ impl Holds {
 
     /// Nobody approves that any more.
     pub async fn denied(&self, client: &ClientName, token: &TokenName) -> Result<(), NotDone> {
-        {
-            let mut state = self.lock();
-            let own = state.clients.get_mut(client).and_then(|kept| kept.tokens.get_mut(token));
-            if let Some(asked) = own.and_then(|own| own.approval.as_mut()) {
-                asked.is_denied = true;
-            }
-            self.settle(&state, client);
-        }
-        self.keep(client).await
+        self.edit(client, |kept| kept.asked(token, |asked| asked.is_denied = true)).await
+    }
+
+    /// People are asked by this request, and by the one before no more.
+    pub async fn asks(&self, client: &ClientName, token: &TokenName, request: RequestId) -> Result<(), NotDone> {
+        self.edit(client, |kept| kept.asked(token, |asked| asked.request = request)).await
     }
 
     /// Where clients are held to what is usual, and when one last asked for more.
@@ -249,27 +252,31 @@ impl Holds {
 
     /// Lifts what is held back of a token, from all clients. The trail has it already.
     pub async fn release_token(&self, token: &TokenName) -> Result<(), NotDone> {
-        let held: Vec<ClientName> = {
+        let held: Vec<(ClientName, Kept)> = {
             let state = self.lock();
-            let held = state.clients.iter().filter(|(_, kept)| kept.tokens.contains_key(token));
-            held.map(|(client, _)| client.clone()).collect()
+            let of_token = |kept: &Kept| Some(Kept::of_token(token, kept.tokens.get(token)?.clone()));
+            state.clients.iter().filter_map(|(client, kept)| Some((client.clone(), of_token(kept)?))).collect()
         };
-        for client in held {
-            self.lift(&client, |kept| drop(kept.tokens.remove(token))).await?;
+        for (client, lifted) in held {
+            self.edit(&client, |kept| kept.lift(&lifted)).await?;
         }
         Ok(())
     }
 
     /// A client asks for no more than is usual.
     pub async fn is_calm(&self, client: &ClientName, token: &TokenName) -> Result<(), NotDone> {
+        let Some(own) = self.own(client, token) else { return Ok(()) };
+        let lifted = Kept::of_token(token, OfToken { approval: None, ..own });
         self.tell(client, token, SELF.to_owned(), "what was unusual is over".to_owned()).await?;
-        self.lift(client, |kept| kept.of(token).throttle = None).await
+        self.edit(client, |kept| kept.lift(&lifted)).await
     }
 
     /// Somebody has approved what was asked.
     pub async fn approved(&self, client: &ClientName, token: &TokenName, by: &str) -> Result<(), NotDone> {
+        let Some(own) = self.own(client, token) else { return Ok(()) };
+        let lifted = Kept::of_token(token, OfToken { throttle: None, ..own });
         self.tell(client, token, by.to_owned(), "its request was approved".to_owned()).await?;
-        self.lift(client, |kept| kept.of(token).approval = None).await
+        self.edit(client, |kept| kept.lift(&lifted)).await
     }
 
     async fn tell(&self, client: &ClientName, token: &TokenName, by: String, reason: String) -> Result<(), NotDone> {
@@ -279,12 +286,10 @@ impl Holds {
 
     /// Lets a client in again, with all that was held back from it.
     pub async fn release(&self, client: &ClientName, by: String, reason: String) -> Result<(), NotDone> {
-        if !self.lock().clients.contains_key(client) {
-            return Err(NotDone::NotHeld);
-        }
+        let lifted = self.lock().clients.get(client).cloned().ok_or(NotDone::NotHeld)?;
         let released = Event::ClientReleased { client: client.clone(), token: None, by, reason };
         self.recorder.record(released).await?;
-        self.lift(client, |kept| *kept = Kept::default()).await
+        self.edit(client, |kept| kept.lift(&lifted)).await
     }
 
     /// What is held back, for people.
@@ -299,26 +304,21 @@ impl Holds {
         self.lock().clients.keys().cloned().collect()
     }
 
-    /// Lets in by an edit of what is kept: nobody is let in before a restart would be told the same.
-    async fn lift(&self, client: &ClientName, edit: impl FnOnce(&mut Kept)) -> Result<(), NotDone> {
-        let before = {
-            let mut state = self.lock();
-            let Some(kept) = state.clients.get_mut(client) else { return Ok(()) };
-            let before = kept.clone();
-            edit(kept);
-            kept.tokens.retain(|_, own| *own != OfToken::default());
-            if *kept == Kept::default() {
-                state.clients.remove(client);
-            }
-            before
-        };
-        let kept = self.keep(client).await;
+    /// Changes what is kept of a client: on the disk, and then in force. Nobody is let in before a restart would be told the same.
+    async fn edit(&self, client: &ClientName, edit: impl Fn(&mut Kept)) -> Result<(), NotDone> {
+        let _one = self.writing.lock().await;
+        let Some(mut next) = self.lock().clients.get(client).cloned() else { return Ok(()) };
+        edit(&mut next);
+        keep(&self.store, KIND, client.as_str(), next.worth_keeping()).await.map_err(NotDone::not_lifted)?;
         let mut state = self.lock();
-        if kept.is_err() {
-            state.clients.insert(client.clone(), before);
+        // What was held back meanwhile stays so.
+        let Some(kept) = state.clients.get_mut(client) else { return Ok(()) };
+        edit(kept);
+        if kept.worth_keeping().is_none() {
+            state.clients.remove(client);
         }
         self.settle(&state, client);
-        kept
+        Ok(())
     }
 
     /// What must not go on of a client's requests that are under way.
@@ -339,18 +339,19 @@ impl Holds {
         keep(&self.store, KIND, client.as_str(), kept.as_ref()).await
     }
 
-    fn terms(&self, state: &State, client: &ClientName, token: Option<&TokenName>) -> Terms {
+    fn own(&self, client: &ClientName, token: &TokenName) -> Option<OfToken> {
+        self.lock().clients.get(client)?.tokens.get(token).cloned()
+    }
+
+    fn terms(state: &State, client: &ClientName, token: Option<&TokenName>) -> Terms {
         let Some(kept) = state.clients.get(client) else { return Terms::default() };
         let own = token.and_then(|token| kept.tokens.get(token));
-        let limit = |throttle: &Throttle| {
-            let rate = Rate::hourly(throttle.hourly, throttle.burst);
-            Arc::new(RateLimit::new(rate, &self.clock))
-        };
+        let rate = |throttle: &Throttle| Rate::hourly(throttle.hourly, throttle.burst);
         let approval = |asked: &Asked| Approval { request: asked.request, is_denied: asked.is_denied };
         Terms {
             is_blocked: kept.blocked.is_some(),
             approval: own.and_then(|own| own.approval.as_ref()).map(approval),
-            throttle: own.and_then(|own| own.throttle.as_ref()).map(limit),
+            throttle: own.and_then(|own| own.throttle.as_ref()).map(rate),
         }
     }
 
@@ -358,7 +359,7 @@ impl Holds {
     fn settle(&self, state: &State, client: &ClientName) {
         for ((name, token), hold) in &state.handed {
             if let Some(hold) = Weak::upgrade(hold).filter(|_| name == client) {
-                hold.settle(self.terms(state, client, token.as_ref()));
+                hold.settle(Self::terms(state, client, token.as_ref()));
             }
         }
         self.count(state);
@@ -380,8 +381,35 @@ impl Holds {
 }
 
 impl Kept {
+    fn of_token(token: &TokenName, own: OfToken) -> Self {
+        Self { blocked: None, tokens: BTreeMap::from([(token.clone(), own)]) }
+    }
+
     fn of(&mut self, token: &TokenName) -> &mut OfToken {
         self.tokens.entry(token.clone()).or_default()
+    }
+
+    /// `None` where nothing is held back.
+    fn worth_keeping(&self) -> Option<&Self> {
+        (*self != Self::default()).then_some(self)
+    }
+
+    fn asked(&mut self, token: &TokenName, edit: impl Fn(&mut Asked)) {
+        if let Some(asked) = self.tokens.get_mut(token).and_then(|own| own.approval.as_mut()) {
+            edit(asked);
+        }
+    }
+
+    /// Takes away what is held back as it was then: what has come since, or instead, stays.
+    fn lift(&mut self, lifted: &Self) {
+        self.blocked.take_if(|blocked| Some(&*blocked) == lifted.blocked.as_ref());
+        for (token, lifted) in &lifted.tokens {
+            if let Some(own) = self.tokens.get_mut(token) {
+                own.throttle.take_if(|throttle| Some(&*throttle) == lifted.throttle.as_ref());
+                own.approval.take_if(|approval| Some(&*approval) == lifted.approval.as_ref());
+            }
+        }
+        self.tokens.retain(|_, own| *own != OfToken::default());
     }
 
     /// Returns whether it is new.
@@ -430,4 +458,33 @@ fn view(token: Option<&TokenName>, hold: &str, cause: &Cause, request: Option<Re
         "reason": cause.reason,
         "request": request.map(|request| request.to_string()),
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn cause(since: u64) -> Cause {
+        Cause { since, by: SELF.to_owned(), reason: "anomaly: burst".to_owned() }
+    }
+
+    #[test]
+    fn what_is_lifted_takes_nothing_with_it_that_was_put_meanwhile() {
+        let (api, other): (TokenName, TokenName) = ("api".parse().expect("a name"), "other".parse().expect("a name"));
+        let request: RequestId = "00112233445566ff".parse().expect("an id");
+        let mut kept = Kept::default();
+        assert!(kept.put(&Measure::Throttle(api.clone(), 12, 4), cause(1)));
+        let lifted = kept.clone();
+        assert!(kept.put(&Measure::Block, cause(2)));
+        assert!(kept.put(&Measure::Approval(api.clone(), request), cause(2)));
+        assert!(kept.put(&Measure::Throttle(other, 12, 4), cause(2)));
+        kept.lift(&lifted);
+        let holds: Vec<_> = kept.each().map(|(token, hold, ..)| (token.map(TokenName::as_str), hold)).collect();
+        assert_eq!(holds, [(None, "block"), (Some("api"), "approval"), (Some("other"), "throttle")]);
+        kept.lift(&kept.clone());
+        assert_eq!(kept.worth_keeping(), None);
+        kept.put(&Measure::Block, cause(3));
+        kept.lift(&Kept { blocked: Some(cause(2)), ..Kept::default() });
+        assert!(kept.blocked.is_some(), "it is another one");
+    }
 }

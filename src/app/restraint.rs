@@ -22,7 +22,8 @@ use crate::audit::{Event, Recorder};
 use crate::barrier::Barrier;
 use crate::name::TokenName;
 use crate::proxy::Cut;
-use crate::store::{Store, StoreError};
+use crate::seal::Label;
+use crate::store::{Record, Refused, Store, StoreError};
 use crate::token::revocation::Cause;
 use crate::token::{NotReleased, Order, Restraint, Token};
 
@@ -63,24 +64,20 @@ impl Restraints {
     /// # Errors
     /// When the folder of the records cannot be read.
     pub fn open(store: Arc<Store>, barrier: Arc<Barrier<Cut>>, recorder: &Recorder) -> Result<Self, StoreError> {
-        let (records, refused) = store.read(KIND)?;
+        let (records, mut refused) = store.read(KIND)?;
         let mut list = BTreeMap::new();
-        for record in records {
-            if let Ok(name) = record.name.parse::<TokenName>() {
-                list.insert(
-                    name,
-                    serde_json::from_slice(&record.content).unwrap_or(Kept::restrained(Restraint::Quarantined)),
-                );
+        for Record { name, content, .. } in records {
+            match (name.parse::<TokenName>(), serde_json::from_slice::<Kept>(&content)) {
+                (Ok(token), Ok(kept)) => drop(list.insert(token, kept)),
+                (Ok(_), Err(_)) | (Err(_), _) => refused.push(store.refuse(Label { kind: KIND, name: &name })),
             }
         }
-        for file in refused {
-            let stem = file.path.file_stem().and_then(|stem| stem.to_str()).unwrap_or_default();
-            let name = stem.strip_prefix(KIND).and_then(|name| name.strip_prefix('-')).map(str::parse::<TokenName>);
-            let (path, reason) = (file.path.display().to_string(), file.why.to_string());
-            tracing::error!(file = path, reason, "what was taken out of use stays so: the record of it is not used");
-            recorder.note(Event::StateRejected { file: path, reason });
-            if let Some(Ok(name)) = name {
-                list.insert(name, Kept::restrained(Restraint::Quarantined));
+        for Refused { path, name, why } in refused {
+            let (file, reason) = (path.display().to_string(), why.to_string());
+            tracing::error!(file, reason, "what was taken out of use stays so: the record of it is not used");
+            recorder.note(Event::StateRejected { file, reason });
+            if let Ok(token) = name.parse::<TokenName>() {
+                list.insert(token, Kept::restrained(Restraint::Quarantined));
             }
         }
         Ok(Self { list: Mutex::new(list), barrier, store, acting: tokio::sync::Mutex::default() })
@@ -120,8 +117,22 @@ impl Restraints {
 
     /// Puts on the disk what is kept of a token, or that nothing is.
     async fn keep(&self, name: &TokenName) -> Result<(), NotDone> {
-        let kept = self.list().get(name).cloned().filter(|kept| *kept != Kept::default());
-        keep(&self.store, KIND, name.as_str(), kept.as_ref()).await
+        let kept = self.list().get(name).cloned();
+        self.write(name, kept).await
+    }
+
+    /// A token is let in again: on the disk, and then here.
+    async fn lift(&self, name: &TokenName) -> Result<(), NotDone> {
+        let lifted = self.list().get(name).map(|kept| Kept { restraint: None, ..kept.clone() });
+        self.write(name, lifted).await.map_err(NotDone::not_lifted)?;
+        if let Some(kept) = self.list().get_mut(name) {
+            kept.restraint = None;
+        }
+        Ok(())
+    }
+
+    async fn write(&self, name: &TokenName, kept: Option<Kept>) -> Result<(), NotDone> {
+        keep(&self.store, KIND, name.as_str(), kept.filter(|kept| *kept != Kept::default()).as_ref()).await
     }
 }
 
@@ -159,11 +170,7 @@ impl House {
             watching.released(name);
             return Ok(());
         }
-        let before = self.restraints.list().get_mut(name).and_then(|kept| kept.restraint.take());
-        if let Err(error) = self.restraints.keep(name).await {
-            self.restraints.list().entry(name.clone()).or_default().restraint = before;
-            return Err(error);
-        }
+        self.restraints.lift(name).await?;
         token.control.release().await?;
         watching.released(name);
         Ok(())

@@ -14,6 +14,7 @@
 mod alarm;
 mod answers;
 mod memory;
+mod replacing;
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
@@ -39,6 +40,7 @@ use crate::store::Store;
 use crate::token::{self, Order, Token};
 use crate::usage::{Batch, Reader, Use};
 use alarm::Alarms;
+use replacing::Replacing;
 
 /// How often lives are looked at, and time passes where nobody uses anything.
 const LOOK: Duration = Duration::from_secs(1);
@@ -73,6 +75,7 @@ struct State {
     scored: BTreeMap<TokenName, Duration>,
     /// What is to be done about tokens, as soon as possible.
     orders: BTreeMap<(TokenName, Deed), Order>,
+    replacing: BTreeMap<TokenName, Replacing>,
     /// From whom something is held back that is not on the disk yet.
     unkept: BTreeSet<ClientName>,
     lives: BTreeMap<TokenName, Life>,
@@ -137,6 +140,7 @@ impl Watching {
             shown: VecDeque::new(),
             scored: BTreeMap::new(),
             orders: BTreeMap::new(),
+            replacing: BTreeMap::new(),
             unkept: BTreeSet::new(),
             lives: BTreeMap::new(),
             alarms: Alarms::resume(alerts, clock.now().wall),
@@ -208,6 +212,7 @@ impl Watching {
         let mut state = self.lock();
         state.alarms.release(token);
         state.engine.close(token.as_str());
+        state.replacing.remove(token);
     }
 
     /// Whether what was told of a client's use of a token goes on.
@@ -220,9 +225,18 @@ impl Watching {
         self.lock().engine.rearm(token.as_str(), client.as_str());
     }
 
+    /// A person approves of what a client uses a token for.
+    fn approved(&self, token: &TokenName, client: &ClientName) {
+        let mut state = self.lock();
+        state.alarms.release_client(client, Some(token));
+        state.engine.approve(token.as_str(), client.as_str());
+    }
+
     /// A person lets a client in again.
     fn forgive(&self, client: &ClientName) {
-        self.lock().engine.forgive(client.as_str());
+        let mut state = self.lock();
+        state.alarms.release_client(client, None);
+        state.engine.forgive(client.as_str());
     }
 
     /// Whether something unusual that was told of a token goes on, or may.
@@ -238,10 +252,10 @@ impl Watching {
             let token = token.as_ref();
             let now = self.clock.now().wall;
             let deeds = state.settings.deeds(&anomaly, now);
-            let Some(response) = deeds.last().map(|(response, _)| *response) else { continue };
+            let Some((response, _)) = deeds.last().cloned() else { continue };
             self.write_down(token, &anomaly, response);
             let life = token.and_then(|token| state.lives.get(token)).and_then(|life| life.of.upgrade());
-            state.alarms.raise(token, &anomaly, response, life.as_ref().map(|life| &*life.settings.owner), now);
+            state.alarms.raise(token, &anomaly, &deeds, life.as_ref().map(|life| &*life.settings.owner), now);
             if let Some(token) = token {
                 self.figures.score.with_label_values(&[token.as_str()]).set(anomaly.score());
                 state.scored.insert(token.clone(), anomaly.time.0);
@@ -258,22 +272,24 @@ impl Watching {
 
     /// What can be done at once is done; the rest is ordered.
     fn act(&self, state: &mut State, token: Option<&TokenName>, client: &str, response: Response, anomaly: &Anomaly) {
-        let (signal, severity) = (anomaly.signal().as_str(), anomaly.severity.as_str());
-        let reason = format!("anomaly: {signal}, {severity}: {}", anomaly.said());
-        let order = Order { by: SELF.to_owned(), reason, since: Some(anomaly.time.0) };
-        let client = client.parse::<ClientName>();
-        match (response, client, token) {
+        let order = |anomaly: &Anomaly| {
+            let (signal, severity) = (anomaly.signal().as_str(), anomaly.severity.as_str());
+            let reason = format!("anomaly: {signal}, {severity}: {}", anomaly.said());
+            Order { by: SELF.to_owned(), reason, since: Some(anomaly.time.0) }
+        };
+        let own = || order(&anomaly.of(client));
+        match (response, client.parse::<ClientName>(), token) {
             (Response::Throttle, Ok(client), Some(token)) => {
                 let (hourly, burst) = state.engine.usual(token.as_str(), client.as_str());
                 let least = |figure: f64, least: u32| (figure.ceil() as u32).max(least);
                 let measure =
                     Measure::Throttle(token.clone(), least(hourly, LEAST_HOURLY), least(burst, LEAST_AT_ONCE));
-                self.hold(state, client, &measure, order);
+                self.hold(state, client, &measure, own());
             }
-            (Response::Block, Ok(client), _) => self.hold(state, client, &Measure::Block, order),
-            (Response::Approval, Ok(client), Some(token)) => self.order(state, token, Deed::Approval(client), order),
-            (Response::Quarantine, _, Some(token)) => self.order(state, token, Deed::Quarantine, order),
-            (Response::Replace, _, Some(token)) => self.order(state, token, Deed::Replace, order),
+            (Response::Block, Ok(client), _) => self.hold(state, client, &Measure::Block, own()),
+            (Response::Approval, Ok(client), Some(token)) => self.order(state, token, Deed::Approval(client), own()),
+            (Response::Quarantine, _, Some(token)) => self.order(state, token, Deed::Quarantine, order(anomaly)),
+            (Response::Replace, _, Some(token)) => self.order(state, token, Deed::Replace, order(anomaly)),
             (Response::Exempt | Response::Observe | Response::Alert, ..) | (_, Err(_), _) | (_, _, None) => {}
         }
     }

@@ -141,12 +141,16 @@ pub struct Anomaly {
 impl Anomaly {
     pub fn new(time: Time, token: &str, mut findings: Vec<Finding>) -> Self {
         findings.sort_by(|one, other| other.gravity(one));
-        let first = findings.first();
-        let (gravest, client) = first.map_or((Severity::Low, ""), |first| (first.severity(), &first.client));
-        let signals: BTreeSet<Signal> = findings.iter().map(|finding| finding.signal).collect();
-        // Signals that agree are graver than each alone.
-        let severity = if signals.len() >= MANY { gravest.raised() } else { gravest };
-        Self { time, token: token.to_owned(), client: client.to_owned(), severity, findings }
+        let client = findings.first().map(|first| first.client.clone()).unwrap_or_default();
+        Self { time, token: token.to_owned(), client, severity: joint_severity(&findings), findings }
+    }
+
+    /// What of it one client does: as grave as the whole, if it does the gravest of it.
+    #[must_use]
+    pub fn of(&self, client: &str) -> Self {
+        let own = self.findings.iter().filter(|finding| finding.client == client).cloned().collect();
+        let own = Self { client: client.to_owned(), ..Self::new(self.time, &self.token, own) };
+        if client == self.client { Self { severity: self.severity, ..own } } else { own }
     }
 
     pub fn score(&self) -> f64 {
@@ -190,6 +194,16 @@ impl Anomaly {
             "evidence": { "said": self.said(), "client": self.client, "signals": signals },
         })
     }
+}
+
+/// Signals that agree are graver than each alone.
+pub fn joint_severity<'f>(findings: impl IntoIterator<Item = &'f Finding>) -> Severity {
+    let (mut gravest, mut signals) = (Severity::Low, BTreeSet::new());
+    for finding in findings {
+        gravest = gravest.max(finding.severity());
+        signals.insert(finding.signal);
+    }
+    if signals.len() >= MANY { gravest.raised() } else { gravest }
 }
 
 const STRONG: f64 = 0.97;

@@ -221,6 +221,18 @@ impl Engine {
         }
     }
 
+    /// A person approves of what was told of a client's use of a token: it is not told again while it would be the same to tell, however
+    /// strong it grows. What was not told yet is.
+    pub fn approve(&mut self, token: &str, client: &str) {
+        if let Some(token) = self.tokens.get_mut(token) {
+            token.forgive(client);
+            token.is_changed = true;
+            if let Some(profile) = token.clients.get_mut(client) {
+                profile.approve_told();
+            }
+        }
+    }
+
     /// A person lets a client in again: what it does from now on by itself, as another phantom key, is told anew.
     pub fn forgive(&mut self, client: &str) {
         self.tokens.values_mut().for_each(|token| token.forgive(client));

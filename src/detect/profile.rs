@@ -171,6 +171,11 @@ impl Profile {
         self.told = [Told::default(); SIGNALS];
     }
 
+    /// What was told is told again after its time alone, however strong it is by then.
+    pub fn approve_told(&mut self) {
+        self.told.iter_mut().filter(|told| told.hour != 0).for_each(|told| told.excess = f32::MAX);
+    }
+
     pub fn is_silent(&self) -> bool {
         self.silent
     }

@@ -9,7 +9,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
-use super::anomaly::{Anomaly, Finding, Severity, Signal};
+use super::anomaly::{Anomaly, Finding, Severity, Signal, joint_severity};
 use crate::name::TokenName;
 
 /// `[detect]`
@@ -147,13 +147,13 @@ impl Settings {
         let own = self.of_tokens.get(anomaly.token.as_str());
         let counted: Vec<&Finding> =
             anomaly.findings.iter().filter(|finding| !self.exempts(anomaly, finding.signal, now)).collect();
-        let only = |response| BTreeSet::from([(response, anomaly.client.clone())]);
         if counted.is_empty() {
-            return only(Response::Exempt);
+            return BTreeSet::from([(Response::Exempt, anomaly.client.clone())]);
         }
+        let all = |response| counted.iter().map(|finding| (response, finding.client.clone())).collect();
         match own.and_then(|own| own.mode).unwrap_or(self.policy.mode) {
-            Mode::Observe => only(Response::Observe),
-            Mode::Alert => only(Response::Alert),
+            Mode::Observe => all(Response::Observe),
+            Mode::Alert => all(Response::Alert),
             Mode::Respond => {
                 let mut levels: Vec<&Answers> = own.map(|own| &own.respond).into_iter().collect();
                 levels.push(&self.policy.respond);
@@ -175,17 +175,13 @@ impl Settings {
 
 /// What these levels, the nearest first, say of findings: each signal that is named by itself, the rest together.
 fn answer(levels: &[&Answers], anomaly: &Anomaly, findings: &[&Finding]) -> Deeds {
-    let severity_of = |findings: &[&Finding]| {
-        let findings = findings.iter().map(|finding| (*finding).clone()).collect();
-        Anomaly::new(anomaly.time, &anomaly.token, findings).severity
-    };
-    let severity = severity_of(findings);
+    let severity = joint_severity(findings.iter().copied());
     let of_signal = |finding: &Finding| {
         let said = levels.iter().find_map(|level| level.of_signal(finding.signal, severity));
         said.or(by_default(finding))
     };
     let rest: Vec<&Finding> = findings.iter().copied().filter(|finding| of_signal(finding).is_none()).collect();
-    let of_rest = severity_of(&rest);
+    let of_rest = joint_severity(rest.iter().copied());
     let said = levels.iter().find_map(|level| level.of_severity(of_rest));
     let said = said.unwrap_or(if of_rest == Severity::Critical { Response::Quarantine } else { Response::Alert });
     let deed = |finding: &&Finding| {
@@ -323,5 +319,16 @@ mod tests {
         let deeds = settings.deeds(&anomaly(vec![finding(Signal::Burst, 1.0), stranger, nobody]), NOW);
         let expected = [(Response::Alert, ""), (Response::Throttle, "app"), (Response::Block, "stranger")];
         assert_eq!(deeds, expected.map(|(response, client)| (response, client.to_owned())).into());
+    }
+    #[test]
+    fn each_client_is_told_of_where_somebody_is_told() {
+        let stranger = Finding { client: "stranger".to_owned(), ..finding(Signal::Errors, 1.0) };
+        let both = anomaly(vec![finding(Signal::Burst, 12.0), stranger]);
+        let settings = Settings { policy: Policy { mode: Mode::Alert, ..Policy::default() }, ..Settings::default() };
+        let expected = ["app", "stranger"].map(|client| (Response::Alert, client.to_owned()));
+        assert_eq!(settings.deeds(&both, NOW), expected.into());
+        let own = both.of("stranger");
+        assert_eq!((own.client.as_str(), own.findings.len(), own.severity), ("stranger", 1, Severity::Medium));
+        assert_eq!(both.of("app").severity, Severity::High);
     }
 }

@@ -28,7 +28,8 @@ fn only(store: &Store) -> (String, u64, Vec<u8>) {
 fn refused(store: &Store) -> String {
     let (records, mut refused) = store.read("request").expect("readable");
     assert_eq!((records.len(), refused.len()), (0, 1));
-    let Refused { path, why } = refused.remove(0);
+    let Refused { path, name, why } = refused.remove(0);
+    assert_eq!(name, "ab");
     assert_eq!(path.file_name(), Some(OsStr::new("request-ab.sealed")));
     assert!(path.symlink_metadata().is_ok(), "nothing is deleted");
     why.to_string()

@@ -5,11 +5,12 @@ use std::time::Duration;
 
 use serde_json::{Value, json};
 
+use crate::alerts::{brief, receiver, webhook};
 use crate::support::client::Answer;
 use crate::support::issuer::Reply;
 use crate::support::operator::{JSON, act, call, json_of, own, sent, socket};
 use crate::support::{Client, Issuer, SOON, Scene, Upstream, trail, wait_for, wait_until};
-use crate::unusual::{BETWEEN, Place, attack_until_refused, learn};
+use crate::unusual::{BETWEEN, Place, attack_until_refused, heard, learn};
 
 const APPROVER: Option<&str> = Some("the approver's key");
 
@@ -42,6 +43,23 @@ async fn release(scene: &Scene, token: &str) -> Answer {
         (answer.status != 503).then_some(answer)
     })
     .await
+}
+
+/// The request that decides what is held back.
+async fn request_of(scene: &Scene) -> String {
+    held(scene).await[0]["request"].as_str().expect("an id").to_owned()
+}
+
+async fn approve(scene: &Scene, id: &str) {
+    wait_until("it is approved", SOON, async || {
+        let asked = approver(scene, &format!("GET /v1/requests/{id}"), json!({})).await;
+        if asked.status != 200 {
+            return false;
+        }
+        let body = json!({ "digest": json_of(&asked)["digest"], "reason": "it is a migration" });
+        approver(scene, &format!("POST /v1/requests/{id}/approve"), body).await.status == 200
+    })
+    .await;
 }
 
 /// What is held back from the one client.
@@ -85,8 +103,8 @@ async fn a_throttled_client_goes_on_as_usual_until_it_asks_for_no_more() {
     }
     scene.finish().await;
     let scene = place.start(&setup).await;
-    scene.clock.advance(BETWEEN * 122);
     assert_eq!(held(&scene).await[0]["hold"], "throttle", "over a restart");
+    scene.clock.advance(BETWEEN * 122);
     wait_until("it is over", SOON, async || {
         scene.clock.advance(Duration::from_secs(1200));
         assert_eq!(scene.get("/api/usual").await.status, 200, "what is usual passes");
@@ -120,7 +138,7 @@ async fn a_use_that_needs_approval_goes_on_when_it_is_approved() {
     let scene = place.usual(&setup).await;
     let refused = attack_until_refused(&scene).await;
     assert_eq!(refused.refusal(), (403, "approval_pending".to_owned()));
-    let id = held(&scene).await[0]["request"].as_str().expect("an id").to_owned();
+    let id = request_of(&scene).await;
     assert!(refused.text().contains(&format!("countersign requests approve {id}")), "{}", refused.text());
     let asked = wait_for("it is asked", SOON, async || {
         let answer = approver(&scene, &format!("GET /v1/requests/{id}"), json!({})).await;
@@ -140,12 +158,86 @@ async fn a_use_that_needs_approval_goes_on_when_it_is_approved() {
 }
 
 #[tokio::test]
+async fn what_is_approved_is_not_asked_about_again_and_what_is_new_is() {
+    let place = Place::new().await;
+    let scene = place.usual(&place.setup().detect(&always("approval"))).await;
+    assert_eq!(attack_until_refused(&scene).await.status, 403);
+    approve(&scene, &request_of(&scene).await).await;
+    wait_until("it goes on", SOON, async || scene.get("/api/usual").await.status == 200).await;
+    // The same is done on and on, and stronger than when it was asked about.
+    let mut client = scene.client().await;
+    for number in 0..400 {
+        assert_eq!(client.get(&format!("/api/admin/{number}")).await.status, 404, "{number}");
+    }
+    scene.reaches("countersign_token_uses_total", &[("token", "api"), ("outcome", "client_error")], 400.0).await;
+    assert_eq!(held(&scene).await, [json!(null); 0]);
+    assert_eq!(delete(&scene).await.status, 200);
+    wait_until("that was not approved", SOON, async || scene.get("/api/usual").await.status == 403).await;
+    let reason = held(&scene).await[0]["reason"].as_str().expect("a text").to_owned();
+    assert!(reason.contains("first DELETE") && !reason.contains("requests in a minute"), "{reason}");
+}
+
+#[tokio::test]
+async fn a_use_whose_request_is_lost_is_asked_about_by_another() {
+    let place = Place::new().await;
+    let setup = place.setup().detect(&always("approval"));
+    let scene = place.usual(&setup).await;
+    assert_eq!(attack_until_refused(&scene).await.status, 403);
+    let lost = request_of(&scene).await;
+    let record = scene.folder().join(format!("state/sealed/request-{lost}.sealed"));
+    wait_until("it is asked", SOON, async || record.exists()).await;
+    scene.finish().await;
+    std::fs::remove_file(&record).expect("removed");
+    let scene = place.start(&setup).await;
+    wait_until("another asks", SOON, async || request_of(&scene).await != lost).await;
+    approve(&scene, &request_of(&scene).await).await;
+    wait_until("it goes on", SOON, async || scene.get("/api/usual").await.status == 200).await;
+}
+
+#[tokio::test]
+async fn what_the_disk_does_not_take_is_held_back_all_the_same_and_kept_as_soon_as_it_does() {
+    let place = Place::new().await;
+    let setup = place.setup().detect("mode = \"respond\"\nrespond = { new_method = \"block\" }");
+    let scene = place.usual(&setup).await;
+    let (sealed, away) = (scene.folder().join("state/sealed"), scene.folder().join("away"));
+    std::fs::rename(&sealed, &away).expect("moved");
+    assert_eq!(delete(&scene).await.status, 200);
+    wait_until("it is blocked", SOON, async || scene.get("/api/usual").await.status == 403).await;
+    let refused = wait_for("the disk's word", SOON, async || {
+        let answer = approver(&scene, "POST /v1/clients/local/release", json!({ "reason": "us" })).await;
+        answer.text().contains("not_kept").then_some(answer)
+    })
+    .await;
+    assert!(refused.text().contains("nothing is let in"), "{}", refused.text());
+    assert_eq!(scene.get("/api/usual").await.status, 403);
+    std::fs::rename(&away, &sealed).expect("moved back");
+    wait_until("it is kept", SOON, async || sealed.join("hold-local.sealed").exists()).await;
+    scene.finish().await;
+    let scene = place.start(&setup).await;
+    assert_eq!(scene.get("/api/usual").await.status, 403, "over a restart");
+    assert_eq!(release_client(&scene, "local").await.status, 200);
+    assert_eq!(scene.get("/api/usual").await.status, 200);
+}
+
+#[tokio::test]
+async fn the_alert_about_a_client_is_over_when_it_is_released() {
+    let (place, hook) = (Place::new().await, receiver().await);
+    let respond = "mode = \"respond\"\nrespond = { new_method = \"block\" }";
+    let scene = place.usual(&place.setup().detect(respond).alert(&webhook(&hook))).await;
+    assert_eq!(delete(&scene).await.status, 200);
+    let last = async |what: &str| heard(&hook).last().is_some_and(|call| brief(call).starts_with(what));
+    wait_until("it is told", SOON, async || last("alert.firing").await).await;
+    assert_eq!(release_client(&scene, "local").await.status, 200);
+    wait_until("it is over", SOON, async || last("alert.resolved").await).await;
+}
+
+#[tokio::test]
 async fn a_use_that_is_denied_stays_out_over_a_restart_until_it_is_released() {
     let place = Place::new().await;
     let setup = place.setup().detect(&always("approval"));
     let scene = place.usual(&setup).await;
     assert_eq!(attack_until_refused(&scene).await.status, 403);
-    let id = held(&scene).await[0]["request"].as_str().expect("an id").to_owned();
+    let id = request_of(&scene).await;
     let path = format!("POST /v1/requests/{id}/deny");
     wait_until("it is denied", SOON, async || {
         approver(&scene, &path, json!({ "reason": "nobody knows of it" })).await.status == 200

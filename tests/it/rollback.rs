@@ -62,18 +62,33 @@ async fn a_generation_that_upstreams_refuse_gives_way_to_the_one_before_and_is_v
 async fn a_host_that_refuses_everybody_is_no_reason_to_go_back() {
     let (issuer, upstream) = (Issuer::start().await, Upstream::http1().await);
     let public = Upstream::http1().await;
-    let scene = setup(&issuer, &upstream, "").route("public", &public, "").start().await;
+    let (other_issuer, other) = (Issuer::start().await, Upstream::http1().await);
+    // One worker tells of uses in their order.
+    let setup = setup(&issuer, &upstream, "").route("public", &public, "").workers(1);
+    let setup = setup.token("other", &other_issuer, "").route("other", &other, "token = \"other\"");
+    let scene = setup.start().await;
     rotated(&scene).await;
-    for upstream in [&upstream, &public] {
+    let mut client = scene.client().await;
+    for _ in 0..20 {
+        assert_eq!(client.get("/other/x").await.status, 200);
+    }
+    assert_eq!(scene.rotate("other").await.expect("a generation"), 2);
+    for upstream in [&upstream, &public, &other] {
         upstream.answers(|_| Reply::new(403));
     }
-    let mut client = scene.client().await;
     for _ in 0..20 {
         assert_eq!(client.get("/public/x").await.status, 403);
         assert_eq!(client.get("/api/x").await.status, 403);
     }
+    // What refuses one token alone, and later than that, is answered.
+    for _ in 0..20 {
+        assert_eq!(client.get("/other/x").await.status, 403);
+    }
+    let rolled_back = scene.recorded("token_rolled_back", 1).await;
+    assert!(rolled_back.iter().all(|record| record["token"] == "other"), "{rolled_back:?}");
     assert_eq!(scene.rotate("api").await.expect("a generation"), 3, "no number was taken by a roll-back");
-    scene.finish().await;
+    let records = scene.finish().await;
+    assert_eq!(crate::support::trail::of(&records, "token_rolled_back").len(), 1);
 }
 
 #[tokio::test]

@@ -107,7 +107,7 @@ pub async fn attack_until_refused(scene: &Scene) -> Answer {
 }
 
 /// What the receiver heard of unusual use.
-fn heard(hook: &Issuer) -> Vec<Call> {
+pub fn heard(hook: &Issuer) -> Vec<Call> {
     hook.calls().into_iter().filter(|call| brief(call).contains("CountersignAnomaly")).collect()
 }
 

@@ -15,8 +15,8 @@ use std::time::Duration;
 
 use crate::alert::{Alert, Alerts};
 use crate::detect::Anomaly;
-use crate::detect::response::Response;
-use crate::name::TokenName;
+use crate::detect::response::{Deeds, Response};
+use crate::name::{ClientName, TokenName};
 
 /// How the keys of these alerts begin: `anomaly/TOKEN/CLIENT`.
 const KEYS: &str = "anomaly/";
@@ -37,62 +37,44 @@ impl Alarms {
         Self { alerts, open }
     }
 
-    /// Somebody is told, if that is the answer.
+    /// Somebody is told of each client, and of the gravest that is done about it.
     pub fn raise(
         &mut self,
         token: Option<&TokenName>,
         anomaly: &Anomaly,
-        response: Response,
+        deeds: &Deeds,
         owner: Option<&str>,
         now: Duration,
     ) {
-        let (of_token, token) = (token, anomaly.token.as_str());
-        let done = match response {
-            Response::Exempt | Response::Observe => return,
-            Response::Alert if anomaly.token.is_empty() => {
-                "Its requests go on. `countersign anomalies list` has the evidence.".to_owned()
+        // The gravest comes last.
+        let gravest: BTreeMap<&str, Response> = deeds.iter().map(|(response, client)| (&**client, *response)).collect();
+        for (client, response) in gravest {
+            let own = anomaly.of(client);
+            if let Some(done) = done(response, &own) {
+                let owner = owner.map(|owner| format!(" Owner: {owner}.")).unwrap_or_default();
+                let description = format!("{}. Score {}. {done}{owner}", own.said(), own.rounded_score());
+                self.raise_one(token, &own, description, now);
             }
-            Response::Alert => format!(
-                "Its requests go on. `countersign anomalies list` has the evidence; `countersign tokens quarantine {token}` \
-                 takes it out of use."
-            ),
-            Response::Throttle => format!(
-                "The client is held to what is usual until this is over, or somebody releases the token, \
-                 `countersign tokens release {token}`."
-            ),
-            Response::Replace => {
-                "The token is replaced, and its issuer is told that the generation before is void.".to_owned()
-            }
-            Response::Approval => format!(
-                "The client does not get the token until somebody approves its request, `countersign requests list`, or releases \
-                 the token, `countersign tokens release {token}`."
-            ),
-            Response::Block => format!(
-                "The client is blocked: all of its requests are refused until somebody releases it, \
-                 `countersign clients release {}`.",
-                anomaly.client
-            ),
-            Response::Quarantine => format!(
-                "It is quarantined: its requests are refused until somebody releases it, `countersign tokens release {token}`."
-            ),
-        };
-        let by = if anomaly.client.is_empty() { String::new() } else { format!(" by {}", anomaly.client) };
-        let owner = owner.map(|owner| format!(" Owner: {owner}.")).unwrap_or_default();
-        let key = format!("{KEYS}{token}/{}", anomaly.client);
+        }
+    }
+
+    fn raise_one(&mut self, token: Option<&TokenName>, own: &Anomaly, description: String, now: Duration) {
+        let by = if own.client.is_empty() { String::new() } else { format!(" by {}", own.client) };
+        let key = format!("{KEYS}{}/{}", own.token, own.client);
         self.open.insert(key.clone(), now);
         self.alerts.raise(Alert {
             key,
             name: "CountersignAnomaly".to_owned(),
-            severity: anomaly.severity,
-            token: of_token.cloned(),
+            severity: own.severity,
+            token: token.cloned(),
             route: None,
-            client: anomaly.client.parse().ok(),
-            summary: match of_token {
-                Some(token) => format!("Unusual use of token {token}{by}: {}", anomaly.signal().as_str()),
-                None => format!("Unusual use{by}: {}", anomaly.signal().as_str()),
+            client: own.client.parse().ok(),
+            summary: match token {
+                Some(token) => format!("Unusual use of token {token}{by}: {}", own.signal().as_str()),
+                None => format!("Unusual use{by}: {}", own.signal().as_str()),
             },
-            description: format!("{}. Score {}. {done}{owner}", anomaly.said(), anomaly.rounded_score()),
-            started: anomaly.time.0,
+            description,
+            started: own.time.0,
         });
     }
 
@@ -117,10 +99,54 @@ impl Alarms {
 
     /// Somebody has looked at the token, and lets it in again.
     pub fn release(&mut self, token: &TokenName) {
-        for (key, _) in self.open.extract_if(.., |key, _| token_of(key) == token.as_str()) {
+        self.end(|of_token, _| of_token == token.as_str());
+    }
+
+    /// Somebody has looked at the client, and lets it in again: to a token, or to all that was held back from it.
+    pub fn release_client(&mut self, client: &ClientName, token: Option<&TokenName>) {
+        self.end(|of_token, of| of == client.as_str() && token.is_none_or(|token| token.as_str() == of_token));
+    }
+
+    fn end(&mut self, is_over: impl Fn(&str, &str) -> bool) {
+        for (key, _) in self.open.extract_if(.., |key, _| is_over(token_of(key), client_of(key))) {
             self.alerts.over(&key);
         }
     }
+}
+
+/// What is done about it, and what ends that; `None` where nobody is told.
+fn done(response: Response, own: &Anomaly) -> Option<String> {
+    let Anomaly { token, client, .. } = own;
+    Some(match response {
+        Response::Exempt | Response::Observe => return None,
+        Response::Alert if token.is_empty() => {
+            "Its requests go on. `countersign anomalies list` has the evidence.".to_owned()
+        }
+        Response::Alert => format!(
+            "Its requests go on. `countersign anomalies list` has the evidence; `countersign tokens quarantine {token}` \
+             takes it out of use."
+        ),
+        Response::Throttle => format!(
+            "The client is held to what is usual until this is over, or somebody releases the token, \
+             `countersign tokens release {token}`."
+        ),
+        Response::Replace => {
+            "The token is being replaced, and its issuer told that the generation before is void: it is when the \
+             trail has `replacement_finished`, and is tried until then."
+                .to_owned()
+        }
+        Response::Approval => format!(
+            "The client does not get the token until somebody approves its request, `countersign requests list`, or releases \
+             the token, `countersign tokens release {token}`."
+        ),
+        Response::Block => format!(
+            "The client is blocked: all of its requests are refused until somebody releases it, \
+             `countersign clients release {client}`."
+        ),
+        Response::Quarantine => format!(
+            "It is quarantined: its requests are refused until somebody releases it, `countersign tokens release {token}`."
+        ),
+    })
 }
 
 /// No name has a slash.

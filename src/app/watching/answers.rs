@@ -5,16 +5,16 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use serde_json::Value;
-use tokio::task::JoinSet;
 use tokio::time::MissedTickBehavior;
 
+use super::replacing::Attempts;
 use super::{Deed, LOOK};
 use crate::access::approval::State;
 use crate::access::request::{Request, Requester, Until};
 use crate::admin::clients::Clients;
 use crate::admin::{NotDone, Pending};
 use crate::app::force;
-use crate::app::holds::{Measure, SELF};
+use crate::app::holds::{Asking, Measure, SELF};
 use crate::app::house::{House, nonce};
 use crate::detect::QUIET;
 use crate::name::{ClientName, TokenName};
@@ -26,35 +26,27 @@ const ASKED_FOR: Duration = Duration::from_secs(3600);
 /// What people read of the use that they are asked about, in characters.
 const LONGEST_REASON: usize = 180;
 
-/// A token is replaced once in so long: no app drives its issuer by what it does.
-const REPLACED_FOR: Duration = Duration::from_secs(3600);
-
-/// Tokens that are replaced, which takes as long as their issuers take.
+/// What does not work now, each said once until it does.
 #[derive(Default)]
-struct Replacing {
-    tasks: JoinSet<()>,
-    last: BTreeMap<TokenName, Duration>,
-}
+struct Troubles(BTreeSet<(ClientName, Option<TokenName>)>);
 
-impl Replacing {
-    fn begin(&mut self, house: &Arc<House>, token: TokenName, order: Order) {
-        let now = house.ground.clock.now().wall;
-        self.last.retain(|_, at| now < *at + REPLACED_FOR);
-        if self.last.contains_key(&token) {
-            return;
-        }
-        self.last.insert(token.clone(), now);
-        let house = house.clone();
-        self.tasks.spawn(async move {
-            let reason = order.reason.clone();
-            match house.replace(&token, order).await {
-                Ok(done) => {
-                    let (generation, replaced) = (done.generation, done.replaced);
-                    tracing::warn!(%token, replaced, generation, reason, "the token is replaced for unusual use");
-                }
-                Err(error) => tracing::error!(%token, reason, %error, "replacing the token for unusual use failed"),
+impl Troubles {
+    /// Says it, if it is news. Returns whether it worked.
+    fn follow(&mut self, client: &ClientName, token: Option<&TokenName>, done: anyhow::Result<()>, what: &str) -> bool {
+        let key = (client.clone(), token.cloned());
+        match done {
+            Ok(()) => {
+                self.0.remove(&key);
+                true
             }
-        });
+            Err(error) => {
+                if self.0.insert(key) {
+                    let token = token.map(TokenName::as_str);
+                    tracing::error!(%client, token, error = format!("{error:#}"), "{what}: it is tried again");
+                }
+                false
+            }
+        }
     }
 }
 
@@ -62,32 +54,29 @@ impl House {
     /// Follows lives, and does what is to be done about unusual use, for ever.
     pub(in crate::app) async fn watch(self: Arc<Self>) {
         let watching = &self.ground.watching;
-        let mut replacing = Replacing::default();
+        let (mut attempts, mut troubles) = (Attempts::default(), Troubles::default());
         let mut tick = tokio::time::interval(LOOK);
         tick.set_missed_tick_behavior(MissedTickBehavior::Delay);
         loop {
             tokio::select! {
                 _ = tick.tick() => {
                     watching.look(&self.tokens());
-                    self.follow_holds().await;
+                    self.follow_holds(&mut troubles).await;
+                    self.go_on_replacing(&mut attempts);
                 }
                 () = watching.ordered.notified() => {}
-                Some(_) = replacing.tasks.join_next() => {}
+                Some(attempt) = attempts.join_next() => {
+                    self.replacing_ended(attempt.expect("it does not panic, and nobody cuts it off"));
+                }
             }
             while let Some((token, deed, order)) = watching.next_order() {
                 match deed {
                     Deed::Quarantine => self.quarantine(&token, order).await,
-                    Deed::Replace => replacing.begin(&self, token, order),
-                    Deed::Approval(client) => self.ask_about(&token, &client, order).await,
+                    Deed::Replace => self.begin_replacing(&mut attempts, token, order),
+                    Deed::Approval(client) => self.ask_about(&token, &client, order, &mut troubles).await,
                 }
             }
-            let unkept = std::mem::take(&mut watching.lock().unkept);
-            for client in unkept {
-                self.cut_off(&client).await;
-                if let Err(error) = self.ground.holds.keep(&client).await {
-                    tracing::error!(%client, %error, "what is held back from a client is not kept");
-                }
-            }
+            self.keep_holds(&mut troubles).await;
         }
     }
 
@@ -115,18 +104,24 @@ impl House {
     }
 
     /// Holds the token back from the client, and asks people whether it may go on. What cannot be asked is held back all the same.
-    async fn ask_about(&self, token: &TokenName, client: &ClientName, order: Order) {
+    async fn ask_about(&self, token: &TokenName, client: &ClientName, order: Order, troubles: &mut Troubles) {
         if self.ground.holds.is_asked(client, token) {
             return;
         }
         let Some(request) = self.request_about(token, client, &order.reason).await else { return };
-        let (id, reason) = (request.digest().id(), order.reason.clone());
-        if self.ground.holds.put(client, &Measure::Approval(token.clone(), id), order) {
+        if self.ground.holds.put(client, &Measure::Approval(token.clone(), request.digest().id()), order) {
             self.ground.watching.lock().unkept.insert(client.clone());
         }
-        if let Err(error) = self.ask_people(request).await {
-            tracing::error!(%token, %client, reason, %error, "nobody can be asked about unusual use: countersign tokens release");
-        }
+        let asked = self.ask_people(request).await.map_err(anyhow::Error::from);
+        troubles.follow(client, Some(token), asked, "nobody can be asked about unusual use");
+    }
+
+    /// There is no request that people could decide: it could not be made, or was lost.
+    async fn ask_again(&self, asking: &Asking) -> anyhow::Result<()> {
+        let Asking { client, token, reason, .. } = asking;
+        let Some(request) = self.request_about(token, client, reason).await else { return Ok(()) };
+        self.ground.holds.asks(client, token, request.digest().id()).await?;
+        Ok(self.ask_people(request).await?)
     }
 
     /// The request for no more than is granted, so that nothing but the hold depends on it.
@@ -144,31 +139,43 @@ impl House {
     }
 
     /// Lets in what people have approved, and whoever asks for no more than is usual.
-    async fn follow_holds(&self) {
+    async fn follow_holds(&self, troubles: &mut Troubles) {
         let (holds, register, now) = (&self.ground.holds, self.desk.register(), self.ground.clock.now().wall);
-        for (client, token, request) in holds.asked() {
-            let done = match register.case(request).map(|case| &case.state) {
-                Some(State::Granted { by, .. }) => holds.approved(&client, &token, by).await,
-                Some(State::Denied { .. } | State::Ended { .. }) => holds.denied(&client, &token).await,
-                Some(State::Pending) | None => Ok(()),
+        for asking in holds.asked() {
+            let Asking { client, token, request, .. } = &asking;
+            let done = match register.case(*request).map(|case| &case.state) {
+                Some(State::Granted { by, .. }) => {
+                    let approved = holds.approved(client, token, by).await;
+                    approved.map(|()| self.ground.watching.approved(token, client)).map_err(anyhow::Error::from)
+                }
+                Some(State::Denied { .. } | State::Ended { .. }) => {
+                    holds.denied(client, token).await.map_err(anyhow::Error::from)
+                }
+                Some(State::Pending) => Ok(()),
+                None => self.ask_again(&asking).await,
             };
-            self.say_if_not(&client, &token, done);
+            troubles.follow(client, Some(token), done, "what is held back from a client stays so");
         }
         for (client, token, last_refused) in holds.throttled() {
             let is_calm = now >= last_refused + Duration::from_secs(QUIET);
             if is_calm && !self.ground.watching.goes_on(&token, &client) {
-                let done = holds.is_calm(&client, &token).await;
-                if done.is_ok() {
+                let done = holds.is_calm(&client, &token).await.map_err(anyhow::Error::from);
+                if troubles.follow(&client, Some(&token), done, "what is held back from a client stays so") {
                     self.ground.watching.is_calm(&token, &client);
                 }
-                self.say_if_not(&client, &token, done);
             }
         }
     }
 
-    fn say_if_not(&self, client: &ClientName, token: &TokenName, done: Result<(), NotDone>) {
-        if let Err(error) = done {
-            tracing::warn!(%client, %token, %error, "what is held back from a client stays so: it is tried again");
+    /// Puts on the disk what is held back since the last time. What it does not take is kept in mind.
+    async fn keep_holds(&self, troubles: &mut Troubles) {
+        let unkept = std::mem::take(&mut self.ground.watching.lock().unkept);
+        for client in unkept {
+            self.cut_off(&client).await;
+            let kept = self.ground.holds.keep(&client).await.map_err(anyhow::Error::from);
+            if !troubles.follow(&client, None, kept, "what is held back from a client is not kept") {
+                self.ground.watching.lock().unkept.insert(client);
+            }
         }
     }
 }
