@@ -361,8 +361,10 @@ impl Bound {
         let _reading = reading.look_after(&tasks);
         let _rollbacks = tasks.essential("roll-backs", house.clone().roll_back(verdicts));
         let _sums = sums(&tasks, house.clone());
+        let _unused = unused::watch(&tasks, house.clone());
         let _tripwires = tripwires::watch(&tasks, house.clone());
         let _secured = secured::look_after(&tasks, house.clone());
+        let _keys = tripwires::read_keys(&tasks, house.clone());
         let _grants = grants(&tasks, house.clone());
         let reviewing = house.clone();
         let _review = tasks.essential("review", async move { reviewing.review().await });
@@ -465,9 +467,7 @@ fn sums(tasks: &Tasks, house: Arc<House>) -> Task {
         loop {
             tick.tick().await;
             house.record_refusals();
-            house.read_keys();
             house.let_go().await;
-            house.look_after_unused().await;
         }
     })
 }

@@ -98,8 +98,8 @@ pub(super) struct House {
     tokens: Mutex<Arc<Tokens>>,
     pub(super) desk: Desk,
     aside: Mutex<Aside>,
-    /// Why phantom keys could not be read the last time.
-    key_trouble: Mutex<Option<String>>,
+    /// Which phantom keys could not be read the last time, and why.
+    key_troubles: Mutex<BTreeSet<String>>,
     leaving: Mutex<Vec<Leaving>>,
     fetcher: Arc<Fetcher>,
     vault: Option<Arc<Vault>>,
@@ -243,7 +243,7 @@ impl House {
             tokens: Mutex::new(Arc::new(tokens)),
             desk,
             aside: Mutex::default(),
-            key_trouble: Mutex::default(),
+            key_troubles: Mutex::default(),
             leaving: Mutex::default(),
             fetcher,
             vault,
@@ -347,8 +347,8 @@ impl House {
         }
     }
 
-    pub(super) fn key_trouble(&self) -> MutexGuard<'_, Option<String>> {
-        self.key_trouble.lock().unwrap_or_else(PoisonError::into_inner)
+    pub(super) fn key_troubles(&self) -> MutexGuard<'_, BTreeSet<String>> {
+        self.key_troubles.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     fn leaving(&self) -> MutexGuard<'_, Vec<Leaving>> {

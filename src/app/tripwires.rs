@@ -1,17 +1,22 @@
 //! What phantom keys tell: where one was seen that cannot be there, and that their files were replaced.
 
+use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::time::Duration;
 
-use tokio::time::sleep;
+use tokio::time::{MissedTickBehavior, sleep};
 
 use super::house::House;
 use crate::audit::Event;
+use crate::identity::Keys;
 use crate::proxy::Tripped;
 use crate::tasks::{Task, Tasks};
 
 /// Tripped wires of one kind become one record each in such a time.
 const SUMS: Duration = Duration::from_millis(200);
+
+/// How often the files of keys are looked at.
+const KEYS: Duration = Duration::from_secs(1);
 
 /// Tells the trail of each at once, and of more of its kind as a sum.
 pub(super) fn watch(tasks: &Tasks, house: Arc<House>) -> Task {
@@ -20,6 +25,18 @@ pub(super) fn watch(tasks: &Tasks, house: Arc<House>) -> Task {
             house.ground.tripwires.arrived().await;
             house.record_tripwires();
             sleep(SUMS).await;
+        }
+    })
+}
+
+/// Looks at the files of phantom keys, for ever.
+pub(super) fn read_keys(tasks: &Tasks, house: Arc<House>) -> Task {
+    tasks.essential("keys", async move {
+        let mut tick = tokio::time::interval(KEYS);
+        tick.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        loop {
+            tick.tick().await;
+            house.read_keys().await;
         }
     })
 }
@@ -36,16 +53,21 @@ impl House {
         }
     }
 
-    /// Takes phantom keys whose files were replaced. What cannot be read changes nothing, and is said once.
-    pub(super) fn read_keys(&self) {
-        let tables = self.tables();
-        let table = tables.load();
-        let Some(keys) = table.clients.keys() else { return };
-        let said = keys.read_again().err().map(|error| error.to_string());
-        let mut last = self.key_trouble();
-        if let Some(error) = said.as_ref().filter(|said| last.as_ref() != Some(*said)) {
+    /// Takes phantom keys whose files were replaced. One that cannot be read stays as it is, and is said once.
+    async fn read_keys(&self) {
+        let table = self.tables().load_full();
+        if table.clients.keys().is_none() {
+            return;
+        }
+        // Its files may lie on a disk that is slow, or gone.
+        let reading = tokio::task::spawn_blocking(move || {
+            let troubles = table.clients.keys().map(Keys::read_again).unwrap_or_default();
+            troubles.iter().map(ToString::to_string).collect::<BTreeSet<String>>()
+        });
+        let troubles = reading.await.expect("reading keys does not panic, and nobody cuts it off");
+        let before = std::mem::replace(&mut *self.key_troubles(), troubles.clone());
+        for error in troubles.difference(&before) {
             tracing::error!(error, "a phantom key cannot be read again: the one before it goes on");
         }
-        *last = said;
     }
 }

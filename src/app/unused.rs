@@ -8,27 +8,33 @@
 //! Invariants: a restart does not make a token look used; time in which it could not be used does not count, nor does time
 //! in which the proxy did not run; what the wall clock does retires nothing.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use prometheus::IntGaugeVec;
 use serde::{Deserialize, Serialize};
+use tokio::time::MissedTickBehavior;
 
 use super::house::House;
 use super::keep::OpenError;
 use crate::audit::Event;
 use crate::clock::Moment;
+use crate::config::Config;
 use crate::metrics::{Error as MetricsError, Metrics};
 use crate::name::TokenName;
+use crate::route::Settings;
 use crate::seal::Label;
 use crate::store::{Store, StoreError};
+use crate::tasks::{Task, Tasks};
 use crate::token::{Absent, Token};
 
 const HOUR: Duration = Duration::from_secs(3600);
 
 /// How long before it is retired the log says so.
 const AHEAD: [Duration; 3] = [Duration::from_secs(7 * 86_400), Duration::from_secs(86_400), HOUR];
+
+const LOOK: Duration = Duration::from_secs(1);
 
 /// How long after a retirement that failed the next attempt comes.
 const AGAIN: Duration = Duration::from_secs(60);
@@ -157,7 +163,7 @@ impl Unused {
             }
         }
         for file in refused {
-            tracing::error!(file = %file.path.display(), why = %file.why, "when a token was used last is not known: the record of it is not used");
+            tracing::error!(file = %file.path.display(), why = %file.why, "for how long nobody has needed a token is not known: the record of it is not used");
         }
         Ok(Self { why, list: Mutex::new(list), store, retirement })
     }
@@ -292,9 +298,21 @@ impl Known {
     }
 }
 
+/// Retires what nobody needs, for ever. It may wait for a reload that is under way.
+pub(super) fn watch(tasks: &Tasks, house: Arc<House>) -> Task {
+    tasks.essential("unused", async move {
+        let mut tick = tokio::time::interval(LOOK);
+        tick.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        loop {
+            tick.tick().await;
+            house.look_after_unused().await;
+        }
+    })
+}
+
 impl House {
-    /// Retires what nobody has needed for as long as its `retire_unused` or `retire_after` says. Called each second.
-    pub(super) async fn look_after_unused(self: &Arc<Self>) {
+    /// Retires what nobody has needed for as long as its `retire_unused` or `retire_after` says.
+    async fn look_after_unused(self: &Arc<Self>) {
         for why in Why::ALL {
             self.look_after(why).await;
         }
@@ -307,9 +325,9 @@ impl House {
         if limits.is_empty() {
             return;
         }
-        let uses = match why {
-            Why::Unused => self.uses(),
-            Why::Outdated => BTreeMap::new(),
+        let (uses, outdated) = match why {
+            Why::Unused => (self.uses(), BTreeSet::new()),
+            Why::Outdated => (BTreeMap::new(), self.tokens_without_a_version(limits.keys().copied()).await),
         };
         let (register, now) = (self.desk.register(), self.ground.clock.now());
         for (name, limit) in limits {
@@ -321,7 +339,7 @@ impl House {
             }
             let grant = register.entitlement(name).standing.map(|case| case.digest.to_string()).unwrap_or_default();
             let can_be_used = withdrawn.is_none() && !token.reader.is_barred();
-            let counts = can_be_used && (why == Why::Unused || self.is_outdated(name));
+            let counts = can_be_used && (why == Why::Unused || outdated.contains(name));
             let uses = uses.get(name).copied().unwrap_or_default();
             match unneeded.look(&Seen { name, grant: &grant, limit, uses, can_be_used: counts }, now) {
                 Due::Nothing => {}
@@ -348,12 +366,27 @@ impl House {
         uses
     }
 
-    /// Whether no client has a version that a route of this token is for.
-    fn is_outdated(&self, name: &TokenName) -> bool {
+    /// Those for whose routes no client has a version: neither as they are in force, nor as they are written, which may wait for an
+    /// approval.
+    async fn tokens_without_a_version<'n>(
+        &self,
+        names: impl Iterator<Item = &'n TokenName>,
+    ) -> BTreeSet<&'n TokenName> {
         let table = self.table();
-        let mut routes =
-            table.routes().iter().filter(|route| route.token.as_ref().is_some_and(|own| own.name == *name));
-        routes.all(|route| route.is_for_nobody())
+        let in_force = |name: &TokenName| {
+            let mut routes = table.routes().iter();
+            routes.all(|route| route.is_for_nobody() || route.token.as_ref().is_none_or(|own| own.name != *name))
+        };
+        let mut outdated: BTreeSet<&TokenName> = names.filter(|name| in_force(name)).collect();
+        if !outdated.is_empty() {
+            let is_for_somebody = |route: &&Settings| route.clients.as_ref().is_none_or(|clients| !clients.is_empty());
+            let routes = |config: &Config| {
+                let routes = config.routes.iter().filter(is_for_somebody);
+                outdated.retain(|name| !routes.clone().any(|route| route.token.as_ref() == Some(name)));
+            };
+            self.written(routes).await;
+        }
+        outdated
     }
 
     async fn retire_unneeded(&self, why: Why, token: &Token, since: Duration, was_used: bool) {
@@ -393,12 +426,12 @@ impl House {
         let writing = tokio::task::spawn_blocking(move || {
             for (name, kept) in pages {
                 if let Err(error) = house.unneeded(why).write(&name, kept) {
-                    tracing::error!(token = %name, %error, "when the token was used last is not kept: a restart would not know it");
+                    tracing::error!(token = %name, %error, "for how long nobody has needed the token is not kept: a restart would not know it");
                 }
             }
         });
         if writing.await.is_err() {
-            tracing::error!("when tokens were used last is not kept: writing it failed");
+            tracing::error!("for how long nobody has needed tokens is not kept: writing it failed");
         }
     }
 
@@ -411,12 +444,12 @@ impl House {
         let removing = tokio::task::spawn_blocking(move || {
             for name in gone {
                 if let Err(error) = house.unneeded(why).remove(&name) {
-                    tracing::warn!(token = %name, %error, "the record of when the token was used last could not be removed");
+                    tracing::warn!(token = %name, %error, "the record of how long nobody has needed the token could not be removed");
                 }
             }
         });
         if removing.await.is_err() {
-            tracing::error!("the records of tokens that have gone are still there: removing them failed");
+            tracing::error!("the records of how long nobody has needed tokens that have gone could not be removed");
         }
     }
 }

@@ -30,14 +30,23 @@ const DIFFERENT: usize = 8;
 /// The phantom keys of a configuration's clients. Their files may be replaced meanwhile.
 pub struct Keys {
     fingerprinter: Arc<Fingerprinter>,
-    sources: Vec<(ClientIndex, ClientName, Reference)>,
+    sources: Vec<Source>,
     known: ArcSwap<Known>,
+}
+
+type Source = (ClientIndex, ClientName, Reference);
+
+/// What is kept of a key.
+#[derive(Clone, Copy)]
+struct Key {
+    mark: Mark,
+    length: usize,
 }
 
 /// The keys as they are now.
 #[derive(Default)]
 struct Known {
-    clients: HashMap<u64, (Mark, ClientIndex)>,
+    clients: HashMap<u64, (Key, ClientIndex)>,
     /// Nothing of another length is worth a digest.
     lengths: Vec<usize>,
 }
@@ -71,14 +80,12 @@ impl Keys {
         Ok(Some(Self { fingerprinter: fingerprinter.clone(), sources, known: ArcSwap::from_pointee(known) }))
     }
 
-    /// Reads the files again. Blocks as [`Keys::read`] does.
-    ///
-    /// # Errors
-    /// As there; what was read before goes on then.
-    pub fn read_again(&self) -> Result<(), KeyError> {
-        let known = Known::read(&self.sources, &self.fingerprinter)?;
+    /// Reads the files again, and tells which of them cannot be used: their clients' keys go on as they were. Blocks as
+    /// [`Keys::read`] does.
+    pub fn read_again(&self) -> Vec<KeyError> {
+        let (known, errors) = self.known.load().again(&self.sources, &self.fingerprinter);
         self.known.store(Arc::new(known));
-        Ok(())
+        errors
     }
 
     /// Whose key this is.
@@ -106,28 +113,62 @@ impl Keys {
 }
 
 impl Known {
-    fn read(sources: &[(ClientIndex, ClientName, Reference)], fingerprinter: &Fingerprinter) -> Result<Self, KeyError> {
-        let mut known = Self::default();
-        for (index, name, reference) in sources {
-            let key = reference.resolve().map_err(|error| KeyError::Unreadable(name.clone(), error))?;
-            if !is_fit(&key) {
-                return Err(KeyError::Unfit(name.clone()));
+    fn read(sources: &[Source], fingerprinter: &Fingerprinter) -> Result<Self, KeyError> {
+        let (known, errors) = Self::default().again(sources, fingerprinter);
+        errors.into_iter().next().map_or(Ok(known), Err)
+    }
+
+    /// What is known when the files are read again: of those that cannot be used, what was known before.
+    fn again(&self, sources: &[Source], fingerprinter: &Fingerprinter) -> (Self, Vec<KeyError>) {
+        let mut read: Vec<Result<Key, KeyError>> =
+            sources.iter().map(|source| Key::read(source, fingerprinter)).collect();
+        let known = loop {
+            let mut known = Self::default();
+            let mut same = None;
+            for (at, (index, ..)) in sources.iter().enumerate() {
+                let key = read[at].as_ref().ok().copied().or_else(|| self.of(*index));
+                let Some(key) = key else { continue };
+                if let Some((_, other)) = known.clients.insert(key.mark.prefix(), (key, *index)) {
+                    same = sources.iter().position(|(index, ..)| *index == other).map(|other| (other, at));
+                    break;
+                }
             }
-            let mark = fingerprinter.mark(&key);
-            if let Some((_, other)) = known.clients.insert(mark.prefix(), (mark, *index)) {
-                let other = sources.iter().find(|(index, ..)| *index == other).map_or(name, |(_, name, _)| name);
-                return Err(KeyError::Same(other.clone(), name.clone()));
+            // Whose key it is cannot be told: both keep what they had.
+            match same {
+                Some(pair) => Self::part(pair, sources, &mut read),
+                None => break known,
             }
-            known.lengths.push(key.len());
+        };
+        let mut lengths: Vec<usize> = known.clients.values().map(|(key, _)| key.length).collect();
+        lengths.sort_unstable();
+        lengths.dedup();
+        (Self { lengths, ..known }, read.into_iter().filter_map(Result::err).collect())
+    }
+
+    /// Two clients have read the same key, or one has read the other's.
+    fn part((one, other): (usize, usize), sources: &[Source], read: &mut [Result<Key, KeyError>]) {
+        for at in [one, other] {
+            if read[at].is_ok() {
+                read[at] = Err(KeyError::Same(sources[one].1.clone(), sources[other].1.clone()));
+            }
         }
-        known.lengths.sort_unstable();
-        known.lengths.dedup();
-        Ok(known)
+    }
+
+    fn of(&self, client: ClientIndex) -> Option<Key> {
+        self.clients.values().find(|(_, own)| *own == client).map(|(key, _)| *key)
     }
 
     fn client(&self, mark: &Mark) -> Option<ClientIndex> {
         let (known, client) = self.clients.get(&mark.prefix())?;
-        known.is_same(mark).then_some(*client)
+        known.mark.is_same(mark).then_some(*client)
+    }
+}
+
+impl Key {
+    fn read((_, name, reference): &Source, fingerprinter: &Fingerprinter) -> Result<Self, KeyError> {
+        let key = reference.resolve().map_err(|error| KeyError::Unreadable(name.clone(), error))?;
+        let is_fit = is_fit(&key);
+        is_fit.then(|| Self { mark: fingerprinter.mark(&key), length: key.len() }).ok_or(KeyError::Unfit(name.clone()))
     }
 }
 
@@ -198,11 +239,34 @@ mod tests {
         let keys = read(&clients(folder.path(), &[ONE])).expect("keys").expect("some");
         std::fs::write(folder.path().join("0"), OTHER).expect("written");
         assert!(keys.is_in(ONE.as_bytes()) && !keys.is_in(OTHER.as_bytes()));
-        keys.read_again().expect("read");
+        assert!(keys.read_again().is_empty());
         assert!(!keys.is_in(ONE.as_bytes()) && keys.is_in(OTHER.as_bytes()));
         std::fs::write(folder.path().join("0"), "short").expect("written");
-        assert!(matches!(keys.read_again(), Err(KeyError::Unfit(_))));
+        assert!(matches!(keys.read_again()[..], [KeyError::Unfit(_)]));
         assert!(keys.is_in(OTHER.as_bytes()));
+    }
+
+    #[test]
+    fn what_is_wrong_with_one_clients_file_keeps_nobody_elses_key() {
+        const NEXT: &str = "xoxb-9876543210zyxwvutsrqponmlkjihgfedcba";
+        let folder = tempfile::tempdir().expect("a folder");
+        let write = |client: &str, text: &str| std::fs::write(folder.path().join(client), text).expect("written");
+        let keys = read(&clients(folder.path(), &[ONE, OTHER])).expect("keys").expect("some");
+        let owners = |keys: &Keys| [ONE, OTHER, NEXT].map(|key| found(keys, key));
+        std::fs::remove_file(folder.path().join("0")).expect("removed");
+        write("1", NEXT);
+        assert!(matches!(keys.read_again()[..], [KeyError::Unreadable(..)]));
+        assert_eq!(owners(&keys), [vec![0], vec![], vec![1]]);
+        // Two have the same for a moment: whose it is stays as it was.
+        write("0", NEXT);
+        assert!(matches!(keys.read_again()[..], [KeyError::Same(..), KeyError::Same(..)]));
+        assert_eq!(owners(&keys), [vec![0], vec![], vec![1]]);
+        write("1", "short");
+        assert!(matches!(keys.read_again()[..], [KeyError::Same(..), KeyError::Unfit(_)]));
+        assert_eq!(owners(&keys), [vec![0], vec![], vec![1]]);
+        write("1", OTHER);
+        assert!(keys.read_again().is_empty());
+        assert_eq!(owners(&keys), [vec![], vec![1], vec![0]]);
     }
 
     #[test]

@@ -83,6 +83,21 @@ async fn an_upgrade_takes_the_token_of_the_new_version_and_the_old_one_goes_afte
 }
 
 #[tokio::test]
+async fn a_way_back_that_waits_for_an_approval_is_one() {
+    let api = Api::start().await;
+    let scene = api.setup("2.0.0").start().await;
+    scene.ready().await;
+    wait_until("the end is in sight", SOON, async || retirement(&scene).await.is_some()).await;
+    scene.clock.advance(6 * DAY);
+    let before = retirement(&scene).await.expect("it is shown");
+    scene.reload(&api.setup("1.9.0").approval("default = \"ask\"")).await.expect("taken");
+    scene.reaches("countersign_access_requests_pending", &[], 1.0).await;
+    scene.clock.advance(2 * DAY);
+    wait_until("it begins anew", SOON, async || retirement(&scene).await.is_some_and(|end| end > before)).await;
+    assert!(trail::of(&scene.finish().await, "token_outdated").is_empty());
+}
+
+#[tokio::test]
 async fn a_restart_does_not_forget_since_when_a_version_has_gone() {
     let api = Api::start().await;
     let folder = Arc::new(tempfile::TempDir::new().expect("a temporary folder"));

@@ -194,6 +194,11 @@ impl House {
         running.config.clone()
     }
 
+    /// What this makes of the configuration as it is written. Waits for a swap that is under way.
+    pub(in crate::app) async fn written<T>(&self, look: impl FnOnce(&Config) -> T) -> T {
+        look(&self.running.lock().await.config)
+    }
+
     /// Opens a request that people decide.
     ///
     /// # Errors
