@@ -337,17 +337,23 @@ impl State {
     /// What has become of a token since it was last looked at.
     fn steps(&mut self, name: &TokenName, token: &Arc<Token>, now: Moment) -> Vec<Step> {
         let generation = token.look(now).generation;
-        let mut life = Life {
+        let life = Life {
             of: Arc::downgrade(token),
             generation: generation.as_ref().map_or(0, |generation| generation.number),
             length: generation.as_ref().map(|of| of.expires.wall.saturating_sub(of.issued.wall)),
             granted: token.granted(),
             refusals: token.refusals(),
         };
-        let before = self.lives.remove(name).filter(|before| before.of.as_ptr() == Arc::as_ptr(token));
-        let steps = before.map(|before| life.follow(before)).unwrap_or_default();
-        self.lives.insert(name.clone(), life);
-        steps
+        match self.lives.get_mut(name) {
+            Some(known) => {
+                let before = std::mem::replace(known, life);
+                if before.of.as_ptr() == Arc::as_ptr(token) { known.follow(before) } else { Vec::new() }
+            }
+            None => {
+                self.lives.insert(name.clone(), life);
+                Vec::new()
+            }
+        }
     }
 }
 
@@ -390,10 +396,11 @@ impl Reader for Eyes {
         let mut all = Vec::new();
         for used in batch.uses() {
             if used.shadowed {
-                all.extend(state.engine.add(&shadow(&used)));
+                fill(&mut self.event, &used, used.route_token, Some(Step::Shadow));
+                all.extend(state.engine.add(&self.event));
             }
             if used.token.is_some() {
-                fill(&mut self.event, &used);
+                fill(&mut self.event, &used, used.token, None);
                 all.extend(state.engine.add(&self.event));
             }
         }
@@ -406,29 +413,18 @@ impl Reader for Eyes {
     }
 }
 
-/// The app sent a credential of its own.
-fn shadow(used: &Use<'_>) -> Event {
-    Event {
-        time: Time(used.at),
-        token: used.route_token.map(ToString::to_string).unwrap_or_default(),
-        event: Some(Step::Shadow),
-        client: used.client.to_string(),
-        host: used.host.to_owned(),
-        ..Event::default()
-    }
-}
-
-fn fill(event: &mut Event, used: &Use<'_>) {
+/// What is looked at of a use, in place of what was looked at before.
+fn fill(event: &mut Event, used: &Use<'_>, token: Option<&TokenName>, step: Option<Step>) {
     let write = |text: &mut String, value: &str| {
         text.clear();
         text.push_str(value);
     };
-    write(&mut event.token, used.token.map(TokenName::as_str).unwrap_or_default());
+    write(&mut event.token, token.map(TokenName::as_str).unwrap_or_default());
     write(&mut event.client, used.client.as_str());
     write(&mut event.host, used.host);
     write(&mut event.method, used.method);
     write(&mut event.path, used.path);
-    event.time = Time(used.at);
+    (event.time, event.event) = (Time(used.at), step);
     event.status = used.status;
     event.request_bytes = used.request_bytes;
     event.response_bytes = used.response_bytes;

@@ -399,8 +399,13 @@ impl Token {
     /// Some apps always do: it is told again after a while.
     fn shadow(&mut self, event: &Event, now: u64) -> Option<Finding> {
         if self.shadows.get(&event.client).is_some_and(|told| now.saturating_sub(*told) < SHADOW_TOLD_FOR) {
-            self.ongoing.again(&event.client, now);
+            self.ongoing.shadowed(&event.client, now);
             return None;
+        }
+        self.shadows.retain(|_, told| now.saturating_sub(*told) < SHADOW_TOLD_FOR);
+        if self.shadows.len() >= MOST_SHADOWS {
+            // What is told again too soon is better than what is remembered without end.
+            self.shadows.clear();
         }
         self.shadows.insert(event.client.clone(), now);
         let place = if event.host.is_empty() { String::new() } else { format!(", towards {}", event.host) };
@@ -511,6 +516,9 @@ const MOST_FACTS: usize = 16;
 const MOST_FIGURES: usize = 64;
 
 const SHADOW_TOLD_FOR: u64 = 4 * DAY;
+
+/// Clients of one token that are remembered to send credentials of their own.
+const MOST_SHADOWS: usize = 1024;
 
 const SPAN: u64 = 300;
 /// How long apps catch up after trouble.

@@ -20,7 +20,8 @@ pub const QUIET: u64 = HOUR;
 /// What is told by itself, as a first deletion, is unusual for so long when it is done again.
 const STRANGE_FOR: u64 = 8 * DAY;
 
-/// Baselines that are kept of one token, and strange things of one client.
+/// Courses and baselines that are kept of one token, and strange things of one client.
+const MOST_COURSES: usize = 1024;
 const MOST_BASELINES: usize = 64;
 const MOST_STRANGE: usize = 8;
 
@@ -42,12 +43,15 @@ enum Strange {
     Client,
     Method(String),
     Host(String),
+    /// A credential of its own.
+    Credential,
 }
 
 impl Ongoing {
     /// Something was told of a client's use.
     pub fn told(&mut self, event: &Event, found: &[Finding], profile: Option<&Profile>) {
         let now = event.time.seconds();
+        self.make_room(&event.client);
         let room = self.0.values().filter(|course| course.before.is_some()).count() < MOST_BASELINES;
         let course = self.0.entry(event.client.clone()).or_insert_with(|| Course {
             last: now,
@@ -60,6 +64,7 @@ impl Ongoing {
                 Signal::NewClient => Strange::Client,
                 Signal::NewMethod => Strange::Method(event.method.clone()),
                 Signal::NewPlace => Strange::Host(event.host.clone()),
+                Signal::Shadow => Strange::Credential,
                 _ => continue,
             };
             if course.strange.len() < MOST_STRANGE && !course.strange.iter().any(|(known, _)| *known == strange) {
@@ -71,16 +76,23 @@ impl Ongoing {
     /// A client uses the token.
     pub fn used(&mut self, event: &Event) {
         let now = event.time.seconds();
-        let Some(course) = self.0.get_mut(&event.client) else { return };
-        let is_strange = |(strange, since): &(Strange, u64)| {
-            let again = match strange {
-                Strange::Client => true,
-                Strange::Method(method) => *method == event.method,
-                Strange::Host(host) => *host == event.host,
-            };
-            again && now < since + STRANGE_FOR
-        };
-        if course.strange.iter().any(is_strange) {
+        self.strange(&event.client, now, |strange| match strange {
+            Strange::Client => true,
+            Strange::Method(method) => *method == event.method,
+            Strange::Host(host) => *host == event.host,
+            Strange::Credential => false,
+        });
+    }
+
+    /// A client sends a credential of its own. Some apps always do: after a while that is known.
+    pub fn shadowed(&mut self, client: &str, now: u64) {
+        self.strange(client, now, |strange| *strange == Strange::Credential);
+    }
+
+    /// Something strange is done again.
+    fn strange(&mut self, client: &str, now: u64, is_done: impl Fn(&Strange) -> bool) {
+        let Some(course) = self.0.get_mut(client) else { return };
+        if course.strange.iter().any(|(strange, since)| is_done(strange) && now < since + STRANGE_FOR) {
             course.last = course.last.max(now);
         }
     }
@@ -109,6 +121,14 @@ impl Ongoing {
         self.0.values().any(|course| now < course.last + QUIET)
     }
 
+    /// Whoever rested longest makes room for another one.
+    fn make_room(&mut self, client: &str) {
+        if self.0.len() >= MOST_COURSES && !self.0.contains_key(client) {
+            let oldest = self.0.iter().min_by_key(|(_, course)| course.last).map(|(client, _)| client.clone());
+            oldest.map(|oldest| self.0.remove(&oldest));
+        }
+    }
+
     /// Forgets what is over.
     pub fn pass(&mut self, now: u64) {
         self.0.retain(|_, course| now < course.last + QUIET);
@@ -128,7 +148,7 @@ impl Ongoing {
 #[cfg(test)]
 mod tests {
     use super::super::Engine;
-    use super::super::event::Time;
+    use super::super::event::{Step, Time};
     use super::*;
     use std::time::Duration;
 
@@ -199,6 +219,33 @@ mod tests {
         assert!(goes_on(&engine, "stranger", later), "it is still there");
         engine.close("github");
         assert!(!goes_on(&engine, "stranger", later), "somebody has said that it may be");
+    }
+
+    #[test]
+    fn a_credential_of_the_apps_own_is_a_habit_after_a_while() {
+        let mut engine = Engine::default();
+        uses(&mut engine, START, 1, 30);
+        let shadow = |now| Event { event: Some(Step::Shadow), ..event(now, "app", "GET", "/usual") };
+        let from = START + DAY;
+        for turn in 0..20 * 48 {
+            let now = from + turn * HOUR / 2;
+            engine.observe(&shadow(now));
+            let day = (now - from) / DAY;
+            // It is told again every four days.
+            let rests = (now - from) % (4 * DAY) >= 2 * HOUR && day >= 8 && day % 12 >= 8;
+            assert!(!rests || !goes_on(&engine, "app", now), "day {day}");
+            assert!(day >= 8 || goes_on(&engine, "app", now), "day {day}");
+        }
+    }
+
+    #[test]
+    fn names_without_end_take_no_room_without_end() {
+        let mut ongoing = Ongoing::default();
+        for number in 0..MOST_COURSES as u64 + 50 {
+            ongoing.told(&event(START + number, &format!("client-{number}"), "GET", "/usual"), &[], None);
+        }
+        assert_eq!(ongoing.0.len(), MOST_COURSES);
+        assert!(!ongoing.goes_on("client-0", START + 60) && ongoing.goes_on("client-60", START + 60));
     }
 
     /// How often its usual level a client had reached when it was first told, that does more each day by so much.

@@ -235,6 +235,11 @@ fn names_without_end_take_no_room_without_end() {
         engine.observe(&Event { host, ..request("token-100", "app", 10_000 + number) });
     }
     assert!(engine.hosts.len() <= MOST_HOSTS);
+    for number in 0..MOST_SHADOWS as u64 + 50 {
+        let shadow = request("token-100", &format!("client-{number}"), 20_000 + number);
+        assert_eq!(engine.observe(&Event { event: Some(Step::Shadow), ..shadow }).is_empty(), number >= 16);
+    }
+    assert!(engine.tokens["token-100"].shadows.len() <= MOST_SHADOWS);
 }
 
 #[test]
