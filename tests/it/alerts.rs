@@ -10,7 +10,7 @@ use base64::engine::general_purpose::STANDARD;
 use serde_json::Value;
 
 use crate::support::issuer::{Call, Reply};
-use crate::support::operator::{act, key};
+use crate::support::operator::{APPROVER, act};
 use crate::support::{Gate, Issuer, SOON, Scene, Setup, Upstream, wait_for, wait_until};
 
 pub const SECRET: &str = "whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw";
@@ -25,10 +25,7 @@ fn taken() -> Reply {
 }
 
 fn setup(issuer: &Issuer, upstream: &Upstream) -> Setup {
-    let own = rustix::process::getuid().as_raw();
-    Setup::api(issuer, upstream)
-        .operator("guard", &format!("uid = {own}\nroles = [\"admin\"]"))
-        .operator("approver", &format!("{}\nroles = [\"approver\"]", key("the approver's key")))
+    Setup::api(issuer, upstream).operators("admin")
 }
 
 pub fn webhook(receiver: &Issuer) -> String {
@@ -89,7 +86,7 @@ async fn a_webhook_is_told_with_a_signature_and_again_with_the_same_id_until_it_
     told.iter().for_each(assert_signed);
     scene.reaches("countersign_alerts_open", &[], 1.0).await;
 
-    assert_eq!(act(&scene, "api", "release", Some("the approver's key")).await.status, 200);
+    assert_eq!(act(&scene, "api", "release", APPROVER).await.status, 200);
     let told = calls(&hook, 3).await;
     assert_eq!(brief(&told[2]), "alert.resolved CountersignTokenWithdrawn api");
     assert_ne!(told[2].header("webhook-id"), told[0].header("webhook-id"));
@@ -123,7 +120,7 @@ async fn what_was_not_told_before_a_restart_is_told_after_it_and_so_is_its_end()
     scene.finish().await;
 
     let scene = Scene::start_in(folder, &setup).await;
-    assert_eq!(act(&scene, "api", "release", Some("the approver's key")).await.status, 200);
+    assert_eq!(act(&scene, "api", "release", APPROVER).await.status, 200);
     let told = calls(&hook, 3).await;
     assert_eq!(
         brief(&told[2]),
@@ -143,7 +140,7 @@ async fn a_webhook_that_is_gone_is_told_nothing_more() {
     scene.ready().await;
     assert_eq!(act(&scene, "api", "quarantine", None).await.status, 200);
     wait_until("it is dropped", SOON, async || counted(&scene, "webhook-1", "dropped").await == 1.0).await;
-    assert_eq!(act(&scene, "api", "release", Some("the approver's key")).await.status, 200);
+    assert_eq!(act(&scene, "api", "release", APPROVER).await.status, 200);
     wait_until("the other sink is told", SOON, async || counted(&scene, "log", "delivered").await == 2.0).await;
     assert_eq!(hook.count(), 1);
 }
@@ -168,7 +165,7 @@ async fn alertmanager_hears_of_what_is_open_again_and_again_and_then_that_it_is_
     assert_eq!((&again["labels"], &again["startsAt"]), (&first["labels"], &first["startsAt"]));
     assert!(again["endsAt"].as_str() > first["endsAt"].as_str(), "{again}");
 
-    assert_eq!(act(&scene, "api", "release", Some("the approver's key")).await.status, 200);
+    assert_eq!(act(&scene, "api", "release", APPROVER).await.status, 200);
     let told = calls(&manager, 3).await;
     let over = json(&told[2])[0].clone();
     assert_eq!((&over["labels"], &over["startsAt"]), (&first["labels"], &first["startsAt"]));

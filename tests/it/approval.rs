@@ -358,13 +358,12 @@ async fn an_approved_token_works_while_another_ones_issuer_gives_nothing() {
 #[tokio::test]
 async fn a_grant_on_top_that_is_denied_takes_its_scopes_along_without_its_issuer() {
     let (place, told) = (Place::new().await, Issuer::answering(|_| Reply::json(200, "")).await);
-    let source = format!(
-        r#"{{ kind = "client_credentials", token_url = "{}", revocation_url = "{}", client_id = "api", client_secret = "file:client-secret" }}"#,
-        place.issuer.url(),
-        told.url(),
-    );
     let lines = "scopes_on_request = [\"write\"]\nrotation = { overlap = \"1h\" }";
-    let setup = people(Setup::new().token_from("api", &source, lines).route("api", &place.upstream, ROUTE));
+    let setup = people(Setup::new().token_revoked_at("api", &place.issuer, &told.url(), lines).route(
+        "api",
+        &place.upstream,
+        ROUTE,
+    ));
     let setup = setup.approval("default = \"ask\"").proxy("acquire_timeout = \"500ms\"");
     let scene = setup.start().await;
     approve(&scene, "alice", &pending(&scene).await).await;

@@ -23,14 +23,9 @@ impl Place {
     }
 
     async fn start(&self) -> Scene {
-        let source = format!(
-            r#"{{ kind = "client_credentials", token_url = "{}", revocation_url = "{}", client_id = "api", client_secret = "file:client-secret" }}"#,
-            self.issuer.url(),
-            self.told.url(),
-        );
         let own = rustix::process::getuid().as_raw();
         let scene = Setup::new()
-            .token_from("api", &source, "rotation = { overlap = \"1h\" }")
+            .token_revoked_at("api", &self.issuer, &self.told.url(), "rotation = { overlap = \"1h\" }")
             .route("api", &self.upstream, "token = \"api\"")
             .operator("guard", &format!("uid = {own}\nroles = [\"responder\"]"))
             .operator("viewer", &format!("{}\nroles = [\"viewer\"]", key("the viewer's key")))

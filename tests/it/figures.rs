@@ -6,10 +6,8 @@ use countersign::review::Report;
 use serde_json::json;
 
 use crate::support::issuer::Reply;
-use crate::support::operator::{act, key, own};
+use crate::support::operator::{APPROVER, act, own};
 use crate::support::{Issuer, SOON, Scene, Setup, Upstream, wait_until};
-
-const APPROVER: Option<&str> = Some("the approver's key");
 
 async fn sum(scene: &Scene, figure: &str) -> f64 {
     scene.metric(&format!("countersign_{figure}_seconds_sum"), &[]).await
@@ -32,17 +30,10 @@ fn is_about(measured: f64, seconds: f64) -> bool {
 async fn an_incident_is_measured_to_the_second() {
     let (issuer, upstream) = (Issuer::start().await, Upstream::http1().await);
     let told = Issuer::answering(|_| Reply::json(200, "")).await;
-    let source = format!(
-        r#"{{ kind = "client_credentials", token_url = "{}", revocation_url = "{}", client_id = "api", client_secret = "file:client-secret" }}"#,
-        issuer.url(),
-        told.url(),
-    );
-    let own_uid = rustix::process::getuid().as_raw();
     let setup = Setup::new()
-        .token_from("api", &source, "")
+        .token_revoked_at("api", &issuer, &told.url(), "")
         .route("api", &upstream, "token = \"api\"")
-        .operator("guard", &format!("uid = {own_uid}\nroles = [\"admin\"]"))
-        .operator("approver", &format!("{}\nroles = [\"approver\"]", key("the approver's key")));
+        .operators("admin");
     let scene = setup.start().await;
     scene.ready().await;
     assert_eq!(scene.get("/api/x").await.status, 200);
@@ -106,10 +97,7 @@ async fn a_token_that_rules_approve_is_in_use_within_two_seconds() {
 #[tokio::test]
 async fn an_incident_is_measured_over_a_restart() {
     let (issuer, upstream) = (Issuer::start().await, Upstream::http1().await);
-    let own_uid = rustix::process::getuid().as_raw();
-    let setup = Setup::api(&issuer, &upstream)
-        .operator("guard", &format!("uid = {own_uid}\nroles = [\"admin\"]"))
-        .operator("approver", &format!("{}\nroles = [\"approver\"]", key("the approver's key")));
+    let setup = Setup::api(&issuer, &upstream).operators("admin");
     let folder = std::sync::Arc::new(tempfile::TempDir::new().expect("a temporary folder"));
     std::fs::write(folder.path().join("client-secret"), "secret").expect("written");
     let scene = Scene::start_in(folder.clone(), &setup).await;

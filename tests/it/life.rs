@@ -6,12 +6,10 @@ use std::time::Duration;
 use serde_json::json;
 
 use crate::support::issuer::Reply;
-use crate::support::operator::{act, json_of, key, own};
+use crate::support::operator::{APPROVER, act, json_of, key, own};
 use crate::support::{Issuer, SOON, Scene, Setup, Upstream, trail, wait_until};
 
 /// Lets in again what others took away.
-const APPROVER: Option<&str> = Some("the approver's key");
-
 struct Place {
     issuer: Issuer,
     /// Where the issuer is told what is void.
@@ -31,17 +29,10 @@ impl Place {
     }
 
     fn setup_telling(&self, told: &Issuer, rotation: &str) -> Setup {
-        let source = format!(
-            r#"{{ kind = "client_credentials", token_url = "{}", revocation_url = "{}", client_id = "api", client_secret = "file:client-secret" }}"#,
-            self.issuer.url(),
-            told.url(),
-        );
-        let own = rustix::process::getuid().as_raw();
         Setup::new()
-            .token_from("api", &source, rotation)
+            .token_revoked_at("api", &self.issuer, &told.url(), rotation)
             .route("api", &self.upstream, "token = \"api\"")
-            .operator("guard", &format!("uid = {own}\nroles = [\"admin\"]"))
-            .operator("approver", &format!("{}\nroles = [\"approver\"]", key("the approver's key")))
+            .operators("admin")
     }
 
     async fn start(&self, rotation: &str) -> Scene {
@@ -241,12 +232,10 @@ async fn a_replaced_generation_is_void_at_its_issuer_when_its_time_is_over() {
 #[tokio::test]
 async fn a_static_value_that_was_revoked_does_not_come_back() {
     let place = Place::new().await;
-    let own = rustix::process::getuid().as_raw();
     let setup = Setup::new()
         .token_from("api", r#"{ kind = "file", path = "token" }"#, "")
         .route("api", &place.upstream, "token = \"api\"")
-        .operator("guard", &format!("uid = {own}\nroles = [\"admin\"]"))
-        .operator("approver", &format!("{}\nroles = [\"approver\"]", key("the approver's key")));
+        .operators("admin");
     let folder = Arc::new(tempfile::TempDir::new().expect("a temporary folder"));
     std::fs::write(folder.path().join("token"), "one").expect("written");
     let scene = Scene::start_in(folder, &setup).await;

@@ -7,13 +7,12 @@ const PROBE: &str = "/health";
 
 /// A token that is tried at the upstream, whose issuer is told what is void.
 fn probed(issuer: &Issuer, upstream: &Upstream) -> Setup {
-    let source = format!(
-        r#"{{ kind = "client_credentials", token_url = "{}", revocation_url = "{}", client_id = "api", client_secret = "file:client-secret" }}"#,
-        issuer.url(),
-        issuer.url().replace("/token", "/revoke"),
-    );
     let rotation = format!("rotation = {{ probe = \"https://{}{PROBE}\" }}", upstream.address);
-    Setup::new().token_from("api", &source, &rotation).route("api", upstream, r#"token = "api""#)
+    Setup::new().token_revoked_at("api", issuer, &issuer.url().replace("/token", "/revoke"), &rotation).route(
+        "api",
+        upstream,
+        r#"token = "api""#,
+    )
 }
 
 /// What has come to the probe's URL, each with the token it carried.

@@ -8,41 +8,13 @@ use serde_json::{Value, json};
 use crate::alerts::{brief, receiver, webhook};
 use crate::support::client::Answer;
 use crate::support::issuer::Reply;
-use crate::support::operator::{JSON, act, call, json_of, own, sent, socket};
-use crate::support::{Client, Issuer, SOON, Scene, Upstream, trail, wait_for, wait_until};
+use crate::support::operator::{approver, json_of, own, release, release_client};
+use crate::support::{Issuer, SOON, Scene, Upstream, trail, wait_for, wait_until};
 use crate::unusual::{BETWEEN, Place, attack_until_refused, heard, learn};
-
-const APPROVER: Option<&str> = Some("the approver's key");
 
 /// In mode respond, with this done about everything.
 fn always(response: &str) -> String {
     format!("mode = \"respond\"\n[[detect.rule]]\nrespond = \"{response}\"")
-}
-
-/// What an approver calls.
-async fn approver(scene: &Scene, line: &str, body: Value) -> Answer {
-    let fields = [JSON, ("Authorization", "Bearer the approver's key")];
-    let fields = if line.starts_with("POST") { &fields[..] } else { &fields[1..] };
-    sent(Client::unix(&socket(scene)).await, &call(line, "localhost", fields, &body.to_string())).await
-}
-
-/// Nothing is let in while the trail is slow: then it is tried again.
-async fn release_client(scene: &Scene, client: &str) -> Answer {
-    let line = format!("POST /v1/clients/{client}/release");
-    wait_for("an answer", SOON, async || {
-        let answer = approver(scene, &line, json!({ "reason": "it was a test" })).await;
-        (answer.status != 503).then_some(answer)
-    })
-    .await
-}
-
-/// The same of a token.
-async fn release(scene: &Scene, token: &str) -> Answer {
-    wait_for("an answer", SOON, async || {
-        let answer = act(scene, token, "release", APPROVER).await;
-        (answer.status != 503).then_some(answer)
-    })
-    .await
 }
 
 /// The request that decides what is held back.
@@ -315,15 +287,10 @@ async fn a_replaced_token_is_void_at_its_issuer_and_requests_go_on_with_the_next
     let told = Issuer::answering(|_| Reply::json(200, "")).await;
     let issuer = Issuer::start().await;
     let place = Place::new().await;
-    let source = format!(
-        r#"{{ kind = "client_credentials", token_url = "{}", revocation_url = "{}", client_id = "api", client_secret = "file:client-secret" }}"#,
-        issuer.url(),
-        told.url(),
-    );
     let setup = place
         .setup()
         .without("token", "api")
-        .token_from("api", &source, "rotation = { overlap = \"1h\" }")
+        .token_revoked_at("api", &issuer, &told.url(), "rotation = { overlap = \"1h\" }")
         .detect("mode = \"respond\"\nrespond = { new_method = \"replace\" }");
     place.keep("client-secret", "first-client-secret");
     let scene = place.start(&setup).await;

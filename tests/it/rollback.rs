@@ -5,12 +5,11 @@ use crate::support::{Issuer, SOON, Scene, Setup, Upstream, wait_until};
 
 /// A token whose issuer is told what is void, with lines of its own.
 fn setup(issuer: &Issuer, upstream: &Upstream, rotation: &str) -> Setup {
-    let source = format!(
-        r#"{{ kind = "client_credentials", token_url = "{}", revocation_url = "{}", client_id = "api", client_secret = "file:client-secret" }}"#,
-        issuer.url(),
-        issuer.url().replace("/token", "/revoke"),
-    );
-    Setup::new().token_from("api", &source, rotation).route("api", upstream, r#"token = "api""#)
+    Setup::new().token_revoked_at("api", issuer, &issuer.url().replace("/token", "/revoke"), rotation).route(
+        "api",
+        upstream,
+        r#"token = "api""#,
+    )
 }
 
 fn refuses(token: &'static str) -> impl Fn(&Seen) -> Reply + Send + Sync + 'static {

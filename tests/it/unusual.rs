@@ -10,7 +10,7 @@ use tempfile::TempDir;
 use crate::alerts::{SECRET, brief, json as told_of, receiver, webhook};
 use crate::support::client::Answer;
 use crate::support::issuer::Call;
-use crate::support::operator::{act, json_of, key, own, socket};
+use crate::support::operator::{APPROVER, act, json_of, own, socket};
 use crate::support::upstream::Reply;
 use crate::support::{Issuer, SOON, Scene, Setup, Upstream, trail, wait_for, wait_until};
 
@@ -46,13 +46,11 @@ impl Place {
 
     /// One worker tells of uses in their order.
     pub fn setup(&self) -> Setup {
-        let own = rustix::process::getuid().as_raw();
         Setup::new()
             .workers(1)
             .token_from("api", r#"{ kind = "file", path = "token" }"#, "")
             .route("api", &self.upstream, "token = \"api\"")
-            .operator("guard", &format!("uid = {own}\nroles = [\"responder\"]"))
-            .operator("approver", &format!("{}\nroles = [\"approver\"]", key("the approver's key")))
+            .operators("responder")
     }
 
     pub async fn start(&self, setup: &Setup) -> Scene {
@@ -111,7 +109,7 @@ pub fn heard(hook: &Issuer) -> Vec<Call> {
     hook.calls().into_iter().filter(|call| brief(call).contains("CountersignAnomaly")).collect()
 }
 
-pub async fn anomalies(scene: &Scene) -> Vec<Value> {
+async fn anomalies(scene: &Scene) -> Vec<Value> {
     json_of(&own(scene, "GET /v1/anomalies", "").await)["anomalies"].as_array().expect("a list").clone()
 }
 
@@ -154,7 +152,7 @@ async fn in_mode_respond_an_attack_ends_with_the_quarantine_of_the_token() {
     assert!(!shown[0].to_string().contains("admin"), "no bytes of requests: {}", shown[0]);
     let of_another = json_of(&own(&scene, "GET /v1/anomalies?token=other", "").await);
     assert_eq!(of_another, json!({ "anomalies": [] }));
-    assert_eq!(act(&scene, "api", "release", Some("the approver's key")).await.status, 200);
+    assert_eq!(act(&scene, "api", "release", APPROVER).await.status, 200);
     wait_until("it is let in again", SOON, async || scene.get("/api/usual").await.status == 200).await;
 }
 
@@ -211,7 +209,7 @@ async fn the_alert_of_a_token_that_was_quarantined_is_over_when_it_is_released()
     scene.finish().await;
 
     let scene = place.start(&setup).await;
-    assert_eq!(act(&scene, "api", "release", Some("the approver's key")).await.status, 200);
+    assert_eq!(act(&scene, "api", "release", APPROVER).await.status, 200);
     wait_until("it is over", SOON, async || {
         heard(&hook).last().is_some_and(|call| brief(call) == "alert.resolved CountersignAnomaly api")
     })

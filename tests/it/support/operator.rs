@@ -7,7 +7,7 @@ use countersign::proxy::Address;
 use serde_json::{Value, json};
 
 use super::client::Answer;
-use super::{Client, Scene};
+use super::{Client, SOON, Scene, wait_for};
 
 pub fn socket(scene: &Scene) -> PathBuf {
     match &scene.admin {
@@ -22,6 +22,9 @@ pub fn tcp(scene: &Scene) -> SocketAddr {
         Address::Unix(path) => panic!("{} is no TCP address", path.display()),
     }
 }
+
+/// What the approver of [`super::Setup::operators`] calls with.
+pub const APPROVER: Option<&str> = Some("the approver's key");
 
 /// `key = "sha256:..."` of a bearer key.
 pub fn key(key: &str) -> String {
@@ -63,4 +66,31 @@ pub async fn act(scene: &Scene, token: &str, what: &str, key: Option<&str>) -> A
     let body = json!({ "reason": "the test wants it" }).to_string();
     let text = call(&format!("POST /v1/tokens/{token}/{what}"), "localhost", fields, &body);
     sent(Client::unix(&socket(scene)).await, &text).await
+}
+
+/// Lets a token in again, as the approver. Nothing is let in while the trail is slow: then it is tried again.
+pub async fn release(scene: &Scene, token: &str) -> Answer {
+    wait_for("an answer", SOON, async || {
+        let answer = act(scene, token, "release", APPROVER).await;
+        (answer.status != 503).then_some(answer)
+    })
+    .await
+}
+
+/// Lets a client in again, as [`release`].
+pub async fn release_client(scene: &Scene, client: &str) -> Answer {
+    let line = format!("POST /v1/clients/{client}/release");
+    wait_for("an answer", SOON, async || {
+        let answer = approver(scene, &line, json!({ "reason": "it was a test" })).await;
+        (answer.status != 503).then_some(answer)
+    })
+    .await
+}
+
+/// What the approver calls.
+pub async fn approver(scene: &Scene, line: &str, body: Value) -> Answer {
+    let bearer = format!("Bearer {}", APPROVER.expect("it has a key"));
+    let fields = [JSON, ("Authorization", &*bearer)];
+    let fields = if line.starts_with("POST") { &fields[..] } else { &fields[1..] };
+    sent(Client::unix(&socket(scene)).await, &call(line, "localhost", fields, &body.to_string())).await
 }

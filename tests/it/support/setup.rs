@@ -10,7 +10,7 @@ use countersign::config::{Config, Environment};
 use countersign::dial::Answers;
 
 use super::certificate::Certificate;
-use super::{Issuer, RawUpstream, Scene, Upstream};
+use super::{Issuer, RawUpstream, Scene, Upstream, operator};
 
 /// A config file that is being written. Each call adds to it.
 #[derive(Clone)]
@@ -158,6 +158,14 @@ impl Setup {
         self.block("operator", name, format!("name = \"{name}\"\n{lines}"))
     }
 
+    /// Our own user with a role, and an approver with [`operator::APPROVER`] for its key.
+    pub fn operators(self, role: &str) -> Self {
+        let own = rustix::process::getuid().as_raw();
+        let key = operator::key(operator::APPROVER.expect("it has a key"));
+        let setup = self.operator("guard", &format!("uid = {own}\nroles = [\"{role}\"]"));
+        setup.operator("approver", &format!("{key}\nroles = [\"approver\"]"))
+    }
+
     /// A sink of alerts, as TOML says it.
     pub fn alert(self, lines: &str) -> Self {
         self.block("alert", "", lines.to_owned())
@@ -172,6 +180,15 @@ impl Setup {
     pub fn token(self, name: &str, issuer: &Issuer, more: &str) -> Self {
         let source = format!(
             r#"{{ kind = "client_credentials", token_url = "{}", client_id = "{name}", client_secret = "file:client-secret" }}"#,
+            issuer.url()
+        );
+        self.token_from(name, &source, more)
+    }
+
+    /// As [`Setup::token`], of an issuer that is `told` somewhere else which generations are void.
+    pub fn token_revoked_at(self, name: &str, issuer: &Issuer, told: &str, more: &str) -> Self {
+        let source = format!(
+            r#"{{ kind = "client_credentials", token_url = "{}", revocation_url = "{told}", client_id = "{name}", client_secret = "file:client-secret" }}"#,
             issuer.url()
         );
         self.token_from(name, &source, more)
