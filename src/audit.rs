@@ -51,7 +51,7 @@ use crate::clock::Clock;
 use crate::state::{self, StateError};
 
 pub use self::archive::{Archive, ArchiveError, Proof, Records};
-pub use self::event::{Event, Requested};
+pub use self::event::{Event, Exchanged, Requested};
 pub use self::export::{Exports, Exposed, Target};
 pub use self::figures::Week;
 pub use self::folder::FolderError;

@@ -16,7 +16,7 @@ use tokio::time::{Instant, sleep, timeout};
 
 use super::house::House;
 use crate::admin::{Drill, NotDrilled, Step};
-use crate::audit::Event;
+use crate::audit::{Event, Exchanged};
 use crate::name::TokenName;
 use crate::token::revocation::Outcome;
 use crate::token::{Carried, Order};
@@ -143,19 +143,10 @@ impl House {
         let token = name.clone();
         let complete = generation.is_some() && steps.iter().all(|step| step.is_done);
         let (replace_ms, quarantine_ms, revoke_ms) = (took("replace"), took("quarantine"), took("revoke"));
+        let exchanged = Exchanged { token, replaced, generation, complete, replace_ms, quarantine_ms, revoke_ms };
         self.ground.recorder.note(match purpose {
-            Purpose::Drill => {
-                Event::DrillFinished { token, replaced, generation, complete, replace_ms, quarantine_ms, revoke_ms }
-            }
-            Purpose::Misuse => Event::ReplacementFinished {
-                token,
-                replaced,
-                generation,
-                complete,
-                replace_ms,
-                quarantine_ms,
-                revoke_ms,
-            },
+            Purpose::Drill => Event::DrillFinished(exchanged),
+            Purpose::Misuse => Event::ReplacementFinished(exchanged),
         });
     }
 }

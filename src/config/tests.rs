@@ -1,5 +1,4 @@
 use std::net::Ipv4Addr;
-use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
 use std::time::Duration;
 
@@ -17,6 +16,9 @@ use crate::token::Placement;
 use crate::token::source::Settings as Source;
 use crate::token::source::exec::Format;
 use crate::token::source::oauth::{Auth, Client};
+
+mod files;
+mod vault;
 
 const GOOD: &str = include_str!("tests/good.toml");
 const FULL: &str = include_str!("tests/full.toml");
@@ -483,139 +485,4 @@ proptest! {
         }
         problems(&outcome).to_string();
     }
-}
-
-/// A folder with a config in it that has this mode.
-fn folder(text: &[u8], mode: u32) -> (tempfile::TempDir, PathBuf) {
-    let folder = tempfile::tempdir().expect("temporary folder");
-    let path = folder.path().join("countersign.toml");
-    std::fs::write(&path, text).expect("write");
-    std::fs::set_permissions(&path, std::fs::Permissions::from_mode(mode)).expect("chmod");
-    (folder, path)
-}
-
-fn own() -> Environment {
-    Environment { uid: rustix::process::geteuid().as_raw(), ..environment() }
-}
-
-#[test]
-fn a_file_is_read_and_its_relative_paths_start_from_its_folder() {
-    let (folder, path) = folder(FULL.as_bytes(), 0o644);
-    let config = Config::load(&path, &own()).expect("loads");
-    assert_eq!(config.state_dir, folder.path().join("state"));
-}
-
-#[test]
-fn a_file_that_others_can_write_is_refused() {
-    for mode in [0o664, 0o646, 0o666] {
-        let (_folder, path) = folder(GOOD.as_bytes(), mode);
-        let error = Config::load(&path, &own()).expect_err("writable");
-        assert!(matches!(error, LoadError::Writable { .. }));
-        assert!(error.to_string().ends_with(&format!("help: chmod go-w {}", path.display())), "{error}");
-    }
-}
-
-#[test]
-fn behind_a_link_the_target_is_judged() {
-    let (folder, path) = folder(GOOD.as_bytes(), 0o666);
-    let link = folder.path().join("link.toml");
-    std::os::unix::fs::symlink(&path, &link).expect("link");
-    assert!(matches!(Config::load(&link, &own()), Err(LoadError::Writable { .. })));
-}
-
-#[test]
-fn what_is_no_file_or_no_text_is_refused() {
-    let (folder, path) = folder(b"# a\n# \xff\n", 0o600);
-    let error = Config::load(&path, &own()).expect_err("no text");
-    assert_eq!(error.to_json()[0]["line"], 2);
-    assert_eq!(error.to_json()[0]["message"], "the file is not UTF-8 text");
-    assert!(matches!(Config::load(folder.path(), &own()), Err(LoadError::NotAFile(_))));
-    assert!(matches!(Config::load(&folder.path().join("none"), &own()), Err(LoadError::Missing(_))));
-    std::fs::write(&path, vec![b'#'; 4 * 1024 * 1024 + 1]).expect("write");
-    assert!(matches!(Config::load(&path, &own()), Err(LoadError::TooLarge(_))));
-}
-
-#[test]
-fn a_file_of_another_user_is_refused() {
-    let (_folder, path) = folder(GOOD.as_bytes(), 0o600);
-    if own().uid == 0 {
-        std::os::unix::fs::chown(&path, Some(4321), None).expect("chown");
-        let error = Config::load(&path, &own()).expect_err("of another user");
-        assert!(matches!(error, LoadError::Owner { owner: 4321, .. }), "{error}");
-        assert_eq!(error.to_json()[0]["help"], format!("chown root {}", path.display()));
-    } else {
-        let other = Environment { uid: own().uid + 1, ..own() };
-        assert!(matches!(Config::load(&path, &other), Err(LoadError::Owner { .. })));
-    }
-}
-
-#[test]
-fn the_config_is_looked_for_where_it_was_named_and_then_where_it_belongs() {
-    let (folder, _) = folder(b"", 0o600);
-    let ours = folder.path().join("countersign");
-    std::fs::create_dir(&ours).expect("create");
-    let users = ours.join("countersign.toml");
-    let named = Environment { config: Some("/named".into()), ..Environment::default() };
-    assert_eq!(find(Some(Path::new("asked")), &named).expect("found"), Path::new("asked"));
-    assert_eq!(find(None, &named).expect("found"), Path::new("/named"));
-    let environment = Environment { xdg_config_home: Some(folder.path().to_owned()), ..Environment::default() };
-    let error = find(None, &environment).expect_err("not there");
-    assert_eq!(error.places, [users.clone(), "/etc/countersign/countersign.toml".into()]);
-    std::fs::write(&users, "").expect("write");
-    assert_eq!(find(None, &environment).expect("found"), users);
-}
-
-#[test]
-fn a_vault_has_an_address_and_a_way_in() {
-    use crate::vault::Auth as Login;
-    let config = good(FULL);
-    let vault = &config.vault.as_ref().expect("a vault").settings;
-    assert_eq!(vault.url.to_string(), "https://vault.example.com:8200/base");
-    assert_eq!(vault.namespace.as_deref(), Some("team/ci"));
-    assert_eq!(vault.tls.ca.as_deref(), Some(Path::new("/etc/countersign/vault.pem")));
-    let role_id = Reference::Env("ROLE_ID".to_owned());
-    let secret_id = Some(Reference::File("/etc/countersign/secret-id".into()));
-    assert_eq!(vault.auth, Login::AppRole { mount: "ci/approle".to_owned(), role_id, secret_id });
-    assert!(config.secret_variables.iter().any(|name| name == "ROLE_ID"), "no app is given it");
-    let mounted = Reference::File("/var/run/secrets/kubernetes.io/serviceaccount/token".into());
-    for (auth, expected) in [
-        (
-            r#"{ kind = "jwt", role = "r", jwt = "file:jwt" }"#,
-            Login::Jwt {
-                mount: "jwt".to_owned(),
-                role: "r".to_owned(),
-                jwt: Reference::File("/etc/countersign/jwt".into()),
-            },
-        ),
-        (
-            r#"{ kind = "kubernetes", role = "r" }"#,
-            Login::Jwt { mount: "kubernetes".to_owned(), role: "r".to_owned(), jwt: mounted },
-        ),
-        (r#"{ kind = "token", token = "credential:t" }"#, Login::Token(Reference::Credential("t".to_owned()))),
-    ] {
-        let text = format!("{GOOD}\n[vault]\nurl = \"https://vault.example\"\nauth = {auth}\n");
-        assert_eq!(good(&text).vault.expect("a vault").settings.auth, expected);
-    }
-}
-
-#[test]
-fn what_a_vault_gives_is_named_by_path_and_field() {
-    use crate::vault::Engine;
-    let config = good(FULL);
-    let source = |name: &str| {
-        let token = config.tokens.iter().find(|token| token.name.as_str() == name);
-        token.expect("a token").source.clone()
-    };
-    let Source::VaultKv(kv) = source("deposited") else { panic!("another source") };
-    assert_eq!((&*kv.path, kv.engine, kv.version), ("secret/ci", Some(Engine::Versioned), Some(3)));
-    assert_eq!((kv.every, kv.made.base64), (Duration::from_secs(300), false));
-    let Source::VaultDynamic(dynamic) = source("leased") else { panic!("another source") };
-    assert_eq!((&*dynamic.path, dynamic.max_life), ("rabbitmq/creds/reader", Duration::from_secs(1200)));
-    assert_eq!(dynamic.made.template, "{username}:{password}".parse().expect("a template"));
-    assert_eq!(dynamic.parameters, Some(vec![("ttl".to_owned(), "5m".to_owned())]));
-    let shown = config.shown["token"].as_array().expect("tokens").iter().find(|token| token["name"] == "leased");
-    assert_eq!(shown.expect("a token")["source"]["parameters"], "(not shown)");
-    let elsewhere = good(&FULL.replace("vault.example.com", "vault.example.org"));
-    let name: TokenName = "leased".parse().expect("a name");
-    assert_ne!(config.terms[&name].source, elsewhere.terms[&name].source, "another vault is another source");
 }
