@@ -1,5 +1,5 @@
 //! `explain`: what would become of a request, and which part of the config says so. Nothing is sent to an upstream or an
-//! issuer; of the running proxy only its metrics are asked, for the generation.
+//! issuer; of the running proxy only its metrics are asked, for the generation and for what is held back from the client.
 
 use std::net::SocketAddr;
 use std::path::Path;
@@ -9,7 +9,7 @@ use std::sync::Arc;
 use anyhow::Context as _;
 use http::header::HOST;
 use http::uri::PathAndQuery;
-use http::{HeaderValue, Method, Uri, Version};
+use http::{HeaderValue, Method, StatusCode, Uri, Version};
 use serde_json::{Value, json};
 
 use super::telemetry::Scrape;
@@ -31,6 +31,8 @@ use crate::token::{self, Absent, Restraint, SlotReader};
 use crate::usage;
 
 const HOW_URLS_BEGIN: &str = "a URL begins with http:// or https://, or with a slash for a path at the proxy itself";
+
+const BLOCK: &str = "block";
 
 /// What is asked.
 pub struct Question {
@@ -69,7 +71,22 @@ struct Verdict {
     /// Of the client's own lists.
     client_rule: Option<Rule>,
     token: Option<Live>,
-    refusal: Option<Refusal>,
+    held: Option<Held>,
+    refusal: Option<Refused>,
+}
+
+/// Why it is refused, as the answer would say it.
+struct Refused {
+    reason: &'static str,
+    status: StatusCode,
+    detail: String,
+}
+
+/// What the running proxy holds back from the client while its use is unusual.
+struct Held {
+    what: &'static str,
+    released: String,
+    refused: Option<Refused>,
 }
 
 struct Rule {
@@ -94,7 +111,12 @@ fn judge(path: &Path, config: &Config, table: &Table, question: &Question) -> an
         proxy::explain(table, &config.proxy.limits, client, head, headers, *port, is_ours);
     let token = route.and_then(|route| route.token.as_ref());
     let token = token.and_then(|wanted| config.tokens.iter().find(|token| token.name == wanted.name));
-    let live = token.map(|token| Live::ask(token, config));
+    let name = table.clients.name(client).clone();
+    let address = telemetry::address(config);
+    let scrape = runtime().and_then(|runtime| runtime.block_on(Scrape::of(address)));
+    let scrape = scrape.map_err(|error| format!("the proxy is not running ({address}: {error:#})"));
+    let live = token.map(|token| Live::of(token, scrape.as_ref().map_err(Clone::clone), address));
+    let mut held = scrape.ok().and_then(|scrape| Held::of(&name, token.map(|token| &token.name), &scrape));
     let upstream = route.map(|route| {
         let upstream = &route.upstream.endpoint;
         let url = match &outcome {
@@ -105,11 +127,15 @@ fn judge(path: &Path, config: &Config, table: &Table, question: &Question) -> an
         };
         (route.name.to_string(), url)
     });
-    let refusal = outcome.err().or_else(|| refusal_of(token?, live.as_ref()?, config));
+    let mut refusal = outcome.err().map(Refused::from);
+    // A client that is blocked is not told what else there is.
+    if refusal.is_none() || held.as_ref().is_some_and(|held| held.what == BLOCK) {
+        refusal = held.as_mut().and_then(|held| held.refused.take()).or(refusal);
+    }
+    let refusal = refusal.or_else(|| refusal_of(token?, live.as_ref()?, config).map(Refused::from));
     let rule = route.zip(ruling).map(|(route, ruling)| Rule::of(ruling, path, "route", route.name.as_str()));
-    let client = table.clients.name(client).clone();
-    let client_rule = ruling_of_client.map(|ruling| Rule::of(ruling, path, "client", client.as_str()));
-    Ok(Verdict { client, way, route: upstream, rule, client_rule, token: live, refusal })
+    let client_rule = ruling_of_client.map(|ruling| Rule::of(ruling, path, "client", name.as_str()));
+    Ok(Verdict { client: name, way, route: upstream, rule, client_rule, token: live, held, refusal })
 }
 
 /// A request as it would come in.
@@ -265,20 +291,57 @@ impl Rule {
     }
 }
 
-impl Live {
-    fn ask(token: &token::Settings, config: &Config) -> Self {
-        let address = telemetry::address(config);
-        let scrape = runtime().and_then(|runtime| runtime.block_on(Scrape::of(address)));
-        let running = match scrape {
-            Ok(scrape) => Self::of(&token.name, &scrape)
-                .ok_or_else(|| format!("the proxy at {address} does not have this token: does it run on this config?")),
-            Err(error) => Err(format!("the proxy is not running ({address}: {error:#})")),
+impl From<Refusal> for Refused {
+    fn from(refusal: Refusal) -> Self {
+        Self { reason: refusal.reason(), status: refusal.status(), detail: refusal.to_string() }
+    }
+}
+
+impl Held {
+    /// What a scrape says of it, the gravest first.
+    fn of(client: &ClientName, token: Option<&TokenName>, scrape: &Scrape) -> Option<Self> {
+        let all: Vec<&str> = scrape.samples("countersign_client_held").map(|(labels, _)| labels).collect();
+        let is_held = |hold: &str, token: &str| {
+            let wanted = [("client", client.as_str()), ("hold", hold), ("token", token)];
+            let wanted = wanted.map(|(label, value)| format!("{label}=\"{value}\""));
+            all.iter().any(|labels| wanted.iter().all(|label| labels.split(',').any(|known| known == label)))
         };
+        if is_held(BLOCK, "") {
+            let released = format!("countersign clients release {client}");
+            return Some(Self { what: BLOCK, released, refused: Some(Refusal::ClientBlocked.into()) });
+        }
+        let token = token?;
+        let released = format!("countersign tokens release {token}");
+        let refused =
+            |reason, detail: &str| Some(Refused { reason, status: StatusCode::FORBIDDEN, detail: detail.to_owned() });
+        let each = [
+            ("denied", refused("approval_denied", "nobody approves of what the client uses the token for")),
+            ("approval", refused("approval_pending", "somebody has to approve of what the client uses the token for")),
+            ("throttle", None),
+        ];
+        let (what, refused) = each.into_iter().find(|(what, _)| is_held(what, token.as_str()))?;
+        Some(Self { what, released, refused })
+    }
+
+    fn to_text(&self) -> String {
+        match self.what {
+            "throttle" => format!("throttle: 429 beyond what is usual, until this is over or {}", self.released),
+            what => format!("{what}: until {}", self.released),
+        }
+    }
+}
+
+impl Live {
+    fn of(token: &token::Settings, scrape: Result<&Scrape, String>, address: SocketAddr) -> Self {
+        let running = scrape.and_then(|scrape| {
+            let state = Self::state(&token.name, scrape);
+            state.ok_or_else(|| format!("the proxy at {address} does not have this token: does it run on this config?"))
+        });
         Self { name: token.name.clone(), placement: token.placement.to_string(), running }
     }
 
     /// What a scrape says of a token.
-    fn of(name: &TokenName, scrape: &Scrape) -> Option<(Option<u64>, String)> {
+    fn state(name: &TokenName, scrape: &Scrape) -> Option<(Option<u64>, String)> {
         let state = scrape.state_of(name)?.to_owned();
         let generation = scrape.value("countersign_token_generation", &format!("token=\"{name}\""));
         // Numbers of generations are small, and whole.
@@ -317,9 +380,12 @@ impl Verdict {
         let mut lines = vec![format!("{method} {url} {outcome}")];
         let mut line = |what: &str, text: String| lines.push(format!("  {what:<12}{text}"));
         if let Some(refusal) = &self.refusal {
-            line("reason", refusal.reason().to_owned());
-            line("status", refusal.status().to_string());
-            line("detail", refusal.to_string());
+            line("reason", refusal.reason.to_owned());
+            line("status", refusal.status.to_string());
+            line("detail", refusal.detail.clone());
+        }
+        if let Some(held) = &self.held {
+            line("held back", held.to_text());
         }
         line("by way of", self.way.to_owned());
         line("client", self.client.to_string());
@@ -352,9 +418,10 @@ impl Verdict {
     }
 
     fn to_json(&self, question: &Question) -> Value {
-        let refusal = self.refusal.as_ref().map(|refusal| {
-            json!({ "reason": refusal.reason(), "status": refusal.status().as_u16(), "detail": refusal.to_string() })
-        });
+        let refusal = self.refusal.as_ref().map(
+            |refusal| json!({ "reason": refusal.reason, "status": refusal.status.as_u16(), "detail": refusal.detail }),
+        );
+        let held = self.held.as_ref().map(|held| json!({ "hold": held.what, "released": held.released }));
         let token = self.token.as_ref().map(|Live { name, placement, running }| {
             let (generation, state) = running.as_ref().map_or((None, None), |(number, state)| (*number, Some(state)));
             json!({
@@ -367,6 +434,7 @@ impl Verdict {
             "url": question.url,
             "passes": self.refusal.is_none(),
             "refusal": refusal,
+            "held": held,
             "by_way_of": self.way,
             "client": self.client,
             "route": self.route.as_ref().map(|(name, _)| name),

@@ -4,7 +4,7 @@ use std::io::{Read as _, Write as _};
 
 use serde_json::{Value, json};
 
-use crate::support::{Ended, Place};
+use crate::support::{Ended, Place, until};
 
 /// The example with a route whose upstream has names, and two clients.
 fn place() -> Place {
@@ -149,6 +149,38 @@ fn the_generation_is_the_running_proxys() {
     let live = explain(&place, "GET /api/things/1").json();
     assert_eq!((&live["token"]["generation"], &live["token"]["state"]), (&json!(1), &json!("active")));
     assert_eq!(live["token"]["placement"], "authorization: Bearer TOKEN");
+}
+
+#[test]
+fn what_is_held_back_from_the_client_is_told_with_what_releases_it() {
+    const KEY: &str = "sk-0phantom0K3yOfTheApp0123456789abcdefghijklmnopqr";
+    let place = Place::new(&format!(
+        "[detect]\nmode = \"respond\"\n[[client]]\nname = \"app\"\nuid = {}\nkey = \"file:app.key\"\n",
+        rustix::process::geteuid().as_raw(),
+    ));
+    place.write("app.key", KEY);
+    place.write("token", "the-token");
+    let _proxy = place.start();
+    place.run(&["wait"]).ok();
+    let before = explain(&place, "GET /api/things/1").json();
+    assert_eq!((&before["passes"], &before["held"]), (&json!(true), &Value::Null));
+    // A phantom key where it cannot be: its client is blocked.
+    let mut client = std::net::TcpStream::connect(place.proxy).expect("the proxy listens");
+    let request = format!(
+        "GET /api/things/1?q={KEY} HTTP/1.1\r\nHost: localhost\r\nAuthorization: Bearer {KEY}\r\nConnection: close\r\n\r\n"
+    );
+    client.write_all(request.as_bytes()).expect("sent");
+    let mut answer = String::new();
+    client.read_to_string(&mut answer).expect("an answer");
+    assert!(answer.starts_with("HTTP/1.1 403"), "{answer}");
+    let held = until("it is blocked", || {
+        let answer = explain(&place, "GET /api/things/1");
+        (answer.code == 1).then(|| answer.json())
+    });
+    assert_eq!(reason(&held), "client_unknown");
+    assert_eq!(held["held"], json!({ "hold": "block", "released": "countersign clients release app" }));
+    let text = place.run(&["explain", "GET", "/api/things/1", "--client", "app"]);
+    assert!(text.out.contains("held back   block: until countersign clients release app"), "{}", text.out);
 }
 
 #[test]
