@@ -267,7 +267,7 @@ impl Case {
                 Some(group) => Err(NotAllowed::Group(name(), group.clone())),
                 None => Ok(()),
             },
-            Requester::ConfigFile | Requester::Job { .. } => Ok(()),
+            Requester::ConfigFile | Requester::Detection | Requester::Job { .. } => Ok(()),
         }
     }
 

@@ -198,19 +198,23 @@ impl Register {
 
     /// This is for people to decide, whatever the rules say of such requests.
     pub fn ask_people(&mut self, request: Request, policy: &Policy, by: &str, now: Duration) -> RequestId {
-        let risk = Risk::of(&request, Background { now, known_hosts: &self.known_hosts(), beyond: None });
-        let judgement = Judgement { decision: Decision::Ask(policy.quorum), by: by.to_owned() };
-        let case = Case::new(request, risk, judgement, now);
-        let id = case.digest.id();
-        self.tell(id, What::Asked);
-        self.cases.insert(id, case);
-        id
+        self.take(request, None, now, |_, _| Judgement { decision: Decision::Ask(policy.quorum), by: by.to_owned() })
     }
 
     fn judge(&mut self, request: Request, policy: &Policy, beyond: Option<String>, now: Duration) -> RequestId {
-        let (known_hosts, is_beyond) = (self.known_hosts(), beyond.is_some());
-        let risk = Risk::of(&request, Background { now, known_hosts: &known_hosts, beyond });
-        let judgement = policy.judge(&request, &risk, is_beyond, now);
+        let is_beyond = beyond.is_some();
+        self.take(request, beyond, now, |request, risk| policy.judge(request, risk, is_beyond, now))
+    }
+
+    fn take(
+        &mut self,
+        request: Request,
+        beyond: Option<String>,
+        now: Duration,
+        judge: impl FnOnce(&Request, &Risk) -> Judgement,
+    ) -> RequestId {
+        let risk = Risk::of(&request, Background { now, known_hosts: &self.known_hosts(), beyond });
+        let judgement = judge(&request, &risk);
         let case = Case::new(request, risk, judgement, now);
         let id = case.digest.id();
         self.tell(id, What::Asked);

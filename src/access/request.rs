@@ -43,6 +43,8 @@ pub enum Requester {
     ConfigFile,
     /// An operator, who has proved to be that, with its groups.
     Operator { groups: BTreeSet<String>, name: String },
+    /// What is unusual about a token's use is the reason: nobody asks.
+    Detection,
     /// A job that is this client. Whatever it is granted ends when it does, at the latest.
     Job { client: String, ends: Until, subject: String },
 }
@@ -62,6 +64,7 @@ impl fmt::Display for Requester {
         match self {
             Self::ConfigFile => f.write_str("the owner of the config file"),
             Self::Operator { name, .. } => f.write_str(name),
+            Self::Detection => f.write_str("detection"),
             Self::Job { client, subject, .. } => write!(f, "{client} ({subject})"),
         }
     }
@@ -217,7 +220,7 @@ impl Request {
     pub fn end(&self, now: Duration) -> Option<Duration> {
         let of_job = match &self.requester {
             Requester::Job { ends, .. } => ends.end(now),
-            Requester::ConfigFile | Requester::Operator { .. } => None,
+            Requester::ConfigFile | Requester::Operator { .. } | Requester::Detection => None,
         };
         [self.until.end(now), of_job].into_iter().flatten().min()
     }

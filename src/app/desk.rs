@@ -441,7 +441,7 @@ fn asked(case: &Case) -> Event {
 /// Who asks, in words.
 pub(super) fn requester(requester: &Requester) -> String {
     match requester {
-        Requester::ConfigFile => requester.to_string(),
+        Requester::ConfigFile | Requester::Detection => requester.to_string(),
         Requester::Operator { .. } => format!("operator {requester}"),
         Requester::Job { .. } => format!("job {requester}"),
     }

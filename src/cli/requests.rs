@@ -284,7 +284,7 @@ fn requester(asked_by: &Value) -> String {
             if groups.is_empty() { operator.to_string() } else { format!("{operator} (of {groups})") }
         }
         Ok(job @ Requester::Job { ends, .. }) => format!("the job {job}, whose own token is good {ends}"),
-        Ok(owner @ Requester::ConfigFile) => owner.to_string(),
+        Ok(known @ (Requester::ConfigFile | Requester::Detection)) => known.to_string(),
         // Of another version than this program: as it stands there.
         Err(_) => text(asked_by),
     }

@@ -18,7 +18,8 @@ use crate::tls::ServerSettings;
 /// The largest id: the one above it means "none" to the kernel.
 const MAX_ID: u64 = u32::MAX as u64 - 1;
 
-const HOW_TO_TELL: &str = "give each a `uid`, or a name of a certificate, of its own, or jobs a `subject` of their own";
+const HOW_TO_TELL: &str =
+    "give each a `uid`, `gid`, `cgroup`, `key` or certificate of its own, or jobs a `subject` of their own";
 
 const APART: &str = "run the app as another user, and name it: `[[client]]` with `name = \"app\"` and `uid = 1000`";
 

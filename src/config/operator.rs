@@ -14,12 +14,18 @@ use crate::operator::{KeyDigest, Operators, Role, Settings};
 /// How a key comes into the file.
 const HOW_TO_DIGEST: &str = "printf %s \"$KEY\" | sha256sum, and write \"sha256:\" before it";
 
+/// Who does something by itself, as the trail has it.
+const OURS: [&str; 3] = ["detection", "reload", "state"];
+
 /// An operator of the file, with the place of its name; none where the name is wrong.
 pub fn read(mut section: Section<'_>) -> Option<Spanned<Settings>> {
     let name = section.name::<OperatorName>("name");
     section.require("name", "the operator has no name", "name = \"alice\"");
     if name.as_ref().is_some_and(|name| *name.get_ref() == OperatorName::implicit()) {
         section.refuse("name", "`local` is the operator that is there when the file names none", "choose another name");
+    }
+    if name.as_ref().is_some_and(|name| OURS.contains(&name.get_ref().as_str())) {
+        section.refuse("name", "the trail has this name for what the proxy does by itself", "choose another name");
     }
     let groups = groups(&mut section);
     let uid = client::id(&mut section, "uid");

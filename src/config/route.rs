@@ -127,8 +127,7 @@ fn allow(section: &mut Section<'_>, form: Form, label: &str) -> Option<Allow> {
 
 /// The rules of a client, on top of its routes'. What they say holds for paths of either form.
 pub fn rules_of_client(section: &mut Section<'_>, label: &str) -> Rules {
-    let written = section.has("allow");
-    let allow = allow(section, Form::Strict, label).filter(|_| written);
+    let allow = allow(section, Form::Strict, label);
     let deny = these(section, "deny", Form::Strict);
     Rules { form: Form::Strict, allow: allow.unwrap_or(Allow::Any), deny: deny.unwrap_or_default() }
 }

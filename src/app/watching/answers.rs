@@ -14,7 +14,7 @@ use crate::access::request::{Request, Requester, Until};
 use crate::admin::clients::Clients;
 use crate::admin::{NotDone, Pending};
 use crate::app::force;
-use crate::app::holds::{Asking, Measure, SELF};
+use crate::app::holds::{Asking, Measure};
 use crate::app::house::{House, nonce};
 use crate::detect::QUIET;
 use crate::name::{ClientName, TokenName};
@@ -131,7 +131,7 @@ impl House {
         Some(Request {
             nonce: Some(nonce()),
             reason: said,
-            requester: Requester::Operator { groups: BTreeSet::new(), name: SELF.to_owned() },
+            requester: Requester::Detection,
             routes: BTreeMap::new(),
             until: Until::For(ASKED_FOR),
             ..definition.standing
