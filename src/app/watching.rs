@@ -156,7 +156,11 @@ impl Watching {
 
     /// Other answers from now on.
     pub fn settle(&self, settings: Settings) {
-        self.lock().settings = settings;
+        let mut state = self.lock();
+        if state.settings != settings {
+            state.settings = settings;
+            state.engine.answers_change();
+        }
     }
 
     /// The last anomalies, the newest first.
@@ -226,10 +230,13 @@ impl Watching {
     }
 
     /// A person approves of what a client uses a token for.
+    fn approve(&self, token: &TokenName, client: &ClientName) {
+        self.lock().engine.approve(token.as_str(), client.as_str(), Time(self.clock.now().wall));
+    }
+
+    /// It goes on.
     fn approved(&self, token: &TokenName, client: &ClientName) {
-        let mut state = self.lock();
-        state.alarms.release_client(client, Some(token));
-        state.engine.approve(token.as_str(), client.as_str());
+        self.lock().alarms.release_client(client, Some(token));
     }
 
     /// A person lets a client in again.

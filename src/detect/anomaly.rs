@@ -6,6 +6,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use serde_json::{Map, Value, json};
 
 use super::event::Time;
+use super::memory::{Kept, kept};
 pub use crate::alert::Severity;
 
 /// In what way use is unusual.
@@ -195,6 +196,30 @@ impl Anomaly {
         })
     }
 }
+
+impl Kept for Signal {
+    fn put(&self, out: &mut Vec<u8>) {
+        self.as_str().to_owned().put(out);
+    }
+
+    fn take(left: &mut &[u8]) -> Option<Self> {
+        let name = String::take(left)?;
+        Self::ALL.into_iter().find(|signal| signal.as_str() == name)
+    }
+}
+
+impl Kept for Severity {
+    fn put(&self, out: &mut Vec<u8>) {
+        self.as_str().to_owned().put(out);
+    }
+
+    fn take(left: &mut &[u8]) -> Option<Self> {
+        let name = String::take(left)?;
+        Self::ALL.into_iter().find(|severity| severity.as_str() == name)
+    }
+}
+
+kept!(Finding { signal, client, score, said, is_fact, in_trouble });
 
 /// Signals that agree are graver than each alone.
 pub fn joint_severity<'f>(findings: impl IntoIterator<Item = &'f Finding>) -> Severity {

@@ -176,7 +176,7 @@ impl Engine {
         self.swept = now / HOUR;
         let mut all = Vec::new();
         for (name, token) in &mut self.tokens {
-            token.ongoing.pass(now);
+            token.is_changed |= token.ongoing.pass(now);
             // One client that is quiet while another works is no silence of the token.
             let silent = token.clients.iter_mut().max_by_key(|(_, profile)| profile.last());
             let Some((client, profile)) = silent else { continue };
@@ -203,11 +203,17 @@ impl Engine {
         self.tokens.get(token).is_some_and(|token| token.ongoing.is_open(now.seconds()))
     }
 
+    /// There are other answers from now on: what is told already is told anew when it is seen again, and gets them.
+    pub fn answers_change(&mut self) {
+        self.tokens.values_mut().for_each(|token| token.open = None);
+    }
+
     /// A person says that what was told of a token is over.
     pub fn close(&mut self, token: &str) {
         if let Some(token) = self.tokens.get_mut(token) {
             token.open = None;
             token.ongoing.close();
+            token.is_changed = true;
         }
     }
 
@@ -221,14 +227,13 @@ impl Engine {
         }
     }
 
-    /// A person approves of what was told of a client's use of a token: it is not told again while it would be the same to tell, however
-    /// strong it grows. What was not told yet is.
-    pub fn approve(&mut self, token: &str, client: &str) {
+    /// A person approves of what was told of a client's use of a token: it is not told again while it would be the same to tell,
+    /// however strong it grows, nor are its other figures for an hour. A fact that was not told yet is.
+    pub fn approve(&mut self, token: &str, client: &str, now: Time) {
         if let Some(token) = self.tokens.get_mut(token) {
             token.forgive(client);
-            token.is_changed = true;
             if let Some(profile) = token.clients.get_mut(client) {
-                profile.approve_told();
+                profile.approve_told(now.seconds());
             }
         }
     }
@@ -312,7 +317,7 @@ impl Token {
         }
     }
 
-    /// What is kept of it: of its clients, those that used it last.
+    /// What is kept of it: of its clients, those that used it last; of what was told, what a restart would tell anew.
     fn page(&self) -> Vec<u8> {
         let mut clients: Vec<(&String, &Profile)> = self.clients.iter().collect();
         clients.sort_by_key(|(_, profile)| std::cmp::Reverse(profile.last()));
@@ -325,6 +330,12 @@ impl Token {
             name.put(&mut page);
             profile.put(&mut page);
         }
+        self.open.as_ref().map(Open::kept).put(&mut page);
+        self.ongoing.put(&mut page);
+        let mut shadows: Vec<(String, u64)> = self.shadows.iter().map(|(name, told)| (name.clone(), *told)).collect();
+        shadows.sort_by_key(|(_, told)| std::cmp::Reverse(*told));
+        shadows.truncate(MOST_KEPT);
+        shadows.put(&mut page);
         page
     }
 
@@ -336,7 +347,10 @@ impl Token {
         let count = u32::take(&mut left)?;
         let client = |_| Some((String::take(&mut left)?, Profile::take(&mut left)?));
         let clients = (0..count).map(client).collect::<Option<BTreeMap<_, _>>>()?;
-        let token = Self { last, requests, clients, new_clients, issued, refused, ..Self::new(first) };
+        let (open, ongoing) = <(Option<Open>, Ongoing)>::take(&mut left)?;
+        let shadows = Vec::take(&mut left)?.into_iter().collect();
+        let told = Self { open, ongoing, shadows, ..Self::new(first) };
+        let token = Self { last, requests, clients, new_clients, issued, refused, ..told };
         left.is_empty().then_some(token)
     }
 
@@ -351,6 +365,7 @@ impl Token {
     }
 
     fn forgive(&mut self, client: &str) {
+        self.is_changed = true;
         self.ongoing.end(client);
         if let Some(open) = &mut self.open {
             open.findings.retain(|finding| finding.client != client);
@@ -426,11 +441,18 @@ impl Token {
         let news = is_fresh || told.is_none_or(|told| anomaly.severity > told);
         open.severity = open.severity.max(anomaly.severity);
         self.open = Some(open);
+        self.is_changed = true;
         news.then_some(anomaly)
     }
 }
 
 impl Open {
+    /// What a restart need not tell again. A phantom key where it cannot be is told once more rather than not at all.
+    fn kept(&self) -> Self {
+        let findings = self.findings.iter().filter(|finding| finding.signal != Signal::Tripwire).cloned();
+        Self { findings: findings.collect(), ..*self }
+    }
+
     /// Whether something is among them that is not known yet: a fact, or the first figure of a signal of a client. Of the figures
     /// of both the gravest is kept, and of all the gravest few.
     fn add(&mut self, found: impl Iterator<Item = Finding>) -> bool {
@@ -498,6 +520,7 @@ impl Host {
 }
 
 kept!(Daily { day, count, most });
+kept!(Open { since, severity, findings });
 
 /// Clients of one token at rest: a record has a bound.
 const MOST_KEPT: usize = 500;

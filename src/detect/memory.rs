@@ -1,7 +1,7 @@
-//! What baselines are like at rest: one record for each token, of the same length for each of its clients.
+//! What baselines are like at rest: one record for each token, of the same length for each of its clients, with what is told of it.
 //!
 //! ```text
-//!  version ─ the token's own ─ how many clients ─ (name, profile) ...
+//!  version ─ the token's own ─ how many clients ─ (name, profile) ... ─ what is open ─ what goes on
 //! ```
 //!
 //! Numbers are little-endian, and stand in the order of the fields: a field that is added, removed or moved is another
@@ -10,7 +10,7 @@
 //! Invariant: what was written by this version is read as it was; of all else it is said that it is not.
 
 /// The first byte of a record.
-pub const VERSION: u8 = 1;
+pub const VERSION: u8 = 2;
 
 /// What is written, and read again.
 pub trait Kept: Sized {
@@ -36,7 +36,7 @@ macro_rules! numbers {
     )*};
 }
 
-numbers!(u8, u16, u32, u64, f32);
+numbers!(u8, u16, u32, u64, f32, f64);
 
 impl Kept for bool {
     fn put(&self, out: &mut Vec<u8>) {
@@ -60,6 +60,49 @@ impl Kept for String {
         let (text, rest) = left.split_at_checked(length.into())?;
         *left = rest;
         Self::from_utf8(text.to_owned()).ok()
+    }
+}
+
+impl<T: Kept> Kept for Option<T> {
+    fn put(&self, out: &mut Vec<u8>) {
+        self.is_some().put(out);
+        self.iter().for_each(|value| value.put(out));
+    }
+
+    fn take(left: &mut &[u8]) -> Option<Self> {
+        if bool::take(left)? { T::take(left).map(Some) } else { Some(None) }
+    }
+}
+
+impl<T: Kept> Kept for Box<T> {
+    fn put(&self, out: &mut Vec<u8>) {
+        T::put(self, out);
+    }
+
+    fn take(left: &mut &[u8]) -> Option<Self> {
+        T::take(left).map(Self::new)
+    }
+}
+
+impl<T: Kept, U: Kept> Kept for (T, U) {
+    fn put(&self, out: &mut Vec<u8>) {
+        self.0.put(out);
+        self.1.put(out);
+    }
+
+    fn take(left: &mut &[u8]) -> Option<Self> {
+        Some((T::take(left)?, U::take(left)?))
+    }
+}
+
+impl<T: Kept> Kept for Vec<T> {
+    fn put(&self, out: &mut Vec<u8>) {
+        u32::try_from(self.len()).expect("there are thousands at most").put(out);
+        self.iter().for_each(|each| each.put(out));
+    }
+
+    fn take(left: &mut &[u8]) -> Option<Self> {
+        (0..u32::take(left)?).map(|_| T::take(left)).collect()
     }
 }
 
@@ -101,10 +144,13 @@ mod tests {
         [1.5_f32, -2.0].put(&mut out);
         true.put(&mut out);
         u64::MAX.put(&mut out);
+        vec![(Some(7_u8), Box::new("one".to_owned())), (None, Box::default())].put(&mut out);
         let mut left = &out[..];
         assert_eq!(String::take(&mut left).as_deref(), Some("name"));
         assert_eq!(<[f32; 2]>::take(&mut left), Some([1.5, -2.0]));
         assert_eq!((bool::take(&mut left), u64::take(&mut left)), (Some(true), Some(u64::MAX)));
+        let pairs = Vec::<(Option<u8>, Box<String>)>::take(&mut left);
+        assert_eq!(pairs, Some(vec![(Some(7), Box::new("one".to_owned())), (None, Box::default())]));
         assert!(left.is_empty());
         assert_eq!(u8::take(&mut left), None);
         assert_eq!(String::take(&mut &[9, 0, b'a'][..]), None);

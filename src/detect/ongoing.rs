@@ -12,6 +12,7 @@ use std::collections::BTreeMap;
 use super::anomaly::{Finding, Signal};
 use super::baseline::{DAY, HOUR};
 use super::event::Event;
+use super::memory::{Kept, kept};
 use super::profile::Profile;
 
 /// For so long nothing of it has to be seen, in seconds.
@@ -25,10 +26,14 @@ const MOST_COURSES: usize = 1024;
 const MOST_BASELINES: usize = 64;
 const MOST_STRANGE: usize = 8;
 
+/// Those that are kept over a restart: a record has a bound.
+const MOST_KEPT: usize = 32;
+
 /// What goes on with one token, by client.
 #[derive(Default)]
 pub struct Ongoing(BTreeMap<String, Course>);
 
+#[derive(Clone)]
 struct Course {
     /// When something of it was last seen.
     last: u64,
@@ -37,7 +42,7 @@ struct Course {
 }
 
 /// What was told by itself, and since when it is known.
-#[derive(PartialEq)]
+#[derive(Clone, PartialEq)]
 enum Strange {
     /// The client itself.
     Client,
@@ -129,9 +134,11 @@ impl Ongoing {
         }
     }
 
-    /// Forgets what is over.
-    pub fn pass(&mut self, now: u64) {
+    /// Forgets what is over. Returns whether something is.
+    pub fn pass(&mut self, now: u64) -> bool {
+        let before = self.0.len();
         self.0.retain(|_, course| now < course.last + QUIET);
+        self.0.len() != before
     }
 
     /// It is over for one client.
@@ -144,6 +151,46 @@ impl Ongoing {
         self.0.clear();
     }
 }
+
+impl Kept for Ongoing {
+    /// Of its courses, those that were seen last.
+    fn put(&self, out: &mut Vec<u8>) {
+        let mut courses: Vec<(String, Course)> =
+            self.0.iter().map(|(name, course)| (name.clone(), course.clone())).collect();
+        courses.sort_by_key(|(_, course)| std::cmp::Reverse(course.last));
+        courses.truncate(MOST_KEPT);
+        courses.put(out);
+    }
+
+    fn take(left: &mut &[u8]) -> Option<Self> {
+        Some(Self(Vec::take(left)?.into_iter().collect()))
+    }
+}
+
+impl Kept for Strange {
+    fn put(&self, out: &mut Vec<u8>) {
+        let (kind, of): (u8, &str) = match self {
+            Self::Client => (0, ""),
+            Self::Method(method) => (1, method),
+            Self::Host(host) => (2, host),
+            Self::Credential => (3, ""),
+        };
+        (kind, of.to_owned()).put(out);
+    }
+
+    fn take(left: &mut &[u8]) -> Option<Self> {
+        let (kind, of) = <(u8, String)>::take(left)?;
+        match kind {
+            0 => Some(Self::Client),
+            1 => Some(Self::Method(of)),
+            2 => Some(Self::Host(of)),
+            3 => Some(Self::Credential),
+            _ => None,
+        }
+    }
+}
+
+kept!(Course { last, before, strange });
 
 #[cfg(test)]
 mod tests {

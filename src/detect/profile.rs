@@ -171,9 +171,15 @@ impl Profile {
         self.told = [Told::default(); SIGNALS];
     }
 
-    /// What was told is told again after its time alone, however strong it is by then.
-    pub fn approve_told(&mut self) {
-        self.told.iter_mut().filter(|told| told.hour != 0).for_each(|told| told.excess = f32::MAX);
+    /// What was told is told again after its time alone, however strong it is by then; other figures after an hour: they may
+    /// be of the same cause.
+    pub fn approve_told(&mut self, now: u64) {
+        let hour = u32::try_from(now / HOUR).unwrap_or(u32::MAX);
+        for told in &mut self.told {
+            let is_open = told.hour != 0 && hour.saturating_sub(told.hour) < SAME_FOR;
+            let since = if is_open { told.hour } else { hour.saturating_sub(SAME_FOR - 2).max(1) };
+            *told = Told { hour: since, excess: f32::MAX };
+        }
     }
 
     pub fn is_silent(&self) -> bool {

@@ -4,6 +4,7 @@
 use std::time::Duration;
 
 use serde_json::{Value, json};
+use tokio::time::Instant;
 
 use crate::alerts::{brief, receiver, webhook};
 use crate::support::client::Answer;
@@ -260,6 +261,27 @@ async fn a_blocked_client_gets_nothing_anywhere_until_one_command_releases_it() 
     assert_eq!(scene.get("/api/usual").await.status, 200);
     assert_eq!(release_client(&scene, "local").await.status, 409);
     assert!(!trail::of(&scene.finish().await, "client_released").is_empty());
+}
+
+#[tokio::test]
+async fn the_first_request_of_the_second_after_the_one_that_crosses_is_refused() {
+    let place = Place::new().await;
+    let scene = place.usual(&place.setup().detect("mode = \"respond\"\nrespond = { new_method = \"block\" }")).await;
+    let mut took = Vec::new();
+    for method in ["POST", "PUT", "PATCH", "DELETE"] {
+        let crossing = format!("{method} /api/usual HTTP/1.1\r\nHost: localhost\r\nContent-Length: 0\r\n\r\n");
+        assert_eq!(scene.exchange(crossing).await.status, 200, "{method}");
+        let crossed = Instant::now();
+        let mut client = scene.client().await;
+        wait_until("it is blocked", SOON, async || client.get("/api/usual").await.status == 403).await;
+        took.push(crossed.elapsed());
+        assert_eq!(release_client(&scene, "local").await.status, 200);
+        assert_eq!(scene.get("/api/usual").await.status, 200);
+    }
+    println!("from a crossing request to the first that is refused: {took:?}");
+    // A machine that is busy with other things may take longer at times, and not each time.
+    assert!(took.iter().any(|took| *took <= Duration::from_secs(1)), "{took:?}");
+    assert_eq!(trail::of(&scene.finish().await, "client_held").len(), 4);
 }
 
 #[tokio::test]

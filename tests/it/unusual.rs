@@ -273,6 +273,46 @@ async fn a_restart_does_not_learn_anew() {
 }
 
 #[tokio::test]
+async fn misuse_that_goes_on_over_a_restart_is_told_once_and_over_when_it_is() {
+    let (place, hook) = (Place::new().await, receiver().await);
+    let setup = place.setup().detect("mode = \"alert\"").alert(&webhook(&hook));
+    let scene = place.usual(&setup).await;
+    let delete = async |scene: &Scene| {
+        assert_eq!(scene.exchange("DELETE /api/usual HTTP/1.1\r\nHost: localhost\r\n\r\n").await.status, 200);
+    };
+    delete(&scene).await;
+    wait_until("it is told", SOON, async || !heard(&hook).is_empty()).await;
+    scene.finish().await;
+    let scene = place.start(&setup).await;
+    // As long as the scene before had lasted.
+    scene.clock.advance(BETWEEN * LEARNED);
+    let half = Duration::from_secs(1800);
+    for _ in 0..4 {
+        scene.clock.advance(half);
+        delete(&scene).await;
+        let deleted = [("token", "api"), ("method", "DELETE")];
+        wait_until("it is counted", SOON, async || {
+            scene.metric("countersign_requests_total", &deleted[1..]).await > 0.0
+        })
+        .await;
+    }
+    wait_until("it is over", SOON, async || {
+        scene.clock.advance(Duration::from_secs(60));
+        heard(&hook).last().is_some_and(|call| brief(call) == "alert.resolved CountersignAnomaly api")
+    })
+    .await;
+    let told: Vec<String> = heard(&hook).iter().map(brief).collect();
+    assert_eq!(told, ["alert.firing CountersignAnomaly api", "alert.resolved CountersignAnomaly api"]);
+    let over = told_of(heard(&hook).last().expect("it is over"))["data"].clone();
+    let time = |name: &str| over[name].as_str().and_then(|time| time.parse::<jiff::Timestamp>().ok()).expect("a time");
+    let lasted = time("ended").duration_since(time("started"));
+    assert!(lasted >= jiff::SignedDuration::from_hours(3), "for as long as it went on, and an hour: {lasted:?}");
+    let records = scene.finish().await;
+    let anomalies = trail::of(&records, "anomaly");
+    assert_eq!(anomalies.iter().filter(|told| told["signal"] == "new_method").count(), 1, "{anomalies:?}");
+}
+
+#[tokio::test]
 async fn a_memory_that_was_edited_is_told_and_moved_aside() {
     let place = Place::new().await;
     let scene = place.start(&place.setup()).await;

@@ -145,6 +145,8 @@ impl House {
             let Asking { client, token, request, .. } = &asking;
             let done = match register.case(*request).map(|case| &case.state) {
                 Some(State::Granted { by, .. }) => {
+                    // Before it goes on: what it does then is not told again.
+                    self.ground.watching.approve(token, client);
                     let approved = holds.approved(client, token, by).await;
                     approved.map(|()| self.ground.watching.approved(token, client)).map_err(anyhow::Error::from)
                 }

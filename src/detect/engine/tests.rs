@@ -144,6 +144,25 @@ fn a_burst_of_each_client_is_told_though_another_ones_was_told_within_the_hour()
 }
 
 #[test]
+fn what_a_person_approved_of_may_grow_and_what_is_new_is_told() {
+    let mut engine = usual();
+    let scan = |number: u64| {
+        let path = format!("/admin/{number}");
+        Event { path, status: 404, ..request("github", "app", NOW + number / 10) }
+    };
+    let first = (0..).find(|number| !engine.observe(&scan(*number)).is_empty()).expect("it is told");
+    engine.approve("github", "app", scan(first).time);
+    for number in first + 1..1000 {
+        assert_eq!(engine.observe(&scan(number)), [], "{number}");
+    }
+    let delete = Event { method: "DELETE".to_owned(), ..scan(1000) };
+    assert_eq!(engine.observe(&delete)[0].signal(), Signal::NewMethod);
+    // It goes on for longer than anybody has approved of.
+    let told = (0..).map(|minute| scan(1000 + minute * 600)).find(|event| !engine.observe(event).is_empty());
+    assert!(told.is_some_and(|event| event.time.seconds() > MONDAY + NOW + HOUR));
+}
+
+#[test]
 fn an_hour_has_so_many_figures_and_no_more() {
     let mut open = Open { since: 0, severity: Severity::Low, findings: Vec::new() };
     for number in 0..MOST_FIGURES * 2 {
@@ -259,6 +278,59 @@ fn what_was_kept_is_taken_up_and_goes_on_as_if_nothing_had_been() {
         }
     }
     assert!(restored.tokens["github"].open.is_some(), "there was something to tell");
+}
+
+#[test]
+fn what_is_told_and_goes_on_does_so_over_a_restart_until_a_person_says_otherwise() {
+    let mut engine = usual();
+    let restarted = |engine: &mut Engine| {
+        let mut restored = Engine::default();
+        for (name, page) in engine.pages(0, 10) {
+            restored.restore(&name, &page).expect("it was kept");
+        }
+        restored
+    };
+    let at = |seconds: u64| Time(Duration::from_secs(MONDAY + NOW + seconds));
+    let delete = |seconds| Event { method: "DELETE".to_owned(), ..request("github", "app", NOW + seconds) };
+    let shadow = |seconds| Event { event: Some(Step::Shadow), ..request("github", "app", NOW + seconds) };
+    assert_eq!((engine.observe(&delete(0)).len(), engine.observe(&shadow(1)).len()), (1, 1));
+    for hour in 1..4 {
+        engine = restarted(&mut engine);
+        let times = [hour * HOUR - 60, hour * HOUR];
+        assert_eq!((engine.observe(&delete(times[0])), engine.observe(&shadow(times[1]))), (vec![], vec![]), "{hour}");
+        assert!(engine.goes_on("github", "app", at(times[1])), "{hour}");
+    }
+    assert!(!restarted(&mut engine).goes_on("github", "app", at(4 * HOUR)), "nothing more is seen of it");
+    engine.observe(&delete(4 * HOUR - 1));
+    engine.close("github");
+    let mut engine = restarted(&mut engine);
+    assert!(!engine.goes_on("github", "app", at(4 * HOUR)), "somebody has said that it may be");
+    assert_eq!(engine.pages(0, 10), []);
+}
+
+#[test]
+fn a_record_has_a_bound_whatever_is_told() {
+    let mut engine = Engine::default();
+    let name = |number: u64| format!("{number:0>64}");
+    for number in 0..2000 {
+        let mut event = request("github", &name(number), number);
+        event.host = format!("{number:0>250}");
+        engine.observe(&event);
+        engine.observe(&Event { event: Some(Step::Shadow), ..event });
+    }
+    let token = engine.tokens.get_mut("github").expect("a token");
+    for number in 0..2000 {
+        let mut event = request("github", &name(number), 3000);
+        for host in 0..10 {
+            event.host = format!("{host:0>250}");
+            let place = Finding::fact(Signal::NewPlace, 2.5, format!("first request to {}", event.host));
+            token.ongoing.told(&event, std::slice::from_ref(&place), token.clients.get(&event.client));
+            token.join(event.time, "github", &event.client, vec![place]);
+        }
+    }
+    let bytes = token.page().len();
+    assert!(bytes < 1024 * 1024, "{bytes}");
+    println!("{bytes} bytes at the most");
 }
 
 #[test]
