@@ -8,6 +8,7 @@
 //! Invariants: nothing is let in before the trail has it; a configuration takes effect whole, in one swap, or not at all.
 
 mod announce;
+mod changes;
 mod conditions;
 mod desk;
 mod drill;
@@ -45,6 +46,7 @@ pub use reload::{Reloads, warn_of, warn_of_the_trail};
 
 use crate::admin::{self, Admin, Door};
 use crate::alert::{self, Alerts};
+use crate::announced::Announcements;
 use crate::audit::{self, Archive, Event, Exports};
 use crate::barrier::Barrier;
 use crate::clock::Clock;
@@ -64,6 +66,7 @@ use crate::tasks::{Failed, Task, Tasks};
 use crate::telemetry::Log;
 use crate::token::source::Keeping;
 use crate::usage;
+use changes::Changes;
 use holds::Holds;
 use house::House;
 use reading::Reading;
@@ -200,6 +203,8 @@ impl App {
         let wants = Arc::new(Wants::default());
         let tripwires = Arc::new(Tripwires::register(&metrics)?);
         let secured = secured::open(&config, &metrics)?;
+        let announcements = Arc::new(Announcements::default());
+        let changes = Changes::open(announcements.clone(), store.clone(), &metrics)?;
         let house = House::build(
             house::Ground {
                 clock: clock.clone(),
@@ -214,6 +219,7 @@ impl App {
                 store,
                 wants: wants.clone(),
                 tripwires: tripwires.clone(),
+                announcements,
                 secured: secured.clone(),
                 review,
                 alerts,
@@ -259,6 +265,7 @@ impl App {
                 used,
                 reading,
                 verdicts,
+                changes,
                 exports,
                 trail,
             },
@@ -281,6 +288,7 @@ struct Parts {
     used: Arc<Used>,
     reading: Arc<Reading>,
     verdicts: rollback::Verdicts,
+    changes: Changes,
     exports: Exports,
     trail: audit::Thread,
 }
@@ -332,6 +340,7 @@ impl Bound {
             used,
             reading,
             verdicts,
+            changes,
             exports,
             trail,
         } = self.parts;
@@ -362,6 +371,7 @@ impl Bound {
         let _rollbacks = tasks.essential("roll-backs", house.clone().roll_back(verdicts));
         let _sums = sums(&tasks, house.clone());
         let _unused = unused::watch(&tasks, house.clone());
+        let _changes = changes.watch(&tasks, house.clone());
         let _tripwires = tripwires::watch(&tasks, house.clone());
         let _secured = secured::look_after(&tasks, house.clone());
         let _keys = tripwires::read_keys(&tasks, house.clone());

@@ -25,6 +25,7 @@ use rustls::AlertDescription;
 use tokio::time::timeout;
 use zeroize::Zeroizing;
 
+use crate::announced::{self, Announcements, Party};
 use crate::authority::Endpoint;
 use crate::clock::Moment;
 use crate::dial::{DialError, Dialer, Stream, Target};
@@ -33,6 +34,7 @@ use crate::tls::{self, Alpn, Security};
 /// Makes calls. It keeps no connection and belongs to no runtime.
 pub struct Fetcher {
     dialer: Arc<Dialer>,
+    announcements: Arc<Announcements>,
 }
 
 /// Whom to call: a URL, and how a connection to it is protected.
@@ -194,7 +196,13 @@ impl Remote {
 
 impl Fetcher {
     pub fn new(dialer: Arc<Dialer>) -> Self {
-        Self { dialer }
+        Self { dialer, announcements: Arc::default() }
+    }
+
+    /// Whoever takes these is told what is called and announces its end.
+    #[must_use]
+    pub fn telling(self, announcements: Arc<Announcements>) -> Self {
+        Self { announcements, ..self }
     }
 
     /// Makes the call and takes its answer, redirects included, within ten seconds.
@@ -244,6 +252,7 @@ impl Fetcher {
         let answer = async {
             let response = sender.send_request(request).await.map_err(failure)?;
             let (head, body) = response.into_parts();
+            self.announced(remote, &head.headers);
             take(Head { status: head.status, headers: head.headers }, body).await
         };
         let driving = async {
@@ -254,6 +263,19 @@ impl Fetcher {
         tokio::select! {
             answer = answer => answer,
             never = driving => match never {},
+        }
+    }
+}
+
+impl Fetcher {
+    /// Without the links of the answer: whoever is called to prove who we are is told secrets, and may repeat them.
+    fn announced(&self, remote: &Remote, headers: &HeaderMap) {
+        let (deprecation, sunset) = (headers.get(announced::DEPRECATION), headers.get(announced::SUNSET));
+        if deprecation.is_some() || sunset.is_some() {
+            let party = Party::Issuer(remote.endpoint.to_string());
+            if let Some(voice) = self.announcements.voice(&party) {
+                voice.says(deprecation, sunset, std::iter::empty());
+            }
         }
     }
 }

@@ -41,7 +41,7 @@
 //! | tokens and rules | [`token`], [`policy`] |
 //! | entitlement | [`access`] |
 //! | records, and who | [`audit`], [`usage`], [`identity`], [`operator`], [`alert`] |
-//! | tools | [`state`], [`seal`], [`store`], [`readiness`], [`systemd`], [`watched`], [`tls`], [`dial`], [`fetch`], [`vault`], [`interception`] |
+//! | tools | [`state`], [`seal`], [`store`], [`readiness`], [`systemd`], [`watched`], [`announced`], [`tls`], [`dial`], [`fetch`], [`vault`], [`interception`] |
 //! | primitives, which know nothing of tokens | [`program`], [`secret`], [`clock`], [`name`], [`backoff`], [`tasks`], [`barrier`], [`signals`], [`metrics`], [`telemetry`], [`text`], [`path`], [`authority`], [`sigv4`] |
 //!
 //! Each part owns its settings, its metrics and its errors; [`config`] fills the settings in, and only `proxy/error.rs` turns
@@ -83,6 +83,7 @@
 pub mod access;
 pub mod admin;
 pub mod alert;
+pub mod announced;
 pub mod app;
 pub mod audit;
 pub mod authority;

@@ -59,7 +59,7 @@ use std::time::Duration;
 
 use arc_swap::ArcSwap;
 use bytes::Bytes;
-use http::header::{CONNECTION, CONTENT_LENGTH};
+use http::header::{CONNECTION, CONTENT_LENGTH, LINK};
 use http::uri::PathAndQuery;
 use http::{HeaderValue, Method, StatusCode, Version};
 use http_body::Body as _;
@@ -83,6 +83,7 @@ pub use via::Via;
 pub use wanted::{Lack, Want, Wants};
 pub use worker::{Worker, WorkerSettings};
 
+use crate::announced;
 use crate::audit::Recorder;
 use crate::authority::{Authority, Host};
 use crate::clock::Clock;
@@ -550,12 +551,16 @@ fn taken_in<'t>(answered: Answered, route: &'t Route, usage: &mut UsageGuard) ->
     let Answered { mut response, lease, needles, switching } = answered;
     usage.answered(response.status);
     let placement = route.token.as_ref().map(|token| &token.placement);
-    rebuild_response(&mut response.fields, placement.map(Placement::guarded_header));
+    let ends = rebuild_response(&mut response.fields, placement.map(Placement::guarded_header));
     credentials::clear_answer(&mut response.fields, placement);
     let scrubber = match &needles {
         Some(needles) => echo::scrub(&mut response, needles, route.scrub, usage)?,
         None => None,
     };
+    if ends && let Some(voice) = route.voice() {
+        let fields = &response.fields;
+        voice.says(fields.get(announced::DEPRECATION), fields.get(announced::SUNSET), fields.get_all(LINK));
+    }
     if switching.is_some() {
         Handshake::ask(&mut response.fields);
     }

@@ -13,6 +13,7 @@ use foldhash::fast::RandomState;
 use http::HeaderValue;
 use http::header::InvalidHeaderValue;
 
+use crate::announced::{Announcements, Party, Voice};
 use crate::authority::{Authority, Endpoint, Host, Scheme};
 use crate::clock::Clock;
 use crate::dial::Dialer;
@@ -135,6 +136,8 @@ pub struct Route {
     pub scrub: bool,
     pub websocket: bool,
     pub intercept: bool,
+    /// Where the upstream announces its end.
+    voice: Option<Arc<Voice>>,
     rules: Rules,
     mode: Mode,
     clients: Option<Vec<ClientIndex>>,
@@ -236,6 +239,11 @@ impl Route {
         self.clients.as_ref().is_none_or(|clients| clients.contains(&client))
     }
 
+    /// Where its upstream announces its end; `None` where there are too many that could.
+    pub fn voice(&self) -> Option<&Voice> {
+        self.voice.as_deref()
+    }
+
     /// Whether no client has a version that it is for.
     pub fn is_for_nobody(&self) -> bool {
         self.clients.as_ref().is_some_and(Vec::is_empty)
@@ -300,6 +308,8 @@ pub struct Ingredients<'a> {
     pub tunnels: bool,
     pub metrics: &'a usage::Metrics,
     pub clock: &'a Arc<dyn Clock>,
+    /// Who is told where an upstream announces its end.
+    pub announcements: &'a Announcements,
     /// As the route with this name may have it.
     pub token: &'a dyn Fn(&RouteName, &TokenName) -> Option<RouteToken>,
     /// What is held back from a client, of this token or without one.
@@ -481,6 +491,7 @@ fn build(
         scrub: settings.scrub,
         websocket: settings.websocket,
         intercept: settings.intercept,
+        voice: ingredients.announcements.voice(&Party::Route(name.clone())),
         rules: settings.rules.clone(),
         mode: settings.mode,
         clients,

@@ -36,6 +36,7 @@ const FLOORS: &[&str] = &[
     "watched",
     "tls",
     "dial",
+    "announced",
     "fetch",
     "vault",
     "interception",

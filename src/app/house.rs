@@ -32,6 +32,7 @@ use super::watching::Watching;
 use crate::access::request::RequestId;
 use crate::admin;
 use crate::alert::Alerts;
+use crate::announced::Announcements;
 use crate::audit::{Event, Recorder};
 use crate::barrier::Barrier;
 use crate::clock::{Clock, Moment};
@@ -75,6 +76,8 @@ pub(super) struct Ground {
     pub wants: Arc<Wants>,
     /// Phantom keys where they cannot be.
     pub tripwires: Arc<Tripwires>,
+    /// What services say of their own end.
+    pub announcements: Arc<Announcements>,
     /// Of listeners under TLS, where there is one.
     pub secured: Option<Arc<Secured>>,
     pub review: Arc<Review>,
@@ -189,7 +192,7 @@ impl House {
             metrics.gauge("config_reload_timestamp_seconds", "When a configuration was last taken, as Unix time.")?;
         let dialer = Dialer::new(config.destinations.clone(), ground.own.clone()).with_resolver(resolver);
         let dialer = Arc::new(dialer);
-        let fetcher = Arc::new(Fetcher::new(dialer.clone()));
+        let fetcher = Arc::new(Fetcher::new(dialer.clone()).telling(ground.announcements.clone()));
         let vault =
             config.vault.as_ref().map(|named| Vault::new(&named.settings, fetcher.clone(), ground.clock.clone()));
         let vault = vault.transpose().map_err(DraftError::Vault)?.map(Arc::new);

@@ -303,6 +303,25 @@ pub enum Event {
         token: Option<TokenName>,
         count: u64,
     },
+    /// An upstream announces its end: its `deprecation` or its `sunset`.
+    UpstreamChange {
+        route: RouteName,
+        change: &'static str,
+        /// Absent: it does not say when.
+        #[serde(serialize_with = "time_or_none", skip_serializing_if = "Option::is_none")]
+        at: Option<Duration>,
+        #[serde(skip_serializing_if = "Option::is_none")]
+        link: Option<String>,
+    },
+    /// The same of what we call ourselves, by its URL.
+    IssuerChange {
+        issuer: String,
+        change: &'static str,
+        #[serde(serialize_with = "time_or_none", skip_serializing_if = "Option::is_none")]
+        at: Option<Duration>,
+        #[serde(skip_serializing_if = "Option::is_none")]
+        link: Option<String>,
+    },
     /// The process before ended without a stop: use after that moment is not told, which is a second's at most.
     UsageGap { from: String },
 }
@@ -404,6 +423,8 @@ impl Event {
             Self::GhostGone { .. } => "ghost_gone",
             Self::Anomaly { .. } => "anomaly",
             Self::Tripwire { .. } => "tripwire",
+            Self::UpstreamChange { .. } => "upstream_change",
+            Self::IssuerChange { .. } => "issuer_change",
             Self::UsageGap { .. } => "usage_gap",
         }
     }

@@ -14,6 +14,7 @@ use serde_json::{Value, json};
 
 use super::telemetry::Scrape;
 use super::{CONFIG, USAGE, runtime, say, telemetry, with_causes};
+use crate::announced::Announcements;
 use crate::app;
 use crate::app::environment::Entrance;
 use crate::authority::{Authority, Host};
@@ -239,6 +240,7 @@ fn table(config: &Config) -> anyhow::Result<Table> {
         tunnels: config.proxy.tunnels,
         metrics: &usage::Metrics::register(&Metrics::new()?)?,
         clock: &(Arc::new(SystemClock) as Arc<dyn Clock>),
+        announcements: &Announcements::default(),
         token: &find,
         hold: &|_, _| Arc::new(Hold::new(Arc::new(SystemClock), hold::Terms::default())),
         before: None,

@@ -40,8 +40,9 @@ pub fn rebuild_request(headers: &mut Fields, host: HeaderValue, placement: Optio
 }
 
 /// Takes out of an answer's head what is of the upstream's hop only, what would steer the client round us, and the header
-/// that the token went into.
-pub fn rebuild_response(headers: &mut Fields, placement: Option<&HeaderName>) {
+/// that the token went into. Returns whether the upstream announces its end.
+pub fn rebuild_response(headers: &mut Fields, placement: Option<&HeaderName>) -> bool {
+    let mut ends = false;
     if headers.contains(CONNECTION) {
         drop_named(headers, None);
     }
@@ -60,8 +61,10 @@ pub fn rebuild_response(headers: &mut Fields, placement: Option<&HeaderName>) {
                 // Ours alone.
                 | "countersign-request"
         );
+        ends |= matches!(name.as_str(), "deprecation" | "sunset");
         !hop && placement != Some(name)
     });
+    ends
 }
 
 /// Takes out of an answer's trailers what would be read as part of its head (RFC 9110, section 6.5.1): framing, routing,
@@ -270,7 +273,7 @@ mod tests {
         ] {
             headers.append(HeaderName::from_static(name), HeaderValue::from_static(value));
         }
-        rebuild_response(&mut headers, Some(&http::header::AUTHORIZATION));
+        assert!(!rebuild_response(&mut headers, Some(&http::header::AUTHORIZATION)));
         let mut left: Vec<&str> = headers.names().map(HeaderName::as_str).collect();
         left.sort_unstable();
         assert_eq!(left, ["content-length", "set-cookie"]);

@@ -3,6 +3,7 @@
 
 mod admin;
 mod alerts;
+mod announced;
 mod answers;
 mod approval;
 mod audit;

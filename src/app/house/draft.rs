@@ -139,6 +139,7 @@ impl Kitchen<'_> {
                 refuse_without_trail: config.audit.on_failure == OnFailure::Refuse,
                 metrics: &self.ground.usage,
                 clock: &self.ground.clock,
+                announcements: &self.ground.announcements,
                 token: &find,
                 hold: &|client, token| self.ground.holds.of(client, token),
                 before: table,

@@ -196,6 +196,18 @@ pub fn samples() -> Vec<Event> {
             token: None,
             count: 3,
         },
+        Event::UpstreamChange {
+            route: "github".parse().expect("a name"),
+            change: "sunset",
+            at: Some(expires),
+            link: Some("https://api.example.com/end".into()),
+        },
+        Event::IssuerChange {
+            issuer: "https://issuer.example/token".into(),
+            change: "deprecation",
+            at: None,
+            link: None,
+        },
         Event::UsageGap { from: "2026-11-22T10:00:00.000Z".into() },
         Event::ListenerCertificatesReplaced,
         Event::ListenerCertificatesRefused { detail: "not PEM".into() },
