@@ -367,6 +367,8 @@ impl State {
 impl Life {
     /// What has happened since `before`.
     fn follow(&mut self, before: Self) -> Vec<Step> {
+        // One that is out of use for a while is not issued again when it is let in.
+        self.generation = self.generation.max(before.generation);
         let more = self.generation.saturating_sub(before.generation).min(MOST_STEPS);
         let step = if before.generation == 0 { Step::Issued } else { Step::Rotated };
         let mut steps = vec![step; usize::try_from(more).unwrap_or_default()];
@@ -461,5 +463,14 @@ mod tests {
         assert_eq!(life(3, 3).follow(next), [Step::Rotated, Step::ExpiryChanged]);
         assert_eq!(life(2, 3).follow(life(1, 1)), [Step::Rotated, Step::ExpiryChanged]);
         assert_eq!(life(1, 1).follow(Life { length: None, ..life(0, 0) }), [Step::Issued]);
+    }
+
+    #[test]
+    fn a_generation_that_is_let_in_again_is_not_issued_again() {
+        let mut withdrawn = Life { length: None, ..life(0, 0) };
+        assert_eq!(withdrawn.follow(life(7, 1)), []);
+        let mut released = life(7, 1);
+        assert_eq!(released.follow(withdrawn), []);
+        assert_eq!(life(8, 1).follow(released), [Step::Rotated]);
     }
 }
