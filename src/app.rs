@@ -24,6 +24,7 @@ mod restraint;
 mod review;
 mod rollback;
 mod secured;
+mod trials;
 mod tripwires;
 mod unused;
 mod used;
@@ -372,6 +373,7 @@ impl Bound {
         let _sums = sums(&tasks, house.clone());
         let _unused = unused::watch(&tasks, house.clone());
         let _changes = changes.watch(&tasks, house.clone());
+        let _trials = trials::watch(&tasks, house.clone());
         let _tripwires = tripwires::watch(&tasks, house.clone());
         let _secured = secured::look_after(&tasks, house.clone());
         let _keys = tripwires::read_keys(&tasks, house.clone());

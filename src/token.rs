@@ -51,7 +51,7 @@ use crate::name::TokenName;
 use crate::secret::{Fingerprinter, Secret};
 use crate::tasks::{Task, Tasks};
 use lifecycle::Plan;
-use probe::Probe;
+use probe::{Probe, Probed};
 use revocation::Revoker;
 use source::Source;
 use supervisor::Supervisor;
@@ -77,6 +77,14 @@ pub struct Prepared {
     gate: watch::Sender<Turn>,
     supervisor: Supervisor,
     is_retired: bool,
+}
+
+/// What an API says of a generation that is live.
+pub struct Trial {
+    pub generation: u64,
+    pub verdict: probe::Verdict,
+    /// A sentence for an operator, without bytes of the answer.
+    pub detail: String,
 }
 
 /// A token whose supervisor runs; it stops when this is dropped.
@@ -205,6 +213,19 @@ impl Token {
     /// Whether its grant was ended before its time.
     pub fn is_retired(&self) -> bool {
         self.is_retired.load(Ordering::Relaxed)
+    }
+
+    /// Tries the live generation against its API, as before it went live. It says what the API says, and nothing more.
+    /// `None` where there is no probe, or nothing that requests carry.
+    pub async fn try_again(&self) -> Option<Trial> {
+        let Supervisor { parts, slot, metrics, .. } = &*self.supervisor;
+        let (probe, live, now) = (parts.probe.as_ref()?, slot.live()?, parts.clock.now());
+        if live.usable_until.reached(now) {
+            return None;
+        }
+        let Probed { verdict, detail } = probe.run(&live.value, now).await;
+        metrics.probed(verdict);
+        Some(Trial { generation: live.number, verdict, detail })
     }
 
     /// Another token of the same name has taken this one's place.

@@ -90,6 +90,10 @@ impl House {
         for (name, token) in self.tokens().iter() {
             judge_provision(name, token, &mut found);
             judge_restraint(name, token, &mut found);
+            let live = token.look(found.now).generation;
+            if live.is_some_and(|live| self.trials.is_refused(name, live.number)) {
+                found.holds(Some((name, token)), "probe", refused_at_probe(name));
+            }
             judge_grant(name, token, &register, &self.restraints, &mut found);
             let (told, others) = self.ghosts.of(name);
             if !told.is_empty() {
@@ -246,6 +250,18 @@ fn failed(name: &TokenName, look: &Look, now: Moment) -> Words {
         summary: format!("Token {name} gets no new generation from its issuer"),
         description: format!(
             "{meanwhile} It is tried again and again; the log and countersign_rotation_failures_total say what goes wrong."
+        ),
+    }
+}
+
+fn refused_at_probe(name: &TokenName) -> Words {
+    Words {
+        name: "CountersignProbeRefused",
+        severity: Severity::High,
+        summary: format!("The API refuses token {name} at its probe"),
+        description: format!(
+            "It took the live generation before. Requests that carry it fail now, or soon: `countersign audit show --event \
+             token_probe_refused` has its answer, and `countersign tokens rotate {name}` asks for another one."
         ),
     }
 }

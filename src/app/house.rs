@@ -27,6 +27,7 @@ use super::holds::Holds;
 use super::reload::Asks;
 use super::restraint::Restraints;
 use super::review::Review;
+use super::trials::Trials;
 use super::unused::{Unused, Why};
 use super::watching::Watching;
 use crate::access::request::RequestId;
@@ -120,6 +121,7 @@ pub(super) struct House {
     pub(super) ghosts: Ghosts,
     pub(super) outdated: Unused,
     pub(super) drills: Drills,
+    pub(super) trials: Trials,
     pub(super) conditions: Conditions,
 }
 
@@ -263,6 +265,7 @@ impl House {
             outdated,
             ghosts,
             drills: Drills::default(),
+            trials: Trials::default(),
             conditions: Conditions::default(),
             ground,
         });

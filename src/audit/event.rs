@@ -85,6 +85,13 @@ pub enum Event {
         detail: String,
         attempt: u32,
     },
+    /// Its API refuses, at its probe, a generation that it took before.
+    TokenProbeRefused {
+        token: TokenName,
+        generation: u64,
+        #[serde(serialize_with = "capped")]
+        detail: String,
+    },
     /// An issuer's answer was refused.
     TokenRejected {
         token: TokenName,
@@ -387,6 +394,7 @@ impl Event {
             Self::TokenRolledBack { .. } => "token_rolled_back",
             Self::TokenProlonged { .. } => "token_prolonged",
             Self::TokenFailed { .. } => "token_failed",
+            Self::TokenProbeRefused { .. } => "token_probe_refused",
             Self::TokenRejected { .. } => "token_rejected",
             Self::TokenRefused { .. } => "token_refused",
             Self::TokenExpired { .. } => "token_expired",

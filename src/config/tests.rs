@@ -204,6 +204,7 @@ fn every_key_reaches_the_settings() {
     assert_eq!((issued.rotation.overlap, issued.rotation.shorten), (Duration::from_secs(60), true));
     let probe = issued.probe.as_ref().expect("a probe");
     assert_eq!(probe.url.to_string(), "https://api.example.com/v1/status");
+    assert_eq!(probe.every, Some(Duration::from_secs(3600)));
     assert_eq!(
         probe.tls.ca.as_deref(),
         Some(Path::new("/etc/ssl/upstream.pem")),

@@ -250,6 +250,14 @@ fn hosts(section: &mut Section<'_>) -> Option<Vec<Host>> {
 
 /// Where a new generation is tried. How a connection to it is protected is for the routes to say.
 fn probe(section: &mut Section<'_>, hosts: Option<&[Host]>, context: &Context<'_>) -> Option<probe::Settings> {
+    let every = section.duration("probe_every", SECOND * 60..=DAY * 30);
+    if section.has("probe_every") && !section.has("probe") {
+        section.refuse(
+            "probe_every",
+            "`probe_every` has no `probe` to ask",
+            "add `probe = \"https://...\"`, or remove it",
+        );
+    }
     let url = section.endpoint("probe")?;
     context.judge_endpoint("probe", &url);
     let host = &url.get_ref().authority.host;
@@ -257,7 +265,7 @@ fn probe(section: &mut Section<'_>, hosts: Option<&[Host]>, context: &Context<'_
         let message = format!("`probe` would send the token to {host}, which is not among its `hosts`");
         section.refuse("probe", message, "write a URL of an API that the token is for");
     }
-    Some(probe::Settings { url: url.into_inner(), tls: crate::tls::Settings::default() })
+    Some(probe::Settings { url: url.into_inner(), tls: crate::tls::Settings::default(), every })
 }
 
 /// What a new generation is to the one before. Where it ends that, nothing can go back to it.
@@ -271,7 +279,7 @@ fn mode(section: &mut Section<'_>) -> Mode {
                 let message = "with `mode = \"exclusive\"` two replicas would make each other's tokens void";
                 section.refuse("mode", message, "add `single_instance = true` to `rotation` if there is one");
             }
-            for key in ["overlap", "probe"] {
+            for key in ["overlap", "probe", "probe_every"] {
                 if section.has(key) {
                     let message = format!("`{key}` would have no effect: the issuer makes the generation before void");
                     section.refuse(key, message, "remove it, or `mode = \"exclusive\"`");

@@ -32,6 +32,8 @@ pub const TIME_LIMIT: Duration = Duration::from_secs(5);
 pub struct Settings {
     pub url: Endpoint,
     pub tls: tls::Settings,
+    /// How often the live generation is tried there, too.
+    pub every: Option<Duration>,
 }
 
 /// What an API says of a generation.
@@ -160,7 +162,7 @@ mod tests {
 
     async fn tried_with(secret: &Secret, placement: Placement, answer: &str) -> (Verdict, String) {
         let server = Scripted::start().await;
-        let settings = Settings { url: server.endpoint(), tls: tls::Settings::default() };
+        let settings = Settings { url: server.endpoint(), tls: tls::Settings::default(), every: None };
         let value = placement.carry(secret).expect("fits");
         let probe = Probe::new(&settings, placement, fetcher()).expect("a probe");
         let (probed, request) = tokio::join!(probe.run(&value, START), server.answer(answer));
@@ -219,7 +221,7 @@ mod tests {
     #[tokio::test]
     async fn an_api_that_is_not_there_says_nothing() {
         let server = Scripted::start().await;
-        let settings = Settings { url: server.endpoint(), tls: tls::Settings::default() };
+        let settings = Settings { url: server.endpoint(), tls: tls::Settings::default(), every: None };
         drop(server);
         let probe = Probe::new(&settings, Placement::bearer(), fetcher()).expect("a probe");
         let probed = probe.run(&Placed::Value(HeaderValue::from_static("Bearer x")), START).await;

@@ -1,7 +1,9 @@
 //! A new generation is tried against its API before any request carries it.
 
+use std::time::Duration;
+
 use crate::support::upstream::Reply;
-use crate::support::{Issuer, SOON, Scene, Setup, Upstream, trail, wait_until};
+use crate::support::{Issuer, SOON, Scene, Setup, Upstream, trail, wait_for, wait_until};
 
 const PROBE: &str = "/health";
 
@@ -119,4 +121,42 @@ async fn what_is_being_tried_is_voided_with_the_rest() {
     voided.sort_unstable();
     assert_eq!(voided, [1, 2]);
     scene.finish().await;
+}
+
+#[tokio::test]
+async fn what_the_api_took_and_refuses_now_is_told_and_taken_from_nobody() {
+    let (issuer, upstream) = (Issuer::named("tok", 30 * 86_400).await, Upstream::http1().await);
+    let rotation = format!(
+        "rotation = {{ probe = \"https://{}{PROBE}\", probe_every = \"1m\", max_life = \"30d\" }}",
+        upstream.address
+    );
+    let setup = Setup::new().token_revoked_at("api", &issuer, &issuer.url().replace("/token", "/revoke"), &rotation);
+    let scene = setup.route("api", &upstream, r#"token = "api""#).start().await;
+    scene.ready().await;
+    assert_eq!(probes(&upstream), ["tok-1"]);
+    wait_until("it is tried again", SOON, async || {
+        scene.clock.advance(Duration::from_secs(10));
+        probes(&upstream).len() >= 3
+    })
+    .await;
+    assert_eq!(scene.metric("countersign_alerts_open", &[]).await, 0.0);
+    upstream.answers(|seen| match (seen.target.as_str(), seen.header("authorization")) {
+        (PROBE, Some("Bearer tok-1")) => Reply::new(401),
+        _ => Reply::ok("ok"),
+    });
+    let record = wait_for("it is told", SOON, async || {
+        scene.clock.advance(Duration::from_secs(10));
+        trail::of(&scene.trail(), "token_probe_refused").first().map(|record| (*record).clone())
+    })
+    .await;
+    assert_eq!((&record["token"], &record["generation"]), (&"api".into(), &1.into()));
+    assert!(record["detail"].as_str().is_some_and(|detail| detail.contains("401")), "{record}");
+    scene.reaches("countersign_alerts_open", &[], 1.0).await;
+    assert!(scene.metric("countersign_probes_total", &[("token", "api"), ("outcome", "refused")]).await >= 1.0);
+    assert_eq!(token_in_use(&scene, &upstream).await, "Bearer tok-1");
+    assert_eq!(scene.rotate("api").await.expect("a generation"), 2);
+    wait_until("it is over", SOON, async || scene.metric("countersign_alerts_open", &[]).await == 0.0).await;
+    let records = scene.finish().await;
+    assert_eq!(trail::of(&records, "token_probe_refused").len(), 1, "once for a generation");
+    assert_eq!(trail::of(&records, "token_issued").len(), 1);
 }

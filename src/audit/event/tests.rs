@@ -53,6 +53,7 @@ pub fn samples() -> Vec<Event> {
         Event::TokenRolledBack { token: token.clone(), generation: 3, replaces: 2, restores: 1, fingerprint, expires },
         Event::TokenProlonged { token: token.clone(), generation: 2, expires },
         Event::TokenFailed { token: token.clone(), reason: "timeout", detail: "…".into(), attempt: 3 },
+        Event::TokenProbeRefused { token: token.clone(), generation: 1, detail: "the API answered with 401".into() },
         Event::TokenRejected { token: token.clone(), reason: "charset", detail: "byte 7".into() },
         Event::TokenRefused {
             token: token.clone(),
