@@ -16,7 +16,7 @@ use std::time::Duration;
 use prometheus::{IntCounterVec, IntGauge};
 use tokio::sync::OwnedMutexGuard;
 
-use super::force::{self, Sources};
+use super::force::{self, KnownSource, Sources};
 use super::keep::OpenError;
 use crate::access::approval::{Case, NotAllowed, State, Voter};
 use crate::access::grants::{self, SignedGrant};
@@ -163,7 +163,7 @@ impl Desk {
         let mut sources = self.sources.lock().unwrap_or_else(PoisonError::into_inner);
         for token in &config.tokens {
             if let Some(terms) = config.terms.get(&token.name) {
-                sources.insert(terms.source.clone(), token.source.clone());
+                sources.insert(terms.source.clone(), KnownSource::of(token));
             }
         }
         drop(sources);

@@ -89,8 +89,22 @@ fn replace<K: Ord + Clone, V: Clone>(all: &mut BTreeMap<K, V>, before: &BTreeMap
     }
 }
 
-/// Settings of sources by the hash that requests know them by: an old grant may need its old source.
-pub type Sources = BTreeMap<String, source::Settings>;
+/// Sources by the hash that requests know them by: an old grant may need its old source.
+pub type Sources = BTreeMap<String, KnownSource>;
+
+/// A source as the config of its time had it.
+#[derive(Clone)]
+pub struct KnownSource {
+    settings: source::Settings,
+    /// Those of its token, which it asks for if it has none of its own. They are not in its hash.
+    scopes: Vec<String>,
+}
+
+impl KnownSource {
+    pub fn of(token: &token::Settings) -> Self {
+        Self { settings: token.source.clone(), scopes: token.scopes.clone() }
+    }
+}
 
 /// The requests that a configuration makes, one for each token.
 pub fn requests(config: &Config) -> impl Iterator<Item = Request> + '_ {
@@ -185,12 +199,12 @@ pub fn in_force(config: &Config, register: &Register, sources: &Sources, on_top:
             force.grants.insert(token.name.clone(), grant.request.terms());
         }
         entitlement.submitted.retain(|case| on_top.contains(&case.digest.id()));
-        let basis = Basis::of(&entitlement, config, token, sources);
+        let basis = Basis::of(&mut entitlement, config, token, sources);
         let grounds = basis.granted.into_iter().chain(entitlement.submitted.iter().copied());
         force.grounds.insert(token.name.clone(), grounds.map(|case| case.digest).collect());
         let settings = &mut force.config.tokens[at];
         basis.shape(settings, sources);
-        if let (Some(old), Some(terms)) = (basis.edited(), force.config.terms.get_mut(&token.name)) {
+        if let (Some(old), Some(terms)) = (basis.held_to(), force.config.terms.get_mut(&token.name)) {
             terms.source.clone_from(&old.source.settings);
         }
         let shut = barrier(&entitlement, || request(config, token).digest().id());
@@ -213,8 +227,10 @@ pub fn in_force(config: &Config, register: &Register, sources: &Sources, on_top:
             let granted = basis.granted.and_then(|granted| covered(granted.request.routes.get(&route.name), route));
             let more = entitlement.submitted.iter().filter_map(|case| case.request.routes.get(&route.name));
             let more: Vec<&Reach> = more.filter(|reach| fits(reach, route)).collect();
+            let old = basis.edited().and_then(|old| old.routes.get(&route.name));
+            let old = if basis.granted.is_some() { old.as_slice() } else { &more[..] };
             match allow(granted.as_ref(), &more, route.rules.form) {
-                Some(rules) => restrict(route, rules, basis.edited(), config),
+                Some(rules) => restrict(route, rules, old, config),
                 None => {
                     force.barred.insert(route.name.clone(), shut);
                 }
@@ -224,21 +240,26 @@ pub fn in_force(config: &Config, register: &Register, sources: &Sources, on_top:
     force
 }
 
-/// The standing grant that a token runs on.
+/// What a token runs on: its standing grant, or without one the newest grant on top.
 struct Basis<'r> {
     granted: Option<&'r Case>,
+    newest: Option<&'r Case>,
     asked: Option<&'r Case>,
 }
 
 impl<'r> Basis<'r> {
     /// An old grant counts as long as its source is known.
-    fn of(entitlement: &Entitlement<'r>, config: &Config, token: &token::Settings, sources: &Sources) -> Self {
+    fn of(entitlement: &mut Entitlement<'r>, config: &Config, token: &token::Settings, sources: &Sources) -> Self {
         let own = config.terms.get(&token.name).map(|terms| &terms.source);
         let is_known = |case: &&Case| {
             let source = &case.request.source.settings;
             own == Some(source) || sources.contains_key(source)
         };
-        Self { granted: entitlement.standing.filter(is_known), asked: entitlement.asked }
+        let granted = entitlement.standing.filter(is_known);
+        if granted.is_none() {
+            entitlement.submitted.retain(is_known);
+        }
+        Self { granted, newest: entitlement.submitted.last().copied(), asked: entitlement.asked }
     }
 
     /// The grant, where it is of another request than the config makes now.
@@ -248,6 +269,14 @@ impl<'r> Basis<'r> {
         (!same).then_some(&granted.request)
     }
 
+    /// What was granted, where the config may say something else now.
+    fn held_to(&self) -> Option<&'r Request> {
+        match self.granted {
+            Some(_) => self.edited(),
+            None => self.newest.map(|newest| &newest.request),
+        }
+    }
+
     /// Nothing is granted any more of what the config asks for.
     fn has_ended(&self) -> bool {
         self.granted.is_none() && self.asked.is_some_and(|asked| matches!(asked.state, State::Ended { .. }))
@@ -255,14 +284,15 @@ impl<'r> Basis<'r> {
 
     /// The token as it was granted.
     fn shape(&self, settings: &mut token::Settings, sources: &Sources) {
-        if let Some(old) = self.edited() {
+        if let Some(old) = self.held_to() {
             settings.owner.clone_from(&old.owner);
             settings.reason.clone_from(&old.reason);
             let hosts = settings.hosts.iter().filter(|host| old.hosts.contains(&host.to_string())).cloned();
             let kept: Vec<Host> = hosts.collect();
             settings.hosts = kept;
-            if let Some(source) = sources.get(&old.source.settings) {
-                settings.source = source.clone();
+            if let Some(KnownSource { settings: source, scopes }) = sources.get(&old.source.settings) {
+                settings.source.clone_from(source);
+                settings.scopes.clone_from(scopes);
             }
             set_scopes(settings, &old.scopes);
         }
@@ -339,23 +369,25 @@ fn allow(granted: Option<&Reach>, more: &[&Reach], form: Form) -> Option<rule::A
     }
 }
 
-/// The route with what is allowed, and no wider than its old grant in anything else.
-fn restrict(route: &mut route::Settings, allow: rule::Allow, edited: Option<&Request>, config: &Config) {
+/// The route with what is allowed, and no wider than any of its old grants in anything else.
+fn restrict(route: &mut route::Settings, allow: rule::Allow, old: &[&Reach], config: &Config) {
     let form = route.rules.form;
     let written = std::mem::replace(&mut route.rules, Rules { form, allow, deny: Vec::new() });
     route.rules.deny = written.deny;
-    let Some(old) = edited.and_then(|old| old.routes.get(&route.name)) else { return };
-    let missing = old.deny.iter().filter_map(|text| Rule::parse(text, form).ok());
-    let missing: Vec<Rule> = missing.filter(|rule| !route.rules.deny.contains(rule)).collect();
-    route.rules.deny.extend(missing);
-    if !old.observe {
-        route.mode = Mode::Enforce;
-    }
-    if let Some(old) = &old.clients {
-        let all = config.clients.iter().map(|client| client.name.clone());
-        let all: Vec<ClientName> = if config.clients.is_empty() { vec![ClientName::implicit()] } else { all.collect() };
-        let written = route.clients.take().unwrap_or(all);
-        route.clients = Some(written.into_iter().filter(|client| old.contains(client.as_str())).collect());
+    for old in old {
+        let missing = old.deny.iter().filter_map(|text| Rule::parse(text, form).ok());
+        let missing: Vec<Rule> = missing.filter(|rule| !route.rules.deny.contains(rule)).collect();
+        route.rules.deny.extend(missing);
+        if !old.observe {
+            route.mode = Mode::Enforce;
+        }
+        if let Some(old) = &old.clients {
+            let all = config.clients.iter().map(|client| client.name.clone());
+            let all: Vec<ClientName> =
+                if config.clients.is_empty() { vec![ClientName::implicit()] } else { all.collect() };
+            let written = route.clients.take().unwrap_or(all);
+            route.clients = Some(written.into_iter().filter(|client| old.contains(client.as_str())).collect());
+        }
     }
 }
 
@@ -375,3 +407,6 @@ pub fn on_top(register: &Register, now: Duration, aside: &BTreeSet<RequestId>) -
 
 /// The most that a grant on top is left before its end.
 const LEAVE: Duration = Duration::from_secs(10);
+
+#[cfg(test)]
+mod tests;
