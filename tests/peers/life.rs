@@ -1,6 +1,6 @@
-//! One token's whole life between a real issuer and a real API: requested in the config, provisioned, used, rotated,
-//! quarantined, released, revoked, provisioned anew, retired; by the commands alone. What it is worth at each step, its issuer
-//! says when it is asked.
+//! One token's whole life between a real issuer and a real API: requested in the config, approved, provisioned, used,
+//! quarantined, released, rotated, revoked, provisioned anew, retired; by the commands alone. What it is worth at each step, its
+//! issuer says when it is asked; what became of it, the trail.
 
 use std::time::Duration;
 
@@ -18,7 +18,8 @@ fn a_token_is_worth_at_its_issuer_what_operators_have_said() {
     in_turn(async {
         let (issuer, caddy) = (Issuer::start().await, Caddy::start().await);
         let usual = Settings::between(&issuer, caddy.address, &caddy.certificates);
-        let settings = Settings { proxy_lines: operators(), source: issuer.opaque_source(), ..usual };
+        let proxy_lines = format!("{}\n[approval]\ndefault = \"ask\"", operators());
+        let settings = Settings { proxy_lines, source: issuer.opaque_source(), ..usual };
         let proxy = Proxy::start(&settings).await;
         let key = proxy.state().join("key-of-the-approver");
         std::fs::write(&key, KEY).expect("written");
@@ -30,6 +31,8 @@ fn a_token_is_worth_at_its_issuer_what_operators_have_said() {
         let approver = ["--operator-key", key.to_str().expect("UTF-8"), "--reason", "it was us"];
         let reason = ["--reason", "a drill"];
 
+        assert_eq!(refused(&proxy).await, "approval_pending");
+        is_approved(&proxy, &approver);
         let first = used(&proxy, &caddy, "/first").await;
         assert!(issuer.is_active(&first));
         does("quarantine", &reason);
@@ -60,7 +63,54 @@ fn a_token_is_worth_at_its_issuer_what_operators_have_said() {
         for token in [&first, &second, &third] {
             assert!(!proxy.output().contains(token.as_str()), "no log shows a token");
         }
+        is_in_the_trail(&proxy);
     });
+}
+
+/// Looked for, looked at and approved; not by whoever is no approver.
+fn is_approved(proxy: &Proxy, approver: &[&str]) {
+    let does = |arguments: &[&str]| {
+        let (code, printed) = proxy.run(arguments);
+        assert_eq!(code, Some(0), "{arguments:?}: {printed}");
+        printed
+    };
+    let list = does(&["requests", "list"]);
+    let row: Vec<&str> = list.lines().nth(1).expect("a request").split_whitespace().collect();
+    let [id, "pending", ROUTE, ..] = row[..] else { panic!("{list}") };
+    let page = does(&["requests", "show", id]);
+    for line in [
+        "requester:     the owner of the config file",
+        "owner:         team-peers@example.com",
+        "scopes:        api:read",
+    ] {
+        assert!(page.contains(line), "{line} in {page}");
+    }
+    let (code, said) = proxy.run(&["requests", "approve", id, "--reason", "I want it"]);
+    assert_eq!(code, Some(77), "{said}");
+    let page = does(&[&["requests", "approve", id], approver].concat());
+    assert!(page.contains("granted by approver until"), "{page}");
+}
+
+/// What the trail has of it, from the request to the end, and that nobody has touched that.
+fn is_in_the_trail(proxy: &Proxy) {
+    let (code, lines) = proxy.run(&["audit", "show", "--json", "--token", ROUTE]);
+    assert_eq!(code, Some(0), "{lines}");
+    let records = lines.lines().map(|line| serde_json::from_str::<serde_json::Value>(line).expect("JSON"));
+    // How much it was used in each minute is told as the minutes pass.
+    let told: Vec<String> = records.filter(|record| record["event"] != "usage").map(|record| step(&record)).collect();
+    assert_eq!(told, ["?"]);
+    let (code, said) = proxy.run(&["audit", "verify"]);
+    assert!(code == Some(0) && said.contains(": ok, "), "{said}");
+}
+
+/// A record in a few words: what happened, to which generation, by whom.
+fn step(record: &serde_json::Value) -> String {
+    let words = ["event", "generation", "by"].map(|key| match &record[key] {
+        serde_json::Value::Null => String::new(),
+        serde_json::Value::String(text) => text.clone(),
+        other => other.to_string(),
+    });
+    words.into_iter().filter(|word| !word.is_empty()).collect::<Vec<_>>().join(" ")
 }
 
 /// The token that came with a request.
