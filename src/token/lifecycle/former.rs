@@ -74,8 +74,9 @@ impl Lifecycle {
 #[cfg(test)]
 mod tests {
     use super::super::tests::{DOWN, START, active, offer, plan, secs};
-    use super::super::{Cause, Input, Plan, Verdict};
+    use super::super::{Cause, Input, Plan};
     use super::*;
+    use crate::token::probe::Verdict;
 
     /// A life whose second generation has just taken the place of the first.
     fn rotated() -> (Lifecycle, Moment) {
