@@ -23,6 +23,8 @@ main() {
             # It says that it needs a newer Python than Debian has, and uses nothing of one.
             environment tlog-venv tests/peers/tlog-requirements.txt --ignore-requires-python --no-deps
             environment openbao tests/peers/openbao-requirements.txt --require-hashes
+            # Of what it may use, these are what its S3, DynamoDB, IAM and STS do use.
+            environment moto tests/peers/moto-requirements.txt --require-hashes --no-deps
             environment promql-venv tests/peers/promql-requirements.txt
             ;;
         clients)

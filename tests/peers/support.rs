@@ -6,6 +6,7 @@ pub mod echo;
 pub mod generator;
 pub mod http;
 pub mod issuer;
+pub mod moto;
 pub mod nginx;
 pub mod openbao;
 pub mod process;

@@ -54,6 +54,11 @@ impl Proxy {
         Self::launch(|place| settings.config(place), |_| Command::new(binary())).await
     }
 
+    /// Starts it with these tokens and routes.
+    pub async fn with(entries: &str) -> Self {
+        Self::launch(|place| format!("{}{entries}", place.sections("info", &[], "")), |_| Command::new(binary())).await
+    }
+
     /// Starts it with routes to names that are this machine's for the proxy alone, and with further listeners.
     pub async fn among_names(issuer: &Issuer, names: &[&str], routes: &str, listeners: &[SocketAddr]) -> Self {
         let hosts = format!("127.0.0.1 {}\n", names.join(" "));
@@ -169,7 +174,7 @@ listen = ["{}", "unix:{}"{more}]
 {proxy_lines}
 
 [proxy.destinations]
-allow = ["127.0.0.0/8"]
+allow = ["127.0.0.0/8", "::1/128"]
 
 [telemetry]
 listen = "{}"
@@ -241,7 +246,7 @@ tls = {{ ca = "file:{}" }}
 }
 
 /// When the grant ends: `2027-06-30`.
-fn in_a_month() -> String {
+pub fn in_a_month() -> String {
     let then = jiff::Timestamp::now() + Duration::from_secs(30 * 24 * 3600);
     then.to_string().chars().take(10).collect()
 }
