@@ -43,8 +43,6 @@ pub fn read(mut section: Section<'_>, context: &Context<'_>) -> Option<Vault> {
     let url = section.endpoint("url");
     if let Some(url) = &url {
         context.judge_endpoint("url", url);
-    }
-    if let Some(url) = &url {
         context.report.vault_is_at(url.get_ref().to_string());
     }
     let namespace =

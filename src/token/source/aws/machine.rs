@@ -13,7 +13,7 @@ use zeroize::Zeroizing;
 use super::{Printed, unusable};
 use crate::authority::Endpoint;
 use crate::clock::Clock;
-use crate::fetch::{Answer, Call, Fetcher, Remote};
+use crate::fetch::{Answer, Call, Fetcher, Remote, RemoteError};
 use crate::secret::{Reference, Secret};
 use crate::tls;
 use crate::token::source::{BuildError, Failure, Issued, Obtaining, Reason, Source};
@@ -28,19 +28,28 @@ pub enum Settings {
 }
 
 pub struct Machine {
-    settings: Settings,
+    service: Service,
     fetcher: Arc<Fetcher>,
     clock: Arc<dyn Clock>,
+}
+
+/// [`Settings`], and how it is called.
+enum Service {
+    Instance { base: Remote, role: Option<String> },
+    Container { remote: Option<Remote>, authorization: Option<Reference> },
 }
 
 impl Machine {
     /// # Errors
     /// When its address cannot be written into a request.
     pub fn new(settings: Settings, fetcher: Arc<Fetcher>, clock: Arc<dyn Clock>) -> Result<Self, BuildError> {
-        if let Settings::Instance { url, .. } | Settings::Container { url: Some(url), .. } = &settings {
-            Remote::new(url.clone(), &tls::Settings::default())?;
-        }
-        Ok(Self { settings, fetcher, clock })
+        let service = match settings {
+            Settings::Instance { url, role } => Service::Instance { base: metadata(url)?, role },
+            Settings::Container { url, authorization } => {
+                Service::Container { remote: url.map(metadata).transpose()?, authorization }
+            }
+        };
+        Ok(Self { service, fetcher, clock })
     }
 
     /// The keys as they are now.
@@ -49,47 +58,49 @@ impl Machine {
     /// When the service does not give them.
     pub async fn ask(&self) -> Result<Issued, Failure> {
         let asked_at = self.clock.now();
-        let answer = match &self.settings {
-            Settings::Instance { url, role } => self.instance(url, role.as_deref()).await?,
-            Settings::Container { url, authorization } => self.container(url.as_ref(), authorization.as_ref()).await?,
+        let answer = match &self.service {
+            Service::Instance { base, role } => self.instance(base, role.as_deref()).await?,
+            Service::Container { remote: Some(remote), authorization } => {
+                self.container(remote, authorization.as_ref()).await?
+            }
+            Service::Container { remote: None, authorization } => {
+                let remote = metadata(of_variables()?).map_err(|error| unusable(&error))?;
+                self.container(&remote, authorization.as_ref()).await?
+            }
         };
         Printed::parse(&answer.body)?.issued(asked_at, self.clock.now())
     }
 
-    async fn instance(&self, url: &Endpoint, role: Option<&str>) -> Result<Answer, Failure> {
+    async fn instance(&self, base: &Remote, role: Option<&str>) -> Result<Answer, Failure> {
         const ROLES: &str = "/latest/meta-data/iam/security-credentials/";
         let lifetime = HeaderMap::from_iter([(TOKEN_LIFETIME, HeaderValue::from_static("300"))]);
-        let token = self.call(Method::PUT, url.below("/latest/api/token"), lifetime).await?;
+        let below = |path: &str| base.below(path).map_err(|error| unusable(&error));
+        let token = self.call(Method::PUT, &below("/latest/api/token")?, lifetime).await?;
         let token = Secret::new(token.body.trim_ascii());
         let token = token.header_value("", "").map_err(|error| unusable(&error))?;
         let shown = || HeaderMap::from_iter([(TOKEN, token.clone())]);
         let role = match role {
             Some(role) => role.to_owned(),
             None => {
-                let roles = self.call(Method::GET, url.below(ROLES), shown()).await?;
+                let roles = self.call(Method::GET, &below(ROLES)?, shown()).await?;
                 first_role(&roles.body)?
             }
         };
-        self.call(Method::GET, url.below(&format!("{ROLES}{role}")), shown()).await
+        self.call(Method::GET, &below(&format!("{ROLES}{role}"))?, shown()).await
     }
 
-    async fn container(&self, url: Option<&Endpoint>, authorization: Option<&Reference>) -> Result<Answer, Failure> {
-        let url = match url {
-            Some(url) => url.clone(),
-            None => of_variables()?,
-        };
+    async fn container(&self, remote: &Remote, authorization: Option<&Reference>) -> Result<Answer, Failure> {
         let shown = match authorization {
             Some(reference) => Some(reference.obtain().await.map_err(|error| unusable(&error))?),
             None => of_container()?,
         };
         let shown = shown.map(|secret| secret.header_value("", "")).transpose().map_err(|error| unusable(&error))?;
         let headers = HeaderMap::from_iter(shown.map(|value| (AUTHORIZATION, value)));
-        self.call(Method::GET, url, headers).await
+        self.call(Method::GET, remote, headers).await
     }
 
-    async fn call(&self, method: Method, url: Endpoint, headers: HeaderMap) -> Result<Answer, Failure> {
-        let remote = Remote::new(url, &tls::Settings::default()).map_err(|error| unusable(&error))?.of_metadata();
-        let call = Call { method, remote: &remote, headers, body: Zeroizing::default() };
+    async fn call(&self, method: Method, remote: &Remote, headers: HeaderMap) -> Result<Answer, Failure> {
+        let call = Call { method, remote, headers, body: Zeroizing::default() };
         let answer = self.fetcher.send(call).await?;
         match answer.status {
             StatusCode::OK => Ok(answer),
@@ -113,6 +124,10 @@ impl Source for Machine {
     fn mints(&self) -> bool {
         false
     }
+}
+
+fn metadata(url: Endpoint) -> Result<Remote, RemoteError> {
+    Ok(Remote::new(url, &tls::Settings::default())?.of_metadata())
 }
 
 fn first_role(body: &[u8]) -> Result<String, Failure> {
