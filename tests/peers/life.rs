@@ -5,6 +5,7 @@
 use std::time::Duration;
 
 use aws_lc_rs::digest;
+use serde_json::Value;
 
 use crate::support::caddy::Caddy;
 use crate::support::issuer::Issuer;
@@ -63,7 +64,7 @@ fn a_token_is_worth_at_its_issuer_what_operators_have_said() {
         for token in [&first, &second, &third] {
             assert!(!proxy.output().contains(token.as_str()), "no log shows a token");
         }
-        is_in_the_trail(&proxy);
+        is_in_the_trail(&proxy).await;
     });
 }
 
@@ -92,22 +93,45 @@ fn is_approved(proxy: &Proxy, approver: &[&str]) {
 }
 
 /// What the trail has of it, from the request to the end, and that nobody has touched that.
-fn is_in_the_trail(proxy: &Proxy) {
-    let (code, lines) = proxy.run(&["audit", "show", "--json", "--token", ROUTE]);
-    assert_eq!(code, Some(0), "{lines}");
-    let records = lines.lines().map(|line| serde_json::from_str::<serde_json::Value>(line).expect("JSON"));
-    // How much it was used in each minute is told as the minutes pass.
-    let told: Vec<String> = records.filter(|record| record["event"] != "usage").map(|record| step(&record)).collect();
-    assert_eq!(told, ["?"]);
+async fn is_in_the_trail(proxy: &Proxy) {
+    // These are told as soon as the issuer has answered, or at the next look; the others when they happen.
+    let beside = ["usage", "token_refused", "token_first_used", "generation_revoked"];
+    let told = wait_until("the trail has the last revocation", Duration::from_secs(20), async || {
+        let (code, lines) = proxy.run(&["audit", "show", "--json", "--token", ROUTE]);
+        assert_eq!(code, Some(0), "{lines}");
+        let records = lines.lines().map(|line| serde_json::from_str::<Value>(line).expect("JSON"));
+        let told: Vec<String> = records.map(|record| step(&record)).collect();
+        told.iter().any(|step| step == "generation_revoked 3").then_some(told)
+    })
+    .await;
+    let of = |event: &str| -> Vec<&String> { told.iter().filter(|step| step.starts_with(event)).collect() };
+    assert_eq!(of("generation_revoked"), ["generation_revoked 1", "generation_revoked 2", "generation_revoked 3"]);
+    assert_eq!(of("token_first_used"), ["token_first_used 1"]);
+    assert!(!of("token_refused").is_empty());
+    let steps: Vec<&String> = told.iter().filter(|step| !beside.iter().any(|event| step.starts_with(event))).collect();
+    let expected = [
+        "token_requested",
+        "access_approved approver",
+        "access_granted approver",
+        "token_issued 1",
+        "token_quarantined 1 guard",
+        "token_released approver",
+        "token_rotated 2",
+        "token_revoked 2 guard",
+        "token_released approver",
+        "token_rotated 3",
+        "token_retired 3",
+    ];
+    assert_eq!(steps, expected);
     let (code, said) = proxy.run(&["audit", "verify"]);
     assert!(code == Some(0) && said.contains(": ok, "), "{said}");
 }
 
 /// A record in a few words: what happened, to which generation, by whom.
-fn step(record: &serde_json::Value) -> String {
+fn step(record: &Value) -> String {
     let words = ["event", "generation", "by"].map(|key| match &record[key] {
-        serde_json::Value::Null => String::new(),
-        serde_json::Value::String(text) => text.clone(),
+        Value::Null => String::new(),
+        Value::String(text) => text.clone(),
         other => other.to_string(),
     });
     words.into_iter().filter(|word| !word.is_empty()).collect::<Vec<_>>().join(" ")
