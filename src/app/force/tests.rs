@@ -281,8 +281,9 @@ impl World {
         }
     }
 
-    /// Nothing is in force that no granted request holds.
-    fn look(&self) {
+    /// Nothing is in force that no granted request holds; how many tokens can be used.
+    fn look(&self) -> usize {
+        let mut usable = 0;
         let on_top = on_top(&self.register, self.now, &BTreeSet::new());
         let force = in_force(self.config, &self.register, &self.sources, &on_top);
         for token in &force.config.tokens {
@@ -313,7 +314,9 @@ impl World {
                     is_held(route, &granted);
                 }
             }
+            usable += 1;
         }
+        usable
     }
 }
 
@@ -339,7 +342,39 @@ fn is_held(route: &route::Settings, granted: &[&Request]) {
     assert!(!now.observe || holds(&|reach| reach.observe), "{name} only observes");
 }
 
+#[test]
+fn an_old_source_asks_for_what_was_granted_and_not_for_another_edit_of_it() {
+    let mut world = World::new();
+    let of_edited = |world: &World| {
+        let mut cases = world.register.cases();
+        cases.find_map(|(id, case)| (case.request.token.as_str() == "edited").then_some(id)).expect("a case")
+    };
+    let id = of_edited(&world);
+    world.approve(id, 0, false);
+    world.follow();
+    // Wider scopes of the same source, which nobody approves; then another source.
+    for edit in [1, 3] {
+        world.take(&Step::Ask(edit));
+        assert_eq!(world.look(), 1, "it goes on");
+    }
+}
+
+#[test]
+fn a_token_with_nothing_but_a_grant_on_top_is_held_to_that() {
+    let mut world = World::new();
+    world.take(&Step::Submit { wider: true });
+    let submitted = world.register.cases().find_map(|(id, case)| case.request.is_submitted().then_some(id));
+    world.approve(submitted.expect("a case"), 0, false);
+    world.follow();
+    for edit in 0..CONFIGS.len() {
+        world.take(&Step::Ask(edit));
+        assert_eq!(world.look(), 1, "it goes on");
+    }
+}
+
 proptest! {
+    #![proptest_config(ProptestConfig::with_cases(64))]
+
     /// Whatever the config asks for, whoever submits, approves, signs and denies what, and however the rules change.
     #[test]
     fn nothing_is_in_force_that_no_granted_request_holds(steps in steps()) {
