@@ -156,11 +156,7 @@ impl Watching {
 
     /// Other answers from now on.
     pub fn settle(&self, settings: Settings) {
-        let mut state = self.lock();
-        if state.settings != settings {
-            state.settings = settings;
-            state.engine.answers_change();
-        }
+        self.lock().settings = settings;
     }
 
     /// The last anomalies, the newest first.

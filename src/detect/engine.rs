@@ -203,11 +203,6 @@ impl Engine {
         self.tokens.get(token).is_some_and(|token| token.ongoing.is_open(now.seconds()))
     }
 
-    /// There are other answers from now on: what is told already is told anew when it is seen again, and gets them.
-    pub fn answers_change(&mut self) {
-        self.tokens.values_mut().for_each(|token| token.open = None);
-    }
-
     /// A person says that what was told of a token is over.
     pub fn close(&mut self, token: &str) {
         if let Some(token) = self.tokens.get_mut(token) {
