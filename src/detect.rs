@@ -16,6 +16,7 @@ pub mod series;
 
 mod baseline;
 mod engine;
+mod host;
 mod memory;
 mod ongoing;
 mod profile;

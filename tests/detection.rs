@@ -7,7 +7,7 @@ mod world;
 
 use std::collections::BTreeMap;
 
-use countersign::detect::Engine;
+use countersign::detect::{Anomaly, Engine};
 use world::{APPS, ATTACKS, App, Attack, DAYS, live};
 
 /// It was not looked at while the detector was made.
@@ -31,7 +31,9 @@ impl Outcome {
         let (from, until) = life.misuse;
         let mut engine = Engine::default();
         let mut noticed = None;
-        for anomaly in life.events.iter().flat_map(|event| engine.observe(event)) {
+        let mut all: Vec<Anomaly> = life.events.iter().flat_map(|event| engine.observe(event)).collect();
+        all.extend(engine.end());
+        for anomaly in all {
             match anomaly.time.seconds() {
                 time if (from..=until + DAY).contains(&time) => noticed = noticed.or(Some(time - from)),
                 _ => self.false_alarms += 1,

@@ -65,6 +65,18 @@ impl Signal {
         }
     }
 
+    /// What rises for the same reason: who does more of everything has no reasons for each of them.
+    const fn kind(self) -> Kind {
+        match self {
+            Self::NewClient | Self::Tripwire | Self::Shadow => Kind::Who,
+            Self::NewPlace | Self::NewMethod => Kind::What,
+            Self::Burst | Self::Volume | Self::FanOut => Kind::HowMuch,
+            Self::Errors => Kind::HowWell,
+            Self::Hours | Self::Dormant | Self::Silence => Kind::When,
+            Self::Issuance | Self::IssuerChange => Kind::Issuer,
+        }
+    }
+
     /// How grave it is at the score from which it is told at all.
     const fn severity(self) -> Severity {
         match self {
@@ -77,6 +89,16 @@ impl Signal {
             Self::Tripwire => Severity::Critical,
         }
     }
+}
+
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+enum Kind {
+    Who,
+    What,
+    HowMuch,
+    HowWell,
+    When,
+    Issuer,
 }
 
 /// One signal that has crossed its threshold.
@@ -105,6 +127,11 @@ impl Finding {
 
     pub fn fact(signal: Signal, excess: f64, said: String) -> Self {
         Self { is_fact: true, ..Self::new(signal, excess, said) }
+    }
+
+    /// What was found over what it takes to be told.
+    pub fn excess(&self) -> f64 {
+        -(1.0 - self.score).log2()
     }
 
     /// Whether it says nothing that the other does not say.
@@ -155,12 +182,12 @@ impl Anomaly {
     }
 
     pub fn score(&self) -> f64 {
-        let mut strongest: BTreeMap<Signal, f64> = BTreeMap::new();
+        let mut strongest: BTreeMap<Kind, f64> = BTreeMap::new();
         for finding in &self.findings {
-            let score = strongest.entry(finding.signal).or_default();
+            let score = strongest.entry(finding.signal.kind()).or_default();
             *score = score.max(finding.score);
         }
-        // The chance that not all of them are chance.
+        // The chance that not all of them are chance, of what may happen each by itself.
         1.0 - strongest.values().map(|score| 1.0 - score).product::<f64>()
     }
 
@@ -221,14 +248,15 @@ impl Kept for Severity {
 
 kept!(Finding { signal, client, score, said, is_fact, in_trouble });
 
-/// Signals that agree are graver than each alone.
+/// Signals that agree, and not for the same reason, are graver than each alone.
 pub fn joint_severity<'f>(findings: impl IntoIterator<Item = &'f Finding>) -> Severity {
-    let (mut gravest, mut signals) = (Severity::Low, BTreeSet::new());
+    let (mut gravest, mut signals, mut kinds) = (Severity::Low, BTreeSet::new(), BTreeSet::new());
     for finding in findings {
         gravest = gravest.max(finding.severity());
         signals.insert(finding.signal);
+        kinds.insert(finding.signal.kind());
     }
-    if signals.len() >= MANY { gravest.raised() } else { gravest }
+    if signals.len() >= MANY && kinds.len() > 1 { gravest.raised() } else { gravest }
 }
 
 const STRONG: f64 = 0.97;

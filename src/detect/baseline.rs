@@ -50,14 +50,16 @@ impl<T: Copy> Hours<T> {
         &mut self.0[slot.0]
     }
 
-    /// What is kept for the hour, and for those beside it: rhythms are not punctual.
-    pub fn around(&self, slot: Slot) -> [T; 3] {
+    /// What is kept for the hour, and for those up to so many hours beside it: rhythms are not punctual.
+    pub fn around(&self, slot: Slot, hours: usize) -> impl Iterator<Item = T> {
         let day = slot.0 / 24 * 24;
-        [slot.0 + 23, slot.0, slot.0 + 1].map(|other| self.0[day + other % 24])
+        (24 - hours..=24 + hours).map(move |other| self.0[day + (slot.0 + other) % 24])
     }
 
-    pub fn all(&mut self) -> impl Iterator<Item = &mut T> {
-        self.0.iter_mut()
+    /// Those of working days, and those of the ends of weeks.
+    pub fn kinds(&self) -> [std::slice::Iter<'_, T>; 2] {
+        let (weekdays, weekends) = self.0.split_at(24);
+        [weekdays.iter(), weekends.iter()]
     }
 }
 
@@ -236,7 +238,9 @@ mod tests {
         let sunday = Slot::of(1_795_305_600 + 23 * HOUR);
         assert_eq!(sunday.name(), "Saturdays and Sundays 23:00");
         *hours.at(sunday) = 7;
-        assert_eq!(hours.around(Slot::of(1_795_305_600)), [7, 0, 0]);
-        assert_eq!(hours.around(Slot::of(1_795_305_600 + 2 * DAY)), [0, 0, 0]);
+        let around = |seconds, beside| hours.around(Slot::of(seconds), beside).collect::<Vec<_>>();
+        assert_eq!(around(1_795_305_600, 1), [7, 0, 0]);
+        assert_eq!(around(1_795_305_600 + HOUR, 3), [0, 7, 0, 0, 0, 0, 0]);
+        assert_eq!(around(1_795_305_600 + 2 * DAY, 1), [0, 0, 0]);
     }
 }

@@ -1,21 +1,23 @@
 //! All tokens' use, as it comes: profiles of each client of each token, what is known of a token as such, of a host as such.
 //!
 //! ```text
-//!  event ─▶ host: in trouble? ─▶ profile of (token, client) ─▶ findings ─┐
-//!        ─▶ token: new client, issuance, issuer's changes ───────────────┴▶ joined ─▶ anomaly
+//!  event ─▶ of a time that others bear out ─▶ host: in trouble? ─▶ token: profiles of the client, of all ─▶ findings ─┐
+//!                                         └▶ token: new client, issuance, issuer's changes ──────────────────────────┴▶ joined
 //! ```
 //!
-//! Invariant: however many names events bring, profiles have a bound; the one that has rested longest makes room.
+//! Invariant: however many names events bring, profiles have a bound; what has rested longest makes room.
 
-use std::collections::BTreeMap;
-use std::time::Duration;
+mod open;
+mod token;
 
-use super::anomaly::{Anomaly, Finding, Severity, Signal};
-use super::baseline::{Ceiling, DAY, HOUR, hash};
-use super::event::{Event, Step, Time};
-use super::memory::{Kept, VERSION, kept};
-use super::ongoing::Ongoing;
+use std::collections::{BTreeMap, BTreeSet};
+
+use super::anomaly::{Anomaly, Finding};
+use super::baseline::HOUR;
+use super::event::{Event, Time};
+use super::host::{Host, Trouble};
 use super::profile::{Profile, Surroundings};
+use token::Token;
 
 #[derive(Default)]
 pub struct Engine {
@@ -26,51 +28,10 @@ pub struct Engine {
     swept: u64,
     /// When the last event was.
     latest: Time,
+    /// One that is far ahead of all before it: it counts as soon as something bears its time out.
+    ahead: Option<Box<Event>>,
     /// Whose figures were not weighed: tokens with their clients.
     unweighed: Vec<(String, String)>,
-}
-
-struct Token {
-    first: u64,
-    last: u64,
-    requests: u64,
-    clients: BTreeMap<String, Profile>,
-    new_clients: Daily,
-    issued: Daily,
-    refused: Daily,
-    /// When clients were last told to send credentials of their own.
-    shadows: BTreeMap<String, u64>,
-    open: Option<Open>,
-    ongoing: Ongoing,
-    /// Whether it is other than what was last kept, and when that was asked for.
-    is_changed: bool,
-    kept: u64,
-}
-
-/// How often something rare happens in a day.
-#[derive(Default)]
-struct Daily {
-    day: u64,
-    count: u32,
-    most: Ceiling,
-}
-
-/// An anomaly that signals of the same cause still join.
-struct Open {
-    since: u64,
-    severity: Severity,
-    findings: Vec<Finding>,
-}
-
-/// How a host fares, over all tokens.
-#[derive(Default)]
-struct Host {
-    span: u64,
-    answers: u32,
-    failures: u32,
-    /// Which tokens it has refused as not valid; two are enough.
-    refused: [u64; 2],
-    trouble: Option<u64>,
 }
 
 impl Engine {
@@ -84,24 +45,49 @@ impl Engine {
     /// The same of one of many events that come together: what is unusual about it by itself. When all of them are there, they
     /// are weighed.
     pub fn add(&mut self, event: &Event) -> Vec<Anomaly> {
-        let mut all = self.pass(event.time);
+        let mut all = self.bear_out(event.time);
+        if self.latest.seconds() > 0 && event.time.seconds() > self.latest.seconds() + AHEAD {
+            self.ahead = Some(Box::new(event.clone()));
+            return all;
+        }
+        all.extend(self.take(event));
+        all
+    }
+
+    /// There is no more to come.
+    pub fn end(&mut self) -> Vec<Anomaly> {
+        let mut all = self.ahead.take().map(|event| self.take(&event)).unwrap_or_default();
+        all.extend(self.weigh());
+        all
+    }
+
+    /// Decides about an event that was far ahead of all: the next is of its time, or its clock was wrong.
+    fn bear_out(&mut self, time: Time) -> Vec<Anomaly> {
+        let Some(mut event) = self.ahead.take() else { return Vec::new() };
+        if time.seconds() + OUT_OF_ORDER < event.time.seconds() {
+            event.time = self.latest.min(time);
+        }
+        let mut all = self.take(&event);
+        all.extend(self.weigh());
+        all
+    }
+
+    fn take(&mut self, event: &Event) -> Vec<Anomaly> {
+        let mut all = self.passed(event.time);
         // What is told of no token is no use of any.
         if event.token.is_empty() && event.event.is_none() {
             return all;
         }
         let now = event.time.seconds();
         let found = match event.event {
-            Some(step) => {
-                let token = self.token(event, now);
-                token.is_changed = true;
-                token.step(step, event, now)
-            }
+            Some(step) => self.token(&event.token, now).step(step, event, now),
             None => self.request(event, now),
         };
         if !found.is_empty() {
-            let token = self.token(event, now);
+            let token = self.token(&event.token, now);
+            let goes_on = token.ongoing.is_open(now);
             token.ongoing.told(event, &found, token.clients.get(&event.client));
-            all.extend(token.join(event.time, &event.token, &event.client, found));
+            all.extend(token.join(event.time, &event.token, found, goes_on));
         }
         all
     }
@@ -109,54 +95,45 @@ impl Engine {
     /// What is unusual about the figures of the events that came since the last time.
     pub fn weigh(&mut self) -> Vec<Anomaly> {
         let mut all = Vec::new();
-        for (name, client) in std::mem::take(&mut self.unweighed) {
+        let unweighed = std::mem::take(&mut self.unweighed);
+        for (name, client) in &unweighed {
+            let Some(token) = self.tokens.get_mut(name) else { continue };
+            let found = token.weigh(client);
+            all.extend(told(token, self.latest, name, found));
+        }
+        for name in unweighed.into_iter().map(|(name, _)| name).collect::<BTreeSet<_>>() {
             let Some(token) = self.tokens.get_mut(&name) else { continue };
-            let Some(profile) = token.clients.get_mut(&client) else { continue };
-            let (found, last) = (profile.weigh(), profile.last());
-            token.ongoing.weighed(&client, last, profile);
-            if !found.is_empty() {
-                let event = Event { time: Time(Duration::from_secs(last)), client: client.clone(), ..Event::default() };
-                token.ongoing.told(&event, &found, Some(profile));
-            }
-            all.extend(token.join(self.latest, &name, &client, found));
+            let found = token.weigh_all();
+            all.extend(told(token, self.latest, &name, found));
         }
         all
     }
 
-    fn token(&mut self, event: &Event, now: u64) -> &mut Token {
+    fn token(&mut self, name: &str, now: u64) -> &mut Token {
         // Names are copied where they are new alone.
-        if !self.tokens.contains_key(&event.token) {
+        if !self.tokens.contains_key(name) {
             self.make_room();
-            self.tokens.insert(event.token.clone(), Token::new(now));
+            self.tokens.insert(name.to_owned(), Token::new(now));
         }
-        self.tokens.get_mut(&event.token).expect("it is there by now")
+        self.tokens.get_mut(name).expect("it is there by now")
     }
 
     fn request(&mut self, event: &Event, now: u64) -> Vec<Finding> {
-        let surroundings = Surroundings { trouble: self.is_in_trouble(event, now) };
-        let known = self.tokens.get_mut(&event.token).and_then(|token| token.used(event, now));
-        if let Some(profile) = known {
-            let is_first = !profile.is_unweighed();
-            let found = profile.observe(event, surroundings);
-            if is_first {
-                self.unweighed.push((event.token.clone(), event.client.clone()));
-            }
-            return found;
+        let surroundings = Surroundings { trouble: self.trouble(event, now) };
+        let known = self.tokens.get(&event.token).and_then(|token| token.clients.get(&event.client));
+        let is_weighed = known.is_none_or(|profile| !profile.is_unweighed());
+        if known.is_none() {
+            self.make_room();
+            self.profiles += 1;
         }
-        self.make_room();
-        self.profiles += 1;
-        let token = self.token(event, now);
-        let mut found: Vec<Finding> = token.new_client(&event.client, now).into_iter().collect();
-        let profile = token.clients.entry(event.client.clone()).or_insert_with(|| Profile::new(now));
-        found.extend(profile.observe(event, surroundings));
-        token.is_changed = true;
-        token.last = token.last.max(now);
-        token.requests += 1;
-        self.unweighed.push((event.token.clone(), event.client.clone()));
+        let found = self.token(&event.token, now).request(event, now, surroundings);
+        if is_weighed {
+            self.unweighed.push((event.token.clone(), event.client.clone()));
+        }
         found
     }
 
-    fn is_in_trouble(&mut self, event: &Event, now: u64) -> bool {
+    fn trouble(&mut self, event: &Event, now: u64) -> Trouble {
         if let Some(host) = self.hosts.get_mut(&event.host) {
             return host.observe(event, now);
         }
@@ -166,10 +143,21 @@ impl Engine {
         self.hosts.entry(event.host.clone()).or_default().observe(event, now)
     }
 
-    /// What time alone makes unusual: silence, for which is looked once an hour.
+    /// What time alone makes unusual: silence, for which is looked once an hour. It is the time of a clock that is right.
     pub fn pass(&mut self, time: Time) -> Vec<Anomaly> {
-        self.latest = self.latest.max(time);
+        let mut all = if self.ahead.is_some() { self.bear_out(time) } else { Vec::new() };
+        all.extend(self.passed(time));
+        all
+    }
+
+    fn passed(&mut self, time: Time) -> Vec<Anomaly> {
         let now = time.seconds();
+        if now + OUT_OF_ORDER < self.latest.seconds() {
+            self.latest = time;
+            self.swept = now / HOUR;
+            self.tokens.values_mut().for_each(|token| token.set_back(now));
+        }
+        self.latest = self.latest.max(time);
         if now / HOUR <= self.swept {
             return Vec::new();
         }
@@ -177,18 +165,9 @@ impl Engine {
         let mut all = Vec::new();
         for (name, token) in &mut self.tokens {
             token.is_changed |= token.ongoing.pass(now);
-            // One client that is quiet while another works is no silence of the token.
-            let silent = token.clients.iter_mut().max_by_key(|(_, profile)| profile.last());
-            let Some((client, profile)) = silent else { continue };
-            let (client, found) = (client.clone(), profile.silence(now));
-            if profile.is_silent() {
-                token.ongoing.again(&client, now);
-            }
-            if found.is_some() {
-                let event = Event { time, client: client.clone(), ..Event::default() };
-                token.ongoing.told(&event, found.as_slice(), None);
-            }
-            all.extend(token.join(time, name, &client, found.into_iter().collect()));
+            // What begins when a silence ends has another cause.
+            let found = token.silence(now);
+            all.extend((!found.is_empty()).then(|| Anomaly::new(time, name, found)));
         }
         all
     }
@@ -227,9 +206,7 @@ impl Engine {
     pub fn approve(&mut self, token: &str, client: &str, now: Time) {
         if let Some(token) = self.tokens.get_mut(token) {
             token.forgive(client);
-            if let Some(profile) = token.clients.get_mut(client) {
-                profile.approve_told(now.seconds());
-            }
+            token.approve(client, now.seconds());
         }
     }
 
@@ -282,7 +259,7 @@ impl Engine {
     }
 
     fn make_room(&mut self) {
-        while self.profiles >= MOST_PROFILES || self.tokens.len() >= MOST_TOKENS {
+        while self.tokens.len() >= MOST_TOKENS {
             let Some(oldest) = self.tokens.iter().min_by_key(|(_, token)| token.last).map(|(name, _)| name.clone())
             else {
                 return;
@@ -291,256 +268,33 @@ impl Engine {
                 self.profiles -= token.clients.len();
             }
         }
+        if self.profiles >= MOST_PROFILES
+            && let Some(widest) = self.tokens.values_mut().max_by_key(|token| token.clients.len())
+        {
+            self.profiles -= widest.make_room();
+        }
     }
 }
 
-impl Token {
-    fn new(now: u64) -> Self {
-        Self {
-            first: now,
-            last: now,
-            requests: 0,
-            clients: BTreeMap::new(),
-            new_clients: Daily::default(),
-            issued: Daily::default(),
-            refused: Daily::default(),
-            shadows: BTreeMap::new(),
-            open: None,
-            ongoing: Ongoing::default(),
-            is_changed: false,
-            kept: now,
-        }
+/// Joins what was found of figures, or of their lack.
+fn told(token: &mut Token, time: Time, name: &str, found: Vec<Finding>) -> Option<Anomaly> {
+    let goes_on = token.ongoing.is_open(time.seconds());
+    for finding in &found {
+        let event = Event { time, client: finding.client.clone(), ..Event::default() };
+        let profile = if finding.client.is_empty() { token.whole() } else { token.clients.get(&finding.client) };
+        let before = profile.cloned();
+        token.ongoing.told(&event, std::slice::from_ref(finding), before.as_ref());
     }
-
-    /// What is kept of it: of its clients, those that used it last; of what was told, what a restart would tell anew.
-    fn page(&self) -> Vec<u8> {
-        let mut clients: Vec<(&String, &Profile)> = self.clients.iter().collect();
-        clients.sort_by_key(|(_, profile)| std::cmp::Reverse(profile.last()));
-        clients.truncate(MOST_KEPT);
-        let mut page = vec![VERSION];
-        [self.first, self.last, self.requests].put(&mut page);
-        [&self.new_clients, &self.issued, &self.refused].into_iter().for_each(|daily| daily.put(&mut page));
-        u32::try_from(clients.len()).expect("a few hundred").put(&mut page);
-        for (name, profile) in clients {
-            name.put(&mut page);
-            profile.put(&mut page);
-        }
-        self.open.as_ref().map(Open::kept).put(&mut page);
-        self.ongoing.put(&mut page);
-        let mut shadows: Vec<(String, u64)> = self.shadows.iter().map(|(name, told)| (name.clone(), *told)).collect();
-        shadows.sort_by_key(|(_, told)| std::cmp::Reverse(*told));
-        shadows.truncate(MOST_KEPT);
-        shadows.put(&mut page);
-        page
-    }
-
-    /// `None` where another version, or nobody, wrote it.
-    fn of_page(page: &[u8]) -> Option<Self> {
-        let mut left = page.strip_prefix(&[VERSION])?;
-        let [first, last, requests] = <[u64; 3]>::take(&mut left)?;
-        let [new_clients, issued, refused] = <[Daily; 3]>::take(&mut left)?;
-        let count = u32::take(&mut left)?;
-        let client = |_| Some((String::take(&mut left)?, Profile::take(&mut left)?));
-        let clients = (0..count).map(client).collect::<Option<BTreeMap<_, _>>>()?;
-        let (open, ongoing) = <(Option<Open>, Ongoing)>::take(&mut left)?;
-        let shadows = Vec::take(&mut left)?.into_iter().collect();
-        let told = Self { open, ongoing, shadows, ..Self::new(first) };
-        let token = Self { last, requests, clients, new_clients, issued, refused, ..told };
-        left.is_empty().then_some(token)
-    }
-
-    /// Counts a use by a client that is known.
-    fn used(&mut self, event: &Event, now: u64) -> Option<&mut Profile> {
-        let profile = self.clients.get_mut(&event.client)?;
-        self.ongoing.used(event);
-        self.is_changed = true;
-        self.last = self.last.max(now);
-        self.requests += 1;
-        Some(profile)
-    }
-
-    fn forgive(&mut self, client: &str) {
-        self.is_changed = true;
-        self.ongoing.end(client);
-        if let Some(open) = &mut self.open {
-            open.findings.retain(|finding| finding.client != client);
-        }
-    }
-
-    fn new_client(&mut self, client: &str, now: u64) -> Option<Finding> {
-        let learned = now.saturating_sub(self.first) >= DAY && self.requests >= SOME;
-        // Those of the first day are what there is to learn.
-        if !learned {
-            return None;
-        }
-        let clients = self.clients.len();
-        let excess = self.new_clients.excess(now, learned, 2.0, 1.0)?;
-        let said = format!("first use by {client}; {clients} clients used it in {} requests before", self.requests);
-        Some(Finding::fact(Signal::NewClient, excess + 1.0, said))
-    }
-
-    fn step(&mut self, step: Step, event: &Event, now: u64) -> Vec<Finding> {
-        let learned = now.saturating_sub(self.first) >= 3 * DAY;
-        let found = match step {
-            Step::Tripwire => {
-                Some(Finding::fact(Signal::Tripwire, 12.0, "a phantom key was used where it cannot be".to_owned()))
-            }
-            Step::Shadow => self.shadow(event, now),
-            Step::ScopeChanged => {
-                Some(Finding::fact(Signal::IssuerChange, 1.5, "the issuer grants other scopes than before".to_owned()))
-            }
-            Step::ExpiryChanged => Some(Finding::fact(
-                Signal::IssuerChange,
-                1.2,
-                "the issuer grants another lifetime than before".to_owned(),
-            )),
-            Step::Refused => self.refused.excess(now, learned, 2.0, 5.0).map(|excess| {
-                let said = format!("refused {} times in a day what was granted before", self.refused.count);
-                Finding::new(Signal::IssuerChange, excess, said)
-            }),
-            Step::Issued | Step::Rotated => self.issued.excess(now, learned, 3.0, 10.0).map(|excess| {
-                Finding::new(Signal::Issuance, excess, format!("{} generations in a day", self.issued.count))
-            }),
-            Step::Expired | Step::Revoked | Step::Unknown => None,
-        };
-        found.into_iter().collect()
-    }
-
-    /// Some apps always do: it is told again after a while.
-    fn shadow(&mut self, event: &Event, now: u64) -> Option<Finding> {
-        if self.shadows.get(&event.client).is_some_and(|told| now.saturating_sub(*told) < SHADOW_TOLD_FOR) {
-            self.ongoing.shadowed(&event.client, now);
-            return None;
-        }
-        self.shadows.retain(|_, told| now.saturating_sub(*told) < SHADOW_TOLD_FOR);
-        if self.shadows.len() >= MOST_SHADOWS {
-            // What is told again too soon is better than what is remembered without end.
-            self.shadows.clear();
-        }
-        self.shadows.insert(event.client.clone(), now);
-        let place = if event.host.is_empty() { String::new() } else { format!(", towards {}", event.host) };
-        Some(Finding::fact(Signal::Shadow, 1.0, format!("the app sent a credential of its own{place}")))
-    }
-
-    /// An anomaly is told when it begins, again with each new fact and each other signal of a client, and when it has become graver.
-    fn join(&mut self, time: Time, token: &str, client: &str, found: Vec<Finding>) -> Option<Anomaly> {
-        if found.is_empty() {
-            return None;
-        }
-        let now = time.seconds();
-        let open = self.open.take().filter(|open| now.saturating_sub(open.since) < JOINED_FOR);
-        let told = open.as_ref().map(|open| open.severity);
-        let mut open = open.unwrap_or_else(|| Open { since: now, severity: Severity::Low, findings: Vec::new() });
-        let is_fresh = open.add(found.into_iter().map(|found| Finding { client: client.to_owned(), ..found }));
-        let anomaly = Anomaly::new(time, token, open.findings.clone());
-        let news = is_fresh || told.is_none_or(|told| anomaly.severity > told);
-        open.severity = open.severity.max(anomaly.severity);
-        self.open = Some(open);
-        self.is_changed = true;
-        news.then_some(anomaly)
-    }
+    token.join(time, name, found, goes_on)
 }
-
-impl Open {
-    /// What a restart need not tell again. A phantom key where it cannot be is told once more rather than not at all.
-    fn kept(&self) -> Self {
-        let findings = self.findings.iter().filter(|finding| finding.signal != Signal::Tripwire).cloned();
-        Self { findings: findings.collect(), ..*self }
-    }
-
-    /// Whether something is among them that is not known yet: a fact, or the first figure of a signal of a client. Of the figures
-    /// of both the gravest is kept, and of all the gravest few.
-    fn add(&mut self, found: impl Iterator<Item = Finding>) -> bool {
-        let mut fresh = Vec::new();
-        for finding in found {
-            let mut all = self.findings.iter_mut().chain(&mut fresh);
-            match all.find(|old| finding.repeats(old) || finding.is_figure_of(old)) {
-                Some(known) if finding.gravity(known).is_ge() => *known = finding,
-                Some(_) => {}
-                None => fresh.push(finding),
-            }
-        }
-        let all = std::mem::take(&mut self.findings).into_iter().chain(fresh.iter().cloned());
-        let (mut figures, mut facts): (Vec<Finding>, Vec<Finding>) = all.partition(|finding| !finding.is_fact);
-        for (findings, most) in [(&mut figures, MOST_FIGURES), (&mut facts, MOST_FACTS)] {
-            findings.sort_by(|one, other| other.gravity(one));
-            findings.truncate(most);
-        }
-        self.findings = figures;
-        self.findings.append(&mut facts);
-        fresh.iter().any(|fresh| self.findings.contains(fresh))
-    }
-}
-
-impl Daily {
-    /// Counts one, and says how far that is beyond what is usual.
-    fn excess(&mut self, now: u64, learned: bool, times: f64, floor: f64) -> Option<f64> {
-        if now / DAY != self.day {
-            self.most.saw(self.count.into(), learned);
-            self.most.day_ends();
-            self.day = now / DAY;
-            self.count = 0;
-        }
-        self.count += 1;
-        let limit = times * self.most.most() + floor;
-        (learned && f64::from(self.count) >= limit).then(|| f64::from(self.count) / limit)
-    }
-}
-
-impl Host {
-    /// Whether it is in trouble: it fails, or takes no token of several.
-    fn observe(&mut self, event: &Event, now: u64) -> bool {
-        if now / SPAN != self.span {
-            *self = Self { span: now / SPAN, trouble: self.trouble, ..Self::default() };
-        }
-        self.answers += 1;
-        let refused = event.status == 401;
-        if refused {
-            let token = hash(&[&event.token]).max(1);
-            if self.refused[0] == 0 {
-                self.refused[0] = token;
-            } else if self.refused[0] != token {
-                self.refused[1] = token;
-            }
-        }
-        if refused || event.status >= 500 {
-            self.failures += 1;
-        }
-        let own = self.refused[1] != 0 || !refused;
-        if self.failures >= 5 && self.failures * 4 >= self.answers && own {
-            self.trouble = Some(now);
-        }
-        self.trouble.is_some_and(|since| now.saturating_sub(since) < AFTERMATH)
-    }
-}
-
-kept!(Daily { day, count, most });
-kept!(Open { since, severity, findings });
-
-/// Clients of one token at rest: a record has a bound.
-const MOST_KEPT: usize = 500;
 
 const MOST_TOKENS: usize = 4096;
 const MOST_PROFILES: usize = 16_384;
 const MOST_HOSTS: usize = 1024;
 
-/// Requests of a token before another client is a new one.
-const SOME: u64 = 50;
-
-const JOINED_FOR: u64 = HOUR;
-
-/// Facts of one anomaly, and figures.
-const MOST_FACTS: usize = 16;
-const MOST_FIGURES: usize = 64;
-
-const SHADOW_TOLD_FOR: u64 = 4 * DAY;
-
-/// Clients of one token that are remembered to send credentials of their own.
-const MOST_SHADOWS: usize = 1024;
-
-const SPAN: u64 = 300;
-/// How long apps catch up after trouble.
-const AFTERMATH: u64 = 2 * HOUR;
+/// How far an event is ahead of all others before its time is doubted, and how far it may be behind them, in seconds.
+const AHEAD: u64 = HOUR;
+const OUT_OF_ORDER: u64 = 300;
 
 #[cfg(test)]
 mod tests;

@@ -8,12 +8,17 @@
 //!
 //! Invariant: a request is compared with what was before it, and takes the same room as any other, below 2 KiB a profile.
 
-use std::fmt::Arguments;
+mod place;
+mod rates;
+mod sums;
 
 use super::anomaly::{Finding, Signal};
 use super::baseline::{Ceiling, DAY, Distinct, HOUR, Hash, Hours, Known, Slot};
 use super::event::Event;
-use super::memory::{Kept, kept};
+use super::host::Trouble;
+use super::memory::kept;
+use place::template;
+use sums::{Sums, settle};
 
 #[derive(Clone)]
 pub struct Profile {
@@ -32,11 +37,18 @@ pub struct Profile {
     /// Requests in the fullest minute, and in all, of each hour.
     minutes: Hours<f32>,
     hours: Hours<f32>,
-    /// The fullest minute of this hour.
+    /// The fullest minute of this hour, and the fullest hour of today.
     fullest: f32,
-    /// The day on which an hour was last used, counted from one; and a bit for each hour of today.
+    fullest_today: f32,
+    /// Requests in the fullest hour of each day of the week.
+    days: [f32; 7],
+    /// The day on which an hour was last used, since 1970; and a bit for each hour of today.
     used: Hours<u16>,
     used_today: u32,
+    /// Hours with requests, those of some weeks ago less.
+    active: f32,
+    /// Requests that the host could not answer and that may come again, those of hours ago less.
+    owed: f32,
     resources: [Distinct; 2],
     most_resources: [Ceiling; 2],
     places: Known,
@@ -53,18 +65,7 @@ struct Unweighed {
     requests: u32,
     bytes: f32,
     in_trouble: bool,
-}
-
-/// What is summed over a time.
-#[derive(Clone, Copy, Default)]
-struct Sums<T = f32> {
-    requests: T,
-    /// Refusals and what was not found, by their weight.
-    errors: T,
-    downloaded: T,
-    uploaded: T,
-    deletions: T,
-    new_places: T,
+    is_alone: bool,
 }
 
 /// When a signal was last told, in hours, and how strong it was.
@@ -77,8 +78,8 @@ struct Told {
 /// What a token's other uses say about a request.
 #[derive(Clone, Copy, Default)]
 pub struct Surroundings {
-    /// The host fails for many: what that makes an app do is not misuse.
-    pub trouble: bool,
+    /// What a host's failures for many make an app do is not misuse.
+    pub trouble: Trouble,
 }
 
 impl Profile {
@@ -97,8 +98,12 @@ impl Profile {
             minutes: Hours::default(),
             hours: Hours::default(),
             fullest: 0.0,
+            fullest_today: 0.0,
+            days: [0.0; 7],
             used: Hours::default(),
             used_today: 0,
+            active: 0.0,
+            owed: 0.0,
             resources: [Distinct::default(), Distinct::default()],
             most_resources: [Ceiling::default(); 2],
             places: Known::default(),
@@ -117,21 +122,55 @@ impl Profile {
     /// What is unusual about this request by itself. It belongs to what is usual from now on. Its figures count when they are
     /// weighed: soon, and before their minute ends.
     pub fn observe(&mut self, event: &Event, surroundings: Surroundings) -> Vec<Finding> {
-        let now = event.time.seconds().max(self.last);
+        let now = self.time_of(event);
         let mut found = Vec::new();
         if now / 60 != self.last / 60 {
             found = self.weigh();
         }
         self.awake(now, &mut found);
         self.pass_to(now);
-        self.add(event, surroundings, &mut found);
+        self.add(event, now, surroundings, &mut found);
         self.hours_of_use(now, &mut found);
         self.last = now;
         self.requests += 1;
         self.unweighed.requests += 1;
         self.unweighed.bytes += event.request_bytes.saturating_add(event.response_bytes) as f32;
-        self.unweighed.in_trouble |= surroundings.trouble;
+        self.unweighed.in_trouble |= surroundings.trouble == Trouble::OfMany;
+        self.unweighed.is_alone |= surroundings.trouble == Trouble::OfOne;
         found
+    }
+
+    /// Requests come a little out of order; what lies further back says that a clock was ahead, and is right now.
+    fn time_of(&mut self, event: &Event) -> u64 {
+        let now = event.time.seconds();
+        if now + OUT_OF_ORDER >= self.last {
+            return now.max(self.last);
+        }
+        self.last = now;
+        self.first = self.first.min(now);
+        self.silent = false;
+        let hour = hours(now);
+        self.told.iter_mut().filter(|told| told.hour > hour).for_each(|told| *told = Told::default());
+        now
+    }
+
+    /// Whether it is known long enough that what it never did is told of it.
+    pub fn is_experienced(&self) -> bool {
+        self.last - self.first >= 3 * DAY && self.requests >= FEW
+    }
+
+    /// Requests of this hour.
+    pub fn this_hour(&self, now: u64) -> f32 {
+        if now / HOUR == self.last / HOUR { self.hour.requests } else { 0.0 }
+    }
+
+    /// What was told by another is not told again by this one, unless it is stronger.
+    pub fn heard(&mut self, found: &[Finding]) {
+        for finding in found.iter().filter(|finding| !finding.is_fact) {
+            let told = &mut self.told[finding.signal as usize];
+            let excess = finding.excess() as f32;
+            *told = Told { hour: hours(self.last), excess: told.excess.max(excess) };
+        }
     }
 
     /// Whether there are requests whose figures were not weighed.
@@ -141,12 +180,12 @@ impl Profile {
 
     /// Which figures are unusual.
     pub fn weigh(&mut self) -> Vec<Finding> {
-        let Unweighed { requests, bytes, in_trouble } = std::mem::take(&mut self.unweighed);
+        let Unweighed { requests, bytes, in_trouble, is_alone } = std::mem::take(&mut self.unweighed);
         if requests == 0 {
             return Vec::new();
         }
         let (now, mut found) = (self.last, Vec::new());
-        self.rates(self, now, in_trouble, &mut found);
+        self.rates(self, now, in_trouble || is_alone, &mut found);
         let share = requests as f32 / self.requests.clamp(requests.into(), 1000.max(requests.into())) as f32;
         self.bytes += (bytes / requests as f32 - self.bytes) * share;
         found.retain(|finding| self.tells(now, finding));
@@ -189,7 +228,9 @@ impl Profile {
     /// Whether a busy client has fallen silent. Said once a silence.
     pub fn silence(&mut self, now: u64) -> Option<Finding> {
         let gap = now.saturating_sub(self.last);
-        let usual = (4 * u64::from(self.longest_gap)).max(DAY);
+        // Whoever never rests is missed within hours.
+        let least = if self.never_rests() { RESTLESS } else { DAY };
+        let usual = (4 * u64::from(self.longest_gap)).max(least);
         if self.silent || self.requests < BUSY || !self.learned(self.last) || gap < usual {
             return None;
         }
@@ -198,19 +239,32 @@ impl Profile {
         Some(Finding::new(Signal::Silence, gap as f64 / usual as f64, said))
     }
 
-    /// The first day is 1.
-    fn day_of(&self, seconds: u64) -> u16 {
-        u16::try_from(seconds / DAY - self.first / DAY + 1).unwrap_or(u16::MAX)
+    /// How many of the hours that it uses at all it uses on a day when it could.
+    fn regularity(&self) -> f32 {
+        let today = day_of(self.last);
+        let [weekdays, weekends] = self.used.kinds().map(|days| days.filter(|day| is_recent(**day, today)).count());
+        let hours = (5 * weekdays + 2 * weekends) as f32 / 7.0;
+        let days = (self.last / DAY - self.first / DAY) as f32;
+        let weight = (1.0 - ACTIVE_A_DAY.powf(days)) / (1.0 - ACTIVE_A_DAY);
+        if hours > 0.0 && weight > 0.0 { self.active / weight / hours } else { 0.0 }
     }
 
     fn learned(&self, now: u64) -> bool {
         now.saturating_sub(self.first) >= LEARNED
     }
 
+    /// Whether each hour of the week is in use, and nearly always.
+    fn never_rests(&self) -> bool {
+        let today = day_of(self.last);
+        let is_used = self.used.kinds().map(|mut days| days.all(|day| is_recent(*day, today)));
+        is_used == [true, true] && self.regularity() > 0.9
+    }
+
     /// A token that wakes after a much longer rest than it ever took.
     fn awake(&mut self, now: u64, found: &mut Vec<Finding>) {
         let gap = now - self.last;
-        let usual = (3 * u64::from(self.longest_gap)).max(DORMANT);
+        // Less than four times: whoever rests at the ends of weeks takes a week off.
+        let usual = (u64::from(self.longest_gap) * 77 / 20).max(DORMANT);
         if gap > usual && self.last - self.first >= LEARNED && self.requests >= FEW {
             let said =
                 format!("used after {} of rest, never longer than {} before", span(gap), span(self.longest_gap.into()));
@@ -231,9 +285,12 @@ impl Profile {
         if now / HOUR != self.last / HOUR {
             let slot = Slot::of(self.last);
             self.used_today |= 1 << (self.last / HOUR % 24);
-            settle(self.minutes.at(slot), self.fullest, learned);
-            settle(self.hours.at(slot), self.hour.requests, learned);
+            let rested = u64::from(day_of(self.last).saturating_sub(*self.used.at(slot)));
+            settle(self.minutes.at(slot), self.fullest, learned, rested);
+            settle(self.hours.at(slot), self.hour.requests, learned, rested);
             self.fullest = 0.0;
+            self.fullest_today = self.fullest_today.max(self.hour.requests);
+            self.owed *= 0.5_f32.powf((now / HOUR - self.last / HOUR).min(64) as f32);
             self.most_an_hour.saw(&self.hour, learned);
             self.hour = Sums::default();
             self.most_resources[0].saw(self.resources[0].count(), learned);
@@ -248,11 +305,15 @@ impl Profile {
         }
         if now / DAY != self.last / DAY {
             // Not before: one new hour would make the next one look usual.
-            let (day, midnight) = (self.day_of(self.last), self.last / DAY * DAY);
+            let (day, midnight) = (day_of(self.last), self.last / DAY * DAY);
             for hour in (0..24).filter(|hour| self.used_today & (1 << hour) != 0) {
                 *self.used.at(Slot::of(midnight + hour * HOUR)) = day;
             }
+            self.active = (self.active + self.used_today.count_ones() as f32)
+                * ACTIVE_A_DAY.powf((now / DAY - self.last / DAY).min(400) as f32);
             self.used_today = 0;
+            settle(&mut self.days[weekday(self.last)], self.fullest_today, learned, 7);
+            self.fullest_today = 0.0;
         }
         for _ in 0..(now / DAY - self.last / DAY).min(400) {
             self.most_resources[1].saw(self.resources[1].count(), learned);
@@ -271,17 +332,22 @@ impl Profile {
         })
     }
 
-    fn add(&mut self, event: &Event, surroundings: Surroundings, found: &mut Vec<Finding>) {
-        let now = event.time.seconds().max(self.last);
-        let experienced = now - self.first >= 3 * DAY && self.requests >= FEW;
+    fn add(&mut self, event: &Event, now: u64, surroundings: Surroundings, found: &mut Vec<Finding>) {
+        let experienced = self.is_experienced();
         let mut one =
             Sums { downloaded: event.response_bytes as f32, uploaded: event.request_bytes as f32, ..Sums::default() };
+        let in_trouble = surroundings.trouble == Trouble::OfMany;
         // What the host could not do is tried again and again.
-        if !matches!(event.status, 0 | 429 | 500..) {
-            one.requests = 1.0;
+        one.requests = match event.status {
+            429 | 500.. if in_trouble => 0.0,
+            429 | 500.. => TRIED_AGAIN,
+            _ => 1.0,
+        };
+        if event.status >= 500 {
+            self.owed += 1.0;
         }
         one.errors = match event.status {
-            401 if surroundings.trouble => 0.0,
+            401 if in_trouble => 0.0,
             401 | 403 => 2.0,
             404 | 405 | 410 => 1.0,
             429 => 0.2,
@@ -296,7 +362,7 @@ impl Profile {
         if self.places.is_new(Hash::default().text("host").end().text(&event.host).end().finish()) && experienced {
             found.push(Finding::fact(Signal::NewPlace, 2.5, format!("first request to {}", event.host)));
         }
-        if event.method == "DELETE" {
+        if event.method.eq_ignore_ascii_case(METHODS[DELETE]) {
             one.deletions = 1.0;
         }
         self.method(event, experienced, found);
@@ -309,105 +375,29 @@ impl Profile {
 
     /// The first write of a reader, the first deletion of a writer.
     fn method(&mut self, event: &Event, experienced: bool, found: &mut Vec<Finding>) {
-        let Some(method) = METHODS.iter().position(|method| *method == event.method) else { return };
+        let known = METHODS.iter().position(|method| method.eq_ignore_ascii_case(&event.method));
+        // Nobody knows what other verbs do; most of them change something.
+        let method = known.unwrap_or(METHODS.len() - 1);
         let before = self.methods;
         self.methods |= 1 << method;
         if !experienced || before & (1 << method) != 0 || !WRITES.contains(&method) {
             return;
         }
         let wrote = WRITES.iter().any(|write| before & (1 << write) != 0);
-        let excess = if wrote && event.method != "DELETE" { 1.2 } else { 2.5 };
+        let excess = if wrote && method != DELETE { 1.2 } else { 2.5 };
         let said = format!("first {} in {} requests", event.method, self.requests);
         found.push(Finding::fact(Signal::NewMethod, excess, said));
     }
 
-    fn rates(&self, usual: &Self, now: u64, in_trouble: bool, found: &mut Vec<Finding>) {
-        if now - self.first < DAY || self.requests <= FEW {
-            return;
-        }
-        let mut caution = if self.learned(now) { 1.0 } else { UNLEARNED };
-        if in_trouble {
-            caution *= TROUBLED;
-        }
-        let mut scale = Scale { caution, found };
-        let day = self.day();
-        self.bursts(usual, now, &day, &mut scale);
-        let some = f64::from(self.bytes) * SOME_ANSWERS;
-        for (span, sums, most, times, few) in [
-            ("a minute", &self.minute, &usual.most_a_minute, 3.0, 8.0),
-            ("an hour", &self.hour, &usual.most_an_hour, 2.0, 12.0),
-            ("a day", &day, &usual.most_a_day, 1.5, 20.0),
-        ] {
-            let (received, sent) = (most.downloaded.most(), most.uploaded.most());
-            scale.weigh(
-                Signal::Volume,
-                format_args!("bytes received in {span}"),
-                sums.downloaded,
-                received,
-                times,
-                some,
-            );
-            scale.weigh(Signal::Volume, format_args!("bytes sent in {span}"), sums.uploaded, sent, times, some);
-            scale.weigh(
-                Signal::Errors,
-                format_args!("refusals in {span}"),
-                sums.errors,
-                most.errors.most(),
-                times,
-                few,
-            );
-            let deletions = most.deletions.most();
-            scale.weigh(
-                Signal::Burst,
-                format_args!("deletions in {span}"),
-                sums.deletions,
-                deletions,
-                times,
-                few / 2.0,
-            );
-        }
-        let (places, most) = (day.new_places, usual.most_a_day.new_places.most());
-        scale.weigh(Signal::NewPlace, format_args!("new places in a day"), places, most, 2.0, 6.0);
-        for (span, resources, most) in [
-            ("an hour", &self.resources[0], usual.most_resources[0]),
-            ("a day", &self.resources[1], usual.most_resources[1]),
-        ] {
-            let what = format_args!("different resources in {span}");
-            scale.weigh(Signal::FanOut, what, resources.count() as f32, most.most(), 1.8, 25.0);
-        }
-    }
-
-    fn bursts(&self, usual: &Self, now: u64, day: &Sums, scale: &mut Scale<'_>) {
-        let slot = Slot::of(now);
-        // Whoever keeps no hours may do at any of them much of what it does at all.
-        let around = |hours: &Hours<f32>, most: Ceiling| {
-            f64::from(hours.around(slot).into_iter().fold(0.0, f32::max)).max(0.6 * most.most())
-        };
-        let minute = around(&usual.minutes, usual.most_a_minute.requests);
-        let hour = around(&usual.hours, usual.most_an_hour.requests);
-        let (name, most) = (slot.name(), usual.most_a_day.requests.most());
-        scale.weigh(
-            Signal::Burst,
-            format_args!("requests in a minute, {name}"),
-            self.minute.requests,
-            minute,
-            2.5,
-            12.0,
-        );
-        scale.weigh(Signal::Burst, format_args!("requests in an hour, {name}"), self.hour.requests, hour, 2.0, 40.0);
-        scale.weigh(Signal::Burst, format_args!("requests in a day"), day.requests, most, 1.6, 100.0);
-    }
-
     /// An hour that is never used, by a client that keeps hours.
     fn hours_of_use(&mut self, now: u64, found: &mut Vec<Finding>) {
-        let slot = Slot::of(now);
-        let today = self.day_of(now);
-        let recent = |day: u16| day > 0 && today - day.min(today) < 35;
-        let is_unused = !self.used.around(slot).into_iter().any(recent);
-        if !is_unused || today < 15 || self.requests < FEW || self.hour.requests < 3.0 {
+        let (slot, today) = (Slot::of(now), day_of(now));
+        let is_unused = !self.used.around(slot, 1).any(|day| is_recent(day, today));
+        if !is_unused || now - self.first < 2 * WEEK || self.requests < FEW || self.hour.requests < 3.0 {
             return;
         }
-        if self.used.all().filter(|day| recent(**day)).count() <= HOURS_KEPT {
+        let hours = self.used.kinds().map(|days| days.filter(|day| is_recent(**day, today)).count());
+        if hours[0] + hours[1] <= HOURS_KEPT && self.regularity() >= REGULAR {
             let finding = Finding::new(Signal::Hours, 1.5, format!("never used on {} before", slot.name()));
             if self.tells(now, &finding) {
                 found.push(finding);
@@ -417,10 +407,9 @@ impl Profile {
 
     /// Whether a finding is news: it was not told of late, or was much weaker.
     fn tells(&mut self, now: u64, finding: &Finding) -> bool {
-        let hour = u32::try_from(now / HOUR).unwrap_or(u32::MAX);
-        let excess = -(1.0 - finding.score).log2() as f32;
+        let (hour, excess) = (hours(now), finding.excess() as f32);
         let told = &mut self.told[finding.signal as usize];
-        let news = told.hour == 0 || hour - told.hour >= SAME_FOR || excess > told.excess * 1.3;
+        let news = told.hour == 0 || hour.saturating_sub(told.hour) >= SAME_FOR || excess > told.excess * 1.3;
         if news {
             *told = Told { hour, excess };
         }
@@ -428,92 +417,21 @@ impl Profile {
     }
 }
 
-/// Where figures are weighed against what was usual.
-struct Scale<'a> {
-    caution: f64,
-    found: &'a mut Vec<Finding>,
+fn hours(seconds: u64) -> u32 {
+    u32::try_from(seconds / HOUR).unwrap_or(u32::MAX)
 }
 
-impl Scale<'_> {
-    /// Unusual is what exceeds the most before so many times, and by some more that small figures may vary.
-    fn weigh(&mut self, signal: Signal, what: Arguments<'_>, figure: f32, usual: f64, times: f64, some: f64) {
-        let limit = (times * usual + some) * self.caution;
-        let figure = f64::from(figure);
-        if figure > limit {
-            let said = if usual >= 1.0 {
-                format!("{figure:.0} {what}, {:.1}x the most before", figure / usual)
-            } else {
-                format!("{figure:.0} {what}, none before")
-            };
-            self.found.push(Finding::new(signal, figure / limit, said));
-        }
-    }
+fn day_of(seconds: u64) -> u16 {
+    u16::try_from(seconds / DAY).unwrap_or(u16::MAX)
 }
 
-impl Sums {
-    fn add(&mut self, other: &Self) {
-        self.requests += other.requests;
-        self.errors += other.errors;
-        self.downloaded += other.downloaded;
-        self.uploaded += other.uploaded;
-        self.deletions += other.deletions;
-        self.new_places += other.new_places;
-    }
+fn is_recent(day: u16, today: u16) -> bool {
+    day > 0 && today.saturating_sub(day) < 35
 }
 
-impl Sums<Ceiling> {
-    fn saw(&mut self, sums: &Sums, learned: bool) {
-        self.requests.saw(sums.requests.into(), learned);
-        self.errors.saw(sums.errors.into(), learned);
-        self.downloaded.saw(sums.downloaded.into(), learned);
-        self.uploaded.saw(sums.uploaded.into(), learned);
-        self.deletions.saw(sums.deletions.into(), learned);
-        self.new_places.saw(sums.new_places.into(), learned);
-    }
-
-    fn day_ends(&mut self) {
-        let all = [
-            &mut self.requests,
-            &mut self.errors,
-            &mut self.downloaded,
-            &mut self.uploaded,
-            &mut self.deletions,
-            &mut self.new_places,
-        ];
-        all.into_iter().for_each(Ceiling::day_ends);
-    }
-}
-
-/// The most of an hour of the day, once a day.
-fn settle(most: &mut f32, figure: f32, learned: bool) {
-    let mut ceiling = Ceiling::of(*most);
-    ceiling.day_ends();
-    ceiling.saw(figure.into(), learned);
-    *most = ceiling.most() as f32;
-}
-
-/// Goes on with a path, without what tells one resource of a kind from another.
-fn template(hash: Hash, path: &str) -> Hash {
-    let (mut hash, mut parts, mut rest) = (hash, 0, path.as_bytes());
-    while parts < 4 && !rest.is_empty() {
-        let end = rest.iter().position(|byte| *byte == b'/').unwrap_or(rest.len());
-        let part = &rest[..end];
-        rest = rest.get(end + 1..).unwrap_or_default();
-        if !part.is_empty() {
-            hash = hash.bytes(b"/").bytes(if names_one(part) { b"*" } else { part });
-            parts += 1;
-        }
-    }
-    hash
-}
-
-/// Whether a segment looks like a number, a digest, a UUID.
-fn names_one(part: &[u8]) -> bool {
-    part.len() > 24 || part.iter().any(u8::is_ascii_digit) && !is_version(part)
-}
-
-fn is_version(part: &[u8]) -> bool {
-    part.len() <= 3 && part.starts_with(b"v")
+/// Monday is 0. 1970 began on a Thursday.
+fn weekday(seconds: u64) -> usize {
+    usize::try_from((seconds / DAY + 3) % 7).unwrap_or_default()
 }
 
 fn part(seconds: u64) -> usize {
@@ -530,28 +448,34 @@ fn span(seconds: u64) -> String {
 }
 
 const METHODS: [&str; 8] = ["GET", "HEAD", "OPTIONS", "POST", "PUT", "PATCH", "DELETE", "other"];
-const WRITES: [usize; 4] = [3, 4, 5, 6];
+const WRITES: [usize; 5] = [3, 4, 5, 6, 7];
+const DELETE: usize = 6;
 
 const SIGNALS: usize = Signal::ALL.len();
 
 const HOURS_A_PART: u64 = 3;
 const PARTS: usize = 8;
 
+/// How far requests are out of order without anything being wrong, in seconds.
+const OUT_OF_ORDER: u64 = 300;
+
+const WEEK: u64 = 7 * DAY;
+/// From which share of its hours on a client keeps them.
+const REGULAR: f32 = 0.4;
+/// A month of days counts.
+const ACTIVE_A_DAY: f32 = 27.0 / 28.0;
+
+/// What a request counts that was not answered.
+const TRIED_AGAIN: f32 = 0.25;
+
 /// Each hour of a week has been seen, and a weekly job has run.
 const LEARNED: u64 = 8 * DAY;
-/// How much more it takes before.
-const UNLEARNED: f64 = 6.0;
-/// How much more while the host is in trouble: what failed is tried again.
-const TROUBLED: f64 = 4.0;
-
 /// Requests before anything is unusual, and before silence is.
 const FEW: u64 = 100;
 const BUSY: u64 = 1000;
 
-/// By so many usual answers a volume may vary.
-const SOME_ANSWERS: f64 = 50.0;
-
 const DORMANT: u64 = 5 * DAY;
+const RESTLESS: u64 = 6 * HOUR;
 
 /// Of the 48 hours of the two kinds of day: whoever uses more keeps none.
 const HOURS_KEPT: usize = 34;
@@ -573,8 +497,12 @@ kept!(Profile {
     minutes,
     hours,
     fullest,
+    fullest_today,
+    days,
     used,
     used_today,
+    active,
+    owed,
     resources,
     most_resources,
     places,
@@ -585,19 +513,7 @@ kept!(Profile {
     unweighed
 });
 kept!(Told { hour, excess });
-kept!(Unweighed { requests, bytes, in_trouble });
-
-impl<T: Kept> Kept for Sums<T> {
-    fn put(&self, out: &mut Vec<u8>) {
-        let Self { requests, errors, downloaded, uploaded, deletions, new_places } = self;
-        [requests, errors, downloaded, uploaded, deletions, new_places].into_iter().for_each(|sum| sum.put(out));
-    }
-
-    fn take(left: &mut &[u8]) -> Option<Self> {
-        let [requests, errors, downloaded, uploaded, deletions, new_places] = <[T; 6]>::take(left)?;
-        Some(Self { requests, errors, downloaded, uploaded, deletions, new_places })
-    }
-}
+kept!(Unweighed { requests, bytes, in_trouble, is_alone });
 
 #[cfg(test)]
 mod tests;

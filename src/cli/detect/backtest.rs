@@ -53,7 +53,7 @@ fn each(
             engine.observe(&event).iter().try_for_each(&mut tell)?;
         }
     }
-    Ok(())
+    engine.end().iter().try_for_each(tell)
 }
 
 /// How many of each signal on each day.

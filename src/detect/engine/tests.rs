@@ -2,7 +2,13 @@
 
 use std::time::Duration;
 
+use super::open::{MOST_FACTS, MOST_FIGURES, Open};
+use super::token::MOST_SHADOWS;
 use super::*;
+use crate::detect::anomaly::{Severity, Signal};
+use crate::detect::baseline::DAY;
+use crate::detect::event::Step;
+use crate::detect::memory::VERSION;
 
 const MONDAY: u64 = 1_788_739_200;
 
@@ -63,13 +69,17 @@ fn each_fact_is_told_though_its_anomaly_was_told_before() {
     for client in ["app", "stranger"] {
         assert_eq!(said(tripped(client, 3)), ["a phantom key was used where it cannot be"], "{client}");
     }
-    // Each in a loop: told once an hour.
-    for seconds in 4..3600 {
+    // Each in a loop: told once a day.
+    for seconds in 4..5 * HOUR {
         for client in ["app", "stranger"] {
             assert_eq!(said(tripped(client, seconds)), [""; 0], "{client} after {seconds} s");
         }
     }
-    assert_eq!(said(tripped("app", 3600)), ["a phantom key was used where it cannot be"]);
+    engine.pass(request("", "", NOW + DAY).time);
+    let mut said = |event: Event| -> Vec<String> {
+        engine.observe(&event).iter().map(|anomaly| anomaly.findings[0].said.clone()).collect()
+    };
+    assert_eq!(said(tripped("app", DAY)), ["a phantom key was used where it cannot be"]);
 }
 
 #[test]
@@ -189,11 +199,13 @@ fn a_host_that_refuses_every_token_is_in_trouble_and_one_token_alone_is_not() {
     assert!(refusals(&["github"]) > 0);
 }
 
-/// When a burst of one token is told of, a tenth of a second a request, after so many answers to it of one status.
-fn burst_after(status: u16, seconds: u64) -> Option<u64> {
+/// When a burst of one token is told of, a tenth of a second a request, after so many answers of one status to these.
+fn burst_after(tokens: &[&str], status: u16, seconds: u64) -> Option<u64> {
     let mut engine = usual();
     for second in 0..seconds {
-        engine.observe(&Event { status, ..request("other", "app", NOW + second) });
+        for token in tokens {
+            engine.observe(&Event { status, ..request(token, "app", NOW + second) });
+        }
     }
     (0..1200).find(|tenth| {
         let told = engine.observe(&request("github", "app", NOW + 60 + tenth / 10));
@@ -202,15 +214,139 @@ fn burst_after(status: u16, seconds: u64) -> Option<u64> {
 }
 
 #[test]
-fn whoever_provokes_failures_of_a_host_does_not_switch_burst_detection_off() {
-    let (usually, in_trouble) = (burst_after(200, 5), burst_after(503, 5));
+fn whoever_provokes_failures_of_a_host_does_not_hide_behind_them() {
+    let usually = burst_after(&["other"], 200, 5);
     assert!(usually.is_some_and(|tenth| tenth < 200), "{usually:?}");
-    assert!(in_trouble.is_some_and(|tenth| tenth < 600) && in_trouble > usually, "{in_trouble:?}");
+    for (token, status, seconds) in [("github", 500, 5), ("github", 503, 40), ("other", 503, 40), ("github", 401, 5)] {
+        let told = burst_after(&[token], status, seconds);
+        assert!(told.is_some_and(|tenth| tenth < 100), "{token} {status}: {told:?}");
+    }
+    let of_many = burst_after(&["github", "other"], 503, 5);
+    assert!(of_many.is_some_and(|tenth| tenth < 600) && of_many > usually, "{of_many:?}");
 }
 
 #[test]
-fn an_answer_that_never_came_is_no_failure_of_the_host() {
-    assert_eq!(burst_after(0, 5), burst_after(200, 5));
+fn what_is_never_answered_is_asked_nevertheless() {
+    for status in [0, 429, 500] {
+        let mut engine = usual();
+        let told = (0..600).find(|second| {
+            let told = engine.observe(&Event { status, ..request("github", "app", NOW + second) });
+            !told.is_empty()
+        });
+        assert!(told.is_some_and(|second| status != 0 || second < 20), "{status}: {told:?}");
+    }
+}
+
+#[test]
+fn what_no_client_does_much_of_shows_in_what_all_do_together() {
+    let mut engine = Engine::default();
+    let client = |number: u64| format!("client-{}", number % 10);
+    for turn in 0..10 * 24 * 60 {
+        let path = format!("/kind/{}", turn % 7);
+        let event = Event { path, ..request("github", &client(turn), turn * 60) };
+        assert_eq!(engine.observe(&event), [], "at {turn}");
+    }
+    let told: Vec<Anomaly> = (0..300)
+        .flat_map(|turn| {
+            let path = format!("/users/{turn}");
+            engine.observe(&Event { path, ..request("github", &client(turn), NOW + turn * 6) })
+        })
+        .collect();
+    assert!(told.iter().any(|anomaly| anomaly.signal() == Signal::FanOut), "{told:?}");
+}
+
+#[test]
+fn a_stranger_is_judged_by_the_past_of_the_token() {
+    let mut engine = usual();
+    let told: Vec<Anomaly> = (0..600)
+        .flat_map(|turn| {
+            let path = format!("/users/{turn}");
+            engine.observe(&Event { path, ..request("github", "stranger", NOW + turn / 10) })
+        })
+        .collect();
+    let last = &told[told.len() - 1];
+    let signals: Vec<Signal> = last.findings.iter().map(|finding| finding.signal).collect();
+    assert!([Signal::NewClient, Signal::Burst, Signal::FanOut].iter().all(|signal| signals.contains(signal)));
+    assert!(last.findings.iter().all(|finding| finding.client == "stranger"), "{last:?}");
+    assert_eq!(last.severity, Severity::Critical);
+    let first = engine.observe(&Event { method: "DELETE".to_owned(), ..request("github", "stranger", NOW + 70) });
+    assert_eq!(first.len(), 1, "the token never deleted anything: {first:?}");
+}
+
+#[test]
+fn more_clients_of_a_token_are_told_and_are_not_critical() {
+    let mut engine = usual();
+    for number in 0..10 {
+        let told = engine.observe(&request("github", &format!("pod-{number}"), NOW + number * 600));
+        assert!(told.iter().all(|anomaly| anomaly.severity <= Severity::High), "{told:?}");
+        assert_eq!(told.len(), 1);
+    }
+}
+
+#[test]
+fn a_client_that_made_room_is_not_new_when_it_comes_back() {
+    let mut engine = usual();
+    let client = |number: u64| format!("client-{number}");
+    for number in 0..1200 {
+        engine.observe(&request("github", &client(number), NOW + number));
+    }
+    let mut restored = Engine::default();
+    for (name, page) in engine.pages(0, 10) {
+        restored.restore(&name, &page);
+    }
+    assert!(restored.tokens["github"].clients.len() < 1200, "not all of them are kept");
+    for number in 0..1200 {
+        let told = restored.observe(&request("github", &client(number), NOW + DAY + number));
+        assert!(told.iter().all(|anomaly| anomaly.signal() != Signal::NewClient), "{number}: {told:?}");
+    }
+}
+
+#[test]
+fn a_clock_that_was_ahead_blinds_no_token() {
+    for seconds_ahead in [2 * HOUR, 2 * DAY, 300 * DAY] {
+        let mut engine = usual();
+        let told = engine.observe(&request("github", "app", NOW + seconds_ahead));
+        assert_eq!(told, [], "{seconds_ahead}");
+        assert_eq!(engine.observe(&request("github", "app", NOW + 300)), []);
+        let burst = (0..60).find(|second| {
+            let told = engine.observe(&request("github", "app", NOW + 600 + second));
+            told.iter().any(|anomaly| anomaly.signal() == Signal::Burst)
+        });
+        assert!(burst.is_some(), "{seconds_ahead}");
+    }
+}
+
+#[test]
+fn a_rest_is_told_of_when_its_end_is_borne_out_or_nothing_is_left_to_bear_it_out() {
+    let wakes = |mut engine: Engine, after: Option<u64>| {
+        let mut told = engine.observe(&request("github", "app", NOW + 30 * DAY));
+        assert_eq!(told, []);
+        told.extend(match after {
+            Some(seconds) => engine.observe(&request("other", "app", NOW + 30 * DAY + seconds)),
+            None => engine.end(),
+        });
+        let dormant = told.iter().find(|anomaly| anomaly.signal() == Signal::Dormant);
+        dormant.map(|anomaly| anomaly.time.seconds())
+    };
+    assert_eq!(wakes(usual(), Some(1)), Some(MONDAY + NOW + 30 * DAY));
+    assert_eq!(wakes(usual(), None), Some(MONDAY + NOW + 30 * DAY));
+    let mut engine = usual();
+    engine.observe(&request("github", "app", NOW + 30 * DAY));
+    let told = engine.pass(request("", "", NOW + 30 * DAY + 1).time);
+    assert!(told.iter().any(|anomaly| anomaly.signal() == Signal::Dormant), "{told:?}");
+}
+
+#[test]
+fn one_cause_is_told_once_while_it_goes_on_and_again_the_next_day() {
+    let mut engine = usual();
+    let mut told = Vec::new();
+    for minute in 0..26 * 60 {
+        for second in 0..10 {
+            told.extend(engine.observe(&request("github", "app", NOW + minute * 60 + second)));
+        }
+    }
+    told.retain(|anomaly| anomaly.token == "github");
+    assert!((1..=4).contains(&told.len()), "{}: {told:?}", told.len());
 }
 
 #[test]
@@ -255,7 +391,7 @@ fn names_without_end_take_no_room_without_end() {
     }
     assert!(engine.hosts.len() <= MOST_HOSTS);
     for number in 0..MOST_SHADOWS as u64 + 50 {
-        let shadow = request("token-100", &format!("client-{number}"), 20_000 + number);
+        let shadow = request("token-100", &format!("client-{number}"), 12_000 + number);
         assert_eq!(engine.observe(&Event { event: Some(Step::Shadow), ..shadow }).is_empty(), number >= 16);
     }
     assert!(engine.tokens["token-100"].shadows.len() <= MOST_SHADOWS);
@@ -325,7 +461,8 @@ fn a_record_has_a_bound_whatever_is_told() {
             event.host = format!("{host:0>250}");
             let place = Finding::fact(Signal::NewPlace, 2.5, format!("first request to {}", event.host));
             token.ongoing.told(&event, std::slice::from_ref(&place), token.clients.get(&event.client));
-            token.join(event.time, "github", &event.client, vec![place]);
+            let place = Finding { client: event.client.clone(), ..place };
+            token.join(event.time, "github", vec![place], true);
         }
     }
     let bytes = token.page().len();

@@ -82,7 +82,7 @@ fn a_burst_is_told_within_its_first_minute_and_later_while_the_host_fails() {
         let mut profile = polled(10);
         (0..60).find(|second| !profile.judge(&request(10 * DAY + second), surroundings).is_empty())
     };
-    let (usually, in_trouble) = (burst(Surroundings::default()), burst(Surroundings { trouble: true }));
+    let (usually, in_trouble) = (burst(Surroundings::default()), burst(Surroundings { trouble: Trouble::OfMany }));
     assert!(usually.is_some_and(|seconds| seconds < 30), "{usually:?}");
     assert!(in_trouble > usually, "{in_trouble:?}");
 }
@@ -117,7 +117,7 @@ fn refusals_are_counted_against_the_usual_ones_and_not_while_the_host_refuses_ev
     assert!(told.is_some(), "an hour of refusals");
     let mut profile = polled(10);
     for second in 0..60 {
-        assert_eq!(profile.judge(&refused(second * 5), Surroundings { trouble: true }), []);
+        assert_eq!(profile.judge(&refused(second * 5), Surroundings { trouble: Trouble::OfMany }), []);
     }
 }
 
