@@ -16,6 +16,7 @@ const BATCH: u64 = 128;
 fn request(number: u64) -> Event {
     Event::Request(Request {
         token: Some("github".into()),
+        route_token: None,
         client: "billing".into(),
         route: "github".into(),
         host: "api.github.com".into(),

@@ -29,7 +29,7 @@ use crate::name::{ClientName, RouteName, TokenName};
 
 pub use ledger::{Account, Key, Ledger};
 pub use rollup::RollUps;
-pub use stream::{Batch, HAND_OVER, Reader, RuleMark, Stream, Use};
+pub use stream::{Batch, HAND_OVER, Reader, RuleMark, Stream, Use, is_denial};
 use stream::{Collector, Entry};
 pub use upload::{Upload, UploadFailure};
 

@@ -1,6 +1,7 @@
 //! How well unusual use is told from usual use, in a world that is made up from seeds: see `docs/detection.md`.
 //!
-//! `COUNTERSIGN_DETECTION_SEEDS=7001,7002 cargo test --test detection -- --nocapture` judges by other seeds than the test's.
+//! `COUNTERSIGN_DETECTION_SEEDS=7001,7002 cargo test --test detection -- --nocapture` judges by other seeds than the test's, and
+//! all attacks on all apps.
 
 #[path = "detection/world.rs"]
 mod world;
@@ -10,8 +11,9 @@ use std::collections::BTreeMap;
 use countersign::detect::{Anomaly, Engine};
 use world::{APPS, ATTACKS, App, Attack, DAYS, live};
 
-/// It was not looked at while the detector was made.
-const JUDGING_SEED: u64 = 7000;
+/// They were not looked at while the detector was made. Each plays one in so many of all attacks on all apps.
+const JUDGING_SEEDS: [u64; 3] = [7000, 7100, 7200];
+const SHARES: usize = 6;
 
 const MINUTE: u64 = 60;
 const DAY: u64 = 86_400;
@@ -68,19 +70,24 @@ impl Outcome {
     }
 }
 
-fn judging_seeds() -> Vec<u64> {
-    std::env::var("COUNTERSIGN_DETECTION_SEEDS").map_or(vec![JUDGING_SEED], |seeds| {
-        seeds.split(',').map(|seed| seed.parse().expect("numbers with commas between them")).collect()
+/// And into how many shares attacks are dealt out.
+fn judging_seeds() -> (Vec<u64>, usize) {
+    std::env::var("COUNTERSIGN_DETECTION_SEEDS").map_or((JUDGING_SEEDS.to_vec(), SHARES), |seeds| {
+        let seeds = seeds.split(',').map(|seed| seed.parse().expect("numbers with commas between them"));
+        (seeds.collect(), 1)
     })
 }
 
 #[test]
 fn misuse_is_noticed_in_time_and_use_is_left_alone() {
     let mut outcome = Outcome::default();
-    for seed in judging_seeds() {
+    let (seeds, shares) = judging_seeds();
+    for (turn, seed) in seeds.into_iter().enumerate() {
         for (number, attack) in (0..).zip(ATTACKS) {
-            for app in APPS.into_iter().filter(|app| attack.concerns(*app)) {
-                outcome.play(app, attack, seed * 100 + number);
+            let is_its = |at: usize| (at + number + turn) % shares == 0 || attack == Attack::Shared;
+            let apps = APPS.into_iter().enumerate().filter(|(at, _)| is_its(*at)).map(|(_, app)| app);
+            for app in apps.filter(|app| attack.concerns(*app)) {
+                outcome.play(app, attack, seed * 100 + number as u64);
             }
         }
     }

@@ -60,7 +60,7 @@ fn show<'a>(call: &'a Call<'a>) -> Pending<'a, Result<Answer, Refusal>> {
         let fits = move |record: &Map<String, Value>| {
             let text = |key: &str| record.get(key).and_then(Value::as_str).unwrap_or_default();
             since.as_ref().is_none_or(|since| text("time") >= since.as_str())
-                && (token.is_empty() || text("token") == token)
+                && (token.is_empty() || text("token") == token || text("route_token") == token)
         };
         read(call, move |archive| page(archive, from, limit, fits)).await
     })
@@ -86,7 +86,7 @@ fn page(
 
 /// What a record tells of use, in the form that detectors read; `None` of all others.
 fn event(record: &Map<String, Value>) -> Option<Value> {
-    const REQUEST: [&str; 11] = [
+    const REQUEST: [&str; 12] = [
         "time",
         "token",
         "client",
@@ -95,6 +95,7 @@ fn event(record: &Map<String, Value>) -> Option<Value> {
         "method",
         "path",
         "status",
+        "reason",
         "request_bytes",
         "response_bytes",
         "duration_ms",
@@ -120,7 +121,12 @@ fn event(record: &Map<String, Value>) -> Option<Value> {
         event
     };
     let event = match record.get("event")?.as_str()? {
-        "request" => with(&REQUEST),
+        "request" => {
+            let mut event = with(&REQUEST);
+            // What policy said no to is told of the token all the same: its reason says that it was not sent.
+            event.extend(record.get("route_token").map(|token| ("token".to_owned(), token.clone())));
+            event
+        }
         "usage" => with(&SUM),
         "token_issued" => lifecycle("issued"),
         "token_rotated" => lifecycle("rotated"),

@@ -100,6 +100,7 @@ impl Reader for Each {
 fn record(used: &Use<'_>) -> audit::Request {
     audit::Request {
         token: used.token.map(ToString::to_string),
+        route_token: used.denied_token().map(ToString::to_string),
         client: used.client.to_string(),
         route: used.route.to_string(),
         host: used.host.to_owned(),

@@ -404,8 +404,9 @@ impl Reader for Eyes {
                 fill(&mut self.event, &used, used.route_token, Some(Step::Shadow));
                 all.extend(state.engine.add(&self.event));
             }
-            if used.token.is_some() {
-                fill(&mut self.event, &used, used.token, None);
+            // What policy said no to says more of whoever asked than what it let through.
+            if let Some(token) = used.token.or(used.denied_token()) {
+                fill(&mut self.event, &used, Some(token), None);
                 all.extend(state.engine.add(&self.event));
             }
         }
@@ -425,6 +426,7 @@ fn fill(event: &mut Event, used: &Use<'_>, token: Option<&TokenName>, step: Opti
         text.push_str(value);
     };
     write(&mut event.token, token.map(TokenName::as_str).unwrap_or_default());
+    write(&mut event.reason, used.reason.unwrap_or_default());
     write(&mut event.client, used.client.as_str());
     write(&mut event.host, used.host);
     write(&mut event.method, used.method);

@@ -48,6 +48,9 @@ fn is_false(value: &bool) -> bool {
 pub struct Request {
     #[serde(skip_serializing_if = "Option::is_none")]
     pub token: Option<String>,
+    /// That of the route, where policy said no to its use.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub route_token: Option<String>,
     pub client: String,
     pub route: String,
     pub host: String,

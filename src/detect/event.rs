@@ -5,6 +5,7 @@ use std::time::Duration;
 use serde::Deserialize;
 
 use crate::audit::time_text;
+use crate::usage::is_denial;
 
 /// A line of `usage export`.
 #[derive(Deserialize, Clone, PartialEq, Default, Debug)]
@@ -25,10 +26,20 @@ pub struct Event {
     pub path: String,
     #[serde(default)]
     pub status: u16,
+    /// Why the proxy refused it itself.
+    #[serde(default)]
+    pub reason: String,
     #[serde(default)]
     pub request_bytes: u64,
     #[serde(default)]
     pub response_bytes: u64,
+}
+
+impl Event {
+    /// Policy said no to it: no host has seen it.
+    pub fn is_denied(&self) -> bool {
+        is_denial(&self.reason)
+    }
 }
 
 #[derive(Deserialize, Clone, Copy, PartialEq, Eq, Debug)]

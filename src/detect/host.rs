@@ -43,7 +43,9 @@ impl Host {
             self.span = now / SPAN;
             self.tokens.clear();
         }
-        self.count(event);
+        if !event.is_denied() {
+            self.count(event);
+        }
         // A token that is refused by itself is that token's matter.
         if self.fails_many(|fare| fare.failed) || self.fails_many(|fare| fare.refused) {
             self.many = Some(now);

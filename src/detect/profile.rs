@@ -341,6 +341,7 @@ impl Profile {
         one.requests = match event.status {
             429 | 500.. if in_trouble => 0.0,
             429 | 500.. => TRIED_AGAIN,
+            _ if event.is_denied() => 0.0,
             _ => 1.0,
         };
         if event.status >= 500 {
@@ -366,8 +367,11 @@ impl Profile {
             one.deletions = 1.0;
         }
         self.method(event, experienced, found);
-        let resource = host.text(&event.path).end().finish();
-        self.resources.iter_mut().for_each(|resources| resources.saw(resource));
+        // Of what was refused before its path was judged there is none.
+        if !event.path.is_empty() {
+            let resource = host.text(&event.path).end().finish();
+            self.resources.iter_mut().for_each(|resources| resources.saw(resource));
+        }
         for sums in [&mut self.minute, &mut self.hour, &mut self.parts[part(now)]] {
             sums.add(&one);
         }

@@ -87,6 +87,20 @@ impl RuleMark {
     }
 }
 
+impl<'a> Use<'a> {
+    /// The token that it would have carried, where policy said no to that.
+    pub fn denied_token(&self) -> Option<&'a TokenName> {
+        self.route_token.filter(|_| self.token.is_none() && self.reason.is_some_and(is_denial))
+    }
+}
+
+/// Whether it is a no of policy: not that of an operator or of detection, and no failure.
+pub fn is_denial(reason: &str) -> bool {
+    DENIALS.contains(&reason)
+}
+
+const DENIALS: [&str; 5] = ["route_denied", "method_denied", "path_denied", "tunnel_denied", "rate_limited"];
+
 /// Whoever looks at what is used.
 pub trait Reader: Send {
     fn read(&mut self, batch: &Batch);

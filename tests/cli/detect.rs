@@ -88,6 +88,27 @@ fn recorded_use_is_judged_as_live_use_would_be() {
 }
 
 #[test]
+fn recorded_use_is_answered_as_the_config_would_have_it() {
+    let told = |detect: &str, more: &[&str]| {
+        let place = Place::new(&format!("\n[detect]\nmode = \"respond\"\n{detect}\n"));
+        place.write("events.jsonl", &use_of("api"));
+        let backtest = ["detect", "backtest", "--events", "events.jsonl", "--config", "countersign.toml"];
+        place.run(&[&backtest[..], more].concat()).ok()
+    };
+    let deletion = |told: String| -> serde_json::Value {
+        let line = told.lines().find(|line| line.contains("first DELETE")).expect("the deletion is told").to_owned();
+        serde_json::from_str(&line).expect("JSON")
+    };
+    assert_eq!(deletion(told("", &[]))["response"], "alert");
+    assert_eq!(deletion(told("respond = { new_method = \"throttle\" }", &[]))["response"], "throttle");
+    let exempt =
+        "exempt = [{ token = \"api\", signals = [\"new_method\"], until = \"2099-12-31\", reason = \"cleaning up\" }]";
+    assert_eq!(deletion(told(exempt, &[]))["response"], "exempt");
+    assert!(told("", &["--summary"]).contains("new_method"));
+    assert!(!told(exempt, &["--summary"]).contains("new_method"));
+}
+
+#[test]
 fn an_event_that_cannot_be_read_is_named_by_its_line() {
     let place = Place::empty();
     place.write("events.jsonl", "{\"time\":\"2026-11-22T10:00:00Z\",\"token\":\"a\"}\n\n{\"time\":\"noon\"}\n");

@@ -27,9 +27,28 @@ pub enum App {
     Events,
     /// Builds, on working days, in ever new repositories.
     Builds,
+    /// Six clients with one token, all of them alike.
+    Fleet,
+    /// A person with a command line, now and then, at any time.
+    Person,
+    /// Resources are called by the names of people.
+    Names,
+    /// Ten times as much to do on the last day of a month.
+    Closing,
 }
 
-pub const APPS: [App; 6] = [App::Office, App::Service, App::Batch, App::Poller, App::Events, App::Builds];
+pub const APPS: [App; 10] = [
+    App::Office,
+    App::Service,
+    App::Batch,
+    App::Poller,
+    App::Events,
+    App::Builds,
+    App::Fleet,
+    App::Person,
+    App::Names,
+    App::Closing,
+];
 
 /// What somebody else does with the token.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -43,9 +62,23 @@ pub enum Attack {
     Dormant,
     Deletions,
     Tripwire,
+    /// Five failures of its own first, as if the host were in trouble.
+    Covered,
+    /// No answer is waited for.
+    Unanswered,
+    /// What policy does not allow.
+    Denied,
+    /// A clock far ahead, just before.
+    Clocked,
+    /// Each client of the token does a little of it.
+    Shared,
+    /// A client that nobody knows takes all that there is.
+    Taken,
+    /// A verb that is seldom used.
+    Moves,
 }
 
-pub const ATTACKS: [Attack; 9] = [
+pub const ATTACKS: [Attack; 16] = [
     Attack::OtherClient,
     Attack::Exfiltration,
     Attack::Enumeration,
@@ -55,17 +88,30 @@ pub const ATTACKS: [Attack; 9] = [
     Attack::Dormant,
     Attack::Deletions,
     Attack::Tripwire,
+    Attack::Covered,
+    Attack::Unanswered,
+    Attack::Denied,
+    Attack::Clocked,
+    Attack::Shared,
+    Attack::Taken,
+    Attack::Moves,
 ];
 
 impl Attack {
     /// Whether it has to be noticed within a minute, not within a day.
     pub fn is_loud(self) -> bool {
-        !matches!(self, Self::Exfiltration | Self::OffHours)
+        !matches!(self, Self::Exfiltration | Self::OffHours | Self::Shared)
     }
 
     /// Whether an app leaves something that this would depart from: who never rests has no hours that are never used.
     pub fn concerns(self, app: App) -> bool {
-        self != Self::OffHours || matches!(app, App::Office | App::Batch | App::Builds)
+        match self {
+            Self::OffHours => matches!(app, App::Office | App::Batch | App::Builds | App::Closing),
+            Self::Shared => app == App::Fleet,
+            // A person pauses for weeks.
+            Self::Dormant => app != App::Person,
+            _ => true,
+        }
     }
 }
 
@@ -76,8 +122,15 @@ pub struct Life {
 }
 
 pub fn live(app: App, attack: Attack, seed: u64) -> Life {
-    let mut life =
-        Living { random: Rng::with_seed(seed), app, events: Vec::new(), paths: 3, scale: 1.0, errors: 0.005 };
+    let mut life = Living {
+        random: Rng::with_seed(seed),
+        app,
+        events: Vec::new(),
+        paths: 3,
+        scale: 1.0,
+        errors: 0.005,
+        ahead: None,
+    };
     let last = if attack == Attack::Dormant { 30 } else { DAYS };
     let outages = [(); 2].map(|()| life.random.u64(10..DAYS) * DAY + life.random.u64(0..DAY));
     let lasts = life.random.u64(1200..5400);
@@ -96,6 +149,11 @@ pub fn live(app: App, attack: Attack, seed: u64) -> Life {
     life.retries();
     let misuse = life.attack(attack);
     life.events.sort_by_key(|event| event.time);
+    if let Some(event) = life.ahead.take() {
+        let at = life.events.partition_point(|other| other.time < event.time);
+        let time = Time(event.time.0 + Duration::from_secs(300 * DAY));
+        life.events.insert(at, Event { time, ..event });
+    }
     Life { events: life.events, misuse }
 }
 
@@ -107,6 +165,8 @@ struct Living {
     paths: u32,
     scale: f64,
     errors: f64,
+    /// One whose clock is.
+    ahead: Option<Event>,
 }
 
 impl Living {
@@ -143,6 +203,22 @@ impl Living {
                     self.run(start, 300, many, 3000.0);
                 }
             }
+            App::Fleet | App::Names => (0..24).for_each(|hour| {
+                let wave = 1.0 + 0.5 * ((hour as f64 - 8.0) / 24.0 * std::f64::consts::TAU).sin();
+                self.hour(day, hour, 24.0 * mood * wave, 3000.0);
+            }),
+            App::Person => {
+                if self.random.f64() < 0.5 {
+                    let start = day * DAY + self.random.u64(0..DAY - 3600);
+                    let many = (0.9 * self.normal() + 2.5).exp().min(80.0);
+                    self.run(start, 1200, many, 3000.0);
+                }
+            }
+            App::Closing if weekend => {}
+            App::Closing => (9..17).for_each(|hour| {
+                let much = if day % 30 == 29 { 10.0 } else { 1.0 };
+                self.hour(day, hour, 15.0 * mood * much, 3000.0);
+            }),
             App::Builds if weekend => {}
             App::Builds => {
                 for _ in 0..(10.0 * mood) as u64 {
@@ -169,6 +245,7 @@ impl Living {
             let writes = matches!(self.app, App::Service | App::Events | App::Office) && self.random.f64() < 0.15;
             let path = match self.app {
                 App::Builds => format!("/repos/team/repo-{}/kind{}", self.random.u32(0..60), kind),
+                App::Names => format!("/users/{}/profile", name(self.random.u32(0..600))),
                 _ => format!("/kind{}/{}", letter(kind), self.random.u32(0..400)),
             };
             self.request(at, if writes { "POST" } else { "GET" }, path, bytes);
@@ -185,8 +262,11 @@ impl Living {
         let size = (bytes * (0.8 * self.normal()).exp()) as u64;
         let blank = self.blank(since);
         let sent = if method == "POST" { 800 } else { 0 };
-        let event =
+        let mut event =
             Event { method: method.to_owned(), path, status, request_bytes: sent, response_bytes: size, ..blank };
+        if self.app == App::Fleet {
+            event.client = format!("pod-{}", self.random.u32(0..6));
+        }
         self.events.push(event);
     }
 
@@ -212,7 +292,7 @@ impl Living {
     /// Misuses the token, and says from when to when.
     fn attack(&mut self, attack: Attack) -> (u64, u64) {
         let mut day = self.random.u64(40..57);
-        if matches!(self.app, App::Office | App::Builds) {
+        if matches!(self.app, App::Office | App::Builds | App::Closing) {
             // A working day.
             day -= (day % 7).saturating_sub(4);
         }
@@ -225,15 +305,20 @@ impl Living {
             Attack::Exfiltration => 240,
             Attack::Enumeration => 600,
             Attack::Probing | Attack::Deletions => 100,
-            Attack::Burst => 1500,
-            Attack::Tripwire => 1,
+            Attack::Burst | Attack::Covered | Attack::Unanswered | Attack::Clocked => 1500,
+            Attack::Denied => 60,
+            Attack::Shared => 1200,
+            Attack::Taken => 3000,
+            Attack::Tripwire | Attack::Moves => 1,
         };
         let lasts = match attack {
             Attack::Exfiltration => DAY,
             Attack::Enumeration => 600,
             Attack::OffHours => 1200,
+            Attack::Shared => 3000,
             _ => 300,
         };
+        self.prepare(attack, start);
         for number in 0..many {
             let blank = self.blank(start + number * lasts / many);
             let known = format!("/kind{}/{}", letter(self.random.u32(0..3)), self.random.u32(0..400));
@@ -254,11 +339,40 @@ impl Living {
                     event.status = 204;
                 }
                 Attack::Tripwire => event.event = Some(Step::Tripwire),
-                Attack::Burst | Attack::OffHours | Attack::Dormant => {}
+                Attack::Unanswered => event.status = 0,
+                Attack::Denied => {
+                    event.status = 403;
+                    event.reason = "path_denied".to_owned();
+                    event.path = String::new();
+                }
+                Attack::Shared => event.path = format!("/users/{number}"),
+                Attack::Taken => {
+                    event.client = "stranger".to_owned();
+                    event.path = format!("/users/{number}");
+                }
+                Attack::Moves => event.method = "MOVE".to_owned(),
+                Attack::Burst | Attack::OffHours | Attack::Dormant | Attack::Covered | Attack::Clocked => {}
+            }
+            if attack == Attack::Shared {
+                event.client = format!("pod-{}", number % 6);
+            } else if self.app == App::Fleet && event.client == "app" {
+                event.client = "pod-3".to_owned();
             }
             self.events.push(event);
         }
         (EPOCH + start, EPOCH + start + lasts)
+    }
+
+    /// What comes before, by the same client.
+    fn prepare(&mut self, attack: Attack, start: u64) {
+        let client = if self.app == App::Fleet { "pod-3" } else { "app" };
+        let known = Event { method: "GET".to_owned(), path: "/kinda/1".to_owned(), ..self.blank(start - 1) };
+        let known = Event { client: client.to_owned(), ..known };
+        match attack {
+            Attack::Covered => self.events.extend([(); 5].map(|()| Event { status: 500, ..known.clone() })),
+            Attack::Clocked => self.ahead = Some(Event { status: 200, ..known }),
+            _ => {}
+        }
     }
 
     fn blank(&self, since: u64) -> Event {
@@ -271,14 +385,18 @@ impl Living {
             method: String::new(),
             path: String::new(),
             status: 0,
-            request_bytes: 0,
-            response_bytes: 0,
+            ..Event::default()
         }
     }
 
     fn normal(&mut self) -> f64 {
         (0..12).map(|_| self.random.f64()).sum::<f64>() - 6.0
     }
+}
+
+/// Without digits, as people are called.
+fn name(number: u32) -> String {
+    [number / 26 / 26, number / 26, number].map(letter).iter().collect()
 }
 
 fn letter(number: u32) -> char {

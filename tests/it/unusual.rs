@@ -332,6 +332,36 @@ async fn a_memory_that_was_edited_is_told_and_moved_aside() {
 }
 
 #[tokio::test]
+async fn what_policy_says_no_to_is_unusual_too_and_given_out_with_its_token_and_reason() {
+    const DENIED: usize = 30;
+    let place = Place::new().await;
+    let own_uid = rustix::process::getuid().as_raw();
+    let setup = Setup::new()
+        .workers(1)
+        .token_from("api", r#"{ kind = "file", path = "token" }"#, "")
+        .route("api", &place.upstream, "token = \"api\"\nallow = [\"GET /usual\"]")
+        .operator("guard", &format!("uid = {own_uid}\nroles = [\"responder\"]"))
+        .audit(r#"usage = "each""#)
+        .detect("mode = \"alert\"");
+    let scene = place.usual(&setup).await;
+    let mut client = scene.client().await;
+    for number in 0..DENIED {
+        assert_eq!(client.get(&format!("/api/admin/{number}")).await.refusal(), (403, "path_denied".to_owned()));
+    }
+    let told = scene.recorded("anomaly", 1).await.remove(0);
+    assert_eq!(["token", "client", "signal"].map(|key| told[key].as_str()), ["api", "local", "errors"].map(Some));
+
+    scene.recorded("request", LEARNED as usize + DENIED).await;
+    let events = json_of(&own(&scene, "GET /v1/usage?token=api&limit=1000", "").await)["events"].clone();
+    let events = events.as_array().expect("a list");
+    let denied = |event: &&Value| event["token"] == "api" && event["reason"] == "path_denied" && event["status"] == 403;
+    assert_eq!(events.iter().filter(denied).count(), DENIED);
+    let recorded: Vec<Value> = scene.recorded("request", 1).await;
+    let denied: Vec<&Value> = recorded.iter().filter(|record| record["reason"] == "path_denied").collect();
+    assert!(denied.iter().all(|record| record["token"].is_null()), "it was never attached");
+}
+
+#[tokio::test]
 async fn a_busy_token_that_falls_silent_is_told_without_any_use_and_operators_see_it() {
     let place = Place::new().await;
     let scene = place.start(&place.setup().detect("mode = \"alert\"")).await;

@@ -161,6 +161,7 @@ pub fn samples() -> Vec<Event> {
         Event::Usage(Used { token: "github".into(), client: "local".into(), requests: 3, ..Used::default() }),
         Event::Request(Request {
             token: Some("github".into()),
+            route_token: None,
             client: "local".into(),
             route: "github".into(),
             host: "api.github.com".into(),

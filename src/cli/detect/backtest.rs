@@ -1,4 +1,4 @@
-//! `detect backtest`: recorded use in, one for a line; what would have been told of it out.
+//! `detect backtest`: recorded use in, one for a line; what would have been told of it out, and what would have been done.
 
 use std::collections::BTreeMap;
 use std::io::{BufRead, BufWriter, Write, stdout};
@@ -10,21 +10,17 @@ use serde_json::json;
 
 use super::{gone, open};
 use crate::config::Config;
+use crate::detect::response::Response;
 use crate::detect::{Anomaly, Engine, Event};
 
-/// What would be done about it: nothing is taken away on the word of the past.
-const RESPONSE: &str = "alert";
-
-/// With a config, of its tokens alone.
+/// With a config, of its tokens alone, and answered as it says; without one, all of them are alerts.
 pub fn backtest(path: &Path, config: Option<&Config>, summary: bool) -> anyhow::Result<ExitCode> {
     let input = open(path)?;
     let mut output = BufWriter::new(stdout().lock());
-    let known =
-        |token: &str| config.is_none_or(|config| config.tokens.iter().any(|known| known.name.as_str() == token));
     let told = if summary {
-        summed(input, known, &mut output)
+        summed(input, config, &mut output)
     } else {
-        each(input, known, |anomaly| Ok(writeln!(output, "{}", anomaly.to_json(RESPONSE))?))
+        each(input, config, |anomaly, response| Ok(writeln!(output, "{}", anomaly.to_json(response.as_str()))?))
     };
     match told.with_context(|| path.display().to_string()).and_then(|()| Ok(output.flush()?)) {
         Ok(()) => Ok(ExitCode::SUCCESS),
@@ -35,9 +31,12 @@ pub fn backtest(path: &Path, config: Option<&Config>, summary: bool) -> anyhow::
 
 fn each(
     mut input: impl BufRead,
-    known: impl Fn(&str) -> bool,
-    mut tell: impl FnMut(&Anomaly) -> anyhow::Result<()>,
+    config: Option<&Config>,
+    mut tell: impl FnMut(&Anomaly, Response) -> anyhow::Result<()>,
 ) -> anyhow::Result<()> {
+    let known =
+        |token: &str| config.is_none_or(|config| config.tokens.iter().any(|known| known.name.as_str() == token));
+    let mut tell = |anomaly: &Anomaly| tell(anomaly, response(anomaly, config));
     let mut engine = Engine::default();
     let mut line = String::new();
     for number in 1_u64.. {
@@ -56,12 +55,20 @@ fn each(
     engine.end().iter().try_for_each(tell)
 }
 
-/// How many of each signal on each day.
-fn summed(input: impl BufRead, known: impl Fn(&str) -> bool, output: &mut impl Write) -> anyhow::Result<()> {
+/// The gravest that would have been done.
+fn response(anomaly: &Anomaly, config: Option<&Config>) -> Response {
+    let deeds = config.map(|config| config.detect.deeds(anomaly, anomaly.time.0));
+    deeds.and_then(|deeds| deeds.last().map(|(response, _)| *response)).unwrap_or(Response::Alert)
+}
+
+/// How many of each signal on each day, but for what is exempt.
+fn summed(input: impl BufRead, config: Option<&Config>, output: &mut impl Write) -> anyhow::Result<()> {
     let mut days: BTreeMap<(String, &str), u64> = BTreeMap::new();
-    each(input, known, |anomaly| {
-        let day = anomaly.time.to_string().chars().take("2026-11-22".len()).collect();
-        *days.entry((day, anomaly.signal().as_str())).or_default() += 1;
+    each(input, config, |anomaly, response| {
+        if response != Response::Exempt {
+            let day = anomaly.time.to_string().chars().take("2026-11-22".len()).collect();
+            *days.entry((day, anomaly.signal().as_str())).or_default() += 1;
+        }
         Ok(())
     })?;
     for ((day, signal), alerts) in days {

@@ -24,6 +24,7 @@ fn request(token: &str, client: &str, seconds: u64) -> Event {
         status: 200,
         request_bytes: 0,
         response_bytes: 100,
+        ..Event::default()
     }
 }
 
@@ -235,6 +236,23 @@ fn what_is_never_answered_is_asked_nevertheless() {
         });
         assert!(told.is_some_and(|second| status != 0 || second < 20), "{status}: {told:?}");
     }
+}
+
+#[test]
+fn what_policy_says_no_to_is_told_of_whoever_asks_for_it() {
+    let mut engine = usual();
+    let denied = |second| Event {
+        status: 403,
+        reason: "path_denied".to_owned(),
+        path: String::new(),
+        ..request("github", "app", NOW + second)
+    };
+    let told: Vec<Anomaly> = (0..30).flat_map(|second| engine.observe(&denied(second))).collect();
+    assert_eq!(told.first().map(Anomaly::signal), Some(Signal::Errors), "{told:?}");
+    let write = Event { method: "DELETE".to_owned(), reason: "method_denied".to_owned(), ..denied(40) };
+    let told = engine.observe(&write);
+    let signals: Vec<Signal> = told.iter().flat_map(|told| &told.findings).map(|finding| finding.signal).collect();
+    assert!(signals.contains(&Signal::NewMethod), "{told:?}");
 }
 
 #[test]

@@ -20,6 +20,7 @@ fn request(seconds: u64) -> Event {
         status: 200,
         request_bytes: 0,
         response_bytes: 1000,
+        ..Event::default()
     }
 }
 
