@@ -2,8 +2,8 @@
 
 use super::memory::kept;
 
-/// The most that a figure reached, of late. Once it is learned it rises by at most a tenth a day, however much is seen: who
-/// wants a baseline to take an attack for usual has to go slowly, and for long.
+/// The most that a figure reached, of late. Once it is learned it rises by at most a tenth for each day since it last did, and to
+/// twice as much at once, however much is seen: who wants a baseline to take an attack for usual has to go slowly, and for long.
 #[derive(Clone, Copy, Default, Debug)]
 pub struct Ceiling {
     most: f32,
@@ -207,6 +207,19 @@ mod tests {
         }
         assert!(ceiling.most() < 1000.0 * 1.1_f64.powi(7) + 20.0, "{}", ceiling.most());
         assert!(ceiling.most() > 1500.0);
+    }
+
+    #[test]
+    fn what_quiet_days_leave_unused_is_saved_for_one_large_day_up_to_twice_as_much() {
+        let after = |quiet_days| {
+            let mut ceiling = Ceiling::of(1000.0);
+            (0..quiet_days).for_each(|_| ceiling.day_ends());
+            ceiling.saw(1e9, true);
+            ceiling.most()
+        };
+        assert!((1080.0..1120.0).contains(&after(1)), "{}", after(1));
+        assert!((1700.0..2020.0).contains(&after(8)), "{}", after(8));
+        assert!(after(60) < 1000.0, "by then most of it is forgotten: {}", after(60));
     }
 
     #[test]
