@@ -18,6 +18,7 @@ mod ghosts;
 mod holds;
 mod house;
 mod keep;
+mod precedence;
 mod reading;
 mod reload;
 mod restraint;
@@ -177,9 +178,8 @@ impl App {
         let telemetry = telemetry.map_err(|error| StartError::Telemetry(config.scrape, error))?;
         inherited.none_left()?;
         let telemetry_address = telemetry.local_addr().map_err(|error| StartError::Telemetry(config.scrape, error))?;
-        recorder
-            .record_patiently(Event::Start { version: env!("CARGO_PKG_VERSION"), config_digest: config.digest.clone() })
-            .await?;
+        let start = Event::Start { version: env!("CARGO_PKG_VERSION"), config_digest: config.digest.clone() };
+        recorder.record_patiently(vec![start], std::future::pending()).await?;
 
         let bound = listeners.iter().map(|listener| &listener.address).chain([door.address()]);
         let own = bound.filter_map(|address| match address {
@@ -479,6 +479,7 @@ fn sums(tasks: &Tasks, house: Arc<House>) -> Task {
         loop {
             tick.tick().await;
             house.record_refusals();
+            house.ground.recorder.look();
             house.let_go().await;
         }
     })

@@ -10,7 +10,8 @@
 //! disk fails. The records are the leaves of a `tree`, whose roots a `notary` signs as they grow.
 //!
 //! Invariant: a record that was acknowledged is in the trail, once, in its place; one that was not written is counted, and
-//! the trail tells how many those were. No caller waits for the disk itself. What was signed is never taken back.
+//! the trail tells how many those were. What a caller gave up waiting for is not written; where it is too late for that, the
+//! record `not_done` follows. No caller waits for the disk itself. What was signed is never taken back.
 
 mod archive;
 mod batch;
@@ -33,9 +34,12 @@ mod tests;
 mod tree;
 mod used;
 mod verify;
+mod waiter;
 mod writer;
 
+use std::future::{Future, pending};
 use std::io;
+use std::ops::Range;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::mpsc::{Receiver, RecvTimeoutError, sync_channel};
@@ -44,7 +48,7 @@ use std::time::Duration;
 
 use self::export::Outbox;
 use self::folder::{Disk, Folder};
-use self::queue::{Answer, Job, Queue, Ticket, Waiter};
+use self::queue::{Job, Queue};
 use self::resume::Resumed;
 use self::writer::{Pace, Writer};
 use crate::clock::Clock;
@@ -111,7 +115,7 @@ fn start(
     outboxes: Arc<[Outbox]>,
     pace: Pace,
 ) -> Result<(Recorder, Thread), OpenError> {
-    let queue = Arc::new(Queue::new(&metrics));
+    let queue = Arc::new(Queue::new(&metrics, clock.clone()));
     let recorder = Recorder {
         queue: queue.clone(),
         clock: clock.clone(),
@@ -144,70 +148,70 @@ impl Recorder {
     /// Records an event; it is durable when this returns. For all that lets something in.
     ///
     /// # Errors
-    /// After 100 ms at most. Then it is not known whether the record will be in the trail: one that got into the queue is
-    /// written if the disk comes back, so that what went on meanwhile is not forgotten.
-    pub async fn record(&self, event: Event) -> Result<(), Unavailable> {
-        self.record_within(event, self.answer_within).await
+    /// After 100 ms at most. Then it is not in the trail, or `not_done` follows it there.
+    pub async fn record(&self, event: Event) -> Result<Recorded, Unavailable> {
+        self.record_all(vec![event], pending()).await
+    }
+
+    /// Several events in their order, which stand or fall together.
+    ///
+    /// # Errors
+    /// As for [`Recorder::record`], for all of them, or as soon as `given_up` is ready.
+    pub async fn record_all(
+        &self,
+        events: Vec<Event>,
+        given_up: impl Future<Output = ()>,
+    ) -> Result<Recorded, Unavailable> {
+        self.record_within(events, self.answer_within, given_up).await
     }
 
     /// The same with patience, for when nobody waits for an answer: at a start, and for a new configuration.
     ///
     /// # Errors
-    /// As for [`Recorder::record`], after 5 s at most.
-    pub async fn record_patiently(&self, event: Event) -> Result<(), Unavailable> {
-        self.record_within(event, PATIENCE).await
+    /// As for [`Recorder::record_all`], after 5 s at most.
+    pub async fn record_patiently(
+        &self,
+        events: Vec<Event>,
+        given_up: impl Future<Output = ()>,
+    ) -> Result<Recorded, Unavailable> {
+        self.record_within(events, PATIENCE, given_up).await
     }
 
-    /// Several events in their order, as patiently: they are written together.
-    ///
-    /// # Errors
-    /// As for [`Recorder::record_patiently`], for each of them.
-    pub async fn record_all_patiently(&self, events: Vec<Event>) -> Result<(), Unavailable> {
-        let mut events = events.into_iter().peekable();
-        while events.peek().is_some() {
-            let push = |event| {
-                let (waiter, answer) = Waiter::new();
-                Ok((self.push(event, Some(waiter))?, answer))
-            };
-            let pushed: Result<Vec<_>, Unavailable> = events.by_ref().take(queue::MOST_AT_ONCE).map(push).collect();
-            for (ticket, answer) in pushed? {
-                self.answered(ticket, answer, PATIENCE).await?;
+    async fn record_within(
+        &self,
+        events: Vec<Event>,
+        limit: Duration,
+        given_up: impl Future<Output = ()>,
+    ) -> Result<Recorded, Unavailable> {
+        let mut events = events.into_iter();
+        let Some(event) = events.next() else { return Ok(Recorded::default()) };
+        let (waiter, answer) = waiter::pair();
+        let time = self.clock.now().wall;
+        self.queue.push(Job { time, event, further: events.collect(), waiter: Some(waiter) })?;
+        let enough = async {
+            match tokio::time::timeout(limit, given_up).await {
+                Ok(()) => Unavailable::GivenUp,
+                Err(_) => Unavailable::Slow,
             }
-        }
-        Ok(())
+        };
+        answer.within(enough).await
     }
 
-    async fn record_within(&self, event: Event, limit: Duration) -> Result<(), Unavailable> {
-        let (waiter, answer) = Waiter::new();
-        let ticket = self.push(event, Some(waiter))?;
-        self.answered(ticket, answer, limit).await
-    }
-
-    async fn answered(&self, ticket: Ticket, answer: Answer, limit: Duration) -> Result<(), Unavailable> {
-        match tokio::time::timeout(limit, answer).await {
-            Ok(Ok(result)) => result,
-            Ok(Err(_)) => Err(Unavailable::Stopped),
-            Err(_) => {
-                self.queue.overdue(ticket);
-                Err(Unavailable::Slow)
-            }
-        }
+    /// Nothing came of what these tell, after all.
+    pub fn not_done(&self, recorded: Recorded) {
+        recorded.0.for_each(|of| self.note(Event::NotDone { of }));
     }
 
     /// Records an event soon, without waiting. A record that finds the queue full is lost, and counted as that.
     pub fn note(&self, event: Event) {
         // What is lost was counted where it was lost.
-        let _ = self.push(event, None);
+        let _ = self.queue.push(Job::of(self.clock.now().wall, event));
     }
 
     /// Records of requests, soon and without waiting. Those that find no room are counted, and the trail tells how many they were.
     pub fn hand_over(&self, events: Vec<(Duration, Event)>) {
         let count = events.len() as u64;
-        if self
-            .queue
-            .hand_over(events.into_iter().map(|(time, event)| Job { time, event, waiter: None }).collect())
-            .is_err()
-        {
+        if self.queue.hand_over(events.into_iter().map(|(time, event)| Job::of(time, event)).collect()).is_err() {
             self.queue.lose(count);
         }
     }
@@ -227,7 +231,7 @@ impl Recorder {
     /// # Errors
     /// When there is no room for them now; then they come back.
     pub fn roll_up(&self, sums: Vec<Used>, time: Duration) -> Result<(), Vec<Used>> {
-        let job = |used| Job { time, event: Event::Usage(used), waiter: None };
+        let job = |used| Job::of(time, Event::Usage(used));
         let back = self.queue.hand_over(sums.into_iter().map(job).collect()).err();
         let sum = |job: Job| if let Event::Usage(used) = job.event { Some(used) } else { None };
         back.map_or(Ok(()), |jobs| Err(jobs.into_iter().filter_map(sum).collect()))
@@ -244,15 +248,20 @@ impl Recorder {
         self.metrics.by_week()
     }
 
-    /// Whether the trail can be written, as far as is known: the last write succeeded, and nobody waits for one in vain.
+    /// Whether the trail can be written, as far as is known: the last write succeeded, and nothing waits for one in vain.
     pub fn is_healthy(&self) -> bool {
         self.queue.is_healthy()
     }
 
-    fn push(&self, event: Event, waiter: Option<Waiter>) -> Result<Ticket, Unavailable> {
-        self.queue.push(Job { time: self.clock.now().wall, event, waiter })
+    /// Shows whether it can. Called now and then: a disk that hangs does not say so.
+    pub fn look(&self) {
+        self.queue.look();
     }
 }
+
+/// Records that are in the trail.
+#[derive(Clone, PartialEq, Eq, Default, Debug)]
+pub struct Recorded(Range<u64>);
 
 /// The thread that writes. Dropped without [`Thread::finish`], it still writes what is queued, unless the process is faster.
 pub struct Thread {
@@ -307,6 +316,8 @@ pub enum Unavailable {
     Full,
     #[error("the audit trail is closed")]
     Stopped,
+    #[error("it was given up before the audit trail was written")]
+    GivenUp,
     #[error(transparent)]
     TooLong(#[from] TooLong),
 }
@@ -326,6 +337,6 @@ pub enum FinishError {
 const PATIENCE: Duration = Duration::from_secs(5);
 
 /// The 100 ms that a caller may wait, less what it takes to wake it.
-const ANSWER_WITHIN: Duration = Duration::from_millis(95);
+const ANSWER_WITHIN: Duration = queue::OVERDUE_AFTER;
 
 const FINISH_WITHIN: Duration = Duration::from_secs(5);

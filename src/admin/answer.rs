@@ -127,6 +127,9 @@ impl Refusal {
             Self::NotSubmitted(NotSubmitted::NotNow(_)) | Self::NotDecided(NotDecided::NotNow(_)) => {
                 (S::SERVICE_UNAVAILABLE, "not_kept", "Not kept")
             }
+            Self::NotSubmitted(NotSubmitted::Trail(_)) | Self::NotDecided(NotDecided::Trail(_)) => {
+                (S::SERVICE_UNAVAILABLE, "audit_unavailable", "No audit trail")
+            }
             Self::NotDecided(NotDecided::Unknown(_)) => (S::NOT_FOUND, "no_request", "No such request"),
             Self::NotDecided(NotDecided::NotAllowed(error)) => match error {
                 NotAllowed::Decided(_) | NotAllowed::Edited(..) | NotAllowed::Past(_) => {
@@ -209,7 +212,7 @@ impl Refusal {
             | Self::NoRequest
             | Self::NotInTrail(_)
             | Self::NotSubmitted(_)
-            | Self::NotDecided(NotDecided::Unknown(_) | NotDecided::NotNow(_))
+            | Self::NotDecided(NotDecided::Unknown(_) | NotDecided::Trail(_) | NotDecided::NotNow(_))
             | Self::NotRotated(_)
             | Self::NotDrilled(_)
             | Self::NotReloaded(_)

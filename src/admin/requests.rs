@@ -10,9 +10,10 @@ use super::Pending;
 use super::answer::{Answer, Refusal};
 use super::endpoint::{self, Call, Endpoint, Field, REASON, Shape};
 use crate::access::approval::{Case, NotAllowed};
-use crate::access::register::{NotTaken, Register};
+use crate::access::register::{self, NotTaken, Register};
 use crate::access::request::{Digest, RequestId, rfc3339};
 use crate::access::submission::{Problem, Wish};
+use crate::audit::Unavailable;
 use crate::name::TokenName;
 use crate::operator::{Operator, Role};
 use crate::proxy::{Lack, Want};
@@ -152,6 +153,8 @@ pub enum NotSubmitted {
     UnknownRefusal,
     #[error("that request was refused on a route of token {0}: ask for that one")]
     OtherToken(TokenName),
+    #[error("the audit trail cannot be written, and nothing is asked for without it: {0}")]
+    Trail(#[from] Unavailable),
     #[error("{0}")]
     NotNow(String),
 }
@@ -167,8 +170,19 @@ pub enum NotDecided {
     Unknown(RequestId),
     #[error(transparent)]
     NotAllowed(#[from] NotAllowed),
+    #[error("the audit trail cannot be written, and nothing is let in without it: {0}")]
+    Trail(#[from] Unavailable),
     #[error("{0}")]
     NotNow(String),
+}
+
+impl From<register::NotDecided> for NotDecided {
+    fn from(error: register::NotDecided) -> Self {
+        match error {
+            register::NotDecided::Unknown(id) => Self::Unknown(id),
+            register::NotDecided::NotAllowed(error) => Self::NotAllowed(error),
+        }
+    }
 }
 
 fn list_all<'a>(call: &'a Call<'a>) -> Pending<'a, Result<Answer, Refusal>> {

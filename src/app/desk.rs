@@ -9,12 +9,14 @@
 //! even if trail or disk fail.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::future::Future;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use prometheus::{IntCounterVec, IntGauge};
 use tokio::sync::OwnedMutexGuard;
+use tokio::time::timeout;
 
 use super::force::{self, KnownSource, Sources};
 use super::keep::OpenError;
@@ -23,7 +25,7 @@ use crate::access::grants::{self, SignedGrant};
 use crate::access::register::{NotDecided, Register, Step, What};
 use crate::access::request::{Allow, Request, RequestId, Requester, Until};
 use crate::access::rule::{Decision, Role};
-use crate::audit::{Event, Recorder, Requested, Unavailable};
+use crate::audit::{Event, Recorded, Recorder, Requested, Unavailable};
 use crate::clock::Clock;
 use crate::config::Config;
 use crate::metrics::Metrics;
@@ -33,6 +35,9 @@ use crate::store::{Record, Store, StoreError};
 
 /// As the store knows requests.
 const KIND: &str = "request";
+
+/// How long what takes something away waits for the disk. It counts already, and the disk may have it later.
+const KEPT_WITHIN: Duration = Duration::from_secs(1);
 
 /// The most files that are looked at in the folder of grants.
 const MOST_GRANTS: usize = 1000;
@@ -64,7 +69,16 @@ struct Figures {
 pub(super) struct Proposal {
     pub register: Register,
     steps: Vec<Step>,
+    recorded: Recorded,
+    is_shown: bool,
     _one: OwnedMutexGuard<()>,
+}
+
+/// What the trail was told of proposals of which none is kept yet.
+#[derive(Default)]
+pub(super) struct Told {
+    events: Vec<Event>,
+    recorded: Vec<Recorded>,
 }
 
 /// What happened in a proposal.
@@ -142,7 +156,7 @@ impl Desk {
     pub(super) async fn propose(&self) -> Proposal {
         let one = self.changing.clone().lock_owned().await;
         let register = (*self.register()).clone();
-        Proposal { register, steps: Vec::new(), _one: one }
+        Proposal { register, steps: Vec::new(), recorded: Recorded::default(), is_shown: false, _one: one }
     }
 
     /// What a configuration asks for, with the grants that lie beside it.
@@ -174,39 +188,59 @@ impl Desk {
     ///
     /// # Errors
     /// When something is let in that cannot be kept, or that the trail does not take: nothing has changed then.
-    pub(super) async fn settle(&self, config: &Config) -> Result<(), SettleError> {
+    pub(super) async fn settle(&self, config: &Config, given_up: impl Future<Output = ()>) -> Result<(), SettleError> {
         let mut proposal = self.ask(config).await;
         if proposal.register.has_news() {
-            self.record(&mut proposal).await?;
+            self.record(&mut proposal, given_up).await?;
             self.keep(proposal).await?;
         }
         Ok(())
     }
 
-    /// Has what happened in the trail, durably where it lets something in.
-    pub(super) async fn record(&self, proposal: &mut Proposal) -> Result<(), Unavailable> {
-        let News { events, lets_in } = proposal.news();
-        self.tell(events, lets_in).await
-    }
-
-    /// The same, where a proposal takes the place of another one that came to nothing: but for what the trail was `told` of that.
-    pub(super) async fn record_further(
+    /// Has what happened in the trail, durably where it lets something in: all of it or nothing. Somebody waits for an answer.
+    ///
+    /// # Errors
+    /// When the trail does not take it at once, or as soon as it is `given_up`.
+    pub(super) async fn record(
         &self,
         proposal: &mut Proposal,
-        told: &mut Vec<Event>,
+        given_up: impl Future<Output = ()>,
     ) -> Result<(), Unavailable> {
-        let News { mut events, lets_in } = proposal.news();
-        events.retain(|event| !told.contains(event));
-        told.extend_from_slice(&events);
-        self.tell(events, lets_in).await
+        let News { events, lets_in } = proposal.news();
+        if lets_in {
+            proposal.recorded = self.recorder.record_all(events, given_up).await?;
+        } else {
+            self.note(events);
+        }
+        Ok(())
     }
 
-    async fn tell(&self, events: Vec<Event>, lets_in: bool) -> Result<(), Unavailable> {
+    /// The same with patience, where a proposal may take the place of another one that came to nothing: but for what the trail was
+    /// `told` of that. If nothing comes of the last one either, [`Desk::take_back`] is to say so.
+    pub(super) async fn record_patiently(
+        &self,
+        proposal: &mut Proposal,
+        told: &mut Told,
+        given_up: impl Future<Output = ()>,
+    ) -> Result<(), Unavailable> {
+        let News { mut events, lets_in } = proposal.news();
+        events.retain(|event| !told.events.contains(event));
         if lets_in {
-            return self.recorder.record_all_patiently(events).await;
+            told.recorded.push(self.recorder.record_patiently(events.clone(), given_up).await?);
+        } else {
+            self.note(events.clone());
         }
-        events.into_iter().for_each(|event| self.recorder.note(event));
+        told.events.extend(events);
         Ok(())
+    }
+
+    /// Nothing came of what the trail was told.
+    pub(super) fn take_back(&self, told: Told) {
+        told.recorded.into_iter().for_each(|recorded| self.recorder.not_done(recorded));
+    }
+
+    fn note(&self, events: Vec<Event>) {
+        events.into_iter().for_each(|event| self.recorder.note(event));
     }
 
     /// Keeps what was recorded, and shows it.
@@ -214,17 +248,31 @@ impl Desk {
     /// # Errors
     /// When it cannot be written, and lets something in: nothing has changed then.
     pub(super) async fn keep(&self, mut proposal: Proposal) -> Result<(), StoreError> {
-        let steps = std::mem::take(&mut proposal.steps);
-        let lets_in = steps.iter().any(|step| matches!(step.what, What::Approved { .. } | What::Granted));
-        if let Err(error) = self.write(&proposal.register, &steps).await {
-            if lets_in {
-                return Err(error);
+        let lets_in = proposal.steps.iter().any(|step| matches!(step.what, What::Approved { .. } | What::Granted));
+        if lets_in {
+            let written = self.write(&proposal.register, &proposal.steps).await;
+            match &written {
+                Ok(()) => self.show(&mut proposal),
+                Err(_) => self.recorder.not_done(proposal.recorded),
             }
-            tracing::error!(%error, "what became of access requests is not kept: a restart would not know");
+            return written;
         }
-        self.count(&proposal.register, &steps);
-        *self.lock() = Arc::new(proposal.register);
+        self.show(&mut proposal);
+        let why = match timeout(KEPT_WITHIN, self.write(&proposal.register, &proposal.steps)).await {
+            Ok(Ok(())) => return Ok(()),
+            Ok(Err(error)) => error.to_string(),
+            Err(_) => "the disk does not answer".to_owned(),
+        };
+        tracing::error!(error = why, "what became of access requests is not kept: a restart would not know");
         Ok(())
+    }
+
+    /// From now on it counts.
+    pub(super) fn show(&self, proposal: &mut Proposal) {
+        if !std::mem::replace(&mut proposal.is_shown, true) {
+            self.count(&proposal.register, &proposal.steps);
+            *self.lock() = Arc::new(proposal.register.clone());
+        }
     }
 
     async fn write(&self, register: &Register, steps: &[Step]) -> Result<(), StoreError> {

@@ -19,7 +19,7 @@ use serde_json::{Value, json};
 use super::keep::{OpenError, keep};
 use crate::access::request::{RequestId, rfc3339};
 use crate::admin::NotDone;
-use crate::audit::{Event, Recorder};
+use crate::audit::{Event, Recorded, Recorder};
 use crate::clock::Clock;
 use crate::metrics::Metrics;
 use crate::name::{ClientName, TokenName};
@@ -267,19 +267,25 @@ impl Holds {
     pub async fn is_calm(&self, client: &ClientName, token: &TokenName) -> Result<(), NotDone> {
         let Some(own) = self.own(client, token) else { return Ok(()) };
         let lifted = Kept::of_token(token, OfToken { approval: None, ..own });
-        self.tell(client, token, SELF.to_owned(), "what was unusual is over".to_owned()).await?;
-        self.edit(client, |kept| kept.lift(&lifted)).await
+        let told = self.tell(client, token, SELF.to_owned(), "what was unusual is over".to_owned()).await?;
+        self.edit_as(told, client, |kept| kept.lift(&lifted)).await
     }
 
     /// Somebody has approved what was asked.
     pub async fn approved(&self, client: &ClientName, token: &TokenName, by: &str) -> Result<(), NotDone> {
         let Some(own) = self.own(client, token) else { return Ok(()) };
         let lifted = Kept::of_token(token, OfToken { throttle: None, ..own });
-        self.tell(client, token, by.to_owned(), "its request was approved".to_owned()).await?;
-        self.edit(client, |kept| kept.lift(&lifted)).await
+        let told = self.tell(client, token, by.to_owned(), "its request was approved".to_owned()).await?;
+        self.edit_as(told, client, |kept| kept.lift(&lifted)).await
     }
 
-    async fn tell(&self, client: &ClientName, token: &TokenName, by: String, reason: String) -> Result<(), NotDone> {
+    async fn tell(
+        &self,
+        client: &ClientName,
+        token: &TokenName,
+        by: String,
+        reason: String,
+    ) -> Result<Recorded, NotDone> {
         let released = Event::ClientReleased { client: client.clone(), token: Some(token.clone()), by, reason };
         Ok(self.recorder.record(released).await?)
     }
@@ -288,8 +294,17 @@ impl Holds {
     pub async fn release(&self, client: &ClientName, by: String, reason: String) -> Result<(), NotDone> {
         let lifted = self.lock().clients.get(client).cloned().ok_or(NotDone::NotHeld)?;
         let released = Event::ClientReleased { client: client.clone(), token: None, by, reason };
-        self.recorder.record(released).await?;
-        self.edit(client, |kept| kept.lift(&lifted)).await
+        let told = self.recorder.record(released).await?;
+        self.edit_as(told, client, |kept| kept.lift(&lifted)).await
+    }
+
+    /// Edits what the trail was told of.
+    async fn edit_as(&self, told: Recorded, client: &ClientName, edit: impl Fn(&mut Kept)) -> Result<(), NotDone> {
+        let edited = self.edit(client, edit).await;
+        if edited.is_err() {
+            self.recorder.not_done(told);
+        }
+        edited
     }
 
     /// What is held back, for people.

@@ -9,21 +9,22 @@ mod requests;
 mod swap;
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::future::pending;
 use std::net::SocketAddr;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 use std::time::Duration;
 
 use arc_swap::ArcSwap;
 use prometheus::IntGauge;
-use tokio::sync::watch;
 
 use super::StartError;
 use super::conditions::Conditions;
-use super::desk::{Desk, SettleError};
+use super::desk::{Desk, SettleError, Told};
 use super::drill::Drills;
 use super::force::{self, InForce};
 use super::ghosts::Ghosts;
 use super::holds::Holds;
+use super::precedence::Precedence;
 use super::reload::Asks;
 use super::restraint::Restraints;
 use super::review::Review;
@@ -97,8 +98,8 @@ pub(super) struct House {
     reload_time: IntGauge,
     /// What the running configuration was made of. One reload at a time.
     running: tokio::sync::Mutex<Running>,
-    /// How many wait for their turn to take something away. Who holds it up lets them go first.
-    taking_away: watch::Sender<usize>,
+    /// Who takes something away has its turn before who lets something in.
+    taking_away: Precedence,
     tokens: Mutex<Arc<Tokens>>,
     pub(super) desk: Desk,
     aside: Mutex<Aside>,
@@ -226,8 +227,12 @@ impl House {
         dialer.through(tunnel);
         keep_authorities(&table, &ground)?;
         ground.alerts.settle(sinks, &ground.tasks, &fetcher);
-        desk.record(&mut proposal).await?;
-        desk.keep(proposal).await?;
+        let mut told = Told::default();
+        desk.record_patiently(&mut proposal, &mut told, pending()).await?;
+        if let Err(error) = desk.keep(proposal).await {
+            desk.take_back(told);
+            return Err(error.into());
+        }
         let tokens: Tokens = begin(prepared, &ground.tasks).collect();
         revoker.resume(|name, reference| {
             let token = tokens.get(name).filter(|token| token.source_reference() == reference);
@@ -244,7 +249,7 @@ impl House {
                 on_top,
                 force,
             }),
-            taking_away: watch::Sender::new(0),
+            taking_away: Precedence::default(),
             tokens: Mutex::new(Arc::new(tokens)),
             desk,
             aside: Mutex::default(),

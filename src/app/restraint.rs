@@ -9,16 +9,18 @@
 //! restraint is its token's name's, and outlives the settings under which it was put, and the process.
 
 use std::collections::BTreeMap;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{self, Arc, Mutex, PoisonError};
 
 use serde::{Deserialize, Serialize};
+use tokio::sync::MutexGuard;
 
 use super::force::InForce;
 use super::house::House;
 use super::keep::keep;
+use super::precedence::Precedence;
 use crate::access::request::Digest;
 use crate::admin::NotDone;
-use crate::audit::{Event, Recorder};
+use crate::audit::{Event, Recorder, Unavailable};
 use crate::barrier::Barrier;
 use crate::name::TokenName;
 use crate::proxy::Cut;
@@ -40,6 +42,7 @@ pub(super) struct Restraints {
     store: Arc<Store>,
     /// Two who act on tokens do so one after the other.
     acting: tokio::sync::Mutex<()>,
+    precedence: Precedence,
 }
 
 /// What is kept of a token that was taken out of use. One does not take the other's place: another grant lets in nothing that
@@ -80,7 +83,13 @@ impl Restraints {
                 list.insert(token, Kept::restrained(Restraint::Quarantined));
             }
         }
-        Ok(Self { list: Mutex::new(list), barrier, store, acting: tokio::sync::Mutex::default() })
+        Ok(Self {
+            list: Mutex::new(list),
+            barrier,
+            store,
+            acting: tokio::sync::Mutex::default(),
+            precedence: Precedence::default(),
+        })
     }
 
     pub fn of(&self, token: &TokenName) -> Option<Restraint> {
@@ -106,12 +115,24 @@ impl Restraints {
         ended.drain(..surplus);
     }
 
-    /// Whoever acts on tokens, or puts others in their place, waits for its turn.
-    pub async fn turn(&self) -> tokio::sync::MutexGuard<'_, ()> {
+    /// The turn of whoever takes tokens out of use, or puts others in their place.
+    pub async fn first_turn(&self) -> MutexGuard<'_, ()> {
+        let _first = self.precedence.first();
         self.acting.lock().await
     }
 
-    fn list(&self) -> MutexGuard<'_, BTreeMap<TokenName, Kept>> {
+    /// The turn of whoever lets tokens in again: when nobody takes any out of use.
+    async fn turn(&self) -> MutexGuard<'_, ()> {
+        loop {
+            // The lock is fair: whoever waits for it has it next.
+            let turn = self.acting.lock().await;
+            if !self.precedence.is_wanted() {
+                return turn;
+            }
+        }
+    }
+
+    fn list(&self) -> sync::MutexGuard<'_, BTreeMap<TokenName, Kept>> {
         self.list.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
@@ -139,7 +160,7 @@ impl Restraints {
 impl House {
     /// Takes a token out of use until it is released. Nobody has it any more when this succeeds.
     pub(super) async fn restrain(&self, name: &TokenName, restraint: Restraint, order: Order) -> Result<(), NotDone> {
-        let _turn = self.restraints.turn().await;
+        let _turn = self.restraints.first_turn().await;
         let token = self.token(name)?;
         token.control.restrain(restraint, order).await?;
         // A quarantine takes nothing from a revocation.
@@ -156,15 +177,36 @@ impl House {
 
     /// Lets a token in again.
     pub(super) async fn release(&self, name: &TokenName, order: Order) -> Result<(), NotDone> {
+        loop {
+            match self.try_release(name, order.clone()).await {
+                Err(NotDone::Trail(Unavailable::GivenUp)) => {}
+                outcome => return outcome,
+            }
+        }
+    }
+
+    async fn try_release(&self, name: &TokenName, order: Order) -> Result<(), NotDone> {
         let _turn = self.restraints.turn().await;
-        let token = self.token(name)?;
+        self.token(name)?;
         let is_restrained = self.restraints.of(name).is_some();
         let (holds, watching) = (&self.ground.holds, &self.ground.watching);
         if !is_restrained && !holds.is_held(name.as_str(), None) && !watching.is_open(name) {
             return Err(NotReleased::Unrestrained.into());
         }
         let Order { by, reason, since: _ } = order;
-        self.ground.recorder.record(Event::TokenReleased { token: name.clone(), by, reason }).await?;
+        let released = vec![Event::TokenReleased { token: name.clone(), by, reason }];
+        let recorded = self.ground.recorder.record_all(released, self.restraints.precedence.wanted()).await?;
+        let outcome = self.let_in(name, is_restrained).await;
+        if outcome.is_err() {
+            self.ground.recorder.not_done(recorded);
+        }
+        outcome
+    }
+
+    /// What the trail has.
+    async fn let_in(&self, name: &TokenName, is_restrained: bool) -> Result<(), NotDone> {
+        let (holds, watching) = (&self.ground.holds, &self.ground.watching);
+        let token = self.token(name)?;
         holds.release_token(name).await?;
         if !is_restrained {
             watching.released(name);
@@ -178,7 +220,7 @@ impl House {
 
     /// Ends a token's grant. Nobody has it any more when this succeeds.
     pub(super) async fn retire(&self, name: &TokenName) -> Result<(), NotDone> {
-        let _turn = self.restraints.turn().await;
+        let _turn = self.restraints.first_turn().await;
         let token = self.token(name)?;
         token.retire().await;
         let register = self.desk.register();

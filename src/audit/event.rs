@@ -109,6 +109,9 @@ pub enum Event {
     TokenRetired { token: TokenName, generation: u64 },
     /// An incomplete end of the trail, left by a crash, was cut.
     AuditTailRepaired { bytes: u64 },
+    /// Nothing came of what this record tells: whoever waited for it had given up before it was durable, or what was to follow
+    /// could not be done.
+    NotDone { of: u64 },
     /// Records that never reached the trail.
     AuditRecordsLost { count: u64 },
     /// The trail could not be written for a while.
@@ -401,6 +404,7 @@ impl Event {
             Self::TokenFirstUsed { .. } => "token_first_used",
             Self::TokenRetired { .. } => "token_retired",
             Self::AuditTailRepaired { .. } => "audit_tail_repaired",
+            Self::NotDone { .. } => "not_done",
             Self::AuditRecordsLost { .. } => "audit_records_lost",
             Self::AuditFailed { .. } => "audit_failed",
             Self::TokenQuarantined { .. } => "token_quarantined",

@@ -9,12 +9,14 @@
 //! Invariant: what is shown of the time since the start and of the weeks before it is of the same records, read in the same way.
 //! What the trail does not tell is not measured.
 
+mod reading;
 mod told;
 mod weeks;
 
 use std::collections::{BTreeMap, HashMap};
 use std::time::Duration;
 
+pub use self::reading::Reading;
 pub use self::told::Told;
 use self::told::What;
 pub use self::weeks::{Week, Weeks};
@@ -119,6 +121,8 @@ impl Figures {
         };
         match &told.what {
             // A process takes nothing over but what it is told by this trail and its state: generations are not in either.
+            // Whoever shows the records knows it before.
+            What::NotDone { .. } => {}
             What::Start {} => self.tokens.values_mut().for_each(Token::start),
             What::TokenRequested { request } => {
                 if self.asked.len() < MOST {

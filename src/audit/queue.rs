@@ -1,44 +1,49 @@
 //! Between those who have something to record and the one thread that writes: a queue with a bound, and the health of what
 //! is behind it.
 //!
-//! Invariant: what does not get into the queue is counted, and the count is handed to the writer with the next records. The
-//! writer's success and a waiter's impatience change the health under the same lock, so that the later one wins.
+//! ```text
+//! push, hand_over, keep ─▶ what waits ─▶ take ─▶ in hand ─▶ dealt_with
+//!                          └──── older than 95 ms: not healthy ────┘
+//! ```
+//!
+//! Invariant: what does not get into the queue is counted, and the count is handed to the writer with the next records; what its
+//! waiter has given up is never handed over. A disk that hangs says nothing: how long the oldest record has waited does.
 
 use std::collections::VecDeque;
-use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Condvar, Mutex, MutexGuard, PoisonError};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use super::metrics::Metrics;
 use super::used::Used;
+use super::waiter::Waiter;
 use super::{Event, Unavailable};
+use crate::clock::Clock;
 use prometheus::{IntCounter, IntGauge};
-use tokio::sync::oneshot;
 
 /// A record that is to be written.
 pub struct Job {
     /// When the event happened, since the Unix epoch.
     pub time: Duration,
     pub event: Event,
+    /// What stands or falls with it, in records that follow at once.
+    pub further: Vec<Event>,
     /// Who waits for it.
     pub waiter: Option<Waiter>,
 }
 
-/// Somebody who waits for a record to be durable.
-pub struct Waiter(oneshot::Sender<Result<(), Unavailable>>);
-
-/// What a waiter hears.
-pub type Answer = oneshot::Receiver<Result<(), Unavailable>>;
-
-impl Waiter {
-    pub fn new() -> (Self, Answer) {
-        let (sender, answer) = oneshot::channel();
-        (Self(sender), answer)
+impl Job {
+    /// That nobody waits for.
+    pub fn of(time: Duration, event: Event) -> Self {
+        Self { time, event, further: Vec::new(), waiter: None }
     }
 
-    pub fn answer(self, result: Result<(), Unavailable>) {
-        // Those who gave up are not told.
-        let _ = self.0.send(result);
+    pub fn records(&self) -> usize {
+        1 + self.further.len()
+    }
+
+    fn is_withdrawn(&self) -> bool {
+        self.waiter.as_ref().is_some_and(Waiter::has_given_up)
     }
 }
 
@@ -58,46 +63,48 @@ pub struct Work {
     pub lost: u64,
     /// What was used and is not a record yet, once all records before it were taken.
     pub journal: Option<Vec<Used>>,
-    /// To be handed to [`Queue::written`].
-    pub ticket: Ticket,
 }
-
-/// A job's place in the order of all jobs.
-#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Default, Debug)]
-pub struct Ticket(u64);
 
 /// See the module.
 pub struct Queue {
     state: Mutex<State>,
     changed: Condvar,
+    clock: Arc<dyn Clock>,
+    /// What the writer says of the disk.
     healthy: AtomicBool,
+    /// When what waits will have waited too long, by the boot clock in nanoseconds.
+    due: AtomicU64,
     healthy_gauge: IntGauge,
     lost_total: IntCounter,
 }
 
 #[derive(Default)]
 struct State {
-    jobs: VecDeque<Job>,
+    /// With the time since when each waits, by the boot clock.
+    jobs: VecDeque<(Duration, Job)>,
     /// What nobody waits for, and what must not keep the others waiting.
     bulk: VecDeque<Job>,
     journal: Option<Vec<Used>>,
+    /// Since when there is bulk or a journal, and none of it was taken.
+    aside_since: Option<Duration>,
+    /// Since when the oldest of what was taken last waits, until it is dealt with.
+    in_hand: Option<Duration>,
     lost: u64,
-    pushed: Ticket,
-    taken: Ticket,
-    written: Ticket,
     closed: bool,
 }
 
 impl Queue {
-    pub fn new(metrics: &Metrics) -> Self {
+    pub fn new(metrics: &Metrics, clock: Arc<dyn Clock>) -> Self {
         let queue = Self {
             state: Mutex::default(),
             changed: Condvar::new(),
+            clock,
             healthy: AtomicBool::new(false),
+            due: AtomicU64::new(NEVER),
             healthy_gauge: metrics.healthy.clone(),
             lost_total: metrics.lost.clone(),
         };
-        queue.set_healthy(true);
+        queue.set_healthy(&queue.lock(), true);
         queue
     }
 
@@ -105,18 +112,22 @@ impl Queue {
     ///
     /// # Errors
     /// When the queue is full or closed; then the record is lost.
-    pub fn push(&self, job: Job) -> Result<Ticket, Unavailable> {
+    pub fn push(&self, job: Job) -> Result<(), Unavailable> {
+        let since = self.clock.now().boot;
         let mut state = self.lock();
+        if state.jobs.len() >= CAPACITY {
+            state.jobs.retain(|(_, job)| !job.is_withdrawn());
+        }
         if state.closed || state.jobs.len() >= CAPACITY {
-            state.lost += 1;
-            self.lost_total.inc();
-            self.set_healthy(false);
+            state.lost += job.records() as u64;
+            self.lost_total.inc_by(job.records() as u64);
+            self.set_healthy(&state, false);
             return Err(if state.closed { Unavailable::Stopped } else { Unavailable::Full });
         }
-        state.jobs.push_back(job);
-        state.pushed.0 += 1;
+        state.jobs.push_back((since, job));
+        self.ages(&state);
         self.changed.notify_one();
-        Ok(state.pushed)
+        Ok(())
     }
 
     /// Adds what nobody waits for: all of it or nothing.
@@ -128,11 +139,14 @@ impl Queue {
             // The writer is not woken for it.
             return Ok(());
         }
+        let since = self.clock.now().boot;
         let mut state = self.lock();
         if state.closed || !state.has_room_for(bulk.len()) {
             return Err(bulk);
         }
         state.bulk.extend(bulk);
+        state.aside_since.get_or_insert(since);
+        self.ages(&state);
         self.changed.notify_one();
         Ok(())
     }
@@ -149,9 +163,12 @@ impl Queue {
 
     /// What was used and is not a record yet, in place of what was given before.
     pub fn keep(&self, journal: Vec<Used>) {
+        let since = self.clock.now().boot;
         let mut state = self.lock();
         if !state.closed {
             state.journal = Some(journal);
+            state.aside_since.get_or_insert(since);
+            self.ages(&state);
             self.changed.notify_one();
         }
     }
@@ -167,7 +184,7 @@ impl Queue {
             }
         };
         match state.is_empty() {
-            false => Taken::Work(state.take(MOST_AT_ONCE)),
+            false => Taken::Work(self.hand(&mut state, MOST_AT_ONCE)),
             true if state.closed => Taken::Closed,
             true => Taken::Nothing,
         }
@@ -175,7 +192,28 @@ impl Queue {
 
     /// All that is left, without waiting.
     pub fn take_rest(&self) -> Work {
-        self.lock().take(usize::MAX)
+        self.hand(&mut self.lock(), usize::MAX)
+    }
+
+    fn hand(&self, state: &mut State, most: usize) -> Work {
+        let work = state.take(most, self.clock.now().boot);
+        self.ages(state);
+        work
+    }
+
+    /// Something that was taken with the rest is begun only now.
+    pub fn turned_to_the_next(&self) {
+        let now = self.clock.now().boot;
+        let mut state = self.lock();
+        state.in_hand = Some(now);
+        self.ages(&state);
+    }
+
+    /// What was taken last is on the disk, or is given up.
+    pub fn dealt_with(&self) {
+        let mut state = self.lock();
+        state.in_hand = None;
+        self.ages(&state);
     }
 
     /// Waits that long: `true` as soon as the queue is closed.
@@ -185,31 +223,14 @@ impl Queue {
         waited.unwrap_or_else(PoisonError::into_inner).0.closed
     }
 
-    /// The jobs up to `ticket` are durable.
-    pub fn written(&self, ticket: Ticket, healthy: bool) {
-        let mut state = self.lock();
-        state.written = state.written.max(ticket);
-        self.set_healthy(healthy);
-    }
-
-    /// Somebody waited too long for a job.
-    pub fn overdue(&self, ticket: Ticket) {
-        let state = self.lock();
-        if state.written < ticket {
-            self.set_healthy(false);
-        }
-    }
-
     /// The disk does not take any records now.
     pub fn failed(&self) {
-        let _lock = self.lock();
-        self.set_healthy(false);
+        self.set_healthy(&self.lock(), false);
     }
 
-    /// The disk takes records again.
+    /// The disk takes records.
     pub fn recovered(&self) {
-        let _lock = self.lock();
-        self.set_healthy(true);
+        self.set_healthy(&self.lock(), true);
     }
 
     /// Takes no more jobs.
@@ -224,17 +245,35 @@ impl Queue {
         state.closed = true;
         state.jobs.clear();
         state.bulk.clear();
-        self.set_healthy(false);
+        self.set_healthy(&state, false);
     }
 
+    /// As far as is known now: asked for each request, where requests depend on it.
     pub fn is_healthy(&self) -> bool {
-        self.healthy.load(Ordering::Relaxed)
+        self.healthy.load(Ordering::Relaxed) && !self.is_overdue()
     }
 
-    /// Only under the lock.
-    fn set_healthy(&self, healthy: bool) {
+    fn is_overdue(&self) -> bool {
+        let due = self.due.load(Ordering::Relaxed);
+        due != NEVER && nanos(self.clock.now().boot) >= due
+    }
+
+    /// Shows the health as it is, where nothing else has happened.
+    pub fn look(&self) {
+        let _lock = self.lock();
+        self.healthy_gauge.set(self.is_healthy().into());
+    }
+
+    /// What waits has changed.
+    fn ages(&self, state: &State) {
+        let due = state.oldest().map_or(NEVER, |since| nanos(since.saturating_add(OVERDUE_AFTER)));
+        self.due.store(due, Ordering::Relaxed);
+        self.healthy_gauge.set(self.is_healthy().into());
+    }
+
+    fn set_healthy(&self, _lock: &State, healthy: bool) {
         self.healthy.store(healthy, Ordering::Relaxed);
-        self.healthy_gauge.set(healthy.into());
+        self.healthy_gauge.set(self.is_healthy().into());
     }
 
     fn lock(&self) -> MutexGuard<'_, State> {
@@ -243,19 +282,39 @@ impl Queue {
 }
 
 impl State {
-    fn take(&mut self, most: usize) -> Work {
+    fn take(&mut self, most: usize, now: Duration) -> Work {
+        self.in_hand = self.oldest();
+        self.jobs.retain(|(_, job)| !job.is_withdrawn());
+        let mut jobs = Vec::new();
         // The stop comes last, also after what nobody waits for.
         let is_stop = |job: &Job| matches!(job.event, Event::Stop { .. });
-        let before_stop = self.jobs.iter().position(is_stop).unwrap_or(self.jobs.len()).min(most);
-        let more = self.bulk.len().min(most - before_stop);
-        let after =
-            if more == self.bulk.len() { (self.jobs.len() - before_stop).min(most - before_stop - more) } else { 0 };
-        self.taken.0 += (before_stop + after) as u64;
-        let mut jobs: Vec<Job> = self.jobs.drain(..before_stop).collect();
+        let mut room = self.take_jobs(most, &mut jobs, |job| !is_stop(job));
+        let more = self.bulk.len().min(room);
         jobs.extend(self.bulk.drain(..more));
-        jobs.extend(self.jobs.drain(..after));
+        room -= more;
+        if self.bulk.is_empty() {
+            self.take_jobs(room, &mut jobs, |_| true);
+        }
         let journal = if self.jobs.is_empty() && self.bulk.is_empty() { self.journal.take() } else { None };
-        Work { jobs, lost: std::mem::take(&mut self.lost), journal, ticket: self.taken }
+        // What is left waits from now on: it is its turn next.
+        self.aside_since = (!self.bulk.is_empty() || self.journal.is_some()).then_some(now);
+        Work { jobs, lost: std::mem::take(&mut self.lost), journal }
+    }
+
+    /// The first of them, while they are of this kind and there is room for as many records. Returns what room is left.
+    fn take_jobs(&mut self, mut room: usize, taken: &mut Vec<Job>, kind: impl Fn(&Job) -> bool) -> usize {
+        while room > 0 {
+            let Some((_, job)) = self.jobs.pop_front_if(|(_, job)| kind(job)) else { break };
+            room = room.saturating_sub(job.records());
+            taken.push(job);
+        }
+        room
+    }
+
+    /// Since when there is something that is not dealt with.
+    fn oldest(&self) -> Option<Duration> {
+        let first = self.jobs.front().map(|(since, _)| *since);
+        [first, self.aside_since, self.in_hand].into_iter().flatten().min()
     }
 
     fn has_room_for(&self, bulk: usize) -> bool {
@@ -266,6 +325,16 @@ impl State {
         self.jobs.is_empty() && self.bulk.is_empty() && self.journal.is_none()
     }
 }
+
+fn nanos(time: Duration) -> u64 {
+    u64::try_from(time.as_nanos()).unwrap_or(NEVER)
+}
+
+/// No time at all.
+const NEVER: u64 = u64::MAX;
+
+/// What a record may take: as long as those wait who wait for one.
+pub const OVERDUE_AFTER: Duration = Duration::from_millis(95);
 
 /// How many records may wait.
 pub const CAPACITY: usize = 1024;
@@ -280,10 +349,12 @@ pub const MOST_AT_ONCE: usize = 256;
 mod tests {
     use prometheus::Registry;
 
+    use super::super::waiter;
     use super::*;
+    use crate::clock::{ManualClock, SystemClock};
 
     fn queue() -> Queue {
-        Queue::new(&Metrics::register(&Registry::new()).expect("a new registry"))
+        Queue::new(&Metrics::register(&Registry::new()).expect("a new registry"), Arc::new(SystemClock))
     }
 
     fn take(queue: &Queue) -> Option<Work> {
@@ -294,7 +365,7 @@ mod tests {
     }
 
     fn job() -> Job {
-        Job { time: Duration::ZERO, event: Event::ReloadRefused { problems: 1 }, waiter: None }
+        Job::of(Duration::ZERO, Event::ReloadRefused { problems: 1 })
     }
 
     fn jobs(count: usize) -> Vec<Job> {
@@ -302,18 +373,61 @@ mod tests {
     }
 
     #[test]
-    fn impatience_counts_only_for_what_is_not_written() {
+    fn what_waits_too_long_is_known_without_anybody_who_says_so() {
+        let clock = Arc::new(ManualClock::default());
+        let queue = Queue::new(&Metrics::register(&Registry::new()).expect("a new registry"), clock.clone());
+        let hands_in: [fn(&Queue); 3] = [
+            |queue| queue.push(job()).expect("room"),
+            |queue| assert!(queue.hand_over(jobs(1)).is_ok()),
+            |queue| queue.keep(Vec::new()),
+        ];
+        for hand_in in hands_in {
+            hand_in(&queue);
+            assert!(queue.is_healthy());
+            clock.advance(OVERDUE_AFTER);
+            assert!(!queue.is_healthy(), "nobody takes it");
+            queue.look();
+            assert_eq!(queue.healthy_gauge.get(), 0);
+            take(&queue).expect("it is still there");
+            assert!(!queue.is_healthy(), "it is not on the disk yet");
+            queue.dealt_with();
+            assert!(queue.is_healthy());
+            assert_eq!(queue.healthy_gauge.get(), 1);
+            clock.advance(OVERDUE_AFTER);
+            assert!(queue.is_healthy(), "nothing waits");
+        }
+    }
+
+    #[test]
+    fn a_long_queue_that_moves_is_not_one_that_hangs() {
+        let clock = Arc::new(ManualClock::default());
+        let queue = Queue::new(&Metrics::register(&Registry::new()).expect("a new registry"), clock.clone());
+        assert!(queue.hand_over(jobs(3 * MOST_AT_ONCE)).is_ok());
+        for _ in 0..3 {
+            clock.advance(OVERDUE_AFTER * 2 / 3);
+            take(&queue).expect("jobs");
+            assert!(queue.is_healthy());
+            queue.dealt_with();
+        }
+    }
+
+    #[test]
+    fn what_was_given_up_is_not_handed_over_and_takes_no_room() {
         let queue = queue();
-        let ticket = queue.push(job()).expect("room");
-        let work = take(&queue).expect("a job");
-        queue.written(work.ticket, true);
-        queue.overdue(ticket);
-        assert!(queue.is_healthy(), "the answer was on its way");
-        let ticket = queue.push(job()).expect("room");
-        queue.overdue(ticket);
-        assert!(!queue.is_healthy());
-        queue.written(take(&queue).expect("a job").ticket, true);
-        assert!(queue.is_healthy());
+        let waiting = |answers: &mut Vec<_>| {
+            let (waiter, answer) = waiter::pair();
+            answers.push(answer);
+            queue.push(Job { waiter: Some(waiter), ..job() })
+        };
+        let mut answers = Vec::new();
+        for _ in 0..CAPACITY {
+            waiting(&mut answers).expect("room");
+        }
+        assert_eq!(waiting(&mut answers), Err(Unavailable::Full));
+        answers.truncate(1);
+        queue.push(job()).expect("room again");
+        assert_eq!(take(&queue).expect("jobs").jobs.len(), 2);
+        assert_eq!(queue.lost_total.get(), 1);
     }
 
     #[test]

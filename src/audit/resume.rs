@@ -62,7 +62,7 @@ pub fn resume(folder: &Folder, seed: &[u8; 32]) -> Result<Resumed, ResumeError> 
         notary.publish(folder, &Rhythm::default()).map_err(ResumeError::Sign)?;
     }
     let unfinished_since = unfinished_since(&review.last, review.left.until());
-    let (figures, weeks) = (review.figures, review.weeks);
+    let (figures, weeks) = review.figures.finish();
     Ok(Resumed { trail, notary, figures, weeks, used: review.left.into_used(), unfinished_since })
 }
 

@@ -8,7 +8,7 @@ use std::collections::VecDeque;
 use std::fs::File;
 use std::io::{self, BufReader, Read as _};
 
-use super::figures::{Figures, Told, Weeks};
+use super::figures::{Reading, Told};
 use super::note::Checkpoint;
 use super::tree::{Frontier, Hash, stored_hashes};
 use super::used::Left;
@@ -29,10 +29,7 @@ pub struct Review {
     pub last: Vec<u8>,
     /// What was used before, and is not a record.
     pub left: Left,
-    /// What had begun and was not over.
-    pub figures: Figures,
-    /// What was over.
-    pub weeks: Weeks,
+    pub figures: Reading,
 }
 
 impl Review {
@@ -50,7 +47,7 @@ impl Review {
         self.judge()?;
         self.left.see(self.frontier.size(), json);
         if let Some(told) = Told::read(json) {
-            self.weeks.add(&self.figures.see(&told));
+            self.figures.see(told);
         }
         let Self { frontier, stored, stored_right, missing, overflowed, .. } = self;
         frontier.append(Hash::of_leaf(json), |hash| {

@@ -126,6 +126,21 @@ fn other() -> Event {
     Event::ReloadRefused { problems: 1 }
 }
 
+fn requested(request: &str) -> Event {
+    let asked = event::tests::samples().into_iter().find_map(|sample| match sample {
+        Event::TokenRequested(requested) => Some(Requested { request: request.into(), ..*requested }),
+        _ => None,
+    });
+    Event::TokenRequested(Box::new(asked.expect("a sample of each")))
+}
+
+/// Waits for something to become true.
+async fn until(holds: impl Fn() -> bool) {
+    while !holds() {
+        tokio::task::yield_now().await;
+    }
+}
+
 /// Tries until the disk takes a record again.
 async fn record_at_last(recorder: &Recorder, event: &Event) {
     let tries = async {

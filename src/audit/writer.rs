@@ -10,7 +10,8 @@
 //!
 //! Invariant: a record is acknowledged when it is durable in a segment in which nothing has failed. After a failed fsync the
 //! kernel may take lost pages for written ones, so that segment is not used again: its end is cut back to what was
-//! acknowledged, and the same bytes are written at the beginning of a new one, where a reader finds them in either case.
+//! acknowledged, and the same bytes are written at the beginning of a new one, where a reader finds them in either case. Where
+//! whoever waited for a record has given up by then, `not_done` follows it.
 //!
 //! On a full disk the reserve is released, for the records of the failure and of the stop. Nothing else is written until it
 //! can be set aside anew.
@@ -128,6 +129,7 @@ impl<D: Disk> Writer<D> {
         self.set_reserve_aside();
         while self.catch_up() {
             self.keep_journal();
+            self.queue.dealt_with();
             self.sign_if_due();
             match self.queue.take(self.until_checkpoint()) {
                 Taken::Work(work) => self.add(work),
@@ -149,6 +151,7 @@ impl<D: Disk> Writer<D> {
     /// What is written of it is on the disk by now: the journal takes its place.
     fn keep_journal(&mut self) {
         let Some(used) = self.journal.take() else { return };
+        self.queue.turned_to_the_next();
         let journal = Journal { after: self.batch.next_seq(), used };
         let json = serde_json::to_vec(&journal).expect("sums are plain data");
         if let Err(error) = self.disk.replace(Whole::Journal, &json) {
@@ -206,9 +209,8 @@ impl<D: Disk> Writer<D> {
         let mut rest = self.queue.take_rest();
         let mut given_up = 0;
         if !self.reserved {
-            let before = rest.jobs.len();
-            rest.jobs.retain(|job| matches!(job.event, Event::Stop { .. }));
-            given_up = self.give_up(before - rest.jobs.len());
+            let refused = rest.jobs.extract_if(.., |job| !matches!(job.event, Event::Stop { .. }));
+            given_up = self.give_up(refused.map(|job| job.records()).sum());
         }
         rest.lost += given_up;
         self.add(rest);
@@ -230,14 +232,14 @@ impl<D: Disk> Writer<D> {
         let mut lost = work.lost;
         self.journal = work.journal.or(self.journal.take());
         for job in work.jobs {
+            let records = job.records();
             if let Err((waiter, error)) = self.batch.add(job) {
-                lost += self.give_up(1);
+                lost += self.give_up(records);
                 if let Some(waiter) = waiter {
                     waiter.answer(Err(Unavailable::TooLong(error)));
                 }
             }
         }
-        self.batch.ticket = work.ticket;
         let over = self.figures.pass(self.clock.now().wall);
         self.metrics.measured(&over);
         if lost > 0 {
@@ -249,9 +251,16 @@ impl<D: Disk> Writer<D> {
         self.batch.add_event(self.clock.now().wall, event).expect("the trail's own events are short");
     }
 
+    fn add_not_done(&mut self, records: Vec<u64>) {
+        records.into_iter().for_each(|of| self.add_own(&Event::NotDone { of }));
+    }
+
     /// Writes the batch: a first failure is followed by an attempt in a new segment.
     fn commit(&mut self) -> bool {
         while !self.batch.is_empty() {
+            // They may be on the disk in part, and keep their places.
+            let given_up = self.batch.given_up();
+            self.add_not_done(given_up);
             match self.write() {
                 Ok(()) => self.acknowledge(),
                 Err(failure) => {
@@ -286,13 +295,20 @@ impl<D: Disk> Writer<D> {
         self.failing = false;
         self.report_recovery();
         let next = Batch::new(self.batch.next_seq());
-        let written = mem::replace(&mut self.batch, next);
+        let mut written = mem::replace(&mut self.batch, next);
         self.notary.append(written.leaves(), self.clock.now().boot);
+        let too_late = written.settle();
         for told in written.told() {
             self.metrics.measured(&self.figures.see(told));
         }
-        self.queue.written(written.ticket, self.reserved && self.unsigned.is_none());
+        self.queue.dealt_with();
+        if self.reserved && self.unsigned.is_none() {
+            self.queue.recovered();
+        } else {
+            self.queue.failed();
+        }
         written.acknowledge(&self.metrics);
+        self.add_not_done(too_late);
     }
 
     fn fall_back(&mut self, failure: &Failure, is_first: bool) {

@@ -1,6 +1,7 @@
 //! Access requests in the running whole: submitted, decided, and put in force; ended when their time comes.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::future::pending;
 use std::sync::{self, Arc, PoisonError};
 use std::time::Duration;
 
@@ -8,8 +9,8 @@ use tokio::sync::MutexGuard;
 
 use super::{House, Running};
 use crate::access::approval::{Case, State, Voter};
-use crate::access::register::{self, Register};
-use crate::access::request::{Request, RequestId, Requester, Until, rfc3339};
+use crate::access::register::Register;
+use crate::access::request::{Digest, Request, RequestId, Requester, Until, rfc3339};
 use crate::access::rule::Role as Quorum;
 use crate::access::submission::Wish;
 use crate::admin::Pending;
@@ -17,6 +18,7 @@ use crate::admin::requests::{Decision, NotDecided, NotSubmitted, Requests};
 use crate::app::desk::SettleError;
 use crate::app::force;
 use crate::app::holds::SELF;
+use crate::audit::Unavailable;
 use crate::clock::Moment;
 use crate::config::Config;
 use crate::name::TokenName;
@@ -116,8 +118,28 @@ impl House {
         }
     }
 
+    /// Whoever lets something in has its turn when nobody takes anything away.
+    async fn turn(&self) -> MutexGuard<'_, Running> {
+        loop {
+            // The lock is fair: whoever waits for it has it next.
+            let running = self.running.lock().await;
+            if !self.taking_away.is_wanted() {
+                return running;
+            }
+        }
+    }
+
     async fn take_wish(&self, wish: Wish, operator: &Operator) -> Result<Case, NotSubmitted> {
-        let running = self.running.lock().await;
+        loop {
+            match self.try_wish(wish.clone(), operator).await {
+                Err(NotSubmitted::Trail(Unavailable::GivenUp)) => {}
+                outcome => return outcome,
+            }
+        }
+    }
+
+    async fn try_wish(&self, wish: Wish, operator: &Operator) -> Result<Case, NotSubmitted> {
+        let running = self.turn().await;
         let config = running.config.clone();
         let definition = force::definition(&config, &wish.token);
         let definition = definition.ok_or_else(|| NotSubmitted::NoToken(wish.token.clone()))?;
@@ -140,10 +162,9 @@ impl House {
             .map_err(NotSubmitted::Problems)?;
         let beyond = definition.beyond(&request, is_granted);
         let id = proposal.register.submit(request, &config.approval.policy, beyond, now)?;
-        let not_now = |error: &dyn std::fmt::Display| NotSubmitted::NotNow(error.to_string());
-        self.desk.record(&mut proposal).await.map_err(|error| not_now(&error))?;
+        self.desk.record(&mut proposal, self.taking_away.wanted()).await?;
         let case = proposal.register.case(id).cloned();
-        self.desk.keep(proposal).await.map_err(|error| not_now(&error))?;
+        self.desk.keep(proposal).await.map_err(|error| NotSubmitted::NotNow(error.to_string()))?;
         let case = case.ok_or_else(|| NotSubmitted::NotNow("the request is over already".to_owned()))?;
         if case.is_granted() {
             self.follow_decision(running).await;
@@ -151,46 +172,67 @@ impl House {
         Ok(case)
     }
 
-    async fn take_decision(
+    async fn take_approval(
         &self,
         id: RequestId,
-        decision: Decision,
+        digest: Digest,
         operator: &Operator,
         reason: &str,
     ) -> Result<Case, NotDecided> {
-        let taking_away = matches!(decision, Decision::Deny).then(|| self.takes_away());
-        let mut running = self.running.lock().await;
-        drop(taking_away);
+        loop {
+            match self.try_approval(id, digest, operator, reason).await {
+                Err(NotDecided::Trail(Unavailable::GivenUp)) => {}
+                outcome => return outcome,
+            }
+        }
+    }
+
+    async fn try_approval(
+        &self,
+        id: RequestId,
+        digest: Digest,
+        operator: &Operator,
+        reason: &str,
+    ) -> Result<Case, NotDecided> {
+        let running = self.turn().await;
         let mut proposal = self.desk.propose().await;
         let now = self.ground.clock.now().wall;
         proposal.register.pass(now);
         let name = operator.name.to_string();
-        let voter = voter(&name, operator);
-        let decided = match decision {
-            Decision::Approve(digest) => proposal.register.approve(id, &voter, digest, reason, now).map(drop),
-            Decision::Deny => proposal.register.deny(id, &voter, reason, now),
-        };
-        decided.map_err(|error| match error {
-            register::NotDecided::Unknown(id) => NotDecided::Unknown(id),
-            register::NotDecided::NotAllowed(error) => NotDecided::NotAllowed(error),
-        })?;
-        let not_now = |error: &dyn std::fmt::Display| NotDecided::NotNow(error.to_string());
-        self.desk.record(&mut proposal).await.map_err(|error| not_now(&error))?;
+        proposal.register.approve(id, &voter(&name, operator), digest, reason, now)?;
+        self.desk.record(&mut proposal, self.taking_away.wanted()).await?;
         let case = proposal.register.case(id).cloned().ok_or(NotDecided::Unknown(id))?;
-        self.desk.keep(proposal).await.map_err(|error| not_now(&error))?;
-        match (&case.state, decision) {
-            (State::Pending, _) => {}
-            (_, Decision::Approve(_)) => self.follow_decision(running).await,
-            (_, Decision::Deny) => self.follow_denial(&mut running).await,
+        self.desk.keep(proposal).await.map_err(|error| NotDecided::NotNow(error.to_string()))?;
+        if case.state != State::Pending {
+            self.follow_decision(running).await;
         }
+        Ok(case)
+    }
+
+    /// It is out of use before it is told of: what takes something away waits neither for the trail nor for a disk.
+    async fn take_denial(&self, id: RequestId, operator: &Operator, reason: &str) -> Result<Case, NotDecided> {
+        let first = self.taking_away.first();
+        let mut running = self.running.lock().await;
+        let mut proposal = self.desk.propose().await;
+        drop(first);
+        let now = self.ground.clock.now().wall;
+        proposal.register.pass(now);
+        let name = operator.name.to_string();
+        proposal.register.deny(id, &voter(&name, operator), reason, now)?;
+        self.desk.record(&mut proposal, pending()).await?;
+        let case = proposal.register.case(id).cloned().ok_or(NotDecided::Unknown(id))?;
+        self.desk.show(&mut proposal);
+        self.follow_denial(&mut running).await;
+        drop(running);
+        self.desk.keep(proposal).await.map_err(|error| NotDecided::NotNow(error.to_string()))?;
         Ok(case)
     }
 
     /// The configuration as it is now. Whoever waits for issuers makes room.
     pub(in crate::app) async fn running_config(&self) -> Config {
-        let taking_away = self.takes_away();
+        let first = self.taking_away.first();
         let running = self.running.lock().await;
-        drop(taking_away);
+        drop(first);
         running.config.clone()
     }
 
@@ -205,11 +247,18 @@ impl House {
     /// When it cannot be recorded or kept.
     pub(in crate::app) async fn ask_people(&self, request: Request) -> Result<(), SettleError> {
         let config = self.running_config().await;
-        let mut proposal = self.desk.propose().await;
-        let now = self.ground.clock.now().wall;
-        proposal.register.ask_people(request, &config.approval.policy, SELF, now);
-        self.desk.record(&mut proposal).await?;
-        Ok(self.desk.keep(proposal).await?)
+        loop {
+            let mut proposal = self.desk.propose().await;
+            let now = self.ground.clock.now().wall;
+            proposal.register.ask_people(request.clone(), &config.approval.policy, SELF, now);
+            match self.desk.record(&mut proposal, self.taking_away.wanted()).await {
+                Err(Unavailable::GivenUp) => {}
+                recorded => {
+                    recorded?;
+                    return Ok(self.desk.keep(proposal).await?);
+                }
+            }
+        }
     }
 
     /// A decision stands, whether it can be put in force at this moment or not.
@@ -252,7 +301,12 @@ impl Requests for House {
         operator: &'a Operator,
         reason: &'a str,
     ) -> Pending<'a, Result<Case, NotDecided>> {
-        Box::pin(self.take_decision(id, decision, operator, reason))
+        Box::pin(async move {
+            match decision {
+                Decision::Approve(digest) => self.take_approval(id, digest, operator, reason).await,
+                Decision::Deny => self.take_denial(id, operator, reason).await,
+            }
+        })
     }
 }
 

@@ -18,8 +18,9 @@ use super::{House, LEAVE_WITHIN, Leaving, ReloadError, Running, Tokens, operator
 use crate::access::register::Register;
 use crate::access::request::RequestId;
 use crate::alert;
+use crate::app::desk::Told;
 use crate::app::force::{self, InForce};
-use crate::audit::Event;
+use crate::audit::{Event, Unavailable};
 use crate::config::Config;
 use crate::dial::Tunnel;
 use crate::name::TokenName;
@@ -55,23 +56,17 @@ enum Halted {
 
 impl<E: Into<ReloadError>> From<E> for Halted {
     fn from(error: E) -> Self {
-        Self::Failed(Box::new(error.into()))
-    }
-}
-
-/// Somebody who takes something away, until it has its turn.
-pub(super) struct TakingAway<'h>(&'h House);
-
-impl Drop for TakingAway<'_> {
-    fn drop(&mut self) {
-        self.0.taking_away.send_modify(|waiting| *waiting -= 1);
+        match error.into() {
+            ReloadError::Trail(Unavailable::GivenUp) => Self::Interrupted,
+            error => Self::Failed(Box::new(error)),
+        }
     }
 }
 
 impl House {
     /// Puts another configuration in force, whole, or none of it.
     pub(super) async fn reload(&self, config: &Config) -> Result<(), ReloadError> {
-        let mut told = Vec::new();
+        let mut told = Told::default();
         loop {
             let mut running = self.running.lock().await;
             if let Some(key) = running.fixed.differs(&super::Fixed::of(config)) {
@@ -80,7 +75,10 @@ impl House {
             match self.take_config(&mut running, config, &mut told).await {
                 // The lock is fair: whoever waits for it has it next.
                 Err(Halted::Interrupted) => {}
-                Err(Halted::Failed(error)) => return Err(*error),
+                Err(Halted::Failed(error)) => {
+                    self.desk.take_back(told);
+                    return Err(*error);
+                }
                 Ok(()) => {
                     tracing::info!("a new configuration is in force");
                     return Ok(());
@@ -90,12 +88,12 @@ impl House {
     }
 
     /// A grant on top that cannot be had does not keep the rest back. `told` is what the trail has of an attempt before.
-    async fn take_config(&self, running: &mut Running, config: &Config, told: &mut Vec<Event>) -> Result<(), Halted> {
+    async fn take_config(&self, running: &mut Running, config: &Config, told: &mut Told) -> Result<(), Halted> {
         let mut proposal = self.desk.ask(config).await;
         let (swap, on_top) = loop {
             let (force, on_top) = self.granted_of(config, &proposal.register);
             let draft = self.draft(running, config, &force)?;
-            self.desk.record_further(&mut proposal, told).await?;
+            self.desk.record_patiently(&mut proposal, told, self.taking_away.wanted()).await?;
             let swap = self.begin(config, force, draft);
             match self.is_ready(config, &swap).await {
                 Ok(()) => break (swap, on_top),
@@ -108,7 +106,7 @@ impl House {
         let reload = Event::Reload { config_digest: config.digest.clone() };
         let admitted = async {
             keep_authorities(&swap.table, &self.ground)?;
-            self.ground.recorder.record_patiently(reload).await?;
+            self.ground.recorder.record_patiently(vec![reload], self.taking_away.wanted()).await?;
             self.desk.keep(proposal).await?;
             Ok::<(), ReloadError>(())
         };
@@ -149,10 +147,13 @@ impl House {
     /// When the rest has to be tried again. What takes something away is in force then too.
     pub(super) async fn follow_grants(&self, mut running: MutexGuard<'_, Running>) -> Result<(), ReloadError> {
         loop {
-            let settled = self.desk.settle(&running.config).await;
+            let settled = self.desk.settle(&running.config, self.taking_away.wanted()).await;
             self.follow_at_once(&mut running).await?;
-            settled?;
-            match self.follow_issuers(&mut running).await {
+            let followed = match settled.map_err(Halted::from) {
+                Ok(()) => self.follow_issuers(&mut running).await,
+                Err(halted) => Err(halted),
+            };
+            match followed {
                 Err(Halted::Interrupted) => {}
                 Err(Halted::Failed(error)) => return Err(*error),
                 Ok(()) => return Ok(()),
@@ -276,12 +277,10 @@ impl House {
             }
             if missing.is_empty() { Ok(()) } else { Err(NotYet::NotReady(missing)) }
         };
-        let mut taking_away = self.taking_away.subscribe();
         tokio::select! {
             biased;
             ready = readiness => ready,
-            // House and channel go together.
-            _ = taking_away.wait_for(|waiting| *waiting > 0) => Err(NotYet::Interrupted),
+            () = self.taking_away.wanted() => Err(NotYet::Interrupted),
         }
     }
 
@@ -308,7 +307,7 @@ impl House {
         tracing::debug!(started = ?names, "what is granted is in force");
         self.record_refusals();
         // Who takes a token out of use meanwhile finds either what was or what comes, whole.
-        let turn = self.restraints.turn().await;
+        let turn = self.restraints.first_turn().await;
         self.hold_back(&started, &force).await;
         let tokens: Tokens = kept.into_iter().chain(started).collect();
         self.tables.store(Arc::new(table));
@@ -352,11 +351,5 @@ impl House {
             let until = self.ground.clock.now().after(LEAVE_WITHIN);
             self.leaving().push(Leaving { table: Arc::downgrade(table), tokens: replaced, until });
         }
-    }
-
-    /// Who is about to take something away waits for its turn, and whoever waits for issuers meanwhile makes room.
-    pub(super) fn takes_away(&self) -> TakingAway<'_> {
-        self.taking_away.send_modify(|waiting| *waiting += 1);
-        TakingAway(self)
     }
 }

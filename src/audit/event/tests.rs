@@ -120,6 +120,7 @@ pub fn samples() -> Vec<Event> {
         },
         Event::ReplacementFinished(exchanged.clone()),
         Event::AuditTailRepaired { bytes: 17 },
+        Event::NotDone { of: 6 },
         Event::AuditRecordsLost { count: 3 },
         Event::AuditFailed { operation: "sync", detail: "Input/output error".into() },
         Event::AdminCall {

@@ -8,6 +8,8 @@ use serde::{Deserialize, Deserializer};
 /// One of those records.
 #[derive(Deserialize, Debug)]
 pub struct Told {
+    /// The number of the record.
+    pub seq: u64,
     #[serde(deserialize_with = "time")]
     pub(super) time: Duration,
     #[serde(flatten)]
@@ -18,6 +20,10 @@ pub struct Told {
 #[serde(tag = "event", rename_all = "snake_case")]
 pub(super) enum What {
     Start {},
+    /// That record does not count.
+    NotDone {
+        of: u64,
+    },
     TokenRequested {
         request: String,
     },
@@ -113,8 +119,9 @@ pub(super) enum What {
 }
 
 /// The events of [`What`]: the others, of which there are many more, need not be read.
-const EVENTS: [&str; 21] = [
+const EVENTS: [&str; 22] = [
     "start",
+    "not_done",
     "token_requested",
     "access_granted",
     "access_denied",

@@ -25,6 +25,8 @@ pub struct Faults {
     /// Whether writing blocks.
     blocked: Mutex<bool>,
     unblocked: Condvar,
+    /// How often a write came and found that.
+    pub hung: AtomicUsize,
     pub syncs: AtomicUsize,
 }
 
@@ -51,6 +53,7 @@ impl Faults {
 
     fn wait_while_blocked(&self) {
         let blocked = self.blocked.lock().expect("not poisoned");
+        self.hung.fetch_add(usize::from(*blocked), Ordering::SeqCst);
         drop(self.unblocked.wait_while(blocked, |blocked| *blocked).expect("not poisoned"));
     }
 
