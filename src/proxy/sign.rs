@@ -60,6 +60,9 @@ pub const PAIRS: [&str; 7] = [
     "X-Amz-SignedHeaders",
 ];
 
+/// What an older kind of signature leaves there, which S3 takes too ("Signature Version 2").
+const OLD_PAIRS: [&str; 3] = ["AWSAccessKeyId", "Expires", "Signature"];
+
 /// How a request is to be signed.
 pub struct Signing {
     form: Form,
@@ -104,8 +107,9 @@ pub fn take_out<'q>(
         }
     }
     headers.remove(DATE);
-    let signed = query.filter(|query| credentials::value_of(query, "X-Amz-Signature").is_some());
-    let Some(signed) = signed else {
+    let has = |query: &str, names: &[&str]| names.iter().all(|name| credentials::value_of(query, name).is_some());
+    let is_signed = |query: &&str| has(query, &["X-Amz-Signature"]) || has(query, &OLD_PAIRS);
+    let Some(signed) = query.filter(is_signed) else {
         return Ok(Own {
             signing: Some(Box::new(Signing { form: Form::Header, payload })),
             query: query.map(Cow::Borrowed),
@@ -115,11 +119,13 @@ pub fn take_out<'q>(
     if matches!(payload, Some(Payload::Chunks | Payload::ChunksAndTrailers)) {
         return Err(UNKNOWN_PAYLOAD);
     }
-    shadow |= credentials::value_of(signed, "X-Amz-Credential").is_some_and(|id| is_of_aws(id.as_bytes()));
+    let ids = ["X-Amz-Credential", "AWSAccessKeyId"].map(|name| credentials::value_of(signed, name));
+    shadow |= ids.into_iter().flatten().any(|id| is_of_aws(id.as_bytes()));
     let seconds = credentials::value_of(signed, "X-Amz-Expires").and_then(|seconds| seconds.parse().ok());
     let lasts = seconds.map_or(LONGEST, Duration::from_secs).clamp(Duration::from_secs(1), LONGEST);
     let signing = Signing { form: Form::Query { lasts }, payload };
-    let query = credentials::without_any(signed, &PAIRS).map(Cow::Owned);
+    let old = if has(signed, &OLD_PAIRS) { &OLD_PAIRS[..] } else { &[] };
+    let query = credentials::without_any(signed, &[&PAIRS, old].concat()).map(Cow::Owned);
     Ok(Own { signing: Some(Box::new(signing)), query, shadow })
 }
 

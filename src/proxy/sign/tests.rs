@@ -49,6 +49,18 @@ fn a_signature_in_the_query_is_taken_out_under_every_spelling() {
 }
 
 #[test]
+fn a_signature_of_the_older_kind_is_taken_out_too() {
+    let own = |query: &'static str| {
+        let own = take_out(&mut Fields::new(), Some(query), Some(&sigv4())).expect("it can be signed");
+        (own.query.map(Cow::into_owned), own.shadow, own.signing.is_some_and(|s| matches!(s.form, Form::Query { .. })))
+    };
+    let taken = |query: &str, shadow| (Some(query.to_owned()), shadow, true);
+    assert_eq!(own("a=1&AWSAccessKeyId=countersign&Signature=x%3D&Expires=1&b"), taken("a=1&b", false));
+    assert_eq!(own("AWSAccessKeyId=AKIAIOSFODNN7EXAMPLE&Expires=1&Signature=x&a=1"), taken("a=1", true));
+    assert_eq!(own("Expires=1&Signature=x").0.as_deref(), Some("Expires=1&Signature=x"), "an API's own parameters");
+}
+
+#[test]
 fn a_body_of_an_unknown_kind_is_refused() {
     let mut fields = Fields::of(&[("x-amz-content-sha256", "STREAMING-AWS4-ECDSA-P256-SHA256-PAYLOAD")]);
     assert!(matches!(take_out(&mut fields, None, Some(&sigv4())), Err(Refusal::HeaderInvalid(_))));
