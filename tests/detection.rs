@@ -84,7 +84,7 @@ fn misuse_is_noticed_in_time_and_use_is_left_alone() {
     let (seeds, shares) = judging_seeds();
     for (turn, seed) in seeds.into_iter().enumerate() {
         for (number, attack) in (0..).zip(ATTACKS) {
-            let is_its = |at: usize| (at + number + turn) % shares == 0 || attack == Attack::Shared;
+            let is_its = |at: usize| (at + number + turn).is_multiple_of(shares) || attack == Attack::Shared;
             let apps = APPS.into_iter().enumerate().filter(|(at, _)| is_its(*at)).map(|(_, app)| app);
             for app in apps.filter(|app| attack.concerns(*app)) {
                 outcome.play(app, attack, seed * 100 + number as u64);
