@@ -40,6 +40,11 @@ impl Event {
     pub fn is_denied(&self) -> bool {
         is_denial(&self.reason)
     }
+
+    /// The bytes that went to the upstream, and that came from it. What policy said no to never got there: its answer is ours.
+    pub fn carried(&self) -> (u64, u64) {
+        if self.is_denied() { (0, 0) } else { (self.request_bytes, self.response_bytes) }
+    }
 }
 
 #[derive(Deserialize, Clone, Copy, PartialEq, Eq, Debug)]

@@ -134,7 +134,8 @@ impl Profile {
         self.last = now;
         self.requests += 1;
         self.unweighed.requests += 1;
-        self.unweighed.bytes += event.request_bytes.saturating_add(event.response_bytes) as f32;
+        let (uploaded, downloaded) = event.carried();
+        self.unweighed.bytes += uploaded.saturating_add(downloaded) as f32;
         self.unweighed.in_trouble |= surroundings.trouble == Trouble::OfMany;
         self.unweighed.is_alone |= surroundings.trouble == Trouble::OfOne;
         found
@@ -334,8 +335,8 @@ impl Profile {
 
     fn add(&mut self, event: &Event, now: u64, surroundings: Surroundings, found: &mut Vec<Finding>) {
         let experienced = self.is_experienced();
-        let mut one =
-            Sums { downloaded: event.response_bytes as f32, uploaded: event.request_bytes as f32, ..Sums::default() };
+        let (uploaded, downloaded) = event.carried();
+        let mut one = Sums { downloaded: downloaded as f32, uploaded: uploaded as f32, ..Sums::default() };
         let in_trouble = surroundings.trouble == Trouble::OfMany;
         // What the host could not do is tried again and again.
         one.requests = match event.status {
