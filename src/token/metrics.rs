@@ -107,7 +107,6 @@ impl Metrics {
             name: settings.name.clone(),
             info: [settings.owner.clone(), source.to_owned(), settings.placement.label().to_owned()],
             grant_ends: settings.grant_ends,
-            is_probed: settings.probe.is_some(),
         }
     }
 }
@@ -118,7 +117,6 @@ pub(super) struct TokenMetrics {
     name: TokenName,
     info: [String; 3],
     grant_ends: Duration,
-    is_probed: bool,
 }
 
 impl TokenMetrics {
@@ -139,10 +137,8 @@ impl TokenMetrics {
         for outcome in ["success", "failure", "rolled_back"] {
             self.families.rotations.with_label_values(&[name, outcome]);
         }
-        if self.is_probed {
-            for verdict in Verdict::ALL {
-                self.families.probes.with_label_values(&[name, verdict.as_str()]);
-            }
+        for verdict in Verdict::ALL {
+            self.families.probes.with_label_values(&[name, verdict.as_str()]);
         }
         self.families.restarts.with_label_values(&[name]);
         self.state(Phase::Provisioning);

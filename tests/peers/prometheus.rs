@@ -96,7 +96,7 @@ async fn refuse_a_config(proxy: &Proxy, alertmanager: &Alertmanager) {
 /// Has everything happen that a series comes with; how many requests carried the token.
 async fn use_it(proxy: &Proxy, issuer: &mut Issuer) -> usize {
     let mut sent = 0;
-    for path in ["/used", "/used", "/denied"] {
+    for path in ["/used", "/used", "/denied", "/ending"] {
         assert_eq!(proxy.get(path).await.expect("an answer").status, 200, "{path}");
         sent += 1;
     }

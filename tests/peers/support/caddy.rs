@@ -52,6 +52,10 @@ impl Caddy {
         root * {root}
         file_server
     }}
+    handle /ending {{
+        header Sunset "Thu, 31 Dec 2099 23:59:59 GMT"
+        respond `{{"object":"ok"}}`
+    }}
     handle {{
         respond `{{"object":"ok"}}`
     }}
