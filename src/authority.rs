@@ -321,9 +321,9 @@ mod tests {
 
     #[test]
     fn a_mapped_address_stays_ipv6() {
-        let mapped = Host::parse("::ffff:127.0.0.1").unwrap();
+        let mapped = Host::parse("::ffff:127.0.0.1").expect("well-formed");
         assert!(matches!(mapped, Host::Ip(IpAddr::V6(_))));
-        assert_ne!(mapped, Host::parse("127.0.0.1").unwrap());
+        assert_ne!(mapped, Host::parse("127.0.0.1").expect("well-formed"));
     }
 
     #[test]
@@ -432,7 +432,7 @@ mod tests {
 
     #[test]
     fn a_host_header_leaves_out_the_port_that_the_scheme_implies() {
-        let header = |text, scheme| Authority::parse(text, 443).unwrap().to_header(scheme);
+        let header = |text, scheme| Authority::parse(text, 443).expect("well-formed").to_header(scheme);
         assert_eq!(header("a.example:443", Scheme::Https), "a.example");
         assert_eq!(header("a.example:443", Scheme::Http), "a.example:443");
         assert_eq!(header("[::1]:80", Scheme::Http), "[::1]");
@@ -454,7 +454,7 @@ mod tests {
             ("localhost.example", false),
             ("10.0.0.1", false),
         ] {
-            assert_eq!(Host::parse(text).unwrap().is_loopback_name(), expected, "{text}");
+            assert_eq!(Host::parse(text).expect("well-formed").is_loopback_name(), expected, "{text}");
         }
     }
 
@@ -469,7 +469,7 @@ mod tests {
             ("github.localhost.example", None),
             ("127.0.0.1", None),
         ] {
-            assert_eq!(Host::parse(text).unwrap().label_of_localhost(), label, "{text}");
+            assert_eq!(Host::parse(text).expect("well-formed").label_of_localhost(), label, "{text}");
         }
     }
 

@@ -301,8 +301,8 @@ mod tests {
     use super::*;
 
     fn file(content: &str) -> tempfile::NamedTempFile {
-        let mut file = tempfile::NamedTempFile::new().unwrap();
-        file.write_all(content.as_bytes()).unwrap();
+        let mut file = tempfile::NamedTempFile::new().expect("a file");
+        file.write_all(content.as_bytes()).expect("writes");
         file
     }
 
@@ -321,9 +321,10 @@ mod tests {
 
     #[test]
     fn a_file_replaces_the_roots_of_the_system() {
-        let key = rcgen::KeyPair::generate().unwrap();
-        let root = rcgen::CertificateParams::new(["ca.test".to_owned()]).unwrap().self_signed(&key).unwrap();
-        let config = config(&format!("a comment\n{}", root.pem())).unwrap();
+        let key = rcgen::KeyPair::generate().expect("a key");
+        let root =
+            rcgen::CertificateParams::new(["ca.test".to_owned()]).expect("a key").self_signed(&key).expect("a key");
+        let config = config(&format!("a comment\n{}", root.pem())).expect("a key");
         assert_eq!(config.alpn_protocols, [b"h2".to_vec(), b"http/1.1".to_vec()]);
     }
 

@@ -8,7 +8,7 @@ fn alert(key: &str, severity: Severity) -> Alert {
         key: key.to_owned(),
         name: "CountersignRotationFailing".to_owned(),
         severity,
-        token: Some("api".parse().unwrap()),
+        token: Some("api".parse().expect("well-formed")),
         route: None,
         client: None,
         summary: format!("{key} is in trouble"),
@@ -18,7 +18,7 @@ fn alert(key: &str, severity: Severity) -> Alert {
 }
 
 fn name(text: &str) -> SinkName {
-    text.parse().unwrap()
+    text.parse().expect("well-formed")
 }
 
 fn told_to(sinks: &[(&str, Severity)]) -> BTreeMap<SinkName, (Severity, bool)> {
@@ -149,8 +149,8 @@ fn what_was_not_told_before_a_restart_is_told_after_it_with_the_same_id() {
     let first = before.next(&name("a"))[0].clone();
     before.told(&name("a"), &first);
     let (episodes, _) = before.take_changes();
-    let written: Vec<Vec<u8>> = episodes.iter().map(|episode| serde_json::to_vec(episode).unwrap()).collect();
-    let mut after = Board::restore(written.iter().map(|episode| serde_json::from_slice(episode).unwrap()));
+    let written: Vec<Vec<u8>> = episodes.iter().map(|episode| serde_json::to_vec(episode).expect("JSON")).collect();
+    let mut after = Board::restore(written.iter().map(|episode| serde_json::from_slice(episode).expect("JSON")));
     after.settle(&[(name("a"), (Severity::Low, true))].into(), NOW);
     assert_eq!(after.next(&name("a")), before.next(&name("a")));
     after.over("x", NOW);
@@ -168,11 +168,11 @@ fn texts_are_bounded_and_of_one_line() {
 fn alertmanager_is_told_labels_times_and_what_to_do() {
     let mut board = board(&[("a", Severity::Low)]);
     board.raise(alert("x", Severity::High), NOW);
-    let runbook = crate::authority::Endpoint::parse("https://wiki.example/countersign/").unwrap();
+    let runbook = crate::authority::Endpoint::parse("https://wiki.example/countersign/").expect("well-formed");
     let telling = board.next(&name("a"))[0].clone();
     let later = NOW + Duration::from_secs(60);
     let body = |telling: &Telling| -> serde_json::Value {
-        serde_json::from_slice(&alertmanager::body([telling], [], "here", Some(&runbook), later)).unwrap()
+        serde_json::from_slice(&alertmanager::body([telling], [], "here", Some(&runbook), later)).expect("well-formed")
     };
     assert_eq!(
         body(&telling),
@@ -199,7 +199,7 @@ fn a_webhook_is_signed_as_the_specification_has_it() {
     let secret = crate::secret::Secret::new("whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw");
     let id = "msg_p5jXN8AQM9LWM0D4loKWxJek";
     let signature = webhook::signature(&secret, id, 1_614_265_330, br#"{"test": 2432232314}"#);
-    assert_eq!(signature.unwrap(), "v1,g0hM9SsE+OTPJTGt/tmIKtSyZlE3uFJELVlNIOLJ1OE=");
+    assert_eq!(signature.expect("a signature"), "v1,g0hM9SsE+OTPJTGt/tmIKtSyZlE3uFJELVlNIOLJ1OE=");
     for bad in ["whsec_", "whsec_c2hvcnQ=", "not base64 at all, but long enough for a key"] {
         let secret = crate::secret::Secret::new(bad);
         assert!(webhook::signature(&secret, id, 0, b"").is_err(), "{bad}");
@@ -208,11 +208,11 @@ fn a_webhook_is_signed_as_the_specification_has_it() {
 
 #[test]
 fn what_finds_no_room_is_counted_once_for_each_sink_that_would_have_been_told() {
-    let (folder, metrics) = (tempfile::tempdir().unwrap(), Metrics::new().unwrap());
-    let store = Arc::new(Store::open(folder.path(), None).unwrap());
-    let alerts = Alerts::open(store, Arc::new(crate::clock::SystemClock), &metrics).unwrap();
+    let (folder, metrics) = (tempfile::tempdir().expect("a folder"), Metrics::new().expect("no failure"));
+    let store = Arc::new(Store::open(folder.path(), None).expect("opened"));
+    let alerts = Alerts::open(store, Arc::new(crate::clock::SystemClock), &metrics).expect("opened");
     let sink = |text, severity| Settings { name: name(text), severity, kind: Kind::Log, runbooks: None };
-    let sinks = prepare(&[sink("all", Severity::Low), sink("grave", Severity::High)]).unwrap();
+    let sinks = prepare(&[sink("all", Severity::Low), sink("grave", Severity::High)]).expect("opened");
     alerts.settle(sinks, &Tasks::new(), &crate::fetch::scripted::fetcher());
     for number in 0..=MOST {
         alerts.raise(alert(&number.to_string(), Severity::Low));
@@ -221,5 +221,5 @@ fn what_finds_no_room_is_counted_once_for_each_sink_that_would_have_been_told() 
     let count = |sink, outcome| alerts.shared.figures.of(&name(sink), outcome).get();
     assert_eq!((count("all", DELIVERED), count("all", DROPPED)), (MOST as u64, 1));
     assert_eq!((count("grave", DELIVERED), count("grave", DROPPED)), (0, 0));
-    assert_eq!(alerts.shared.figures.open.get(), i64::try_from(MOST).unwrap());
+    assert_eq!(alerts.shared.figures.open.get(), i64::try_from(MOST).expect("well-formed"));
 }

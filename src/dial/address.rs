@@ -240,8 +240,8 @@ mod tests {
     use super::*;
 
     fn judge(allow: &[&str], ip: &str) -> Result<(), Kind> {
-        let allow = allow.iter().map(|net| net.parse().unwrap()).collect();
-        Destinations { allow }.judge(ip.parse().unwrap()).map_err(|prohibited| prohibited.kind)
+        let allow = allow.iter().map(|net| net.parse().expect("well-formed")).collect();
+        Destinations { allow }.judge(ip.parse().expect("well-formed")).map_err(|prohibited| prohibited.kind)
     }
 
     #[test]
@@ -390,7 +390,9 @@ mod tests {
 
     #[test]
     fn our_own_listeners_are_known_by_every_name_they_have() {
-        let own = |listener: &str, ip: &str, port| is_own(&[listener.parse().unwrap()], ip.parse().unwrap(), port);
+        let own = |listener: &str, ip: &str, port| {
+            is_own(&[listener.parse().expect("well-formed")], ip.parse().expect("well-formed"), port)
+        };
         assert!(own("127.0.0.1:8080", "127.0.0.1", 8080));
         assert!(own("127.0.0.1:8080", "::ffff:127.0.0.1", 8080));
         assert!(own("127.0.0.1:8080", "0.0.0.0", 8080), "the kernel takes it for loopback");

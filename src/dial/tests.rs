@@ -13,11 +13,11 @@ use crate::tls;
 const AMPLE: Duration = Duration::from_secs(10);
 
 fn dialer() -> Dialer {
-    Dialer::new(Destinations { allow: vec!["127.0.0.0/8".parse().unwrap()] }, Vec::new())
+    Dialer::new(Destinations { allow: vec!["127.0.0.0/8".parse().expect("well-formed")] }, Vec::new())
 }
 
 fn authority(text: &str) -> Authority {
-    Authority::parse(text, 443).unwrap()
+    Authority::parse(text, 443).expect("well-formed")
 }
 
 async fn dial(dialer: &Dialer, to: &str, security: &Security) -> Result<Connection, DialError> {
@@ -27,12 +27,12 @@ async fn dial(dialer: &Dialer, to: &str, security: &Security) -> Result<Connecti
 
 /// Resolves everything to `answers`.
 fn resolving(answers: &'static [&'static str]) -> Resolver {
-    Resolver::given(move |_| Ok(answers.iter().map(|ip| ip.parse().unwrap()).collect()))
+    Resolver::given(move |_| Ok(answers.iter().map(|ip| ip.parse().expect("well-formed")).collect()))
 }
 
 async fn listen() -> (TcpListener, u16) {
-    let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).await.unwrap();
-    let port = listener.local_addr().unwrap().port();
+    let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).await.expect("binds");
+    let port = listener.local_addr().expect("well-formed").port();
     (listener, port)
 }
 
@@ -49,9 +49,9 @@ fn a_dialer_serves_all_threads() {
 #[tokio::test]
 async fn an_address_needs_no_resolver_and_is_judged_like_an_answer() {
     let (_listener, port) = listen().await;
-    let connection = dial(&dialer(), &format!("127.0.0.1:{port}"), &Security::Plain).await.unwrap();
+    let connection = dial(&dialer(), &format!("127.0.0.1:{port}"), &Security::Plain).await.expect("no failure");
     assert_eq!(connection.protocol, Protocol::Http1);
-    assert!(connection.io.tcp().nodelay().unwrap());
+    assert!(connection.io.tcp().nodelay().expect("no failure"));
 
     let strict = Dialer::new(Destinations::default(), Vec::new())
         .with_resolver(Resolver::given(|_| unreachable!("an address is not a name to resolve")));
@@ -97,8 +97,8 @@ async fn a_name_is_resolved_once_for_a_connection() {
         let first = counted.fetch_add(1, Ordering::Relaxed) == 0;
         Ok(vec![if first { Ipv4Addr::LOCALHOST } else { Ipv4Addr::new(169, 254, 169, 254) }.into()])
     }));
-    let connection = dial(&rebinding, &format!("api.example:{port}"), &Security::Plain).await.unwrap();
-    assert_eq!(connection.io.tcp().peer_addr().unwrap().ip(), Ipv4Addr::LOCALHOST);
+    let connection = dial(&rebinding, &format!("api.example:{port}"), &Security::Plain).await.expect("no failure");
+    assert_eq!(connection.io.tcp().peer_addr().expect("an address").ip(), Ipv4Addr::LOCALHOST);
     assert_eq!(questions.load(Ordering::Relaxed), 1);
 }
 
@@ -106,15 +106,15 @@ async fn a_name_is_resolved_once_for_a_connection() {
 async fn the_next_address_is_tried_when_one_refuses() {
     let (_listener, port) = listen().await;
     let two = dialer().with_resolver(resolving(&["127.0.0.2", "127.0.0.1"]));
-    let connection = dial(&two, &format!("api.example:{port}"), &Security::Plain).await.unwrap();
-    assert_eq!(connection.io.tcp().peer_addr().unwrap().ip(), Ipv4Addr::LOCALHOST);
+    let connection = dial(&two, &format!("api.example:{port}"), &Security::Plain).await.expect("no failure");
+    assert_eq!(connection.io.tcp().peer_addr().expect("an address").ip(), Ipv4Addr::LOCALHOST);
 }
 
 #[tokio::test]
 async fn our_own_listener_is_never_dialled() {
     let (listener, port) = listen().await;
-    let allow = vec!["127.0.0.0/8".parse().unwrap()];
-    let dialer = Dialer::new(Destinations { allow }, vec![listener.local_addr().unwrap()]);
+    let allow = vec!["127.0.0.0/8".parse().expect("well-formed")];
+    let dialer = Dialer::new(Destinations { allow }, vec![listener.local_addr().expect("well-formed")]);
     let result = dial(&dialer, &format!("127.0.0.1:{port}"), &Security::Plain).await;
     assert!(matches!(result, Err(DialError::Prohibited(Prohibited { kind: Kind::Own, .. }))));
 }
@@ -149,7 +149,7 @@ async fn a_silent_peer_is_given_up_at_the_deadline() {
 #[test]
 fn the_families_take_turns() {
     let addresses = ["[2600::1]:1", "[2600::2]:1", "[2600::3]:1", "8.8.8.8:1", "8.8.4.4:1"];
-    let order = alternating(addresses.iter().map(|address| address.parse().unwrap()).collect());
+    let order = alternating(addresses.iter().map(|address| address.parse().expect("well-formed")).collect());
     let order: Vec<String> = order.iter().map(ToString::to_string).collect();
     assert_eq!(order, ["[2600::1]:1", "8.8.8.8:1", "[2600::2]:1", "8.8.4.4:1", "[2600::3]:1"]);
 }
@@ -166,27 +166,27 @@ impl Issued {
     }
 
     fn new(name: &str, change: impl FnOnce(&mut CertificateParams)) -> Self {
-        let mut ca = CertificateParams::new(Vec::new()).unwrap();
+        let mut ca = CertificateParams::new(Vec::new()).expect("a certificate");
         ca.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
-        let ca_key = KeyPair::generate().unwrap();
-        let ca_certificate = ca.self_signed(&ca_key).unwrap();
+        let ca_key = KeyPair::generate().expect("a key");
+        let ca_certificate = ca.self_signed(&ca_key).expect("a key");
 
-        let key = KeyPair::generate().unwrap();
-        let mut leaf = CertificateParams::new([name.to_owned()]).unwrap();
+        let key = KeyPair::generate().expect("a key");
+        let mut leaf = CertificateParams::new([name.to_owned()]).expect("a key");
         change(&mut leaf);
-        let leaf = leaf.signed_by(&key, &Issuer::new(ca, &ca_key)).unwrap();
+        let leaf = leaf.signed_by(&key, &Issuer::new(ca, &ca_key)).expect("a key");
         let mut server = rustls::ServerConfig::builder_with_provider(tls::provider())
             .with_safe_default_protocol_versions()
-            .unwrap()
+            .expect("a key")
             .with_no_client_auth()
-            .with_single_cert(vec![leaf.der().clone()], key.serialize_der().try_into().unwrap())
-            .unwrap();
+            .with_single_cert(vec![leaf.der().clone()], key.serialize_der().try_into().expect("well-formed"))
+            .expect("well-formed");
         server.alpn_protocols = vec![b"h2".to_vec(), b"http/1.1".to_vec()];
 
-        let file = tempfile::NamedTempFile::new().unwrap();
-        std::fs::write(file.path(), ca_certificate.pem()).unwrap();
+        let file = tempfile::NamedTempFile::new().expect("well-formed");
+        std::fs::write(file.path(), ca_certificate.pem()).expect("well-formed");
         let settings = tls::Settings { ca: Some(file.path().to_owned()), ..tls::Settings::default() };
-        Self { server: Arc::new(server), client: settings.client_config(tls::Alpn::Http2OrHttp1).unwrap() }
+        Self { server: Arc::new(server), client: settings.client_config(tls::Alpn::Http2OrHttp1).expect("written") }
     }
 }
 
@@ -196,11 +196,11 @@ async fn over_tls(server: &Issued, client: &Arc<ClientConfig>, to: &str) -> Resu
     let dialer = dialer().with_resolver(resolving(&["127.0.0.1"]));
     let (to, security) = (format!("{to}:{port}"), Security::Tls(client.clone()));
     beside(dial(&dialer, &to, &security), async {
-        let (tcp, _) = listener.accept().await.unwrap();
+        let (tcp, _) = listener.accept().await.expect("accepts");
         if let Ok(mut tls) = TlsAcceptor::from(server.server.clone()).accept(tcp).await {
-            let byte = tls.read_u8().await.unwrap();
-            tls.write_u8(byte).await.unwrap();
-            tls.flush().await.unwrap();
+            let byte = tls.read_u8().await.expect("accepts");
+            tls.write_u8(byte).await.expect("accepts");
+            tls.flush().await.expect("accepts");
         }
     })
     .await
@@ -228,13 +228,13 @@ fn certificate_error(result: Result<Connection, DialError>) -> String {
 #[tokio::test]
 async fn a_verified_connection_knows_its_authority_and_protocol() {
     let issued = Issued::by_the_known_ca();
-    let connection = over_tls(&issued, &issued.client, "api.example").await.unwrap();
+    let connection = over_tls(&issued, &issued.client, "api.example").await.expect("no failure");
     assert_eq!(connection.authority.host, Host::Name("api.example".into()));
     assert_eq!(connection.protocol, Protocol::Http2);
     assert!(matches!(connection.io, Stream::Tls(_)));
 
     let by_address = Issued::new("127.0.0.1", |_| {});
-    let connection = over_tls(&by_address, &by_address.client, "127.0.0.1").await.unwrap();
+    let connection = over_tls(&by_address, &by_address.client, "127.0.0.1").await.expect("no failure");
     assert_eq!(connection.authority.host, Host::Ip(Ipv4Addr::LOCALHOST.into()));
 }
 
@@ -246,18 +246,18 @@ async fn bytes_pass_in_both_directions() {
     let security = Security::Tls(issued.client.clone());
     let echoed = beside(
         async {
-            let mut io = dial(&dialer, &format!("api.example:{port}"), &security).await.unwrap().io;
+            let mut io = dial(&dialer, &format!("api.example:{port}"), &security).await.expect("no failure").io;
             assert!(io.is_write_vectored());
-            let written = io.write_vectored(&[io::IoSlice::new(b"a"), io::IoSlice::new(b"b")]).await.unwrap();
-            io.flush().await.unwrap();
+            let written = io.write_vectored(&[io::IoSlice::new(b"a"), io::IoSlice::new(b"b")]).await.expect("writes");
+            io.flush().await.expect("writes");
             let mut back = vec![0; written];
-            io.read_exact(&mut back).await.unwrap();
+            io.read_exact(&mut back).await.expect("writes");
             back
         },
         async {
-            let (tcp, _) = listener.accept().await.unwrap();
+            let (tcp, _) = listener.accept().await.expect("accepts");
             let (mut read, mut write) =
-                tokio::io::split(TlsAcceptor::from(issued.server.clone()).accept(tcp).await.unwrap());
+                tokio::io::split(TlsAcceptor::from(issued.server.clone()).accept(tcp).await.expect("accepts"));
             let _ = tokio::io::copy(&mut read, &mut write).await;
         },
     )
@@ -295,8 +295,8 @@ async fn a_peer_that_does_not_speak_tls_is_a_failure_of_the_protocol() {
     let security = Security::Tls(Issued::by_the_known_ca().client);
     let dialer = dialer();
     let result = beside(dial(&dialer, &format!("127.0.0.1:{port}"), &security), async {
-        let (mut tcp, _) = listener.accept().await.unwrap();
-        tcp.write_all(b"HTTP/1.1 400 Bad Request\r\n\r\n").await.unwrap();
+        let (mut tcp, _) = listener.accept().await.expect("accepts");
+        tcp.write_all(b"HTTP/1.1 400 Bad Request\r\n\r\n").await.expect("accepts");
     })
     .await;
     assert!(matches!(result, Err(DialError::Tls { kind: TlsKind::Protocol, .. })), "{result:?}");

@@ -206,16 +206,16 @@ mod tests {
 
     fn tunnel(no_proxy: &str) -> Tunnel {
         let settings = Settings {
-            proxy: Endpoint::parse("http://proxy.corp:3128").unwrap(),
+            proxy: Endpoint::parse("http://proxy.corp:3128").expect("well-formed"),
             credentials: None,
             no_proxy: no_proxy.to_owned(),
             tls: tls::Settings::default(),
         };
-        Tunnel::new(&settings).ok().unwrap()
+        Tunnel::new(&settings).expect("no failure")
     }
 
     fn takes(tunnel: &Tunnel, authority: &str) -> bool {
-        tunnel.takes(&Authority::parse(authority, 443).unwrap())
+        tunnel.takes(&Authority::parse(authority, 443).expect("well-formed"))
     }
 
     #[test]

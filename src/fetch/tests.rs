@@ -23,12 +23,12 @@ fn sized(length: usize) -> String {
 #[tokio::test]
 async fn a_call_is_one_plain_exchange() {
     let (answer, request) = exchange("HTTP/1.1 201 Created\r\nX-A: b\r\nContent-Length: 2\r\n\r\n{}").await;
-    let answer = answer.ok().unwrap();
+    let answer = answer.expect("no failure");
     assert_eq!(
         (answer.status, &answer.headers["x-a"], &answer.body[..]),
         (StatusCode::CREATED, &HeaderValue::from_static("b"), &b"{}"[..])
     );
-    let (head, body) = request.split_once("\r\n\r\n").unwrap();
+    let (head, body) = request.split_once("\r\n\r\n").expect("two parts");
     assert!(head.starts_with("POST /token HTTP/1.1\r\n"), "{head}");
     assert!(head.contains("\r\nhost: 127.0.0.1:"), "{head}");
     assert!(head.contains("\r\nconnection: close"), "{head}");
@@ -53,12 +53,12 @@ async fn the_caller_cannot_reframe_its_request() {
 async fn a_redirect_is_an_answer_and_is_not_followed() {
     let (answer, _) =
         exchange("HTTP/1.1 302 Found\r\nLocation: http://127.0.0.1:1/\r\nContent-Length: 0\r\n\r\n").await;
-    assert_eq!(answer.ok().unwrap().status, StatusCode::FOUND);
+    assert_eq!(answer.expect("no failure").status, StatusCode::FOUND);
 }
 
 #[tokio::test]
 async fn a_body_of_64_kib_is_taken_and_one_byte_more_is_not() {
-    assert_eq!(exchange(sized(MAX_BODY)).await.0.ok().unwrap().body.len(), MAX_BODY);
+    assert_eq!(exchange(sized(MAX_BODY)).await.0.expect("no failure").body.len(), MAX_BODY);
     assert!(matches!(exchange(sized(MAX_BODY + 1)).await.0, Err(FetchError::BodyTooLarge)));
     let chunked =
         format!("HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n10001\r\n{}\r\n0\r\n\r\n", "x".repeat(65537));
@@ -104,7 +104,7 @@ async fn a_slow_answer_is_given_up_after_ten_seconds() {
     let started = tokio::time::Instant::now();
     let (result, _tcp) = tokio::join!(fetcher.send(call(&remote, "")), async {
         let (_, mut tcp) = server.request().await;
-        tcp.write_all(b"HTTP/1.1 200 OK\r\nContent-Length: 10\r\n\r\nslow").await.unwrap();
+        tcp.write_all(b"HTTP/1.1 200 OK\r\nContent-Length: 10\r\n\r\nslow").await.expect("writes");
         // From here on the clock runs ahead whenever there is nothing to do.
         tokio::time::pause();
         tcp

@@ -17,7 +17,7 @@ fn now() -> Moment {
 }
 
 fn reply<'a>(status: u16, content_type: &'a str, body: &'a [u8]) -> Reply<'a> {
-    let status = StatusCode::from_u16(status).unwrap();
+    let status = StatusCode::from_u16(status).expect("well-formed");
     Reply { status, content_type: Some(content_type.as_bytes()), retry_after: None, body }
 }
 
@@ -37,7 +37,7 @@ fn failure(result: Result<Issued, Failure>) -> Failure {
 /// An answer with the members of `with`, beyond a sound token; a `null` removes one.
 fn answer(with: Value) -> String {
     let mut members = json!({ "access_token": TOKEN, "token_type": "Bearer", "expires_in": 3600 });
-    for (name, value) in with.as_object().unwrap() {
+    for (name, value) in with.as_object().expect("an object") {
         members[name] = value.clone();
     }
     members.to_string()
@@ -49,12 +49,12 @@ fn jwt(claims: &Value) -> String {
 }
 
 fn jwt_ending_in(seconds: i64) -> String {
-    jwt(&json!({ "exp": i64::try_from(now().wall.as_secs()).unwrap() + seconds }))
+    jwt(&json!({ "exp": i64::try_from(now().wall.as_secs()).expect("well-formed") + seconds }))
 }
 
 #[test]
 fn a_sound_answer_yields_its_token() {
-    let issued = json_200(answer(json!({ "refresh_token": "x", "extra": [{}] }))).ok().unwrap();
+    let issued = json_200(answer(json!({ "refresh_token": "x", "extra": [{}] }))).expect("no failure");
     assert!(issued.secret.same_as(&Secret::new(TOKEN)));
     assert_eq!(issued.expires, Some(ASKED_AT.after(Duration::from_secs(3600))), "it counts from when it was asked");
     assert!(!issued.assumed);
@@ -112,7 +112,7 @@ fn a_lifetime_is_believed_only_if_it_is_one() {
 
 #[test]
 fn a_missing_lifetime_is_assumed_to_be_a_quarter_of_an_hour() {
-    let issued = json_200(format!(r#"{{"access_token":"{TOKEN}"}}"#)).ok().unwrap();
+    let issued = json_200(format!(r#"{{"access_token":"{TOKEN}"}}"#)).expect("no failure");
     assert_eq!(issued.expires, Some(ASKED_AT.after(Duration::from_secs(900))));
     assert!(issued.assumed);
 }
@@ -124,8 +124,8 @@ fn the_end_that_a_jwt_names_wins_if_it_is_sooner() {
         if let Some(expires_in) = expires_in {
             members["expires_in"] = json!(expires_in);
         }
-        let issued = json_200(members.to_string()).ok().unwrap();
-        (issued.expires.unwrap().remaining(now()).as_secs(), issued.assumed)
+        let issued = json_200(members.to_string()).expect("no failure");
+        (issued.expires.expect("an end").remaining(now()).as_secs(), issued.assumed)
     };
     assert_eq!(with(60, Some(3600)), (60, false));
     assert_eq!(with(7200, Some(3600)), (3598, false));
@@ -147,7 +147,7 @@ fn a_token_that_has_ended_is_refused() {
 #[test]
 fn what_only_looks_like_a_jwt_names_no_end() {
     for claims in [json!({}), json!({ "exp": "1" }), json!({ "exp": null }), json!([1]), json!("exp")] {
-        let issued = json_200(answer(json!({ "access_token": jwt(&claims) }))).ok().unwrap();
+        let issued = json_200(answer(json!({ "access_token": jwt(&claims) }))).expect("no failure");
         assert_eq!(issued.expires, Some(ASKED_AT.after(Duration::from_secs(3600))), "{claims}");
     }
 }

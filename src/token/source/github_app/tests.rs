@@ -9,10 +9,11 @@ const GOOD: &str = r#"{"token":"ghs_1","expires_at":"EXPIRES","permissions":{"co
 
 /// A source whose API is `server`, and the file with its key.
 fn source(server: &Scripted, permissions: &[&str]) -> (GithubApp, tempfile::NamedTempFile) {
-    let file = tempfile::NamedTempFile::new().unwrap();
-    std::fs::write(file.path(), KeyPair::generate_for(&PKCS_RSA_SHA256).unwrap().serialize_pem()).unwrap();
+    let file = tempfile::NamedTempFile::new().expect("a file");
+    std::fs::write(file.path(), KeyPair::generate_for(&PKCS_RSA_SHA256).expect("written").serialize_pem())
+        .expect("written");
     let settings = Settings {
-        api_url: Endpoint::parse(&server.endpoint().to_string().replace("/token", "/api/v3")).unwrap(),
+        api_url: Endpoint::parse(&server.endpoint().to_string().replace("/token", "/api/v3")).expect("well-formed"),
         app: "Iv1.app".to_owned(),
         installation: 42,
         key: Reference::File(file.path().to_owned()),
@@ -20,7 +21,7 @@ fn source(server: &Scripted, permissions: &[&str]) -> (GithubApp, tempfile::Name
         permissions: permissions.iter().map(ToString::to_string).collect(),
         tls: tls::Settings::default(),
     };
-    (GithubApp::new(settings, fetcher(), Arc::new(ManualClock::default())).ok().unwrap(), file)
+    (GithubApp::new(settings, fetcher(), Arc::new(ManualClock::default())).expect("no failure"), file)
 }
 
 fn answer(status: &str, body: &str) -> String {
@@ -40,21 +41,24 @@ async fn the_app_proves_itself_and_asks_for_no_more_than_the_scopes() {
     let issued = issued.unwrap_or_else(|failure| panic!("{failure}"));
     assert!(issued.secret.same_as(&Secret::new("ghs_1")));
     assert_eq!(issued.granted, Some(vec!["contents:read".to_owned()]), "that of metadata comes with each token");
-    let left = issued.expires.unwrap().remaining(ManualClock::default().now()).as_secs();
+    let left = issued.expires.expect("an end").remaining(ManualClock::default().now()).as_secs();
     assert!((3598..=3600).contains(&left), "{left}");
 
-    let (head, body) = request.split_once("\r\n\r\n").unwrap();
+    let (head, body) = request.split_once("\r\n\r\n").expect("two parts");
     assert!(head.starts_with("POST /api/v3/app/installations/42/access_tokens HTTP/1.1\r\n"), "{head}");
     assert_eq!(
-        serde_json::from_str::<Value>(body).unwrap(),
+        serde_json::from_str::<Value>(body).expect("two parts"),
         json!({ "permissions": { "contents": "read" }, "repositories": ["one"] })
     );
-    let jwt = head.lines().find_map(|line| line.strip_prefix("authorization: Bearer ")).unwrap();
-    let (_, jwk) = private_key::read(&source.settings.key, Algorithm::RS256, None).unwrap();
+    let jwt = head.lines().find_map(|line| line.strip_prefix("authorization: Bearer ")).expect("two parts");
+    let (_, jwk) = private_key::read(&source.settings.key, Algorithm::RS256, None).expect("one of them");
     let mut validation = Validation::new(Algorithm::RS256);
     validation.set_issuer(&["Iv1.app"]);
-    let claims = jsonwebtoken::decode::<Value>(jwt, &DecodingKey::from_jwk(&jwk).unwrap(), &validation).unwrap().claims;
-    let (issued_at, ends) = (claims["iat"].as_u64().unwrap(), claims["exp"].as_u64().unwrap());
+    let claims = jsonwebtoken::decode::<Value>(jwt, &DecodingKey::from_jwk(&jwk).expect("a key"), &validation)
+        .expect("a key")
+        .claims;
+    let (issued_at, ends) =
+        (claims["iat"].as_u64().expect("of that kind"), claims["exp"].as_u64().expect("of that kind"));
     assert!(ends - issued_at <= 600, "GitHub takes ten minutes at most");
 }
 
@@ -66,16 +70,19 @@ async fn the_highest_level_is_asked_for_and_covers_those_below_it() {
         let (source, _file) = source(&server, &scopes);
         let answered = server.answer(answer("201 Created", &good("write")));
         let (issued, request) = tokio::join!(source.obtain(), answered);
-        let (_, body) = request.split_once("\r\n\r\n").unwrap();
-        assert_eq!(serde_json::from_str::<Value>(body).unwrap()["permissions"], json!({ "contents": "write" }));
-        let granted = issued.unwrap_or_else(|failure| panic!("{failure}")).granted.unwrap();
+        let (_, body) = request.split_once("\r\n\r\n").expect("two parts");
+        assert_eq!(
+            serde_json::from_str::<Value>(body).expect("two parts")["permissions"],
+            json!({ "contents": "write" })
+        );
+        let granted = issued.unwrap_or_else(|failure| panic!("{failure}")).granted.expect("scopes");
         assert_eq!(granted, scopes, "and nothing beyond them");
     }
     let (source, _file) = source(&server, &["contents:write"]);
     for (level, granted) in [("read", None), ("none", None), ("admin", Some(["contents:write", "contents:admin"]))] {
         let (issued, _) = tokio::join!(source.obtain(), server.answer(answer("201 Created", &good(level))));
         match (issued, granted) {
-            (Ok(issued), Some(granted)) => assert_eq!(issued.granted.unwrap(), granted, "more is told"),
+            (Ok(issued), Some(granted)) => assert_eq!(issued.granted.expect("scopes"), granted, "more is told"),
             (Err(failure), None) => assert_eq!(failure.reason, Reason::Scope, "{failure}"),
             (issued, _) => panic!("{level}: {:?}", issued.err()),
         }
@@ -103,7 +110,7 @@ async fn what_github_says_is_told_without_the_proof_and_what_it_lacks_is_no_toke
         assert!(!failure.detail.contains("canary"), "{failure}");
     }
     let (issued, _) = tokio::join!(source.obtain(), server.answer(answer("404 Not Found", r#"{"message":"Gone"}"#)));
-    assert_eq!(issued.err().unwrap().detail, "the issuer answered 404: Gone");
+    assert_eq!(issued.err().expect("a failure").detail, "the issuer answered 404: Gone");
 }
 
 #[tokio::test]
@@ -111,7 +118,7 @@ async fn a_scope_that_is_no_permission_is_never_left_out_silently_nor_are_all() 
     let server = Scripted::start().await;
     for scopes in [&["contents"] as &[&str], &["contents:read", "contents:all"], &[]] {
         let (source, _file) = source(&server, scopes);
-        let failure = source.obtain().await.err().unwrap();
+        let failure = source.obtain().await.err().expect("a failure");
         assert_eq!((failure.reason, failure.class), (Reason::InvalidScope, super::super::Class::Refused), "{scopes:?}");
     }
 }

@@ -5,10 +5,10 @@ use crate::secret::Secret;
 
 /// A source whose API server is `server`, and the file that proves it.
 fn source(server: &Scripted, audience: &[&str]) -> (Kubernetes, tempfile::NamedTempFile) {
-    let file = tempfile::NamedTempFile::new().unwrap();
-    std::fs::write(file.path(), "canary.of.the.pod\n").unwrap();
+    let file = tempfile::NamedTempFile::new().expect("a file");
+    std::fs::write(file.path(), "canary.of.the.pod\n").expect("written");
     let settings = Settings {
-        url: Endpoint::parse(&server.endpoint().to_string().replace("/token", "")).unwrap(),
+        url: Endpoint::parse(&server.endpoint().to_string().replace("/token", "")).expect("well-formed"),
         namespace: "billing".to_owned(),
         service_account: "reader".to_owned(),
         own_token: Reference::File(file.path().to_owned()),
@@ -16,7 +16,7 @@ fn source(server: &Scripted, audience: &[&str]) -> (Kubernetes, tempfile::NamedT
         lifetime: Duration::from_secs(600),
         tls: tls::Settings::default(),
     };
-    (Kubernetes::new(settings, fetcher(), Arc::new(ManualClock::default())).ok().unwrap(), file)
+    (Kubernetes::new(settings, fetcher(), Arc::new(ManualClock::default())).expect("no failure"), file)
 }
 
 fn answer(status: &str, body: &Value) -> String {
@@ -43,9 +43,9 @@ async fn the_cluster_is_asked_for_an_account_an_audience_and_a_time() {
     let issued = issued.unwrap_or_else(|failure| panic!("{failure}"));
     assert!(issued.secret.same_as(&Secret::new("a.jwt.here")));
     assert_eq!(issued.granted, None, "an account has no scopes");
-    let left = issued.expires.unwrap().remaining(ManualClock::default().now()).as_secs();
+    let left = issued.expires.expect("an end").remaining(ManualClock::default().now()).as_secs();
     assert!((598..=600).contains(&left), "{left}");
-    let (head, body) = request.split_once("\r\n\r\n").unwrap();
+    let (head, body) = request.split_once("\r\n\r\n").expect("two parts");
     assert!(head.starts_with("POST /api/v1/namespaces/billing/serviceaccounts/reader/token HTTP/1.1\r\n"), "{head}");
     assert!(head.contains("\r\nauthorization: Bearer canary.of.the.pod\r\n"), "{head}");
     let expected = json!({
@@ -53,7 +53,7 @@ async fn the_cluster_is_asked_for_an_account_an_audience_and_a_time() {
         "kind": "TokenRequest",
         "spec": { "audiences": ["api"], "expirationSeconds": 600 },
     });
-    assert_eq!(serde_json::from_str::<Value>(body).unwrap(), expected);
+    assert_eq!(serde_json::from_str::<Value>(body).expect("JSON"), expected);
 }
 
 #[tokio::test]
@@ -71,7 +71,7 @@ async fn what_the_cluster_refuses_is_told_without_our_own_token() {
     let status = |message: &str| json!({ "kind": "Status", "status": "Failure", "message": message });
     let forbidden = status("canary.of.the.pod cannot create resource serviceaccounts/token");
     let (issued, _) = tokio::join!(source.obtain(), server.answer(answer("403 Forbidden", &forbidden)));
-    let failure = issued.err().unwrap();
+    let failure = issued.err().expect("a failure");
     assert_eq!(failure.detail, "the issuer answered 403: [redacted] cannot create resource serviceaccounts/token");
     assert_eq!((failure.reason, failure.class), (Reason::Status, super::super::Class::Refused));
 
@@ -81,8 +81,8 @@ async fn what_the_cluster_refuses_is_told_without_our_own_token() {
         (json!({ "status": { "token": "a", "expirationTimestamp": "2001-01-01T00:00:00Z" } }), Reason::Expired),
     ] {
         let (issued, _) = tokio::join!(source.obtain(), server.answer(answer("201 Created", &body)));
-        assert_eq!(issued.err().unwrap().reason, reason, "{body}");
+        assert_eq!(issued.err().expect("a failure").reason, reason, "{body}");
     }
-    std::fs::remove_file(file.path()).unwrap();
-    assert_eq!(source.obtain().await.err().unwrap().reason, Reason::Secret);
+    std::fs::remove_file(file.path()).expect("changed");
+    assert_eq!(source.obtain().await.err().expect("a failure").reason, Reason::Secret);
 }

@@ -6,8 +6,8 @@ use crate::token::source::Class;
 const GOOD: &str = r#"{"access_token":"abc","expires_in":3599,"token_type":"Bearer"}"#;
 
 fn source(server: &Scripted, wish: Wish) -> Metadata {
-    let url = Endpoint::parse(&server.endpoint().to_string().replace("/token", "")).unwrap();
-    Metadata::new(Settings { url, wish }, fetcher(), Arc::new(ManualClock::default())).ok().unwrap()
+    let url = Endpoint::parse(&server.endpoint().to_string().replace("/token", "")).expect("well-formed");
+    Metadata::new(Settings { url, wish }, fetcher(), Arc::new(ManualClock::default())).expect("no failure")
 }
 
 fn google() -> Wish {
@@ -28,13 +28,13 @@ async fn google_is_asked_with_its_flavour_and_answers_with_it() {
     let server = Scripted::start().await;
     let source = source(&server, google());
     let (issued, request) = tokio::join!(source.obtain(), server.answer(answer("Metadata-Flavor: Google\r\n", GOOD)));
-    assert!(issued.ok().unwrap().secret.same_as(&Secret::new("abc")));
+    assert!(issued.expect("no failure").secret.same_as(&Secret::new("abc")));
     let expected =
         "GET /computeMetadata/v1/instance/service-accounts/default/token?scopes=https%3A%2F%2Fa%2Fb%2Cc HTTP/1.1\r\n";
     assert!(request.starts_with(expected) && request.contains("\r\nmetadata-flavor: Google\r\n"), "{request}");
 
     let (issued, _) = tokio::join!(source.obtain(), server.answer(answer("", GOOD)));
-    assert_eq!(issued.err().unwrap().reason, Reason::Malformed, "something else answered");
+    assert_eq!(issued.err().expect("a failure").reason, Reason::Malformed, "something else answered");
 }
 
 #[tokio::test]
@@ -43,7 +43,7 @@ async fn google_says_who_the_machine_is() {
     let source = source(&server, Wish::GoogleIdentity { account: "default".to_owned(), audience: "api".to_owned() });
     let jwt = "eyJhbGciOiJub25lIn0.eyJleHAiOjQxMDI0NDQ4MDB9.c2ln";
     let (issued, request) = tokio::join!(source.obtain(), server.answer(answer("Metadata-Flavor: Google\r\n", jwt)));
-    let issued = issued.ok().unwrap();
+    let issued = issued.expect("no failure");
     assert!(issued.secret.same_as(&Secret::new(jwt)) && issued.expires.is_some(), "it names its own end");
     assert!(request.contains("/identity?audience=api&format=full HTTP/1.1\r\n"), "{request}");
 }

@@ -14,8 +14,8 @@ const SECRET: &str = "canary+sécret/of the:client%";
 
 /// The settings for `server`, and the file that holds the secret.
 fn settings(server: &Scripted, auth: fn(Reference) -> Auth) -> (Settings, tempfile::NamedTempFile) {
-    let file = tempfile::NamedTempFile::new().unwrap();
-    std::fs::write(file.path(), format!("{SECRET}\n")).unwrap();
+    let file = tempfile::NamedTempFile::new().expect("a file");
+    std::fs::write(file.path(), format!("{SECRET}\n")).expect("written");
     let settings = Settings {
         kind: "client_credentials",
         grant: Grant::ClientCredentials,
@@ -38,7 +38,7 @@ fn proved(auth: Auth, settings: Settings) -> Settings {
 }
 
 fn source(settings: Settings) -> OAuth {
-    OAuth::new(settings, fetcher(), Arc::new(ManualClock::default())).ok().unwrap()
+    OAuth::new(settings, fetcher(), Arc::new(ManualClock::default())).expect("no failure")
 }
 
 fn json(status: &str, body: &str) -> String {
@@ -55,7 +55,7 @@ async fn ask(auth: fn(Reference) -> Auth, answer: &str) -> (Result<Issued, Failu
 }
 
 fn fields(request: &str) -> Vec<(String, String)> {
-    let (_, body) = request.split_once("\r\n\r\n").unwrap();
+    let (_, body) = request.split_once("\r\n\r\n").expect("two parts");
     form_urlencoded::parse(body.as_bytes()).into_owned().collect()
 }
 
@@ -63,7 +63,7 @@ fn fields(request: &str) -> Vec<(String, String)> {
 async fn the_request_says_what_rfc_6749_wants() {
     let good = json("200 OK", r#"{"access_token":"abc","token_type":"bearer","expires_in":60,"scope":"b a:read"}"#);
     let (issued, request) = ask(Auth::Basic, &good).await;
-    let issued = issued.ok().unwrap();
+    let issued = issued.expect("no failure");
     assert!(issued.secret.same_as(&Secret::new("abc")));
     assert_eq!(issued.granted, Some(vec!["b".to_owned(), "a:read".to_owned()]));
 
@@ -85,8 +85,8 @@ async fn the_request_says_what_rfc_6749_wants() {
 #[tokio::test]
 async fn basic_encodes_the_pair_as_a_form_before_base64() {
     let (_, request) = ask(Auth::Basic, &json("200 OK", "{}")).await;
-    let basic = request.lines().find_map(|line| line.strip_prefix("authorization: Basic ")).unwrap();
-    let pair = String::from_utf8(STANDARD.decode(basic).unwrap()).unwrap();
+    let basic = request.lines().find_map(|line| line.strip_prefix("authorization: Basic ")).expect("one of them");
+    let pair = String::from_utf8(STANDARD.decode(basic).expect("verified")).expect("verified");
     assert_eq!(pair, "the+client%3A+%C3%A5:canary%2Bs%C3%A9cret%2Fof+the%3Aclient%25");
     assert!(!request.contains("client_secret"), "it is proved once");
 }
@@ -106,7 +106,7 @@ async fn an_empty_scope_is_not_sent() {
     let (settings, _file) = settings(&server, Auth::Basic);
     let source = source(Settings { scope: Vec::new(), ..settings });
     let (issued, request) = tokio::join!(source.obtain(), server.answer(json("200 OK", r#"{"access_token":"abc"}"#)));
-    assert!(issued.ok().unwrap().assumed);
+    assert!(issued.expect("no failure").assumed);
     assert!(!request.contains("scope="), "{request}");
 }
 
@@ -116,7 +116,7 @@ async fn the_form_is_built_in_a_buffer_that_never_grows() {
     let (settings, _file) = settings(&server, Auth::Post);
     let extra = vec![("ä".repeat(300), "ö".repeat(3000))];
     let source = source(Settings { extra, ..settings });
-    let shown = source.settings.grant.show(&source.settings, source.clock.now()).await.ok().unwrap();
+    let shown = source.settings.grant.show(&source.settings, source.clock.now()).await.expect("no failure");
     let form = source.form(&shown, &[("client_secret", Zeroizing::new(SECRET.to_owned()))]);
     let most = 3 * (600 + 6000);
     assert!((most..most + 2000).contains(&form.capacity()), "the first buffer is the last one: {}", form.capacity());
@@ -127,19 +127,19 @@ async fn the_header_with_the_secret_is_sensitive() {
     let server = Scripted::start().await;
     let (settings, _file) = settings(&server, Auth::Basic);
     let source = source(settings);
-    let headers = source.headers(&source.proof().await.ok().unwrap()).ok().unwrap();
+    let headers = source.headers(&source.proof().await.expect("no failure")).expect("no failure");
     assert!(headers[AUTHORIZATION].is_sensitive());
 }
 
 #[tokio::test]
 async fn an_issuer_that_repeats_our_secret_is_not_quoted() {
     let (_, request) = ask(Auth::Basic, &json("200 OK", "{}")).await;
-    let basic = request.lines().find_map(|line| line.strip_prefix("authorization: Basic ")).unwrap();
+    let basic = request.lines().find_map(|line| line.strip_prefix("authorization: Basic ")).expect("one of them");
     for echo in [SECRET, "canary%2Bs%C3%A9cret%2Fof+the%3Aclient%25", basic] {
         for auth in [Auth::Basic, Auth::Post] {
             let body = format!(r#"{{"error":"invalid_client","error_description":"not {echo}"}}"#);
             let (result, _) = ask(auth, &json("401 Unauthorized", &body)).await;
-            let failure = result.err().unwrap();
+            let failure = result.err().expect("a failure");
             assert_eq!((failure.reason, failure.class), (Reason::InvalidClient, Class::Refused));
             assert_eq!(failure.detail, "the issuer answered 401: invalid_client (not [redacted])");
         }
@@ -158,7 +158,7 @@ async fn each_way_in_which_an_issuer_fails_has_its_reason() {
         ("canary\r\n\r\n", Reason::Malformed),
         ("", Reason::CutOff),
     ] {
-        let failure = ask(Auth::Basic, answer).await.0.err().unwrap();
+        let failure = ask(Auth::Basic, answer).await.0.err().expect("a failure");
         assert_eq!(failure.reason, reason, "{answer:?}");
         assert!(matches!(failure.class, Class::Transient { .. }), "{answer:?}");
         assert!(!failure.detail.contains("canary"), "{failure}");
@@ -171,20 +171,20 @@ async fn without_an_issuer_or_a_secret_there_is_no_call() {
     let (settings, file) = settings(&server, Auth::Basic);
     drop(server);
     let asked = source(settings);
-    assert_eq!(asked.obtain().await.err().unwrap().reason, Reason::Connect);
+    assert_eq!(asked.obtain().await.err().expect("a failure").reason, Reason::Connect);
 
-    std::fs::write(file.path(), [0xff, 0xfe]).unwrap();
-    let failure = asked.obtain().await.err().unwrap();
+    std::fs::write(file.path(), [0xff, 0xfe]).expect("written");
+    let failure = asked.obtain().await.err().expect("a failure");
     assert_eq!((failure.reason, failure.detail.as_str()), (Reason::Secret, "the secret is not UTF-8 text"));
     drop(file);
-    assert_eq!(asked.obtain().await.err().unwrap().reason, Reason::Secret);
+    assert_eq!(asked.obtain().await.err().expect("a failure").reason, Reason::Secret);
 }
 
 /// The proof of a call, and whether this key verifies it.
 async fn assertion_of_a_call(key: &KeyPair, algorithm: Algorithm) -> serde_json::Map<String, serde_json::Value> {
     let server = Scripted::start().await;
-    let file = tempfile::NamedTempFile::new().unwrap();
-    std::fs::write(file.path(), key.serialize_pem()).unwrap();
+    let file = tempfile::NamedTempFile::new().expect("a file");
+    std::fs::write(file.path(), key.serialize_pem()).expect("written");
     let reference = Reference::File(file.path().to_owned());
     let (settings, _file) = settings(&server, Auth::Basic);
     let audience = settings.token_url.to_string();
@@ -205,12 +205,13 @@ async fn assertion_of_a_call(key: &KeyPair, algorithm: Algorithm) -> serde_json:
     assert_eq!(fields["client_id"], "the client: å");
 
     let assertion = &fields["client_assertion"];
-    let (_, jwk) = private_key::read(&reference, algorithm, Some("one")).unwrap();
+    let (_, jwk) = private_key::read(&reference, algorithm, Some("one")).expect("a key");
     let mut validation = Validation::new(algorithm);
     validation.set_audience(&[&audience]);
     validation.set_issuer(&["the client: å"]);
     validation.set_required_spec_claims(&["exp", "aud", "iss", "sub"]);
-    let data = jsonwebtoken::decode(assertion, &DecodingKey::from_jwk(&jwk).unwrap(), &validation).unwrap();
+    let data = jsonwebtoken::decode(assertion, &DecodingKey::from_jwk(&jwk).expect("verified"), &validation)
+        .expect("verified");
     assert_eq!(data.header.kid.as_deref(), Some("one"));
     data.claims
 }
@@ -223,11 +224,11 @@ async fn a_client_proves_itself_with_a_jwt_that_it_signs_anew_for_each_call() {
         (Algorithm::RS256, &PKCS_RSA_SHA256),
         (Algorithm::PS256, &PKCS_RSA_SHA256),
     ] {
-        let key = KeyPair::generate_for(kind).unwrap();
+        let key = KeyPair::generate_for(kind).expect("a key");
         let first = assertion_of_a_call(&key, algorithm).await;
         let second = assertion_of_a_call(&key, algorithm).await;
         assert_eq!(first["sub"], first["iss"]);
-        assert_eq!(first["exp"].as_u64().unwrap() - first["iat"].as_u64().unwrap(), 60);
+        assert_eq!(first["exp"].as_u64().expect("a key") - first["iat"].as_u64().expect("a key"), 60);
         assert_ne!(first["jti"], second["jti"], "{algorithm:?}");
     }
 }
@@ -235,8 +236,8 @@ async fn a_client_proves_itself_with_a_jwt_that_it_signs_anew_for_each_call() {
 #[tokio::test]
 async fn a_file_that_holds_no_key_is_named() {
     let server = Scripted::start().await;
-    let file = tempfile::NamedTempFile::new().unwrap();
-    std::fs::write(file.path(), "no key").unwrap();
+    let file = tempfile::NamedTempFile::new().expect("a file");
+    std::fs::write(file.path(), "no key").expect("written");
     let (settings, _file) = settings(&server, Auth::Basic);
     let auth = Auth::PrivateKeyJwt(Box::new(assertion::Settings {
         key: Reference::File(file.path().to_owned()),
@@ -245,7 +246,7 @@ async fn a_file_that_holds_no_key_is_named() {
         certificate: None,
         audience: "a".to_owned(),
     }));
-    let failure = source(proved(auth, settings)).obtain().await.err().unwrap();
+    let failure = source(proved(auth, settings)).obtain().await.err().expect("a failure");
     assert_eq!(failure.reason, Reason::Key);
     assert!(failure.detail.contains("PKCS#8"), "{}", failure.detail);
 }

@@ -30,8 +30,8 @@ enum Gives {
 
 impl Single {
     async fn start() -> Self {
-        let folder = tempfile::tempdir().unwrap();
-        std::fs::write(folder.path().join("signed-in"), "rt-1\n").unwrap();
+        let folder = tempfile::tempdir().expect("a folder");
+        std::fs::write(folder.path().join("signed-in"), "rt-1\n").expect("written");
         Self { server: Scripted::start().await, folder, clock: Arc::default() }
     }
 
@@ -41,7 +41,7 @@ impl Single {
 
     /// A process that starts: what it knows is on the disk.
     fn process(&self) -> Arc<Keeping> {
-        Arc::new(Keeping::new(Arc::new(Store::open(self.state(), None).unwrap()), Tasks::new()))
+        Arc::new(Keeping::new(Arc::new(Store::open(self.state(), None).expect("written")), Tasks::new()))
     }
 
     /// The source of a process of its own.
@@ -64,14 +64,14 @@ impl Single {
             tls: crate::tls::Settings::default(),
         };
         let refresh_token = Reference::File(self.folder.path().join("signed-in"));
-        let keep = Keep { keeping: process.clone(), token: "api".parse().unwrap() };
+        let keep = Keep { keeping: process.clone(), token: "api".parse().expect("well-formed") };
         let settings = Settings {
             oauth,
             refresh_token,
             rotating: gives != Gives::TheSame,
             reuse_after_loss: gives == Gives::AnotherForgiving,
         };
-        RefreshToken::new(settings, fetcher(), self.clock.clone(), Some(keep)).ok().unwrap()
+        RefreshToken::new(settings, fetcher(), self.clock.clone(), Some(keep)).expect("no failure")
     }
 
     /// What comes of asking, and the refresh token that the issuer was shown.
@@ -93,9 +93,9 @@ impl Single {
 
     /// The process dies when its call has arrived, and before there is an answer.
     async fn dies_waiting(&self, source: RefreshToken) -> String {
-        let signed_in = oauth::text_of(&source.refresh_token).await.unwrap();
+        let signed_in = oauth::text_of(&source.refresh_token).await.expect("no failure");
         tokio::select! {
-            _ = source.exchange.run(source.keep.as_ref().unwrap(), &signed_in) => unreachable!("there is no answer"),
+            _ = source.exchange.run(source.keep.as_ref().expect("no failure"), &signed_in) => unreachable!("there is no answer"),
             (request, _open) = self.server.request() => shown(&request),
         }
     }
@@ -116,12 +116,12 @@ impl Single {
     fn disk(&self, works: bool) {
         let (folder, aside) = (self.state().join("sealed"), self.state().join("aside"));
         let (from, to) = if works { (aside, folder) } else { (folder, aside) };
-        std::fs::rename(from, to).unwrap();
+        std::fs::rename(from, to).expect("changed");
     }
 }
 
 fn shown(request: &str) -> String {
-    let (_, body) = request.split_once("\r\n\r\n").unwrap();
+    let (_, body) = request.split_once("\r\n\r\n").expect("changed");
     let fields: std::collections::BTreeMap<_, _> = form_urlencoded::parse(body.as_bytes()).into_owned().collect();
     assert_eq!((&*fields["grant_type"], &*fields["client_id"], &*fields["scope"]), ("refresh_token", "app", "read"));
     fields["refresh_token"].clone()
@@ -130,12 +130,12 @@ fn shown(request: &str) -> String {
 async fn gives_rt_2(mut tcp: TcpStream) {
     let body = r#"{"access_token":"at","expires_in":60,"refresh_token":"rt-2"}"#;
     let head = "HTTP/1.1 200 OK\r\nContent-Type: application/json\r\nConnection: close\r\n\r\n";
-    tcp.write_all(format!("{head}{body}").as_bytes()).await.unwrap();
+    tcp.write_all(format!("{head}{body}").as_bytes()).await.expect("writes");
 }
 
 /// A source that asks nobody: a call would hang, for nobody answers.
 async fn asks_nobody(source: &RefreshToken) -> Failure {
-    source.obtain().await.err().unwrap()
+    source.obtain().await.err().expect("a failure")
 }
 
 async fn asks_for_a_sign_in(source: &RefreshToken) {
@@ -152,8 +152,8 @@ async fn each_answers_refresh_token_is_the_next_ones_also_after_a_restart() {
     drop(source);
     assert_eq!(issuer.good(&issuer.started(Gives::Another), "rt-4").await, "rt-3");
     let plain = ["rt-1", "rt-2", "rt-3", "rt-4"];
-    for file in std::fs::read_dir(issuer.state().join("sealed")).unwrap() {
-        let content = std::fs::read(file.unwrap().path()).unwrap();
+    for file in std::fs::read_dir(issuer.state().join("sealed")).expect("read") {
+        let content = std::fs::read(file.expect("listed").path()).expect("read");
         let holds = |text: &str| content.windows(text.len()).any(|window| window == text.as_bytes());
         assert!(!plain.iter().any(|text| holds(text)), "it lies on the disk sealed");
     }
@@ -227,13 +227,13 @@ async fn an_invalid_one_is_never_shown_again_and_another_sign_in_begins_anew() {
     assert_eq!(issuer.good(&source, "rt-2").await, "rt-1");
     let refused = r#"{"error":"invalid_grant","error_description":"reuse of rt-2"}"#;
     let (issued, shown) = issuer.exchange(&source, "400 Bad Request", refused).await;
-    let failure = issued.err().unwrap();
+    let failure = issued.err().expect("a failure");
     assert_eq!((shown.as_str(), failure.class), ("rt-2", Class::Reauthenticate));
     assert!(!failure.detail.contains("rt-2"), "{failure}");
     assert_eq!(asks_nobody(&source).await.class, Class::Reauthenticate);
     assert_eq!(asks_nobody(&issuer.started(Gives::Another)).await.class, Class::Reauthenticate);
 
-    std::fs::write(issuer.folder.path().join("signed-in"), "new-1").unwrap();
+    std::fs::write(issuer.folder.path().join("signed-in"), "new-1").expect("written");
     assert_eq!(issuer.good(&source, "new-2").await, "new-1");
     assert_eq!(issuer.good(&issuer.started(Gives::Another), "new-3").await, "new-2");
 }
@@ -262,7 +262,7 @@ async fn an_answer_that_cannot_be_used_still_brings_the_next_refresh_token() {
     let source = issuer.started(Gives::Another);
     let narrower = r#"{"access_token":"at","expires_in":60,"scope":"other","refresh_token":"rt-2"}"#;
     let (issued, _) = issuer.exchange(&source, "200 OK", narrower).await;
-    assert_eq!(issued.err().unwrap().reason, Reason::Scope);
+    assert_eq!(issued.err().expect("a failure").reason, Reason::Scope);
     assert_eq!(issuer.good(&source, "rt-3").await, "rt-2");
     // What a gateway answers in the issuer's place leaves it open what happened.
     let (issued, shown) = issuer.exchange(&source, "502 Bad Gateway", "{}").await;
@@ -312,7 +312,7 @@ async fn two_processes_do_not_show_one_refresh_token_at_a_time() {
         shown(&request)
     };
     let (issued, shown) = tokio::join!(one.obtain(), waiting);
-    assert_eq!((issued.err().unwrap().reason, shown.as_str()), (Reason::CutOff, "rt-1"));
+    assert_eq!((issued.err().expect("a failure").reason, shown.as_str()), (Reason::CutOff, "rt-1"));
     issuer.clock.advance(BEFORE_REUSE);
     assert_eq!(issuer.good(&other, "rt-2").await, "rt-1", "its answer was lost: once more");
 }
@@ -351,25 +351,25 @@ async fn what_the_disk_did_not_take_outlives_the_source_that_got_it() {
 async fn a_record_that_cannot_be_trusted_is_named_and_left_and_nothing_is_shown_in_its_place() {
     let issuer = Single::start().await;
     assert_eq!(issuer.good(&issuer.started(Gives::Another), "rt-2").await, "rt-1");
-    let good = std::fs::read(issuer.record()).unwrap();
+    let good = std::fs::read(issuer.record()).expect("read");
     let mut edited = good.clone();
     edited[100] ^= 1;
     for (content, mode) in [(&good, 0o640), (&edited, 0o600), (&Vec::new(), 0o600)] {
-        std::fs::write(issuer.record(), content).unwrap();
-        std::fs::set_permissions(issuer.record(), Permissions::from_mode(mode)).unwrap();
+        std::fs::write(issuer.record(), content).expect("written");
+        std::fs::set_permissions(issuer.record(), Permissions::from_mode(mode)).expect("written");
         for source in [issuer.started(Gives::Another), issuer.started(Gives::Another)] {
             let failure = asks_nobody(&source).await;
             assert_eq!((failure.reason, failure.class), (Reason::State, Class::Transient { retry_after: None }));
             assert!(failure.detail.contains("refresh-api.sealed"), "{failure}");
             assert!(failure.detail.contains("put the file right, or move it away and sign in again"), "{failure}");
         }
-        assert_eq!(std::fs::read(issuer.record()).unwrap(), *content);
+        assert_eq!(std::fs::read(issuer.record()).expect("read"), *content);
     }
-    std::fs::write(issuer.record(), good).unwrap();
+    std::fs::write(issuer.record(), good).expect("written");
     assert_eq!(issuer.good(&issuer.started(Gives::Another), "rt-3").await, "rt-2");
 
-    let store = Store::open(issuer.state(), None).unwrap();
-    store.write(crate::seal::Label { kind: "refresh", name: "api" }, 1, b"{}").unwrap();
+    let store = Store::open(issuer.state(), None).expect("written");
+    store.write(crate::seal::Label { kind: "refresh", name: "api" }, 1, b"{}").expect("written");
     let failure = asks_nobody(&issuer.started(Gives::Another)).await;
     assert!(failure.detail.contains("refresh-api.sealed is not used"), "{failure}");
 }
@@ -383,33 +383,33 @@ async fn only_another_sign_in_is_a_change() {
     let (mut changed, mut folder) = (source.changed(), WatchedFile::new(inside("signed-in")));
     folder.attend();
     for (file, content) in [("beside", "rt-7"), ("signed-in", "rt-1"), ("beside", "rt-8"), ("beside", "rt-9")] {
-        std::fs::write(inside(file), content).unwrap();
+        std::fs::write(inside(file), content).expect("written");
         tokio::select! {
             biased;
             () = &mut changed => panic!("{file} is no other sign-in"),
             () = folder.changed() => {}
         }
     }
-    std::fs::write(inside("signed-in"), "new-1").unwrap();
+    std::fs::write(inside("signed-in"), "new-1").expect("written");
     tokio::time::timeout(Duration::from_secs(30), changed).await.expect("a sign-in");
     assert_eq!(issuer.good(&source, "new-2").await, "new-1");
 
     // One that was not there to be read is news, too.
-    std::fs::rename(inside("signed-in"), inside("aside")).unwrap();
+    std::fs::rename(inside("signed-in"), inside("aside")).expect("written");
     assert_eq!(asks_nobody(&source).await.reason, Reason::Secret);
-    std::fs::rename(inside("aside"), inside("signed-in")).unwrap();
+    std::fs::rename(inside("aside"), inside("signed-in")).expect("changed");
     tokio::time::timeout(Duration::from_secs(30), source.changed()).await.expect("it is back");
 }
 
 async fn source_at_rest(source: &RefreshToken) {
-    source.keep.as_ref().unwrap().tasks().at_rest().await;
+    source.keep.as_ref().expect("changed").tasks().at_rest().await;
 }
 
 #[test]
 fn what_may_have_arrived_is_told_from_what_has_not() {
     use crate::fetch::FetchError;
     assert!(FetchError::CutOff.may_have_arrived() && FetchError::Timeout.may_have_arrived());
-    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().expect("no failure");
     let refused = runtime.block_on(async {
         let remote = {
             let server = Scripted::start().await;
@@ -421,7 +421,7 @@ fn what_may_have_arrived_is_told_from_what_has_not() {
             headers: HeaderMap::new(),
             body: Zeroizing::default(),
         };
-        fetcher().send(call).await.err().unwrap()
+        fetcher().send(call).await.err().expect("a failure")
     });
     assert!(!refused.may_have_arrived(), "{refused}");
 }

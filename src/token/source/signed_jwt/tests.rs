@@ -13,12 +13,12 @@ use crate::clock::ManualClock;
 use crate::token::source::Reason;
 
 fn pem(algorithm: &'static rcgen::SignatureAlgorithm) -> String {
-    KeyPair::generate_for(algorithm).unwrap().serialize_pem()
+    KeyPair::generate_for(algorithm).expect("a key").serialize_pem()
 }
 
 fn key_file(content: impl AsRef<[u8]>) -> tempfile::NamedTempFile {
-    let file = tempfile::NamedTempFile::new().unwrap();
-    std::fs::write(file.path(), content).unwrap();
+    let file = tempfile::NamedTempFile::new().expect("a file");
+    std::fs::write(file.path(), content).expect("written");
     file
 }
 
@@ -37,7 +37,7 @@ fn settings(key: &Path, algorithm: Algorithm) -> Settings {
 
 fn source(settings: Settings) -> (SignedJwt, Arc<ManualClock>) {
     let clock = Arc::new(ManualClock::default());
-    (SignedJwt::new(settings, clock.clone()).ok().unwrap(), clock)
+    (SignedJwt::new(settings, clock.clone()).expect("no failure"), clock)
 }
 
 /// A key in a file keeps nobody waiting.
@@ -50,12 +50,12 @@ fn sign(source: &SignedJwt) -> Result<Issued, Failure> {
 
 /// The JWT as whoever has the published keys sees it.
 fn verify(source: &SignedJwt, issued: &Issued) -> Result<TokenData<Map<String, Value>>, jsonwebtoken::errors::Error> {
-    let token = issued.secret.header_value("", "").ok().unwrap();
-    let token = token.to_str().unwrap();
-    let kid = jsonwebtoken::decode_header(token)?.kid.unwrap();
+    let token = issued.secret.header_value("", "").expect("no failure");
+    let token = token.to_str().expect("a text");
+    let kid = jsonwebtoken::decode_header(token)?.kid.expect("a kid");
     let keys = source.public_keys();
     let key = keys.iter().find(|key| key["kid"] == kid.as_str()).expect("the key is published");
-    let key: Jwk = serde_json::from_value(key.clone()).unwrap();
+    let key: Jwk = serde_json::from_value(key.clone()).expect("JSON");
     let mut validation = Validation::new(source.settings.algorithm);
     validation.set_audience(&["api"]);
     validation.set_issuer(&["https://countersign.example"]);
@@ -80,9 +80,10 @@ fn the_published_key_verifies_what_was_signed() {
             (&data.claims["sub"], &data.claims["aud"], &data.claims["role"]),
             (&json!("ci"), &json!("api"), &json!("reader"))
         );
-        let life = data.claims["exp"].as_u64().unwrap() - data.claims["iat"].as_u64().unwrap();
+        let life =
+            data.claims["exp"].as_u64().expect("of that kind") - data.claims["iat"].as_u64().expect("of that kind");
         assert_eq!(life, 300);
-        let left = issued.expires.unwrap().remaining(clock.now()).as_secs();
+        let left = issued.expires.expect("an end").remaining(clock.now()).as_secs();
         assert!((295..=300).contains(&left), "{left}");
     }
 }
@@ -94,7 +95,7 @@ fn only_public_members_are_published() {
         let (source, _) = source(settings(file.path(), algorithm));
         let keys = source.public_keys();
         let public = ["kty", "use", "alg", "kid", "crv", "x", "y", "n", "e"];
-        for name in keys[0].as_object().unwrap().keys() {
+        for name in keys[0].as_object().expect("an object").keys() {
             assert!(public.contains(&name.as_str()), "{name}");
         }
         assert_eq!(keys[0]["use"], "sig");
@@ -107,7 +108,7 @@ fn several_audiences_are_a_list_and_none_is_left_out() {
     let audience = |audience: &[&str]| {
         let audience = audience.iter().map(ToString::to_string).collect();
         let (source, _) = source(Settings { audience, ..settings(file.path(), Algorithm::ES256) });
-        sign(&source).ok().unwrap().secret.jwt_claims().unwrap().get("aud").cloned()
+        sign(&source).expect("no failure").secret.jwt_claims().expect("claims").get("aud").cloned()
     };
     assert_eq!(audience(&["a", "b"]), Some(json!(["a", "b"])));
     assert_eq!(audience(&[]), None);
@@ -117,7 +118,7 @@ fn several_audiences_are_a_list_and_none_is_left_out() {
 fn no_two_jwts_are_the_same() {
     let file = key_file(pem(&PKCS_ED25519));
     let (source, _) = source(settings(file.path(), Algorithm::EdDSA));
-    let id = |_| sign(&source).ok().unwrap().secret.jwt_claims().unwrap()["jti"].to_string();
+    let id = |_| sign(&source).expect("no failure").secret.jwt_claims().expect("claims")["jti"].to_string();
     assert_eq!((0..20).map(id).collect::<HashSet<_>>().len(), 20);
 }
 
@@ -125,7 +126,7 @@ fn no_two_jwts_are_the_same() {
 fn the_config_may_name_the_key() {
     let file = key_file(pem(&PKCS_ED25519));
     let (source, _) = source(Settings { key_id: Some("one".to_owned()), ..settings(file.path(), Algorithm::EdDSA) });
-    verify(&source, &sign(&source).ok().unwrap()).unwrap();
+    verify(&source, &sign(&source).expect("no failure")).expect("JSON");
     assert_eq!(source.public_keys()[0]["kid"], "one");
 }
 
@@ -133,7 +134,7 @@ fn the_config_may_name_the_key() {
 fn a_key_without_a_name_goes_by_its_thumbprint() {
     // The key of RFC 8037, appendix A, and its thumbprint there.
     let start = [0x30, 0x2e, 2, 1, 0, 0x30, 5, 6, 3, 0x2b, 0x65, 0x70, 4, 0x22, 4, 0x20];
-    let seed = URL_SAFE_NO_PAD.decode("nWGxne_9WmC6hEr0kuwsxERJxWl7MmkZcDusAxyuf2A").unwrap();
+    let seed = URL_SAFE_NO_PAD.decode("nWGxne_9WmC6hEr0kuwsxERJxWl7MmkZcDusAxyuf2A").expect("verified");
     let base64 = STANDARD.encode([&start[..], &seed].concat());
     let file = key_file(format!("-----BEGIN PRIVATE KEY-----\n{base64}\n-----END PRIVATE KEY-----\n"));
     let (source, _) = source(settings(file.path(), Algorithm::EdDSA));
@@ -147,12 +148,12 @@ fn a_key_without_a_name_goes_by_its_thumbprint() {
 fn a_replaced_key_is_published_until_its_last_jwt_has_ended() {
     let file = key_file(pem(&PKCS_ED25519));
     let (source, clock) = source(settings(file.path(), Algorithm::EdDSA));
-    let old = sign(&source).ok().unwrap();
-    std::fs::write(file.path(), pem(&PKCS_ED25519)).unwrap();
-    let new = sign(&source).ok().unwrap();
+    let old = sign(&source).expect("no failure");
+    std::fs::write(file.path(), pem(&PKCS_ED25519)).expect("written");
+    let new = sign(&source).expect("no failure");
     assert_eq!(source.public_keys().len(), 2);
-    verify(&source, &old).unwrap();
-    verify(&source, &new).unwrap();
+    verify(&source, &old).expect("written");
+    verify(&source, &new).expect("written");
 
     clock.advance(Duration::from_secs(301));
     assert_eq!(source.public_keys().len(), 1);
@@ -160,7 +161,7 @@ fn a_replaced_key_is_published_until_its_last_jwt_has_ended() {
 
 #[test]
 fn a_key_that_does_not_fit_is_a_failure() {
-    let public = KeyPair::generate().unwrap().public_key_pem();
+    let public = KeyPair::generate().expect("written").public_key_pem();
     let (p256, p384, ed) = (pem(&PKCS_ECDSA_P256_SHA256), pem(&PKCS_ECDSA_P384_SHA384), pem(&PKCS_ED25519));
     for (algorithm, key) in [
         (Algorithm::ES256, p384.as_str()),
@@ -176,13 +177,13 @@ fn a_key_that_does_not_fit_is_a_failure() {
     ] {
         let file = key_file(key);
         let (source, _) = source(settings(file.path(), algorithm));
-        let failure = sign(&source).err().unwrap();
+        let failure = sign(&source).err().expect("a failure");
         assert_eq!(failure.reason, Reason::Key, "{algorithm:?} {key}");
         assert!(!failure.detail.contains("canary"), "{failure}");
         assert!(source.public_keys().is_empty());
     }
     let (source, _) = source(settings(Path::new("/nowhere/key.pem"), Algorithm::ES256));
-    let failure = sign(&source).err().unwrap();
+    let failure = sign(&source).err().expect("a failure");
     assert_eq!(
         failure,
         Failure::transient(Reason::Key, "cannot read /nowhere/key.pem: No such file or directory (os error 2)")
@@ -208,7 +209,7 @@ proptest! {
         algorithm in prop_oneof![Just(Algorithm::ES256), Just(Algorithm::EdDSA), Just(Algorithm::RS256)],
     ) {
         // A sound start of a PKCS#8 key, and something else from some byte on.
-        let mut der = KeyPair::generate().unwrap().serialize_der();
+        let mut der = KeyPair::generate().expect("a key").serialize_der();
         der.truncate(at);
         der.extend(&noise);
         let base64 = STANDARD.encode(&der);

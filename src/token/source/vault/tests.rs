@@ -20,13 +20,13 @@ struct Scene {
 }
 
 async fn scene() -> Scene {
-    let (server, token) = (Scripted::start().await, tempfile::NamedTempFile::new().unwrap());
-    std::fs::write(token.path(), "root").unwrap();
-    let url = Endpoint::parse(server.endpoint().to_string().trim_end_matches("/token")).unwrap();
+    let (server, token) = (Scripted::start().await, tempfile::NamedTempFile::new().expect("a file"));
+    std::fs::write(token.path(), "root").expect("written");
+    let url = Endpoint::parse(server.endpoint().to_string().trim_end_matches("/token")).expect("well-formed");
     let auth = Auth::Token(Reference::File(token.path().to_owned()));
     let settings = Settings { url, namespace: None, auth, tls: crate::tls::Settings::default() };
     let clock = Arc::new(ManualClock::default());
-    let vault = Arc::new(Vault::new(&settings, fetcher(), clock.clone()).unwrap());
+    let vault = Arc::new(Vault::new(&settings, fetcher(), clock.clone()).expect("well-formed"));
     let login = json(r#"{"data":{"ttl":0,"renewable":false}}"#);
     let (login, _) = tokio::join!(vault.login(), server.answer(login));
     assert_eq!(login.unwrap_or_else(|error| panic!("{error}")), 1);
@@ -47,7 +47,7 @@ fn kept(lease: &str) -> Secret {
 }
 
 fn made(template: &str, base64: bool) -> Made {
-    Made { template: template.parse().unwrap(), base64 }
+    Made { template: template.parse().expect("well-formed"), base64 }
 }
 
 impl Scene {
@@ -66,7 +66,7 @@ impl Scene {
     }
 
     fn left(&self, issued: &Issued) -> Duration {
-        issued.expires.unwrap().remaining(crate::clock::Clock::now(&*self.clock))
+        issued.expires.expect("an end").remaining(crate::clock::Clock::now(&*self.clock))
     }
 
     /// Obtains a generation under this lease.
@@ -115,7 +115,7 @@ async fn credentials_are_put_together_and_known_by_their_lease() {
     let source = scene.dynamic(made("{username}:{password}", true), None);
     let issued = scene.lease(&source, "db/creds/reader/1", 60).await;
     assert!(issued.secret.same_as(&Secret::new("dTpw")));
-    assert!(issued.void_by.as_ref().unwrap().same_as(&Secret::new("lease:db/creds/reader/1")));
+    assert!(issued.void_by.as_ref().expect("something to void it by").same_as(&Secret::new("lease:db/creds/reader/1")));
     let left = scene.left(&issued);
     assert!(left > Duration::from_secs(50) && left <= Duration::from_secs(60), "{left:?}");
 
@@ -174,7 +174,13 @@ async fn a_lease_that_the_vault_does_not_renew_is_to_be_followed_and_an_outage_i
     assert!(matches!(given, Ok(None)) && looked.contains("lookup-self"), "{looked}");
     let answer = json(r#"{"lease_id":"db/2","lease_duration":100,"data":{"password":"q"}}"#);
     let (issued, _) = tokio::join!(source.obtain(), scene.server.answer(answer));
-    assert!(issued.unwrap_or_else(|failure| panic!("{failure}")).void_by.unwrap().same_as(&kept("db/2")));
+    assert!(
+        issued
+            .unwrap_or_else(|failure| panic!("{failure}"))
+            .void_by
+            .expect("something to void it by")
+            .same_as(&kept("db/2"))
+    );
     assert!(matches!(source.prolong(&kept("db/2")).await, Ok(None)), "that one cannot be renewed");
     scene.lease(&source, "db/3", 100).await;
     assert!(matches!(source.prolong(&kept("db/2")).await, Ok(None)), "and that is not the last one any more");
@@ -201,7 +207,7 @@ async fn what_comes_without_a_lease_lasts_as_long_as_it_lies_there() {
     let (issued, _) = tokio::join!(source.obtain(), scene.server.answer(json(answer)));
     let issued = issued.unwrap_or_else(|failure| panic!("{failure}"));
     assert!(issued.expires.is_none() && !issued.assumed);
-    assert!(matches!(source.prolong(&issued.void_by.unwrap()).await, Ok(None)));
+    assert!(matches!(source.prolong(&issued.void_by.expect("something to void it by")).await, Ok(None)));
 }
 
 #[tokio::test]
@@ -241,7 +247,7 @@ async fn a_token_of_the_vault_itself_is_known_by_its_accessor() {
     let issued = issued.unwrap_or_else(|failure| panic!("{failure}"));
     assert!(asked.starts_with("POST /v1/db/creds/reader ") && asked.ends_with(r#"{"ttl":"60s"}"#), "{asked}");
     assert!(issued.secret.same_as(&Secret::new("s.one")));
-    assert!(issued.void_by.as_ref().unwrap().same_as(&Secret::new("accessor:acc")));
+    assert!(issued.void_by.as_ref().expect("something to void it by").same_as(&Secret::new("accessor:acc")));
     scene.clock.advance(Duration::from_secs(40));
     let told = Secret::new("accessor:acc");
     let (given, asked) = tokio::join!(source.prolong(&told), scene.server.answer(json(auth)));
@@ -257,7 +263,7 @@ async fn what_another_login_took_out_is_told_as_a_change_once() {
     let source = scene.dynamic(made("{password}", false), None);
     scene.lease(&source, "db/1", 100).await;
     scene.clock.advance(Duration::from_secs(60));
-    std::fs::write(scene.token.path(), "another").unwrap();
+    std::fs::write(scene.token.path(), "another").expect("written");
     let script = async {
         let denied = || no("403 Forbidden", "permission denied");
         scene.server.answer(denied()).await;
@@ -293,7 +299,8 @@ async fn leases_of_the_role_that_are_not_ours_are_ghosts() {
     };
     let (ghosts, ()) = tokio::join!(source.list(&ours), answers);
     let ghosts = ghosts.unwrap_or_else(|failure| panic!("{failure}"));
-    let seconds = |text: &str| Some(Duration::from_secs(text.parse::<jiff::Timestamp>().unwrap().as_second() as u64));
+    let seconds =
+        |text: &str| Some(Duration::from_secs(text.parse::<jiff::Timestamp>().expect("a time").as_second() as u64));
     assert_eq!(ghosts.count, 2);
     let (issued, expires) = (seconds("2026-11-22T10:00:00Z"), seconds("2026-11-22T11:00:00Z"));
     assert_eq!(

@@ -6,11 +6,11 @@ use crate::token::source::Class;
 const KEYS: &str = r#"{"Code":"Success","AccessKeyId":"ASIAMACHINE","SecretAccessKey":"secret","Token":"token","Expiration":"2099-01-01T00:00:00Z"}"#;
 
 fn machine(settings: Settings) -> Machine {
-    Machine::new(settings, fetcher(), Arc::new(ManualClock::default())).ok().unwrap()
+    Machine::new(settings, fetcher(), Arc::new(ManualClock::default())).expect("no failure")
 }
 
 fn url(server: &Scripted, path: &str) -> Endpoint {
-    Endpoint::parse(&server.endpoint().to_string().replace("/token", path)).unwrap()
+    Endpoint::parse(&server.endpoint().to_string().replace("/token", path)).expect("well-formed")
 }
 
 fn answer(status: &str, body: &str) -> String {
@@ -30,7 +30,7 @@ async fn an_instance_is_asked_for_its_role_with_a_token_of_the_service() {
     };
     let (issued, requests) = tokio::join!(source.obtain(), answers);
     let issued = issued.unwrap_or_else(|failure| panic!("{failure}"));
-    assert!(issued.secret.same_as(&Secret::of_aws(b"ASIAMACHINE", b"secret", Some(b"token")).unwrap()));
+    assert!(issued.secret.same_as(&Secret::of_aws(b"ASIAMACHINE", b"secret", Some(b"token")).expect("no failure")));
     assert!(issued.expires.is_some());
     assert!(requests[0].starts_with("PUT /latest/api/token HTTP/1.1\r\n"), "{}", requests[0]);
     assert!(requests[0].contains("\r\nx-aws-ec2-metadata-token-ttl-seconds: 300\r\n"), "{}", requests[0]);
@@ -43,9 +43,9 @@ async fn an_instance_is_asked_for_its_role_with_a_token_of_the_service() {
 
 #[tokio::test]
 async fn a_container_shows_what_it_was_given() {
-    let (server, folder) = (Scripted::start().await, tempfile::tempdir().unwrap());
-    std::fs::write(folder.path().join("shown"), "shown-token\n").unwrap();
-    let authorization = Some(Reference::parse("file:shown", folder.path()).unwrap());
+    let (server, folder) = (Scripted::start().await, tempfile::tempdir().expect("a folder"));
+    std::fs::write(folder.path().join("shown"), "shown-token\n").expect("written");
+    let authorization = Some(Reference::parse("file:shown", folder.path()).expect("well-formed"));
     let source = machine(Settings::Container { url: Some(url(&server, "/v1/credentials")), authorization });
     let (issued, request) = tokio::join!(source.obtain(), server.answer(answer("200 OK", KEYS)));
     assert!(issued.is_ok());

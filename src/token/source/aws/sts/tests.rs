@@ -11,8 +11,8 @@ const YES: &str = "<AssumeRoleResponse xmlns=\"https://sts.amazonaws.com/doc/201
     <Expiration>2099-01-01T00:00:00Z</Expiration></Credentials></AssumeRoleResult></AssumeRoleResponse>";
 
 fn reference(folder: &Path, name: &str, text: &str) -> Reference {
-    std::fs::write(folder.join(name), text).unwrap();
-    Reference::parse(&format!("file:{name}"), folder).unwrap()
+    std::fs::write(folder.join(name), text).expect("written");
+    Reference::parse(&format!("file:{name}"), folder).expect("well-formed")
 }
 
 fn keys(folder: &Path) -> Proof {
@@ -35,7 +35,7 @@ fn source(server: &Scripted, proof: Proof) -> Sts {
         proof,
         tls: tls::Settings::default(),
     };
-    Sts::new(settings, fetcher(), Arc::new(ManualClock::default())).ok().unwrap()
+    Sts::new(settings, fetcher(), Arc::new(ManualClock::default())).expect("no failure")
 }
 
 fn answer(status: &str, body: &str) -> String {
@@ -44,11 +44,11 @@ fn answer(status: &str, body: &str) -> String {
 
 #[tokio::test]
 async fn a_role_is_asked_for_with_signed_keys() {
-    let (server, folder) = (Scripted::start().await, tempfile::tempdir().unwrap());
+    let (server, folder) = (Scripted::start().await, tempfile::tempdir().expect("a folder"));
     let source = source(&server, keys(folder.path()));
     let (issued, request) = tokio::join!(source.obtain(), server.answer(answer("200 OK", YES)));
     let issued = issued.unwrap_or_else(|failure| panic!("{failure}"));
-    let expected = Secret::of_aws(b"ASIAEXAMPLE", b"secret/key+", Some(b"token==")).unwrap();
+    let expected = Secret::of_aws(b"ASIAEXAMPLE", b"secret/key+", Some(b"token==")).expect("no failure");
     assert!(issued.secret.same_as(&expected) && !issued.assumed);
     assert!(issued.expires.is_some_and(|end| end.wall.as_secs() <= 4_070_908_800));
     let form = "Action=AssumeRole&Version=2011-06-15&RoleArn=arn%3Aaws%3Aiam%3A%3A123456789012%3Arole%2Freader\
@@ -62,7 +62,7 @@ async fn a_role_is_asked_for_with_signed_keys() {
 
 #[tokio::test]
 async fn a_jwt_is_shown_without_a_signature() {
-    let (server, folder) = (Scripted::start().await, tempfile::tempdir().unwrap());
+    let (server, folder) = (Scripted::start().await, tempfile::tempdir().expect("a folder"));
     let source = source(&server, Proof::WebIdentity(reference(folder.path(), "jwt", "ey.a+b.c\n")));
     let (issued, request) = tokio::join!(source.obtain(), server.answer(answer("200 OK", YES)));
     assert!(issued.is_ok());
@@ -73,7 +73,7 @@ async fn a_jwt_is_shown_without_a_signature() {
 
 #[tokio::test]
 async fn no_answer_of_sts_brings_half_of_a_secret_into_an_error() {
-    let (server, folder) = (Scripted::start().await, tempfile::tempdir().unwrap());
+    let (server, folder) = (Scripted::start().await, tempfile::tempdir().expect("a folder"));
     let shown = reference(folder.path(), "shown", "canary.token");
     let keys = fixed::Settings {
         access_key_id: reference(folder.path(), "id", "AKIDBASE"),
@@ -85,14 +85,14 @@ async fn no_answer_of_sts_brings_half_of_a_secret_into_an_error() {
         let said = format!("{}canary.token", "x".repeat(190));
         let body = format!("<Error><Code>SignatureDoesNotMatch</Code><Message>{said}</Message></Error>");
         let (issued, _) = tokio::join!(source.obtain(), server.answer(answer("403 Forbidden", &body)));
-        let failure = issued.err().unwrap();
+        let failure = issued.err().expect("a failure");
         assert!(failure.detail.contains("xxx") && !failure.detail.contains("canary"), "{failure}");
     }
 }
 
 #[tokio::test]
 async fn what_sts_says_is_told_and_decides_whether_it_is_asked_again() {
-    let (server, folder) = (Scripted::start().await, tempfile::tempdir().unwrap());
+    let (server, folder) = (Scripted::start().await, tempfile::tempdir().expect("a folder"));
     let source = source(&server, keys(folder.path()));
     let error =
         |code: &str| format!("<ErrorResponse><Error><Code>{code}</Code><Message>why</Message></Error></ErrorResponse>");

@@ -13,8 +13,8 @@ use crate::token::source::private_key;
 const GOOD: &str = r#"{"access_token":"abc","token_type":"bearer","expires_in":60}"#;
 
 fn file(content: &str) -> (tempfile::NamedTempFile, Reference) {
-    let file = tempfile::NamedTempFile::new().unwrap();
-    std::fs::write(file.path(), content).unwrap();
+    let file = tempfile::NamedTempFile::new().expect("a file");
+    std::fs::write(file.path(), content).expect("written");
     let reference = Reference::File(file.path().to_owned());
     (file, reference)
 }
@@ -41,25 +41,25 @@ async fn ask(
     settings: Settings,
     answer: &str,
 ) -> (Result<Issued, Failure>, BTreeMap<String, String>, String) {
-    let source = OAuth::new(settings, fetcher(), Arc::new(ManualClock::default())).ok().unwrap();
+    let source = OAuth::new(settings, fetcher(), Arc::new(ManualClock::default())).expect("no failure");
     let length = answer.len();
     let answer =
         format!("HTTP/1.1 200 OK\r\nContent-Type: application/json\r\nContent-Length: {length}\r\n\r\n{answer}");
     let (issued, request) = tokio::join!(source.obtain(), server.answer(answer));
-    let (head, body) = request.split_once("\r\n\r\n").unwrap();
+    let (head, body) = request.split_once("\r\n\r\n").expect("two parts");
     (issued, form_urlencoded::parse(body.as_bytes()).into_owned().collect(), head.to_owned())
 }
 
 fn claims(jwt: &str, key: &DecodingKey, algorithm: Algorithm, audience: &str) -> Map<String, Value> {
     let mut validation = Validation::new(algorithm);
     validation.set_audience(&[audience]);
-    jsonwebtoken::decode(jwt, key, &validation).unwrap().claims
+    jsonwebtoken::decode(jwt, key, &validation).expect("well-formed").claims
 }
 
 #[tokio::test]
 async fn an_assertion_that_we_sign_is_the_whole_proof() {
     let server = Scripted::start().await;
-    let (_file, key) = file(&KeyPair::generate_for(&PKCS_ECDSA_P256_SHA256).unwrap().serialize_pem());
+    let (_file, key) = file(&KeyPair::generate_for(&PKCS_ECDSA_P256_SHA256).expect("a key").serialize_pem());
     let signed = signed_jwt::Settings {
         key: key.clone(),
         algorithm: Algorithm::ES256,
@@ -76,12 +76,12 @@ async fn an_assertion_that_we_sign_is_the_whole_proof() {
     assert_eq!(fields["grant_type"], "urn:ietf:params:oauth:grant-type:jwt-bearer");
     assert_eq!(fields["scope"], "a b");
     assert!(!fields.contains_key("client_id") && !head.contains("authorization:"), "{head}");
-    let (_, jwk) = private_key::read(&key, Algorithm::ES256, None).unwrap();
-    let key = DecodingKey::from_jwk(&jwk).unwrap();
+    let (_, jwk) = private_key::read(&key, Algorithm::ES256, None).expect("a key");
+    let key = DecodingKey::from_jwk(&jwk).expect("a key");
     let claims = claims(&fields["assertion"], &key, Algorithm::ES256, "https://issuer.example");
     assert_eq!((&claims["iss"], &claims["sub"]), (&json!("the app"), &json!("alice@example.com")));
     assert_eq!(claims["role"], "reader");
-    assert_eq!(claims["exp"].as_u64().unwrap() - claims["iat"].as_u64().unwrap(), 120);
+    assert_eq!(claims["exp"].as_u64().expect("of that kind") - claims["iat"].as_u64().expect("of that kind"), 120);
 }
 
 #[tokio::test]
@@ -92,9 +92,9 @@ async fn an_assertion_that_somebody_else_keeps_fresh_is_read_for_each_call_and_n
     let refused = r#"{"error":"invalid_grant","error_description":"bad canary.one"}"#;
     let (issued, fields, _) = ask(&server, settings(&server, grant.clone()), refused).await;
     assert_eq!(fields["assertion"], "canary.one");
-    let failure = issued.err().unwrap();
+    let failure = issued.err().expect("a failure");
     assert_eq!((failure.reason, failure.detail.contains("canary")), (Reason::InvalidGrant, false), "{failure}");
-    std::fs::write(kept.path(), "canary.two").unwrap();
+    std::fs::write(kept.path(), "canary.two").expect("written");
     let (issued, fields, _) = ask(&server, settings(&server, grant), GOOD).await;
     assert_eq!((issued.is_ok(), fields["assertion"].as_str()), (true, "canary.two"));
 }
@@ -102,7 +102,7 @@ async fn an_assertion_that_somebody_else_keeps_fresh_is_read_for_each_call_and_n
 #[tokio::test]
 async fn a_service_account_signs_its_scopes_and_whom_it_stands_in_for() {
     let server = Scripted::start().await;
-    let pair = KeyPair::generate_for(&PKCS_RSA_SHA256).unwrap();
+    let pair = KeyPair::generate_for(&PKCS_RSA_SHA256).expect("a key");
     let content = json!({
         "type": "service_account",
         "client_email": "ci@project.iam.example",
@@ -117,10 +117,11 @@ async fn a_service_account_signs_its_scopes_and_whom_it_stands_in_for() {
     let (issued, fields, _) = ask(&server, settings, GOOD).await;
     assert!(issued.is_ok());
     assert!(!fields.contains_key("scope"), "the scopes are signed: {fields:?}");
-    assert_eq!(jsonwebtoken::decode_header(&fields["assertion"]).unwrap().kid.as_deref(), Some("k1"));
+    assert_eq!(jsonwebtoken::decode_header(&fields["assertion"]).expect("JSON").kid.as_deref(), Some("k1"));
     let (_pem, key) = file(&pair.serialize_pem());
-    let (_, jwk) = private_key::read(&key, Algorithm::RS256, None).unwrap();
-    let claims = claims(&fields["assertion"], &DecodingKey::from_jwk(&jwk).unwrap(), Algorithm::RS256, &endpoint);
+    let (_, jwk) = private_key::read(&key, Algorithm::RS256, None).expect("verified");
+    let claims =
+        claims(&fields["assertion"], &DecodingKey::from_jwk(&jwk).expect("verified"), Algorithm::RS256, &endpoint);
     let expected = json!(["ci@project.iam.example", "a b", "alice@example.com"]);
     assert_eq!(json!([claims["iss"], claims["scope"], claims["sub"]]), expected);
 }
@@ -131,8 +132,9 @@ async fn a_file_that_is_no_key_file_is_named_and_not_quoted() {
     for content in ["canary", "{}", r#"{"client_email":"a","private_key":"canary"}"#, r#"{"client_email":"a"}"#] {
         let (_file, key) = file(content);
         let grant = Grant::JwtBearer(Assertion::ServiceAccount { key, subject: None });
-        let source = OAuth::new(settings(&server, grant), fetcher(), Arc::new(ManualClock::default())).ok().unwrap();
-        let failure = source.obtain().await.err().unwrap();
+        let source =
+            OAuth::new(settings(&server, grant), fetcher(), Arc::new(ManualClock::default())).expect("no failure");
+        let failure = source.obtain().await.err().expect("a failure");
         assert_eq!((failure.reason, failure.detail.contains("canary")), (Reason::Key, false), "{failure}");
     }
 }
@@ -149,7 +151,7 @@ async fn a_token_is_exchanged_for_another_of_any_kind() {
     let settings = Settings { audience: vec!["api".to_owned()], ..settings(&server, Grant::TokenExchange(exchange)) };
     let body = r#"{"access_token":"abc","issued_token_type":"urn:example:wanted","token_type":"N_A","expires_in":60}"#;
     let (issued, fields, _) = ask(&server, settings.clone(), body).await;
-    assert!(issued.ok().unwrap().secret.same_as(&Secret::new("abc")));
+    assert!(issued.expect("no failure").secret.same_as(&Secret::new("abc")));
     let expected = [
         ("grant_type", "urn:ietf:params:oauth:grant-type:token-exchange"),
         ("subject_token", "canary-subject"),
@@ -164,14 +166,14 @@ async fn a_token_is_exchanged_for_another_of_any_kind() {
 
     let mac = r#"{"access_token":"abc","token_type":"mac","expires_in":60}"#;
     let (issued, ..) = ask(&server, settings, mac).await;
-    assert_eq!(issued.err().unwrap().reason, Reason::TokenType);
+    assert_eq!(issued.err().expect("a failure").reason, Reason::TokenType);
 }
 
 #[tokio::test]
 async fn a_client_is_proved_by_its_certificate_or_by_what_its_cluster_signs() {
     let server = Scripted::start().await;
-    let pair = KeyPair::generate_for(&PKCS_RSA_SHA256).unwrap();
-    let certificate = CertificateParams::default().self_signed(&pair).unwrap();
+    let pair = KeyPair::generate_for(&PKCS_RSA_SHA256).expect("a key");
+    let certificate = CertificateParams::default().self_signed(&pair).expect("a key");
     let (_key, key) = file(&pair.serialize_pem());
     let (pem, _) = file(&certificate.pem());
     let signed = Auth::PrivateKeyJwt(Box::new(assertion::Settings {
@@ -185,7 +187,7 @@ async fn a_client_is_proved_by_its_certificate_or_by_what_its_cluster_signs() {
     let credentials = || settings(&server, Grant::ClientCredentials);
     let (issued, fields, _) = ask(&server, Settings { client: of(signed), ..credentials() }, GOOD).await;
     assert!(issued.is_ok());
-    let header = jsonwebtoken::decode_header(&fields["client_assertion"]).unwrap();
+    let header = jsonwebtoken::decode_header(&fields["client_assertion"]).expect("verified");
     let digest = aws_lc_rs::digest::digest(&aws_lc_rs::digest::SHA256, certificate.der());
     let thumbprint = base64::Engine::encode(&base64::engine::general_purpose::URL_SAFE_NO_PAD, digest);
     assert_eq!((header.x5t_s256, header.kid), (Some(thumbprint), None));
@@ -203,7 +205,7 @@ async fn a_client_is_proved_by_its_certificate_or_by_what_its_cluster_signs() {
 async fn a_refresh_token_is_shown_by_its_own_source_alone() {
     let server = Scripted::start().await;
     let settings = settings(&server, Grant::RefreshToken);
-    let source = OAuth::new(settings, fetcher(), Arc::new(ManualClock::default())).ok().unwrap();
-    let failure = source.obtain().await.err().unwrap();
+    let source = OAuth::new(settings, fetcher(), Arc::new(ManualClock::default())).expect("no failure");
+    let failure = source.obtain().await.err().expect("a failure");
     assert_eq!((failure.reason, failure.class), (Reason::Secret, crate::token::source::Class::Refused));
 }
