@@ -42,7 +42,7 @@
 //! | entitlement | [`access`] |
 //! | records, and who | [`audit`], [`usage`], [`identity`], [`operator`], [`alert`] |
 //! | tools | [`state`], [`seal`], [`store`], [`readiness`], [`systemd`], [`watched`], [`announced`], [`tls`], [`dial`], [`fetch`], [`vault`], [`interception`] |
-//! | primitives, which know nothing of tokens | [`program`], [`secret`], [`clock`], [`name`], [`backoff`], [`tasks`], [`barrier`], [`signals`], [`metrics`], [`telemetry`], [`text`], [`path`], [`authority`], [`sigv4`] |
+//! | primitives, which know nothing of tokens | [`program`], [`secret`], [`clock`], [`name`], [`backoff`], [`tasks`], [`barrier`], [`room`], [`signals`], [`metrics`], [`telemetry`], [`text`], [`path`], [`authority`], [`sigv4`] |
 //!
 //! Each part owns its settings, its metrics and its errors; [`config`] fills the settings in, and only `proxy/error.rs` turns
 //! errors into HTTP.
@@ -107,6 +107,7 @@ pub mod program;
 pub mod proxy;
 pub mod readiness;
 pub mod review;
+pub mod room;
 pub mod route;
 pub mod scrape;
 pub mod seal;

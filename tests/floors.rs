@@ -20,6 +20,7 @@ const FLOORS: &[&str] = &[
     "backoff",
     "tasks",
     "barrier",
+    "room",
     "signals",
     "metrics",
     "telemetry",

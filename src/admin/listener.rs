@@ -7,7 +7,6 @@
 //! Invariant: a connection has one request, a time for each of its steps, and a place that no single source can take from
 //! all others.
 
-use std::collections::HashMap;
 use std::convert::Infallible;
 use std::io;
 use std::net::SocketAddr;
@@ -33,6 +32,7 @@ use super::proof::Caller;
 use super::{Admin, Settings, Source};
 use crate::identity::{Inspector, Peer};
 use crate::proxy::{self, Accepted, Address, Listener};
+use crate::room::{Place, Room};
 use crate::systemd::Inherited;
 use crate::tls::{self, Server};
 
@@ -113,7 +113,7 @@ impl Door {
             Ok(listener) => listener,
             Err(error) => return tracing::error!(%error, "the admin listener cannot be used"),
         };
-        let (room, mut inspector) = (Arc::new(Room::default()), Inspector::new());
+        let (room, mut inspector) = (Room::new(CONNECTIONS, OF_ONE), Inspector::new());
         let mut connections = JoinSet::new();
         let mut sums = tokio::time::interval(SUMS);
         loop {
@@ -129,7 +129,7 @@ impl Door {
                 Ok(accepted) => {
                     let source = source(&accepted, &mut inspector);
                     // Without room the connection is closed.
-                    if let Some(place) = Room::enter(&room, source) {
+                    if let Some(place) = room.enter(source) {
                         connections.spawn(connection(accepted, place, entrance.clone(), admin.clone()));
                     }
                 }
@@ -152,8 +152,8 @@ fn source(accepted: &Accepted, inspector: &mut Inspector) -> Source {
     }
 }
 
-async fn connection(accepted: Accepted, place: Place, entrance: Arc<Entrance>, admin: Arc<Admin>) {
-    let source = place.source.clone();
+async fn connection(accepted: Accepted, place: Place<Source>, entrance: Arc<Entrance>, admin: Arc<Admin>) {
+    let source = place.source().clone();
     let door = Inside { entrance, admin, begun: Mutex::default() };
     let served = async {
         match (accepted, &*door.entrance) {
@@ -171,7 +171,7 @@ async fn connection(accepted: Accepted, place: Place, entrance: Arc<Entrance>, a
         }
     };
     if tokio::time::timeout(WHOLE, served).await.is_err() {
-        tracing::debug!(source = %place.source, "an admin connection took too long");
+        tracing::debug!(source = %place.source(), "an admin connection took too long");
     }
     door.finish().await;
 }
@@ -237,55 +237,5 @@ impl Inside {
                 tracing::error!(%error, "a call of an operator failed");
             }
         }
-    }
-}
-
-/// How many connections there are, and of whom.
-#[derive(Default)]
-struct Room(Mutex<HashMap<Source, usize>>);
-
-/// One of them; free again when it is dropped.
-struct Place {
-    room: Arc<Room>,
-    source: Source,
-}
-
-impl Room {
-    fn enter(room: &Arc<Self>, source: Source) -> Option<Place> {
-        let mut taken = room.0.lock().unwrap_or_else(PoisonError::into_inner);
-        let of_one = taken.get(&source).copied().unwrap_or_default();
-        if taken.values().sum::<usize>() >= CONNECTIONS || of_one >= OF_ONE {
-            return None;
-        }
-        *taken.entry(source.clone()).or_default() += 1;
-        Some(Place { room: room.clone(), source })
-    }
-}
-
-impl Drop for Place {
-    fn drop(&mut self) {
-        let mut taken = self.room.0.lock().unwrap_or_else(PoisonError::into_inner);
-        if let Some(of_one) = taken.get_mut(&self.source) {
-            *of_one -= 1;
-            if *of_one == 0 {
-                taken.remove(&self.source);
-            }
-        }
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn one_source_cannot_take_every_place() {
-        let room = Arc::new(Room::default());
-        let mut places: Vec<_> = (0..100).filter_map(|_| Room::enter(&room, Source::User(1))).collect();
-        assert_eq!(places.len(), OF_ONE);
-        assert!(Room::enter(&room, Source::User(2)).is_some());
-        places.clear();
-        assert!(Room::enter(&room, Source::User(1)).is_some());
-        assert!(room.0.lock().expect("no panic").is_empty(), "nothing is kept of who has left");
     }
 }

@@ -11,7 +11,7 @@
 //! others.
 
 mod failure;
-mod room;
+mod source;
 
 use std::cell::{OnceCell, RefCell};
 use std::net::IpAddr;
@@ -32,10 +32,17 @@ use crate::authority::Host;
 use crate::clock::Clock;
 use crate::identity::Certificate;
 use crate::metrics::{Error as MetricsError, Metrics as Registry};
+use crate::room::Room;
 use crate::tls::{Content, Error as TlsError, Server, ServerSettings, Shown, explain};
 pub use failure::Failed;
 use failure::{Failures, Sum};
-use room::Room;
+use source::source;
+
+/// Handshakes under way at a time, over all workers.
+const HANDSHAKES: usize = 1024;
+
+/// Of these, of one source: many apps may stand behind one address, and all of them begin anew at once.
+const OF_ONE: usize = 128;
 
 /// Why there is no TLS for apps.
 #[derive(Debug, thiserror::Error)]
@@ -52,7 +59,8 @@ pub struct Secured {
     current: ArcSwap<Current>,
     memory: Mutex<Memory>,
     success: IntGauge,
-    room: Arc<Room>,
+    /// For handshakes.
+    room: Arc<Room<Option<IpAddr>>>,
     failures: Failures,
 }
 
@@ -82,7 +90,7 @@ impl Secured {
             current: ArcSwap::from_pointee(Current::read(settings, certificates)?),
             memory: Mutex::default(),
             success,
-            room: Arc::default(),
+            room: Room::new(HANDSHAKES, OF_ONE),
             failures: Failures::register(registry)?,
         })
     }
@@ -198,7 +206,7 @@ impl Arrival {
     /// Shakes hands; `None` when that fails, which is counted.
     pub async fn shake_hands(&self, io: Box<dyn Socket>, limit: Duration, clock: &dyn Clock) -> Option<Ended> {
         let failures = &self.secured.failures;
-        let Some(_place) = Room::enter(&self.secured.room, self.from) else {
+        let Some(_place) = self.secured.room.enter(self.from.map(source)) else {
             failures
                 .count(Failed::Crowded, self.from, || "too many are under way, of this source or of all".to_owned());
             return None;
@@ -228,7 +236,7 @@ impl Caller {
     /// Whose room its connection takes.
     pub(super) fn whom(&self) -> Whom {
         match (&self.tls, self.peer.uid) {
-            (Some(arrival), None) => arrival.from.map_or(Whom::User(None), |from| Whom::Machine(room::source(from))),
+            (Some(arrival), None) => arrival.from.map_or(Whom::User(None), |from| Whom::Machine(source(from))),
             (_, user) => Whom::User(user),
         }
     }
