@@ -10,10 +10,8 @@
 //! Invariant: a stream is answered 200 only where there is something that it turns into; it is judged as what it would be in
 //! HTTP/1.1.
 
-use std::io;
 use std::pin::Pin;
 use std::rc::Rc;
-use std::task::{Context, Poll};
 
 use bytes::Bytes;
 use http::{Method, Request, StatusCode};
@@ -21,7 +19,6 @@ use hyper::body::Incoming;
 use hyper::ext::Protocol;
 use hyper::upgrade::{OnUpgrade, Upgraded};
 use hyper_util::rt::TokioIo;
-use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 
 use super::Onward;
 use crate::proxy::Caller;
@@ -68,7 +65,7 @@ impl Desk {
     /// `_busy`: its connection does not rest meanwhile.
     async fn carry(self: Rc<Self>, onward: Onward, upgrading: OnUpgrade, caller: Rc<Caller>, _busy: Busy) {
         let stream = match upgrading.await {
-            Ok(upgraded) => Stream(TokioIo::new(upgraded)),
+            Ok(upgraded) => TokioIo::new(upgraded),
             Err(error) => return tracing::debug!(%error, "a stream has gone before it turned into a tunnel"),
         };
         match onward {
@@ -87,33 +84,7 @@ impl Desk {
     }
 }
 
-/// A stream that carries bytes. When it is dropped before its end, it is reset.
-struct Stream(TokioIo<Upgraded>);
-
-impl Socket for Stream {
+/// A stream that carries bytes: when it is dropped before its end, it is reset.
+impl Socket for TokioIo<Upgraded> {
     fn break_off(&self) {}
-}
-
-impl AsyncRead for Stream {
-    fn poll_read(
-        mut self: Pin<&mut Self>,
-        context: &mut Context<'_>,
-        buffer: &mut ReadBuf<'_>,
-    ) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.0).poll_read(context, buffer)
-    }
-}
-
-impl AsyncWrite for Stream {
-    fn poll_write(mut self: Pin<&mut Self>, context: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
-        Pin::new(&mut self.0).poll_write(context, bytes)
-    }
-
-    fn poll_flush(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.0).poll_flush(context)
-    }
-
-    fn poll_shutdown(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.0).poll_shutdown(context)
-    }
 }
