@@ -432,6 +432,7 @@ fn fill(event: &mut Event, used: &Use<'_>, token: Option<&TokenName>, step: Opti
     write(&mut event.method, used.method);
     write(&mut event.path, used.path);
     (event.time, event.event) = (Time(used.at), step);
+    event.duration = used.duration;
     event.status = used.status;
     event.request_bytes = used.request_bytes;
     event.response_bytes = used.response_bytes;

@@ -182,6 +182,9 @@ kept!(Known { 0 });
 pub const HOUR: u64 = 3600;
 pub const DAY: u64 = 86_400;
 
+/// How far requests come out of order without anything being wrong, in seconds.
+pub const OUT_OF_ORDER: u64 = 300;
+
 const SLOTS: usize = 48;
 const REGISTERS: usize = 64;
 /// 4096 bits: some 500 places before one in twenty new ones is taken for known.

@@ -13,7 +13,7 @@ mod token;
 use std::collections::{BTreeMap, BTreeSet};
 
 use super::anomaly::{Anomaly, Finding};
-use super::baseline::HOUR;
+use super::baseline::{HOUR, OUT_OF_ORDER};
 use super::event::{Event, Time};
 use super::host::{Host, Trouble};
 use super::profile::{Profile, Surroundings};
@@ -45,49 +45,45 @@ impl Engine {
     /// The same of one of many events that come together: what is unusual about it by itself. When all of them are there, they
     /// are weighed.
     pub fn add(&mut self, event: &Event) -> Vec<Anomaly> {
-        let mut all = self.bear_out(event.time);
-        if self.latest.seconds() > 0 && event.time.seconds() > self.latest.seconds() + AHEAD {
+        let time = event.judged_at(self.latest);
+        let mut all = self.bear_out(time);
+        if self.latest.seconds() > 0 && time.seconds() > self.latest.seconds() + AHEAD {
             self.ahead = Some(Box::new(event.clone()));
             return all;
         }
-        all.extend(self.take(event));
+        all.extend(self.take(event, time));
         all
     }
 
     /// There is no more to come.
     pub fn end(&mut self) -> Vec<Anomaly> {
-        let mut all = self.ahead.take().map(|event| self.take(&event)).unwrap_or_default();
+        let mut all = self.ahead.take().map(|event| self.take(&event, event.time)).unwrap_or_default();
         all.extend(self.weigh());
         all
     }
 
     /// Decides about an event that was far ahead of all: the next is of its time, or its clock was wrong.
     fn bear_out(&mut self, time: Time) -> Vec<Anomaly> {
-        let Some(mut event) = self.ahead.take() else { return Vec::new() };
-        if time.seconds() + OUT_OF_ORDER < event.time.seconds() {
-            event.time = self.latest.min(time);
-        }
-        let mut all = self.take(&event);
+        let Some(event) = self.ahead.take() else { return Vec::new() };
+        let was_wrong = time.seconds() + OUT_OF_ORDER < event.time.seconds();
+        let mut all = self.take(&event, if was_wrong { self.latest.min(time) } else { event.time });
         all.extend(self.weigh());
         all
     }
 
-    fn take(&mut self, event: &Event) -> Vec<Anomaly> {
-        let mut all = self.passed(event.time);
+    fn take(&mut self, event: &Event, time: Time) -> Vec<Anomaly> {
+        let mut all = self.passed(time);
         // What is told of no token is no use of any.
         if event.token.is_empty() && event.event.is_none() {
             return all;
         }
-        let now = event.time.seconds();
+        let now = time.seconds();
         let found = match event.event {
             Some(step) => self.token(&event.token, now).step(step, event, now),
             None => self.request(event, now),
         };
         if !found.is_empty() {
-            let token = self.token(&event.token, now);
-            let goes_on = token.ongoing.is_open(now);
-            token.ongoing.told(event, &found, token.clients.get(&event.client));
-            all.extend(token.join(event.time, &event.token, found, goes_on));
+            all.extend(self.token(&event.token, now).tell(time, &event.token, event, found));
         }
         all
     }
@@ -99,12 +95,12 @@ impl Engine {
         for (name, client) in &unweighed {
             let Some(token) = self.tokens.get_mut(name) else { continue };
             let found = token.weigh(client);
-            all.extend(told(token, self.latest, name, found));
+            all.extend(token.tell(self.latest, name, &Event::default(), found));
         }
         for name in unweighed.into_iter().map(|(name, _)| name).collect::<BTreeSet<_>>() {
             let Some(token) = self.tokens.get_mut(&name) else { continue };
             let found = token.weigh_all();
-            all.extend(told(token, self.latest, &name, found));
+            all.extend(token.tell(self.latest, &name, &Event::default(), found));
         }
         all
     }
@@ -164,9 +160,10 @@ impl Engine {
         self.swept = now / HOUR;
         let mut all = Vec::new();
         for (name, token) in &mut self.tokens {
-            token.is_changed |= token.ongoing.pass(now);
-            // What begins when a silence ends has another cause.
+            // Before anything is over: whoever is still silent goes on.
             let found = token.silence(now);
+            token.is_changed |= token.ongoing.pass(now) || !found.is_empty();
+            // What begins when a silence ends has another cause.
             all.extend((!found.is_empty()).then(|| Anomaly::new(time, name, found)));
         }
         all
@@ -249,15 +246,16 @@ impl Engine {
     /// Takes up what was kept of a token, if it is what this version keeps; tells when the token was last used.
     pub fn restore(&mut self, name: &str, page: &[u8]) -> Option<u64> {
         let token = Token::of_page(page)?;
-        self.make_room();
         let last = token.last;
         self.profiles += token.clients.len();
         if let Some(before) = self.tokens.insert(name.to_owned(), token) {
             self.profiles -= before.clients.len();
         }
+        self.make_room();
         Some(last)
     }
 
+    /// For one more token, and one more profile.
     fn make_room(&mut self) {
         while self.tokens.len() >= MOST_TOKENS {
             let Some(oldest) = self.tokens.iter().min_by_key(|(_, token)| token.last).map(|(name, _)| name.clone())
@@ -268,7 +266,7 @@ impl Engine {
                 self.profiles -= token.clients.len();
             }
         }
-        if self.profiles >= MOST_PROFILES
+        while self.profiles >= MOST_PROFILES
             && let Some(widest) = self.tokens.values_mut().max_by_key(|token| token.clients.len())
         {
             self.profiles -= widest.make_room();
@@ -276,25 +274,12 @@ impl Engine {
     }
 }
 
-/// Joins what was found of figures, or of their lack.
-fn told(token: &mut Token, time: Time, name: &str, found: Vec<Finding>) -> Option<Anomaly> {
-    let goes_on = token.ongoing.is_open(time.seconds());
-    for finding in &found {
-        let event = Event { time, client: finding.client.clone(), ..Event::default() };
-        let profile = if finding.client.is_empty() { token.whole() } else { token.clients.get(&finding.client) };
-        let before = profile.cloned();
-        token.ongoing.told(&event, std::slice::from_ref(finding), before.as_ref());
-    }
-    token.join(time, name, found, goes_on)
-}
-
 const MOST_TOKENS: usize = 4096;
 const MOST_PROFILES: usize = 16_384;
 const MOST_HOSTS: usize = 1024;
 
-/// How far an event is ahead of all others before its time is doubted, and how far it may be behind them, in seconds.
+/// How far an event is ahead of all others before its time is doubted, in seconds.
 const AHEAD: u64 = HOUR;
-const OUT_OF_ORDER: u64 = 300;
 
 #[cfg(test)]
 mod tests;

@@ -33,9 +33,24 @@ pub struct Event {
     pub request_bytes: u64,
     #[serde(default)]
     pub response_bytes: u64,
+    /// How long it took from then on, in milliseconds.
+    #[serde(default, rename = "duration_ms", deserialize_with = "millis")]
+    pub duration: Duration,
+}
+
+/// Of a number that may have a fraction. One that no clock counts is none.
+fn millis<'de, D: serde::Deserializer<'de>>(deserializer: D) -> Result<Duration, D::Error> {
+    let millis = f64::deserialize(deserializer)?;
+    Ok(Duration::try_from_secs_f64(millis / 1000.0).unwrap_or_default())
 }
 
 impl Event {
+    /// When it is judged, where others of up to `latest` were before: while it was under way, and not before those. Logs tell
+    /// requests in the order in which they began, or in which they ended.
+    pub fn judged_at(&self, latest: Time) -> Time {
+        self.time.max(latest.min(Time(self.time.0.saturating_add(self.duration))))
+    }
+
     /// Policy said no to it: no host has seen it.
     pub fn is_denied(&self) -> bool {
         is_denial(&self.reason)

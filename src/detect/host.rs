@@ -7,7 +7,7 @@
 //!
 //! Invariant: no token by itself makes a host seem to fail for others, nor takes its own misuse back to an alert.
 
-use super::baseline::{HOUR, hash};
+use super::baseline::{HOUR, OUT_OF_ORDER, hash};
 use super::event::Event;
 
 /// Whether a host is in trouble, by the word of how many tokens.
@@ -25,7 +25,8 @@ pub struct Host {
     span: u64,
     /// Of this span.
     tokens: Vec<Fare>,
-    alone: Option<u64>,
+    /// The span before ended in trouble of one.
+    was_alone: bool,
     many: Option<u64>,
 }
 
@@ -39,27 +40,38 @@ struct Fare {
 
 impl Host {
     pub fn observe(&mut self, event: &Event, now: u64) -> Trouble {
-        if now / SPAN != self.span {
-            self.span = now / SPAN;
-            self.tokens.clear();
-        }
+        self.pass_to(now / SPAN);
         if !event.is_denied() {
             self.count(event);
         }
         // A token that is refused by itself is that token's matter.
         if self.fails_many(|fare| fare.failed) || self.fails_many(|fare| fare.refused) {
             self.many = Some(now);
-        } else if let [only] = &self.tokens[..]
-            && only.failed >= SURE
-            && only.failed * 10 >= only.answers * 9
-        {
-            self.alone = Some(now);
         }
-        let lasts = |since: Option<u64>, seconds| since.is_some_and(|since| (since..since + seconds).contains(&now));
+        let lasts = |since: u64| now + OUT_OF_ORDER >= since && now < since + AFTERMATH;
         match () {
-            () if lasts(self.many, AFTERMATH) => Trouble::OfMany,
-            () if lasts(self.alone, SPAN) => Trouble::OfOne,
+            () if self.many.is_some_and(lasts) => Trouble::OfMany,
+            () if self.is_alone() => Trouble::OfOne,
             () => Trouble::None,
+        }
+    }
+
+    /// What comes a little late belongs to the span that there is.
+    fn pass_to(&mut self, span: u64) {
+        if span == self.span || span + 1 == self.span {
+            return;
+        }
+        self.was_alone = span == self.span + 1 && self.is_alone();
+        self.span = span;
+        self.tokens.clear();
+    }
+
+    /// Whether it fails nearly always for the only token that there is: over as soon as it answers again.
+    fn is_alone(&self) -> bool {
+        match &self.tokens[..] {
+            [] => self.was_alone,
+            [only] => (self.was_alone || only.failed >= SURE) && only.failed * 10 >= only.answers * 9,
+            _ => false,
         }
     }
 
@@ -121,6 +133,22 @@ mod tests {
         assert_eq!(after(&["a"], 0, 200), Trouble::None, "an answer that never came");
         assert_eq!((after(&["a", "b"], 503, 3), after(&["a", "b"], 401, 3)), (Trouble::OfMany, Trouble::OfMany));
         assert_eq!(after(&["a", "b"], 200, 300), Trouble::None);
+    }
+
+    #[test]
+    fn what_one_token_makes_of_a_host_is_over_when_it_answers_again() {
+        let mut host = Host::default();
+        let mut told = |status, now| host.observe(&Event { token: "a".to_owned(), status, ..Event::default() }, now);
+        for second in 0..12 {
+            told(503, 3000 + second);
+        }
+        assert_eq!(told(503, 3299), Trouble::OfOne);
+        assert_eq!(told(503, 3300), Trouble::OfOne, "it goes on in the next five minutes");
+        assert_eq!(told(503, 3299), Trouble::OfOne, "a second late");
+        assert_eq!(told(200, 3301), Trouble::None);
+        for second in 2..30 {
+            assert_eq!(told(200, 3300 + second), Trouble::None, "nobody hides behind failures that were");
+        }
     }
 
     #[test]

@@ -53,34 +53,31 @@ enum Strange {
 }
 
 impl Ongoing {
-    /// Something was told of a client's use.
-    pub fn told(&mut self, event: &Event, found: &[Finding], profile: Option<&Profile>) {
-        let now = event.time.seconds();
-        self.make_room(&event.client);
+    /// Something was told of its client's use, at an event; `profile` is what was usual of that client.
+    pub fn told(&mut self, finding: &Finding, event: &Event, now: u64, profile: Option<&Profile>) {
+        self.make_room(&finding.client);
         let room = self.0.values().filter(|course| course.before.is_some()).count() < MOST_BASELINES;
-        let course = self.0.entry(event.client.clone()).or_insert_with(|| Course {
+        let course = self.0.entry(finding.client.clone()).or_insert_with(|| Course {
             last: now,
             before: profile.filter(|_| room).map(|profile| Box::new(profile.clone())),
             strange: Vec::new(),
         });
         course.last = course.last.max(now);
-        for finding in found.iter().filter(|finding| finding.is_fact) {
-            let strange = match finding.signal {
-                Signal::NewClient => Strange::Client,
-                Signal::NewMethod => Strange::Method(event.method.clone()),
-                Signal::NewPlace => Strange::Host(event.host.clone()),
-                Signal::Shadow => Strange::Credential,
-                _ => continue,
-            };
-            if course.strange.len() < MOST_STRANGE && !course.strange.iter().any(|(known, _)| *known == strange) {
-                course.strange.push((strange, now));
-            }
+        let strange = match finding.signal {
+            _ if !finding.is_fact => return,
+            Signal::NewClient => Strange::Client,
+            Signal::NewMethod => Strange::Method(event.method.clone()),
+            Signal::NewPlace => Strange::Host(event.host.clone()),
+            Signal::Shadow => Strange::Credential,
+            _ => return,
+        };
+        if course.strange.len() < MOST_STRANGE && !course.strange.iter().any(|(known, _)| *known == strange) {
+            course.strange.push((strange, now));
         }
     }
 
     /// A client uses the token.
-    pub fn used(&mut self, event: &Event) {
-        let now = event.time.seconds();
+    pub fn used(&mut self, event: &Event, now: u64) {
         self.strange(&event.client, now, |strange| match strange {
             Strange::Client => true,
             Strange::Method(method) => *method == event.method,
@@ -120,6 +117,11 @@ impl Ongoing {
 
     pub fn goes_on(&self, client: &str, now: u64) -> bool {
         self.0.get(client).is_some_and(|course| now < course.last + QUIET)
+    }
+
+    /// Whether it does not. Of whoever made room for others nobody knows.
+    pub fn is_over(&self, client: &str, now: u64) -> bool {
+        self.0.get(client).map_or(self.0.len() < MOST_COURSES, |course| now >= course.last + QUIET)
     }
 
     pub fn is_open(&self, now: u64) -> bool {
@@ -289,7 +291,9 @@ mod tests {
     fn names_without_end_take_no_room_without_end() {
         let mut ongoing = Ongoing::default();
         for number in 0..MOST_COURSES as u64 + 50 {
-            ongoing.told(&event(START + number, &format!("client-{number}"), "GET", "/usual"), &[], None);
+            let client = format!("client-{number}");
+            let finding = Finding { client, ..Finding::new(Signal::Burst, 2.0, "many requests".to_owned()) };
+            ongoing.told(&finding, &Event::default(), START + number, None);
         }
         assert_eq!(ongoing.0.len(), MOST_COURSES);
         assert!(!ongoing.goes_on("client-0", START + 60) && ongoing.goes_on("client-60", START + 60));

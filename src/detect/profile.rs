@@ -13,7 +13,7 @@ mod rates;
 mod sums;
 
 use super::anomaly::{Finding, Signal};
-use super::baseline::{Ceiling, DAY, Distinct, HOUR, Hash, Hours, Known, Slot};
+use super::baseline::{Ceiling, DAY, Distinct, HOUR, Hash, Hours, Known, OUT_OF_ORDER, Slot};
 use super::event::Event;
 use super::host::Trouble;
 use super::memory::kept;
@@ -121,8 +121,8 @@ impl Profile {
 
     /// What is unusual about this request by itself. It belongs to what is usual from now on. Its figures count when they are
     /// weighed: soon, and before their minute ends.
-    pub fn observe(&mut self, event: &Event, surroundings: Surroundings) -> Vec<Finding> {
-        let now = self.time_of(event);
+    pub fn observe(&mut self, event: &Event, now: u64, surroundings: Surroundings) -> Vec<Finding> {
+        let now = self.in_order(now);
         let mut found = Vec::new();
         if now / 60 != self.last / 60 {
             found = self.weigh();
@@ -142,8 +142,7 @@ impl Profile {
     }
 
     /// Requests come a little out of order; what lies further back says that a clock was ahead, and is right now.
-    fn time_of(&mut self, event: &Event) -> u64 {
-        let now = event.time.seconds();
+    fn in_order(&mut self, now: u64) -> u64 {
         if now + OUT_OF_ORDER >= self.last {
             return now.max(self.last);
         }
@@ -167,10 +166,16 @@ impl Profile {
 
     /// What was told by another is not told again by this one, unless it is stronger.
     pub fn heard(&mut self, found: &[Finding]) {
+        let hour = hours(self.last);
         for finding in found.iter().filter(|finding| !finding.is_fact) {
             let told = &mut self.told[finding.signal as usize];
-            let excess = finding.excess() as f32;
-            *told = Told { hour: hours(self.last), excess: told.excess.max(excess) };
+            let heard = Told { hour, excess: finding.excess() as f32 };
+            // What somebody approved of is over when its own time is.
+            if !told.covers(&heard) {
+                *told = heard;
+            } else if told.excess < f32::MAX {
+                told.hour = hour;
+            }
         }
     }
 
@@ -214,10 +219,9 @@ impl Profile {
     /// What was told is told again after its time alone, however strong it is by then; other figures after an hour: they may
     /// be of the same cause.
     pub fn approve_told(&mut self, now: u64) {
-        let hour = u32::try_from(now / HOUR).unwrap_or(u32::MAX);
+        let hour = hours(now);
         for told in &mut self.told {
-            let is_open = told.hour != 0 && hour.saturating_sub(told.hour) < SAME_FOR;
-            let since = if is_open { told.hour } else { hour.saturating_sub(SAME_FOR - 2).max(1) };
+            let since = if told.is_open(hour) { told.hour } else { hour.saturating_sub(SAME_FOR - 2).max(1) };
             *told = Told { hour: since, excess: f32::MAX };
         }
     }
@@ -412,13 +416,24 @@ impl Profile {
 
     /// Whether a finding is news: it was not told of late, or was much weaker.
     fn tells(&mut self, now: u64, finding: &Finding) -> bool {
-        let (hour, excess) = (hours(now), finding.excess() as f32);
+        let found = Told { hour: hours(now), excess: finding.excess() as f32 };
         let told = &mut self.told[finding.signal as usize];
-        let news = told.hour == 0 || hour.saturating_sub(told.hour) >= SAME_FOR || excess > told.excess * 1.3;
-        if news {
-            *told = Told { hour, excess };
+        let is_news = !told.covers(&found);
+        if is_news {
+            *told = found;
         }
-        news
+        is_news
+    }
+}
+
+impl Told {
+    fn is_open(&self, hour: u32) -> bool {
+        self.hour != 0 && hour.saturating_sub(self.hour) < SAME_FOR
+    }
+
+    /// Whether what is found now is not news: it was told of late, and was not much weaker.
+    fn covers(&self, found: &Self) -> bool {
+        self.is_open(found.hour) && found.excess <= self.excess * MUCH_STRONGER
     }
 }
 
@@ -461,9 +476,6 @@ const SIGNALS: usize = Signal::ALL.len();
 const HOURS_A_PART: u64 = 3;
 const PARTS: usize = 8;
 
-/// How far requests are out of order without anything being wrong, in seconds.
-const OUT_OF_ORDER: u64 = 300;
-
 const WEEK: u64 = 7 * DAY;
 /// From which share of its hours on a client keeps them.
 const REGULAR: f32 = 0.4;
@@ -485,8 +497,9 @@ const RESTLESS: u64 = 6 * HOUR;
 /// Of the 48 hours of the two kinds of day: whoever uses more keeps none.
 const HOURS_KEPT: usize = 34;
 
-/// Hours for which the same is not told again.
+/// Hours for which the same is not told again, unless it is so much stronger.
 const SAME_FOR: u32 = 4 * 24;
+const MUCH_STRONGER: f32 = 1.3;
 
 kept!(Profile {
     first,

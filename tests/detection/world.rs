@@ -62,7 +62,7 @@ pub enum Attack {
     Dormant,
     Deletions,
     Tripwire,
-    /// Five failures of its own first, as if the host were in trouble.
+    /// Twelve failures of its own first, as if the host were in trouble.
     Covered,
     /// No answer is waited for.
     Unanswered,
@@ -369,7 +369,7 @@ impl Living {
         let known = Event { method: "GET".to_owned(), path: "/kinda/1".to_owned(), ..self.blank(start - 1) };
         let known = Event { client: client.to_owned(), ..known };
         match attack {
-            Attack::Covered => self.events.extend([(); 5].map(|()| Event { status: 500, ..known.clone() })),
+            Attack::Covered => self.events.extend([(); 12].map(|()| Event { status: 500, ..known.clone() })),
             Attack::Clocked => self.ahead = Some(Event { status: 200, ..known }),
             _ => {}
         }

@@ -2,7 +2,7 @@
 //! and when it has become graver.
 
 use crate::detect::anomaly::{Finding, Severity, Signal};
-use crate::detect::baseline::{DAY, HOUR};
+use crate::detect::baseline::{DAY, HOUR, OUT_OF_ORDER};
 use crate::detect::memory::kept;
 
 /// An anomaly that signals of the same cause still join.
@@ -16,7 +16,7 @@ impl Open {
     /// What goes on is one cause, but is told anew each day.
     pub fn lasts(&self, now: u64, goes_on: bool) -> bool {
         let seconds = if goes_on { DAY } else { HOUR };
-        (self.since..self.since + seconds).contains(&now)
+        now + OUT_OF_ORDER >= self.since && now < self.since + seconds
     }
 
     /// What a restart need not tell again. A phantom key where it cannot be is told once more rather than not at all.

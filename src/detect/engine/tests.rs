@@ -271,6 +271,9 @@ fn what_no_client_does_much_of_shows_in_what_all_do_together() {
         })
         .collect();
     assert!(told.iter().any(|anomaly| anomaly.signal() == Signal::FanOut), "{told:?}");
+    let now = told[told.len() - 1].time;
+    assert!(engine.goes_on("github", "", now), "it is nobody's by itself");
+    assert!((0..10).all(|number| !engine.goes_on("github", &client(number), now)));
 }
 
 #[test]
@@ -332,6 +335,92 @@ fn a_clock_that_was_ahead_blinds_no_token() {
         });
         assert!(burst.is_some(), "{seconds_ahead}");
     }
+}
+
+/// An anomaly that is open, of a client that goes on with it.
+fn told_once() -> Engine {
+    let mut engine = usual();
+    let delete = Event { method: "DELETE".to_owned(), ..request("github", "app", NOW) };
+    assert_eq!(engine.observe(&delete).len(), 1);
+    engine
+}
+
+#[test]
+fn a_long_request_is_judged_while_it_was_under_way_and_turns_no_clock_back() {
+    let mut engine = told_once();
+    engine.observe(&request("github", "app", NOW + 60));
+    let duration = Duration::from_secs(5 * HOUR);
+    let long = Event { duration, ..request("github", "app", NOW + 60 - 5 * HOUR) };
+    assert_eq!(engine.observe(&long), []);
+    assert!(engine.is_open("github", request("", "", NOW + 61).time), "what was told still goes on");
+    let again = Event { method: "DELETE".to_owned(), ..request("github", "app", NOW + 62) };
+    assert_eq!(engine.observe(&again), [], "it was told");
+    // A log in the order in which requests began.
+    let began = Event { duration, ..request("github", "app", NOW + 63) };
+    assert_eq!(engine.observe(&began), []);
+    assert_eq!(engine.latest, began.time, "nobody knows yet when it ends");
+}
+
+#[test]
+fn what_comes_a_second_late_belongs_to_the_anomaly_that_was_told() {
+    let mut engine = told_once();
+    let late = Event { method: "DELETE".to_owned(), ..request("github", "app", NOW - 1) };
+    assert_eq!(engine.observe(&late), []);
+    let place = Event { host: "other.example.com".to_owned(), ..request("github", "app", NOW - 2) };
+    let told = engine.observe(&place);
+    assert_eq!(told[0].findings.len(), 2, "both are one: {told:?}");
+}
+
+#[test]
+fn what_is_over_is_not_told_again_with_what_begins() {
+    let mut engine = usual();
+    assert_eq!(engine.observe(&request("github", "stranger", NOW))[0].client, "stranger");
+    for minute in 0..150 {
+        engine.observe(&Event { method: "DELETE".to_owned(), ..request("github", "app", NOW + 1 + minute * 60) });
+    }
+    let place = Event { host: "other.example.com".to_owned(), ..request("github", "app", NOW + 150 * 60) };
+    let told = engine.observe(&place);
+    assert!(told[0].findings.len() > 1 && told[0].findings.iter().all(|finding| finding.client == "app"), "{told:?}");
+}
+
+#[test]
+fn a_silence_goes_on_until_it_is_broken_also_over_a_restart() {
+    let mut engine = usual();
+    let at = |seconds: u64| request("", "", NOW + seconds).time;
+    let mut told = 0;
+    for hour in 0..72 {
+        // Nobody looks at the same second of each hour.
+        let now = at(hour * HOUR + hour * 37 % 300);
+        told += engine.pass(now).len();
+        assert!(told == 0 || engine.goes_on("github", "app", now), "{hour}");
+        let mut restored = Engine::default();
+        for (name, page) in engine.pages(0, 10) {
+            restored.restore(&name, &page).expect("it was kept");
+            restored.latest = now;
+            assert_eq!(restored.goes_on(&name, "app", now), engine.goes_on(&name, "app", now), "{hour}");
+        }
+        engine.not_kept(["github".to_owned(), "other".to_owned()].into_iter());
+    }
+    assert_eq!(told, 2, "each token once");
+    engine.observe(&request("github", "app", NOW + 72 * HOUR));
+    engine.pass(at(74 * HOUR));
+    assert!(!engine.goes_on("github", "app", at(74 * HOUR)));
+}
+
+#[test]
+fn what_is_taken_up_has_the_bound_of_what_is_learned() {
+    let mut engine = Engine::default();
+    for number in 0..500 {
+        engine.observe(&request("github", &format!("client-{number}"), number));
+    }
+    let (_, page) = engine.pages(0, 1).remove(0);
+    let mut restored = Engine::default();
+    for number in 0..2 * MOST_PROFILES / 500 {
+        restored.restore(&format!("token-{number}"), &page).expect("it was kept");
+        assert!(restored.profiles < MOST_PROFILES, "{}", restored.profiles);
+    }
+    let profiles: usize = restored.tokens.values().map(|token| token.clients.len()).sum();
+    assert_eq!(profiles, restored.profiles);
 }
 
 #[test]
@@ -478,9 +567,8 @@ fn a_record_has_a_bound_whatever_is_told() {
         for host in 0..10 {
             event.host = format!("{host:0>250}");
             let place = Finding::fact(Signal::NewPlace, 2.5, format!("first request to {}", event.host));
-            token.ongoing.told(&event, std::slice::from_ref(&place), token.clients.get(&event.client));
             let place = Finding { client: event.client.clone(), ..place };
-            token.join(event.time, "github", vec![place], true);
+            token.tell(event.time, "github", &event, vec![place]);
         }
     }
     let bytes = token.page().len();

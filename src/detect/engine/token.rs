@@ -9,7 +9,6 @@
 //! shows in what they do together.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::time::Duration;
 
 use super::open::Open;
 use crate::detect::anomaly::{Anomaly, Finding, Severity, Signal};
@@ -122,17 +121,17 @@ impl Token {
             }
             self.clients.insert(event.client.clone(), Profile::new(now));
         }
-        self.ongoing.used(event);
+        self.ongoing.used(event, now);
         self.is_changed = true;
         self.last = now;
         self.first = self.first.min(now);
         self.requests += 1;
         let profile = self.clients.get_mut(&event.client).expect("it is there by now");
         let is_young = !profile.is_experienced();
-        found.extend(profile.observe(event, surroundings));
+        found.extend(profile.observe(event, now, surroundings));
         found.iter_mut().for_each(|finding| finding.client.clone_from(&event.client));
         if let Some(whole) = &mut self.whole {
-            let of_all = whole.observe(event, surroundings);
+            let of_all = whole.observe(event, now, surroundings);
             whole.heard(&found);
             // What a client never did is told of it, where it has a past.
             let (deeds, figures): (Vec<Finding>, Vec<Finding>) =
@@ -164,10 +163,6 @@ impl Token {
         self.of_all(found, now)
     }
 
-    pub fn whole(&self) -> Option<&Profile> {
-        self.whole.as_deref()
-    }
-
     /// Says it of the client that has most of the use, or else of nobody.
     fn of_all(&self, figures: Vec<Finding>, now: u64) -> Vec<Finding> {
         let Some(whole) = self.whole.as_ref().filter(|_| !figures.is_empty()) else { return Vec::new() };
@@ -188,8 +183,7 @@ impl Token {
         for (name, profile) in &mut self.clients {
             if let Some(finding) = profile.silence(now) {
                 let finding = Finding { client: name.clone(), ..finding };
-                let event = Event { time: Time(Duration::from_secs(now)), client: name.clone(), ..Event::default() };
-                self.ongoing.told(&event, std::slice::from_ref(&finding), None);
+                self.ongoing.told(&finding, &Event::default(), now, None);
                 found.push(finding);
             } else if profile.is_silent() {
                 self.ongoing.again(name, now);
@@ -216,12 +210,28 @@ impl Token {
         }
     }
 
-    /// An anomaly is told when it begins, again with each new fact and each other signal of a client, and when it has become
-    /// graver. Another one begins where the one before does not go on.
-    pub fn join(&mut self, time: Time, token: &str, found: Vec<Finding>, goes_on: bool) -> Option<Anomaly> {
+    /// What was found at an event, or when figures were weighed, is told where it is news.
+    pub fn tell(&mut self, time: Time, token: &str, event: &Event, found: Vec<Finding>) -> Option<Anomaly> {
         if found.is_empty() {
             return None;
         }
+        let now = time.seconds();
+        let goes_on = self.ongoing.is_open(now);
+        if let Some(open) = &mut self.open {
+            // What is over is not told once more with what begins.
+            open.findings.retain(|finding| !self.ongoing.is_over(&finding.client, now));
+        }
+        for finding in &found {
+            let of_one = self.clients.get(&finding.client);
+            let before = if finding.client.is_empty() { self.whole.as_deref() } else { of_one };
+            self.ongoing.told(finding, event, now, before);
+        }
+        self.join(time, token, found, goes_on)
+    }
+
+    /// An anomaly is told when it begins, again with each new fact and each other signal of a client, and when it has become
+    /// graver. Another one begins where the one before does not go on.
+    fn join(&mut self, time: Time, token: &str, found: Vec<Finding>, goes_on: bool) -> Option<Anomaly> {
         let now = time.seconds();
         let open = self.open.take().filter(|open| open.lasts(now, goes_on));
         let told = open.as_ref().map(|open| open.severity);

@@ -27,7 +27,7 @@ fn request(seconds: u64) -> Event {
 impl Profile {
     /// All that is unusual about a request that comes alone.
     fn judge(&mut self, event: &Event, surroundings: Surroundings) -> Vec<Finding> {
-        let mut found = self.observe(event, surroundings);
+        let mut found = self.observe(event, event.time.seconds(), surroundings);
         found.extend(self.weigh());
         found
     }
@@ -86,6 +86,20 @@ fn a_burst_is_told_within_its_first_minute_and_later_while_the_host_fails() {
     let (usually, in_trouble) = (burst(Surroundings::default()), burst(Surroundings { trouble: Trouble::OfMany }));
     assert!(usually.is_some_and(|seconds| seconds < 30), "{usually:?}");
     assert!(in_trouble > usually, "{in_trouble:?}");
+}
+
+#[test]
+fn what_was_approved_is_told_after_its_time_though_others_were_heard_to_do_it_all_along() {
+    let mut profile = polled(10);
+    let burst = |excess| [Finding::new(Signal::Burst, excess, "many".to_owned())];
+    profile.approve_told(profile.last);
+    for day in 10..14 {
+        profile.judge(&request(day * DAY), Surroundings::default());
+        profile.heard(&burst(8.0));
+    }
+    let now = profile.last;
+    assert!(!profile.tells(now, &burst(8.5)[0]), "another one has just been told of it");
+    assert!(profile.tells(now, &burst(11.0)[0]));
 }
 
 #[test]
