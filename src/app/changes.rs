@@ -16,7 +16,7 @@ use serde::{Deserialize, Serialize};
 use tokio::time::MissedTickBehavior;
 
 use super::house::House;
-use super::keep::{OpenError, keep};
+use super::keep::{Keeping, OpenError};
 use crate::alert::{Alert, Severity};
 use crate::announced::{Announcement, Announcements, Party, When};
 use crate::audit::{Event, time_text};
@@ -46,7 +46,7 @@ const NEAR: Duration = Duration::from_secs(30 * 86_400);
 /// What was told. Its task alone has it.
 pub(super) struct Changes {
     announcements: Arc<Announcements>,
-    store: Arc<Store>,
+    keeping: Keeping,
     figure: IntGaugeVec,
     known: BTreeMap<Party, Known>,
     /// What is not told yet.
@@ -80,7 +80,8 @@ impl Changes {
         let known: BTreeMap<Party, Known> =
             records.into_iter().flat_map(all).map(|known| (known.party.clone(), known)).collect();
         let waiting = BTreeMap::new();
-        let changes = Self { announcements, store, figure, known, waiting, is_changed: false };
+        let keeping = Keeping::new(store, KIND);
+        let changes = Self { announcements, keeping, figure, known, waiting, is_changed: false };
         changes.known.values().for_each(|known| changes.count(known));
         Ok(changes)
     }
@@ -175,7 +176,7 @@ impl Changes {
             return;
         }
         let all: Vec<&Known> = self.known.values().collect();
-        if let Err(error) = keep(&self.store, KIND, NAME, (!all.is_empty()).then_some(&all)).await {
+        if let Err(error) = self.keeping.keep(NAME, (!all.is_empty()).then_some(&all)).await {
             tracing::warn!(%error, "what services announce is not kept: a restart would tell it again");
             self.is_changed = true;
         }

@@ -16,10 +16,11 @@ use std::time::Duration;
 
 use prometheus::{IntCounterVec, IntGauge};
 use tokio::sync::OwnedMutexGuard;
+use tokio::task::JoinHandle;
 use tokio::time::timeout;
 
 use super::force::{self, KnownSource, Sources};
-use super::keep::OpenError;
+use super::keep::{KEPT_WITHIN, MOST_WAITING, NO_ANSWER, OpenError, Turns};
 use crate::access::approval::{Case, NotAllowed, State, Voter};
 use crate::access::grants::{self, SignedGrant};
 use crate::access::register::{NotDecided, Register, Step, What};
@@ -36,9 +37,6 @@ use crate::store::{Record, Store, StoreError};
 /// As the store knows requests.
 const KIND: &str = "request";
 
-/// How long what takes something away waits for the disk. It counts already, and the disk may have it later.
-const KEPT_WITHIN: Duration = Duration::from_secs(1);
-
 /// The most files that are looked at in the folder of grants.
 const MOST_GRANTS: usize = 1000;
 
@@ -53,6 +51,7 @@ pub(super) struct Desk {
     figures: Figures,
     register: Mutex<Arc<Register>>,
     changing: Arc<tokio::sync::Mutex<()>>,
+    writing: Turns,
     /// How often each record was written.
     written: Arc<Mutex<BTreeMap<RequestId, u64>>>,
     sources: Mutex<Sources>,
@@ -138,6 +137,7 @@ impl Desk {
             figures,
             register: Mutex::new(Arc::new(register)),
             changing: Arc::default(),
+            writing: Turns::default(),
             written,
             sources: Mutex::default(),
             refused: Mutex::default(),
@@ -246,24 +246,24 @@ impl Desk {
     /// Keeps what was recorded, and shows it.
     ///
     /// # Errors
-    /// When it cannot be written, and lets something in: nothing has changed then.
+    /// When it cannot be written in time, and lets something in: nothing has changed then.
     pub(super) async fn keep(&self, mut proposal: Proposal) -> Result<(), StoreError> {
         let lets_in = proposal.steps.iter().any(|step| matches!(step.what, What::Approved { .. } | What::Granted));
         if lets_in {
             let written = self.write(&proposal.register, &proposal.steps).await;
-            match &written {
-                Ok(()) => self.show(&mut proposal),
-                Err(_) => self.recorder.not_done(proposal.recorded),
+            if written.is_ok() {
+                self.show(&mut proposal);
+            } else {
+                self.recorder.not_done(proposal.recorded);
+                // Nobody waits for it: it comes after what was not done in time.
+                drop(self.hand_in(&self.register(), &proposal.steps));
             }
             return written;
         }
         self.show(&mut proposal);
-        let why = match timeout(KEPT_WITHIN, self.write(&proposal.register, &proposal.steps)).await {
-            Ok(Ok(())) => return Ok(()),
-            Ok(Err(error)) => error.to_string(),
-            Err(_) => "the disk does not answer".to_owned(),
-        };
-        tracing::error!(error = why, "what became of access requests is not kept: a restart would not know");
+        if let Err(error) = self.write(&proposal.register, &proposal.steps).await {
+            tracing::error!(%error, "what became of access requests is not kept: a restart would not know");
+        }
         Ok(())
     }
 
@@ -279,12 +279,24 @@ impl Desk {
         if steps.is_empty() {
             return Ok(());
         }
+        let failed = |error| StoreError::Io { path: PathBuf::from("sealed"), error: std::io::Error::other(error) };
+        if self.writing.waiting() >= MOST_WAITING {
+            return Err(failed(NO_ANSWER.to_owned()));
+        }
+        match timeout(KEPT_WITHIN, self.hand_in(register, steps)).await {
+            Ok(written) => written.unwrap_or_else(|stopped| Err(failed(stopped.to_string()))),
+            Err(_) => Err(failed(NO_ANSWER.to_owned())),
+        }
+    }
+
+    /// Has on the disk what a register says of the requests of these steps.
+    fn hand_in(&self, register: &Register, steps: &[Step]) -> JoinHandle<Result<(), StoreError>> {
         let changed: BTreeSet<RequestId> = steps.iter().map(|step| step.id).collect();
         let changed =
             changed.into_iter().map(|id| (id, register.case(id).and_then(|case| serde_json::to_vec(case).ok())));
         let changed: Vec<(RequestId, Option<Vec<u8>>)> = changed.collect();
         let (store, written) = (self.store.clone(), self.written.clone());
-        let writing = tokio::task::spawn_blocking(move || {
+        self.writing.take(move || {
             let mut written = written.lock().unwrap_or_else(PoisonError::into_inner);
             let (mut records, mut gone) = (Vec::new(), Vec::new());
             for (id, content) in changed {
@@ -306,9 +318,7 @@ impl Desk {
                 store.remove(Label { kind: KIND, name: &id.to_string() })?;
             }
             Ok(())
-        });
-        let stopped = |error| StoreError::Io { path: PathBuf::from("sealed"), error: std::io::Error::other(error) };
-        writing.await.unwrap_or_else(|error| Err(stopped(error)))
+        })
     }
 
     fn count(&self, register: &Register, steps: &[Step]) {

@@ -35,6 +35,9 @@ const SOON: Duration = Duration::from_secs(30);
 /// For one list, with all that it takes.
 const LIMIT: Duration = Duration::from_secs(60);
 
+/// Issuers that are asked at a time.
+const MOST: usize = 4;
+
 /// What is known of the ghosts of all tokens.
 pub(super) struct Ghosts {
     figure: IntGauge,
@@ -85,8 +88,8 @@ impl Ghosts {
         self.lock().get(token).map(|seen| (seen.ghosts.clone(), seen.others)).unwrap_or_default()
     }
 
-    /// The tokens whose issuers are to be asked now. Of tokens that are gone nothing is kept.
-    fn due(&self, tokens: &BTreeMap<TokenName, Arc<Token>>, now: Moment) -> Vec<(TokenName, Arc<Token>)> {
+    /// So many tokens at most whose issuers are to be asked now. Of tokens that are gone nothing is kept.
+    fn due(&self, tokens: &BTreeMap<TokenName, Arc<Token>>, now: Moment, most: usize) -> Vec<(TokenName, Arc<Token>)> {
         let may_be_asked =
             |token: &Token| token.source().lists() && !matches!(token.look(now).state, State::Pending | State::Denied);
         let mut all = self.lock();
@@ -102,7 +105,7 @@ impl Ghosts {
         let mut due = Vec::new();
         for (name, token) in tokens.iter().filter(|(_, token)| may_be_asked(token)) {
             let seen = all.entry(name.clone()).or_default();
-            if !seen.is_asked && seen.next.is_none_or(|next| next.reached(now)) {
+            if due.len() < most && !seen.is_asked && seen.next.is_none_or(|next| next.reached(now)) {
                 seen.is_asked = true;
                 due.push((name.clone(), token.clone()));
             }
@@ -173,19 +176,21 @@ impl House {
         loop {
             tokio::select! {
                 _ = tick.tick() => {
-                    for (name, token) in self.ghosts.due(&self.tokens(), self.ground.clock.now()) {
+                    let free = MOST.saturating_sub(looks.len());
+                    for (name, token) in self.ghosts.due(&self.tokens(), self.ground.clock.now(), free) {
                         looks.spawn(self.clone().look_for_ghosts_of(name, token));
                     }
                 }
-                Some(_) = looks.join_next() => {}
+                Some(look) = looks.join_next() => look.expect("it does not panic, and nobody cuts it off"),
             }
         }
     }
 
     async fn look_for_ghosts_of(self: Arc<Self>, name: TokenName, token: Arc<Token>) {
         let source = token.source();
-        let own = token.clone();
-        let is_ours = move |void_by: &_| own.has_issued(void_by);
+        // Another token may have the same issuer, and what is replaced has its generations until its last request has ended.
+        let own: Vec<Arc<Token>> = self.tokens().values().cloned().chain(self.all_replaced()).collect();
+        let is_ours = move |void_by: &_| own.iter().any(|token| token.has_issued(void_by));
         let listed = match timeout(LIMIT, source.list(&is_ours)).await {
             Ok(listed) => listed,
             Err(_) => {

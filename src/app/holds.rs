@@ -16,7 +16,7 @@ use prometheus::IntGaugeVec;
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 
-use super::keep::{OpenError, keep};
+use super::keep::{Keeping, OpenError};
 use crate::access::request::{RequestId, rfc3339};
 use crate::admin::NotDone;
 use crate::audit::{Event, Recorded, Recorder};
@@ -39,7 +39,7 @@ const KIND: &str = "hold";
 pub(super) struct Holds {
     clock: Arc<dyn Clock>,
     recorder: Recorder,
-    store: Arc<Store>,
+    keeping: Keeping,
     figure: IntGaugeVec,
     state: Mutex<State>,
     /// What is kept is written by one at a time.
@@ -161,7 +161,8 @@ impl Holds {
             }
         }
         let state = Mutex::new(State { clients, handed: BTreeMap::new() });
-        let holds = Self { clock, recorder, store, figure, state, writing: tokio::sync::Mutex::default() };
+        let keeping = Keeping::new(store, KIND);
+        let holds = Self { clock, recorder, keeping, figure, state, writing: tokio::sync::Mutex::default() };
         holds.count(&holds.lock());
         Ok(Arc::new(holds))
     }
@@ -250,17 +251,18 @@ impl Holds {
         })
     }
 
-    /// Lifts what is held back of a token, from all clients. The trail has it already.
-    pub async fn release_token(&self, token: &TokenName) -> Result<(), NotDone> {
-        let held: Vec<(ClientName, Kept)> = {
-            let state = self.lock();
-            let of_token = |kept: &Kept| Some(Kept::of_token(token, kept.tokens.get(token)?.clone()));
-            state.clients.iter().filter_map(|(client, kept)| Some((client.clone(), of_token(kept)?))).collect()
-        };
-        for (client, lifted) in held {
-            self.edit(&client, |kept| kept.lift(&lifted)).await?;
-        }
-        Ok(())
+    /// The clients from whom something of a token is held back.
+    pub fn holding(&self, token: &TokenName) -> Vec<ClientName> {
+        let state = self.lock();
+        let held = state.clients.iter().filter(|(_, kept)| kept.tokens.contains_key(token));
+        held.map(|(client, _)| client.clone()).collect()
+    }
+
+    /// Lifts what is held back of a token from a client. The trail has it already.
+    pub async fn release_token(&self, client: &ClientName, token: &TokenName) -> Result<(), NotDone> {
+        let Some(own) = self.own(client, token) else { return Ok(()) };
+        let lifted = Kept::of_token(token, own);
+        self.edit(client, |kept| kept.lift(&lifted)).await
     }
 
     /// A client asks for no more than is usual.
@@ -322,9 +324,10 @@ impl Holds {
     /// Changes what is kept of a client: on the disk, and then in force. Nobody is let in before a restart would be told the same.
     async fn edit(&self, client: &ClientName, edit: impl Fn(&mut Kept)) -> Result<(), NotDone> {
         let _one = self.writing.lock().await;
-        let Some(mut next) = self.lock().clients.get(client).cloned() else { return Ok(()) };
+        let Some(stays) = self.lock().clients.get(client).cloned() else { return Ok(()) };
+        let mut next = stays.clone();
         edit(&mut next);
-        keep(&self.store, KIND, client.as_str(), next.worth_keeping()).await.map_err(NotDone::not_lifted)?;
+        self.keeping.lift(client.as_str(), next.worth_keeping(), Some(&stays)).await?;
         let mut state = self.lock();
         // What was held back meanwhile stays so.
         let Some(kept) = state.clients.get_mut(client) else { return Ok(()) };
@@ -351,7 +354,7 @@ impl Holds {
     pub async fn keep(&self, client: &ClientName) -> Result<(), NotDone> {
         let _one = self.writing.lock().await;
         let kept = self.lock().clients.get(client).cloned();
-        keep(&self.store, KIND, client.as_str(), kept.as_ref()).await
+        self.keeping.keep(client.as_str(), kept.as_ref()).await
     }
 
     fn own(&self, client: &ClientName, token: &TokenName) -> Option<OfToken> {

@@ -383,6 +383,10 @@ impl House {
         tokens.filter(|token| token.settings.name == *name).cloned().collect()
     }
 
+    pub(super) fn all_replaced(&self) -> Vec<Arc<Token>> {
+        self.leaving().iter().flat_map(|leaving| leaving.tokens.clone()).collect()
+    }
+
     pub(super) fn tokens(&self) -> Arc<Tokens> {
         self.lock().clone()
     }

@@ -16,7 +16,7 @@ use tokio::sync::MutexGuard;
 
 use super::force::InForce;
 use super::house::House;
-use super::keep::keep;
+use super::keep::Keeping;
 use super::precedence::Precedence;
 use crate::access::request::Digest;
 use crate::admin::NotDone;
@@ -39,7 +39,7 @@ const MOST_ENDED: usize = 256;
 pub(super) struct Restraints {
     list: Mutex<BTreeMap<TokenName, Kept>>,
     pub barrier: Arc<Barrier<Cut>>,
-    store: Arc<Store>,
+    keeping: Keeping,
     /// Two who act on tokens do so one after the other.
     acting: tokio::sync::Mutex<()>,
     precedence: Precedence,
@@ -57,6 +57,10 @@ struct Kept {
 impl Kept {
     fn restrained(restraint: Restraint) -> Self {
         Self { restraint: Some(restraint), ended: Vec::new() }
+    }
+
+    fn is_worth_keeping(&self) -> bool {
+        *self != Self::default()
     }
 }
 
@@ -86,7 +90,7 @@ impl Restraints {
         Ok(Self {
             list: Mutex::new(list),
             barrier,
-            store,
+            keeping: Keeping::new(store, KIND),
             acting: tokio::sync::Mutex::default(),
             precedence: Precedence::default(),
         })
@@ -138,22 +142,23 @@ impl Restraints {
 
     /// Puts on the disk what is kept of a token, or that nothing is.
     async fn keep(&self, name: &TokenName) -> Result<(), NotDone> {
-        let kept = self.list().get(name).cloned();
-        self.write(name, kept).await
+        let kept = self.kept(name);
+        self.keeping.keep(name.as_str(), kept.as_ref()).await
     }
 
     /// A token is let in again: on the disk, and then here.
     async fn lift(&self, name: &TokenName) -> Result<(), NotDone> {
-        let lifted = self.list().get(name).map(|kept| Kept { restraint: None, ..kept.clone() });
-        self.write(name, lifted).await.map_err(NotDone::not_lifted)?;
+        let stays = self.kept(name);
+        let lifted = stays.clone().map(|kept| Kept { restraint: None, ..kept }).filter(Kept::is_worth_keeping);
+        self.keeping.lift(name.as_str(), lifted.as_ref(), stays.as_ref()).await?;
         if let Some(kept) = self.list().get_mut(name) {
             kept.restraint = None;
         }
         Ok(())
     }
 
-    async fn write(&self, name: &TokenName, kept: Option<Kept>) -> Result<(), NotDone> {
-        keep(&self.store, KIND, name.as_str(), kept.filter(|kept| *kept != Kept::default()).as_ref()).await
+    fn kept(&self, name: &TokenName) -> Option<Kept> {
+        self.list().get(name).cloned().filter(Kept::is_worth_keeping)
     }
 }
 
@@ -196,25 +201,29 @@ impl House {
         let Order { by, reason, since: _ } = order;
         let released = vec![Event::TokenReleased { token: name.clone(), by, reason }];
         let recorded = self.ground.recorder.record_all(released, self.restraints.precedence.wanted()).await?;
-        let outcome = self.let_in(name, is_restrained).await;
-        if outcome.is_err() {
+        let mut is_something_in = false;
+        let outcome = self.let_in(name, is_restrained, &mut is_something_in).await;
+        if outcome.is_err() && !is_something_in {
             self.ground.recorder.not_done(recorded);
         }
         outcome
     }
 
-    /// What the trail has.
-    async fn let_in(&self, name: &TokenName, is_restrained: bool) -> Result<(), NotDone> {
-        let (holds, watching) = (&self.ground.holds, &self.ground.watching);
+    /// What the trail has: the token, and then what of it is held back from clients. Tells whether something of it is let in,
+    /// also where the rest fails.
+    async fn let_in(&self, name: &TokenName, is_restrained: bool, is_something_in: &mut bool) -> Result<(), NotDone> {
         let token = self.token(name)?;
-        holds.release_token(name).await?;
-        if !is_restrained {
-            watching.released(name);
-            return Ok(());
+        if is_restrained {
+            self.restraints.lift(name).await?;
+            // A restart would let it in.
+            *is_something_in = true;
+            token.control.release().await?;
         }
-        self.restraints.lift(name).await?;
-        token.control.release().await?;
-        watching.released(name);
+        for client in self.ground.holds.holding(name) {
+            self.ground.holds.release_token(&client, name).await?;
+            *is_something_in = true;
+        }
+        self.ground.watching.released(name);
         Ok(())
     }
 

@@ -45,8 +45,15 @@ impl Trials {
     }
 }
 
-/// When each token is tried next, by the clock that never jumps; `None` while it is.
-type Due = BTreeMap<TokenName, Option<Duration>>;
+/// When each token is tried next.
+type Due = BTreeMap<TokenName, Next>;
+
+struct Next {
+    /// By the clock that never jumps; `None` while it is tried.
+    at: Option<Duration>,
+    /// The pace of which that is.
+    every: Duration,
+}
 
 /// Tries what is due, for ever.
 pub(super) fn watch(tasks: &Tasks, house: Arc<House>) -> Task {
@@ -70,14 +77,17 @@ pub(super) fn watch(tasks: &Tasks, house: Arc<House>) -> Task {
 impl House {
     fn begin_trials(&self, due: &mut Due, trials: &mut JoinSet<(TokenName, Option<Trial>)>) {
         let (tokens, now) = (self.tokens(), self.ground.clock.now().boot);
-        due.retain(|name, next| next.is_none() || tokens.contains_key(name));
+        let pace = |name: &TokenName| tokens.get(name).and_then(|token| every(token));
+        // Another pace begins anew.
+        due.retain(|name, next| next.at.is_none() || pace(name) == Some(next.every));
         self.trials.lock().retain(|name, _| tokens.contains_key(name));
         for (name, token) in tokens.iter() {
             let Some(every) = every(token) else { continue };
             let jitter = 1.0 + JITTER * (2.0 * fastrand::f64() - 1.0);
-            let next = due.entry(name.clone()).or_insert_with(|| Some(now + every.mul_f64(jitter)));
-            if next.is_some_and(|next| now >= next) && trials.len() < MOST {
-                *next = None;
+            let first = || Next { at: Some(now + every.mul_f64(jitter)), every };
+            let next = due.entry(name.clone()).or_insert_with(first);
+            if next.at.is_some_and(|at| now >= at) && trials.len() < MOST {
+                next.at = None;
                 let (name, token) = (name.clone(), token.clone());
                 trials.spawn(async move {
                     let trial = token.try_again().await;

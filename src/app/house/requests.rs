@@ -252,7 +252,11 @@ impl House {
             let now = self.ground.clock.now().wall;
             proposal.register.ask_people(request.clone(), &config.approval.policy, SELF, now);
             match self.desk.record(&mut proposal, self.taking_away.wanted()).await {
-                Err(Unavailable::GivenUp) => {}
+                Err(Unavailable::GivenUp) => {
+                    drop(proposal);
+                    // The lock is fair: whoever takes something away has it first.
+                    drop(self.running.lock().await);
+                }
                 recorded => {
                     recorded?;
                     return Ok(self.desk.keep(proposal).await?);

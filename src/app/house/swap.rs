@@ -106,9 +106,12 @@ impl House {
         let reload = Event::Reload { config_digest: config.digest.clone() };
         let admitted = async {
             keep_authorities(&swap.table, &self.ground)?;
-            self.ground.recorder.record_patiently(vec![reload], self.taking_away.wanted()).await?;
-            self.desk.keep(proposal).await?;
-            Ok::<(), ReloadError>(())
+            let recorded = self.ground.recorder.record_patiently(vec![reload], self.taking_away.wanted()).await?;
+            let kept = self.desk.keep(proposal).await;
+            if kept.is_err() {
+                self.ground.recorder.not_done(recorded);
+            }
+            Ok::<(), ReloadError>(kept?)
         };
         let admitted = admitted.await;
         if let Err(error) = admitted {

@@ -1,6 +1,6 @@
 //! What is done about unusual use that takes its time: tokens are taken out of use, people are asked, holds are kept and lifted.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -16,6 +16,8 @@ use crate::admin::{NotDone, Pending};
 use crate::app::force;
 use crate::app::holds::{Asking, Measure};
 use crate::app::house::{House, nonce};
+use crate::backoff::Backoff;
+use crate::clock::Clock;
 use crate::detect::QUIET;
 use crate::name::{ClientName, TokenName};
 use crate::token::{Order, Restraint};
@@ -26,27 +28,48 @@ const ASKED_FOR: Duration = Duration::from_secs(3600);
 /// What people read of the use that they are asked about, in characters.
 const LONGEST_REASON: usize = 180;
 
-/// What does not work now, each said once until it does.
+/// How soon what failed is tried again.
+const AGAIN: Backoff = Backoff { first: LOOK, most: Duration::from_secs(60) };
+
+/// What does not work now, each said once until it does, and tried again later and later: each attempt may leave records.
+struct Troubles {
+    clock: Arc<dyn Clock>,
+    all: BTreeMap<(ClientName, Option<TokenName>), Trouble>,
+}
+
 #[derive(Default)]
-struct Troubles(BTreeSet<(ClientName, Option<TokenName>)>);
+struct Trouble {
+    failures: u32,
+    /// When it is tried again, by the clock that never jumps.
+    next: Duration,
+}
 
 impl Troubles {
+    fn new(clock: Arc<dyn Clock>) -> Self {
+        Self { clock, all: BTreeMap::new() }
+    }
+
+    /// Whether it is time to try, again or for the first time.
+    fn may_try(&self, client: &ClientName, token: Option<&TokenName>) -> bool {
+        let trouble = self.all.get(&(client.clone(), token.cloned()));
+        trouble.is_none_or(|trouble| self.clock.now().boot >= trouble.next)
+    }
+
     /// Says it, if it is news. Returns whether it worked.
     fn follow(&mut self, client: &ClientName, token: Option<&TokenName>, done: anyhow::Result<()>, what: &str) -> bool {
         let key = (client.clone(), token.cloned());
-        match done {
-            Ok(()) => {
-                self.0.remove(&key);
-                true
-            }
-            Err(error) => {
-                if self.0.insert(key) {
-                    let token = token.map(TokenName::as_str);
-                    tracing::error!(%client, token, error = format!("{error:#}"), "{what}: it is tried again");
-                }
-                false
-            }
+        let Err(error) = done else {
+            self.all.remove(&key);
+            return true;
+        };
+        let trouble = self.all.entry(key).or_default();
+        trouble.failures += 1;
+        trouble.next = self.clock.now().boot + AGAIN.delay(trouble.failures, fastrand::f64());
+        if trouble.failures == 1 {
+            let token = token.map(TokenName::as_str);
+            tracing::error!(%client, token, error = format!("{error:#}"), "{what}: it is tried again");
         }
+        false
     }
 }
 
@@ -54,7 +77,7 @@ impl House {
     /// Follows lives, and does what is to be done about unusual use, for ever.
     pub(in crate::app) async fn watch(self: Arc<Self>) {
         let watching = &self.ground.watching;
-        let (mut attempts, mut troubles) = (Attempts::default(), Troubles::default());
+        let (mut attempts, mut troubles) = (Attempts::default(), Troubles::new(self.ground.clock.clone()));
         let mut tick = tokio::time::interval(LOOK);
         tick.set_missed_tick_behavior(MissedTickBehavior::Delay);
         loop {
@@ -143,6 +166,9 @@ impl House {
         let (holds, register, now) = (&self.ground.holds, self.desk.register(), self.ground.clock.now().wall);
         for asking in holds.asked() {
             let Asking { client, token, request, .. } = &asking;
+            if !troubles.may_try(client, Some(token)) {
+                continue;
+            }
             let done = match register.case(*request).map(|case| &case.state) {
                 Some(State::Granted { by, .. }) => {
                     // Before it goes on: what it does then is not told again.
@@ -160,7 +186,8 @@ impl House {
         }
         for (client, token, last_refused) in holds.throttled() {
             let is_calm = now >= last_refused + Duration::from_secs(QUIET);
-            if is_calm && !self.ground.watching.goes_on(&token, &client) {
+            let may_try = || troubles.may_try(&client, Some(&token));
+            if is_calm && may_try() && !self.ground.watching.goes_on(&token, &client) {
                 let done = holds.is_calm(&client, &token).await.map_err(anyhow::Error::from);
                 if troubles.follow(&client, Some(&token), done, "what is held back from a client stays so") {
                     self.ground.watching.is_calm(&token, &client);
@@ -174,6 +201,10 @@ impl House {
         let unkept = std::mem::take(&mut self.ground.watching.lock().unkept);
         for client in unkept {
             self.cut_off(&client).await;
+            if !troubles.may_try(&client, None) {
+                self.ground.watching.lock().unkept.insert(client);
+                continue;
+            }
             let kept = self.ground.holds.keep(&client).await.map_err(anyhow::Error::from);
             if !troubles.follow(&client, None, kept, "what is held back from a client is not kept") {
                 self.ground.watching.lock().unkept.insert(client);
@@ -203,5 +234,31 @@ impl Clients for House {
             self.ground.watching.forgive(client);
             Ok(())
         })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::clock::ManualClock;
+
+    #[test]
+    fn what_fails_is_tried_again_later_and_later_and_is_forgotten_when_it_works() {
+        let clock = Arc::new(ManualClock::default());
+        let mut troubles = Troubles::new(clock.clone());
+        let (client, other): (ClientName, ClientName) = ("app".parse().expect("a name"), "b".parse().expect("a name"));
+        let mut tries = 0;
+        for _ in 0..600 {
+            if troubles.may_try(&client, None) {
+                tries += 1;
+                assert!(!troubles.follow(&client, None, Err(anyhow::anyhow!("no space")), "it is not kept"));
+            }
+            clock.advance(LOOK);
+        }
+        assert!((12..=20).contains(&tries), "{tries} times in ten minutes");
+        assert!(troubles.may_try(&other, None));
+        clock.advance(AGAIN.most);
+        assert!(troubles.follow(&client, None, Ok(()), "it is not kept"));
+        assert!(troubles.may_try(&client, None) && troubles.all.is_empty());
     }
 }
