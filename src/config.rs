@@ -323,6 +323,27 @@ impl Context<'_> {
     }
 }
 
+/// The name of an issuer, which is a URL, as it is written in the config.
+fn issuer_url(
+    section: &Section<'_>,
+    written: &Spanned<&str>,
+    help: &'static str,
+    context: &Context<'_>,
+) -> Option<Spanned<Endpoint>> {
+    match Endpoint::parse(written.get_ref()) {
+        Ok(endpoint) => {
+            let endpoint = Spanned::new(written.span(), endpoint);
+            context.judge_endpoint("issuer", &endpoint);
+            Some(endpoint)
+        }
+        Err(error) => {
+            section.report.conceal(written.span());
+            section.report.error(written.span(), format!("`issuer`: {error}"), help);
+            None
+        }
+    }
+}
+
 /// A file that is not TOML is not read further. Its lines are not shown: where strings end is not known, so that a secret
 /// could stand anywhere.
 fn report_syntax(report: &Report<'_>, text: &str, errors: &[toml::de::Error]) {

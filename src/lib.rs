@@ -41,7 +41,7 @@
 //! | tokens and rules | [`token`], [`policy`] |
 //! | entitlement | [`access`] |
 //! | records, and who | [`audit`], [`usage`], [`identity`], [`operator`], [`alert`] |
-//! | tools | [`state`], [`seal`], [`store`], [`readiness`], [`systemd`], [`watched`], [`announced`], [`tls`], [`dial`], [`fetch`], [`vault`], [`interception`] |
+//! | tools | [`state`], [`seal`], [`store`], [`readiness`], [`systemd`], [`watched`], [`announced`], [`tls`], [`dial`], [`fetch`], [`discovery`], [`vault`], [`interception`] |
 //! | primitives, which know nothing of tokens | [`program`], [`secret`], [`clock`], [`name`], [`backoff`], [`tasks`], [`barrier`], [`room`], [`signals`], [`metrics`], [`telemetry`], [`text`], [`path`], [`authority`], [`sigv4`] |
 //!
 //! Each part owns its settings, its metrics and its errors; [`config`] fills the settings in, and only `proxy/error.rs` turns
@@ -95,6 +95,7 @@ pub mod config;
 pub mod demo;
 pub mod detect;
 pub mod dial;
+pub mod discovery;
 pub mod fetch;
 pub mod identity;
 pub mod interception;

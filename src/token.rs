@@ -139,6 +139,7 @@ impl Prepared {
             gate: at_gate,
             last_number: AtomicU64::new(before.map_or(0, |token| token.supervisor.last_number.load(Ordering::Relaxed))),
             refusals: AtomicU64::default(),
+            issuer_changes: AtomicU64::default(),
             granted: Default::default(),
             last_mark: Default::default(),
             restraint: StdMutex::new(restraint),
@@ -246,6 +247,11 @@ impl Token {
     /// How often its issuer has said no, of all the times that it was asked.
     pub fn refusals(&self) -> u64 {
         self.supervisor.refusals.load(Ordering::Relaxed)
+    }
+
+    /// How often its issuer has come to tell something else of itself than before.
+    pub fn issuer_changes(&self) -> u64 {
+        self.supervisor.issuer_changes.load(Ordering::Relaxed)
     }
 
     /// The scopes that its issuer last said a generation has, in order, where it said so.

@@ -39,6 +39,7 @@ const FLOORS: &[&str] = &[
     "dial",
     "announced",
     "fetch",
+    "discovery",
     "vault",
     "interception",
     // Records, and who.

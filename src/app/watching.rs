@@ -106,6 +106,7 @@ struct Life {
     granted: Option<Arc<[String]>>,
     /// How often its issuer had said no.
     refusals: u64,
+    issuer_changes: u64,
 }
 
 impl Watching {
@@ -346,6 +347,7 @@ impl State {
             length: generation.as_ref().map(|of| of.expires.wall.saturating_sub(of.issued.wall)),
             granted: token.granted(),
             refusals: token.refusals(),
+            issuer_changes: token.issuer_changes(),
         };
         match self.lives.get_mut(name) {
             Some(known) => {
@@ -378,6 +380,9 @@ impl Life {
         }
         if before.granted.is_some() && before.granted != self.granted {
             steps.push(Step::ScopeChanged);
+        }
+        if self.issuer_changes > before.issuer_changes {
+            steps.push(Step::IssuerChanged);
         }
         let refused = self.refusals.saturating_sub(before.refusals).min(MOST_STEPS);
         steps.extend(std::iter::repeat_n(Step::Refused, usize::try_from(refused).unwrap_or_default()));
@@ -450,7 +455,7 @@ mod tests {
 
     fn life(generation: u64, hours: u64) -> Life {
         let length = Some(Duration::from_secs(hours * 3600));
-        Life { of: Weak::new(), generation, length, granted: None, refusals: 0 }
+        Life { of: Weak::new(), generation, length, granted: None, refusals: 0, issuer_changes: 0 }
     }
 
     #[test]

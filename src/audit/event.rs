@@ -332,6 +332,17 @@ pub enum Event {
         #[serde(skip_serializing_if = "Option::is_none")]
         link: Option<String>,
     },
+    /// What an issuer tells of itself (RFC 8414) is not what it told before.
+    IssuerMetadataChanged {
+        token: TokenName,
+        issuer: String,
+        /// By the name that it has in the document.
+        what: String,
+        #[serde(skip_serializing_if = "Option::is_none")]
+        before: Option<String>,
+        #[serde(skip_serializing_if = "Option::is_none")]
+        after: Option<String>,
+    },
     /// The process before ended without a stop: use after that moment is not told, which is a second's at most.
     UsageGap { from: String },
 }
@@ -437,6 +448,7 @@ impl Event {
             Self::Tripwire { .. } => "tripwire",
             Self::UpstreamChange { .. } => "upstream_change",
             Self::IssuerChange { .. } => "issuer_change",
+            Self::IssuerMetadataChanged { .. } => "issuer_metadata_changed",
             Self::UsageGap { .. } => "usage_gap",
         }
     }

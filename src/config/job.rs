@@ -1,9 +1,7 @@
 //! `jwt` of a `[[client]]`: the job that it is, by what its issuer signs.
 
-use toml::Spanned;
-
 use super::reader::Section;
-use super::{Context, tls};
+use super::{Context, issuer_url, tls};
 use crate::authority::{Endpoint, Host};
 use crate::identity::job::{IssuerSettings, Settings, Subject};
 
@@ -18,7 +16,9 @@ pub fn read(mut section: Section<'_>, context: &Context<'_>) -> Option<Settings>
     section.require("audience", "`jwt` does not say for whom the token is made", "audience = \"countersign\"");
     section.require("subject", "`jwt` does not say whose job it is", "subject = \"repo:org/app:*\"");
     let written = section.string("issuer");
-    let issuer = written.as_ref().and_then(|written| issuer(&section, written, context));
+    let issuer = written
+        .as_ref()
+        .and_then(|written| issuer_url(&section, written, "write it as the `iss` of its tokens has it", context));
     let tls = tls::read(section.table("tls", "`tls`"), issuer.as_ref(), context);
     let audience = section.text("audience").filter(|audience| {
         let is_good = audience.len() <= LONGEST && !audience.chars().any(char::is_control);
@@ -39,22 +39,6 @@ pub fn read(mut section: Section<'_>, context: &Context<'_>) -> Option<Settings>
     let name = (*written?.get_ref()).to_owned();
     let issuer = IssuerSettings { name, endpoint: issuer?.into_inner(), tls };
     Some(Settings { issuer, audience: audience?, subject: subject?.into_inner() })
-}
-
-fn issuer(section: &Section<'_>, written: &Spanned<&str>, context: &Context<'_>) -> Option<Spanned<Endpoint>> {
-    match Endpoint::parse(written.get_ref()) {
-        Ok(endpoint) => {
-            let endpoint = Spanned::new(written.span(), endpoint);
-            context.judge_endpoint("issuer", &endpoint);
-            Some(endpoint)
-        }
-        Err(error) => {
-            section.report.conceal(written.span());
-            let help = "write it as the `iss` of its tokens has it";
-            section.report.error(written.span(), format!("`issuer`: {error}"), help);
-            None
-        }
-    }
 }
 
 /// At an issuer that all the world shares, a subject names whose jobs are meant.

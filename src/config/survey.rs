@@ -100,7 +100,7 @@ impl<'a> Walk<'a> {
                 Reference::File(path) if PUBLIC.contains(&key) => self.survey.public_files.push((place, path)),
                 reference => self.survey.secrets.push((place, reference)),
             }
-        } else if (key == "upstream" || key.ends_with("_url") || place == "vault.url")
+        } else if (key == "upstream" || key.ends_with("_url") || place == "vault.url" || names_issuer(table, key))
             && let Ok(endpoint) = Endpoint::parse(text)
         {
             let inner = table.get("tls").and_then(|tls| tls.get_ref().as_table());
@@ -110,6 +110,12 @@ impl<'a> Walk<'a> {
             remotes.push(Remote { place, endpoint, tls });
         }
     }
+}
+
+/// Whether this is a source that asks an issuer by its name. In what the proxy signs itself, it is only a name.
+fn names_issuer(table: &DeTable<'_>, key: &str) -> bool {
+    let kind = table.get("kind").and_then(|kind| kind.get_ref().as_str());
+    key == "issuer" && kind.is_some_and(|kind| kind != "signed_jwt")
 }
 
 /// `token github: source.client_secret`

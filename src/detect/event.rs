@@ -72,6 +72,8 @@ pub enum Step {
     Refused,
     ScopeChanged,
     ExpiryChanged,
+    /// Its issuer tells something else of itself than before.
+    IssuerChanged,
     /// A phantom key was seen where it cannot be.
     Tripwire,
     /// The app sent a credential of its own.

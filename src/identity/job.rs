@@ -27,32 +27,22 @@ use prometheus::IntCounterVec;
 use tokio::sync::mpsc;
 use tokio::task::JoinSet;
 
-use crate::authority::Endpoint;
 use crate::clock::{Clock, Moment};
 use crate::fetch::{Fetcher, RemoteError};
 use crate::metrics::{Error as MetricsError, Metrics as Registry};
-use crate::tls;
 use issuer::Issuer;
 use token::{Claims, Token};
 
+pub use crate::discovery::Settings as IssuerSettings;
 pub use subject::{Subject, SubjectError};
 
 /// `jwt = { issuer, audience, subject }` of a `[[client]]`.
 #[derive(Clone, PartialEq, Debug)]
 pub struct Settings {
+    /// Who vouches for it: its name is what its tokens say in `iss`.
     pub issuer: IssuerSettings,
     pub audience: String,
     pub subject: Subject,
-}
-
-/// Who vouches for jobs.
-#[derive(Clone, PartialEq, Debug)]
-pub struct IssuerSettings {
-    /// What its tokens say in `iss`, byte for byte.
-    pub name: String,
-    /// The same, as a URL.
-    pub endpoint: Endpoint,
-    pub tls: tls::Settings,
 }
 
 impl Settings {

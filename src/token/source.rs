@@ -163,6 +163,11 @@ pub trait Source: Send + Sync {
         Box::pin(async { Err(nobody_to_tell()) })
     }
 
+    /// What its issuer has come to tell otherwise of itself, since this was last asked.
+    fn issuer_changes(&self) -> Vec<IssuerChange> {
+        Vec::new()
+    }
+
     /// Whether the issuer can be asked for all that it has issued, to whomever.
     fn lists(&self) -> bool {
         false
@@ -219,6 +224,17 @@ pub struct Issued {
     pub void_by: Option<Secret>,
     /// Its number where it was found, if it has one there.
     pub version: Option<u64>,
+}
+
+/// A part of what an issuer tells of itself that is not what it was; nothing of it is secret.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct IssuerChange {
+    /// As it calls itself.
+    pub issuer: String,
+    /// By the name that it has in the document.
+    pub what: String,
+    pub before: Option<String>,
+    pub after: Option<String>,
 }
 
 /// What an issuer has issued and nobody here has.

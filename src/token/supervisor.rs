@@ -27,7 +27,7 @@ use super::placement::Placed;
 use super::probe::Probed;
 use super::revocation;
 use super::slot::{Generation, Slot, Standing, Verdict};
-use super::source::{Class, Reason, Source};
+use super::source::{Class, IssuerChange, Reason, Source};
 use super::{Parts, Settings};
 use crate::audit::Event;
 use crate::clock::Moment;
@@ -52,6 +52,8 @@ pub(super) struct Supervisor {
     pub(super) last_number: AtomicU64,
     /// How often the issuer has said no.
     pub(super) refusals: AtomicU64,
+    /// How often it has told something else of itself than before.
+    pub(super) issuer_changes: AtomicU64,
     /// The scopes that it last said a generation has, in order.
     pub(super) granted: StdMutex<Option<Arc<[String]>>>,
     /// Its value, to be recognised when the source gives it again.
@@ -304,6 +306,7 @@ impl Supervisor {
     /// Turns the source's answer into what the machine judges.
     fn received(&self, answer: Answer, run: &mut Run<'_>) -> Input {
         run.asking = None;
+        self.tell_issuer_changes();
         let answer = match answer {
             Ok(Given::Longer { generation, until }) => {
                 self.metrics.answered("success");
@@ -326,6 +329,15 @@ impl Supervisor {
                 Err(Fault { reason: failure.reason, class: failure.class })
             }
         })
+    }
+
+    fn tell_issuer_changes(&self) {
+        for IssuerChange { issuer, what, before, after } in self.source.issuer_changes() {
+            let token = self.settings.name.clone();
+            tracing::warn!(%token, issuer, what, before, after, "the issuer tells something else of itself than before");
+            self.parts.recorder.note(Event::IssuerMetadataChanged { token, issuer, what, before, after });
+            self.issuer_changes.fetch_add(1, Ordering::Relaxed);
+        }
     }
 
     /// Has the API say what it thinks of what the issuer gave.

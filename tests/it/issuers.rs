@@ -3,6 +3,7 @@
 
 use std::path::Path;
 use std::sync::Arc;
+use std::time::Duration;
 
 use countersign::clock::{Clock as _, SystemClock};
 use countersign::proxy::Address;
@@ -14,7 +15,7 @@ use tempfile::TempDir;
 use tokio::net::UnixStream;
 
 use crate::support::issuer::Reply;
-use crate::support::{Gate, Issuer, SOON, Scene, Setup, Upstream, operator, trail, wait_until};
+use crate::support::{Gate, Issuer, SOON, Scene, Setup, Upstream, operator, trail, wait_for, wait_until};
 
 /// A folder with a private key for RS256 in `key.pem`, and the public half.
 fn folder_with_key() -> (TempDir, DecodingKey) {
@@ -160,7 +161,7 @@ async fn the_machine_itself_is_known_to_its_cloud() {
 async fn an_app_of_github_gets_a_token_for_its_permissions_and_voids_it_at_the_end() {
     let (folder, key) = folder_with_key();
     let github = Issuer::answering(|number| {
-        let ends = SystemClock.now().after(std::time::Duration::from_secs(3600)).to_rfc3339();
+        let ends = SystemClock.now().after(Duration::from_secs(3600)).to_rfc3339();
         let permissions = json!({ "contents": "read", "metadata": "read" });
         let body = json!({ "token": format!("ghs_{number}"), "expires_at": ends, "permissions": permissions });
         Reply::json(201, &body.to_string())
@@ -265,7 +266,7 @@ async fn the_cluster_signs_for_a_service_account_as_long_as_the_pod_may_ask_for_
     let folder = TempDir::new().expect("a folder");
     write(folder.path(), "own", "canary.of.the.pod\n");
     let cluster = Issuer::answering(|number| {
-        let ends = SystemClock.now().after(std::time::Duration::from_secs(600)).to_rfc3339();
+        let ends = SystemClock.now().after(Duration::from_secs(600)).to_rfc3339();
         let status = json!({ "token": format!("jwt-{number}"), "expirationTimestamp": ends });
         Reply::json(201, &json!({ "kind": "TokenRequest", "status": status }).to_string())
     })
@@ -292,4 +293,42 @@ async fn the_cluster_signs_for_a_service_account_as_long_as_the_pod_may_ask_for_
     let failed = scene.finish().await.into_iter().find(|record| record["event"] == "token_failed");
     let expected = "the issuer answered 403: [redacted] cannot create serviceaccounts/token";
     assert_eq!(failed.expect("a record")["detail"], expected);
+}
+
+/// Metadata of the issuer at `name`, whose token endpoint is at this path of it.
+fn metadata(name: &str, path: &str) -> Reply {
+    Reply::json(200, &json!({ "issuer": name, "token_endpoint": format!("{name}{path}") }).to_string())
+}
+
+#[tokio::test]
+async fn an_issuer_is_found_by_its_name_and_what_it_changes_is_recorded_and_told() {
+    let (issuer, upstream) = (Issuer::start().await, Upstream::http1().await);
+    let name = format!("http://{}", issuer.address);
+    issuer.next(metadata(&name, "/first"));
+    let source = format!(
+        r#"{{ kind = "client_credentials", issuer = "{name}", client_id = "api", client_secret = "file:client-secret" }}"#
+    );
+    let setup = Setup::new().token_from("api", &source, "").route("api", &upstream, r#"token = "api""#);
+    let scene = setup.start().await;
+    assert_eq!(scene.get("/api/x").await.status, 200);
+    let first_line = |number: usize| issuer.calls()[number].head.lines().next().unwrap_or_default().to_owned();
+    assert_eq!(first_line(0), "GET /.well-known/oauth-authorization-server HTTP/1.1");
+    assert_eq!(first_line(1), "POST /first HTTP/1.1");
+
+    // Whoever watches compares what it has seen: it has to have looked once.
+    let told = wait_for("it is told", SOON, async || {
+        let path =
+            if issuer.calls().last().is_some_and(|call| call.head.contains("/second")) { "/third" } else { "/second" };
+        scene.clock.advance(Duration::from_secs(3601));
+        issuer.next(metadata(&name, path));
+        let _ = scene.rotate("api").await;
+        trail::of(&scene.trail(), "anomaly").first().map(|told| (*told).clone())
+    })
+    .await;
+    assert_eq!((&told["signal"], &told["token"]), (&json!("issuer_change"), &json!("api")));
+    assert_eq!(first_line(3), "POST /second HTTP/1.1");
+    let changed = scene.recorded("issuer_metadata_changed", 1).await.remove(0);
+    assert_eq!((&changed["token"], &changed["what"]), (&json!("api"), &json!("token_endpoint")));
+    assert_eq!(changed["after"], format!("{name}/second"));
+    scene.finish().await;
 }

@@ -211,6 +211,13 @@ pub fn samples() -> Vec<Event> {
             at: None,
             link: None,
         },
+        Event::IssuerMetadataChanged {
+            token: "github".parse().expect("a name"),
+            issuer: "https://issuer.example".into(),
+            what: "token_endpoint".into(),
+            before: Some("https://issuer.example/token".into()),
+            after: None,
+        },
         Event::UsageGap { from: "2026-11-22T10:00:00.000Z".into() },
         Event::ListenerCertificatesReplaced,
         Event::ListenerCertificatesRefused { detail: "not PEM".into() },

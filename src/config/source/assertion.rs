@@ -2,7 +2,6 @@
 
 use jsonwebtoken::Algorithm;
 
-use crate::authority::Endpoint;
 use crate::config::Context;
 use crate::config::reader::Section;
 use crate::token::source::oauth::assertion::Settings;
@@ -16,11 +15,11 @@ const ALGORITHMS: [(&str, Algorithm); 4] = [
 
 const KEYS: [&str; 4] = ["key", "algorithm", "key_id", "assertion_audience"];
 
-/// `wanted`: whether the client proves itself so. Its keys have no effect otherwise, and are refused.
+/// `wanted`: whether the client proves itself so, and to whom where nothing else is said. Its keys have no effect otherwise, and are refused.
 pub fn read(
     section: &mut Section<'_>,
     wanted: bool,
-    token_url: Option<&Endpoint>,
+    accepts: Option<String>,
     context: &Context<'_>,
 ) -> Option<Settings> {
     let key = section.reference("key", context.base);
@@ -40,6 +39,6 @@ pub fn read(
         "key = \"file:/etc/countersign/client.pem\"",
     );
     section.require("algorithm", "`source` does not say how to sign", "algorithm = \"ES256\"");
-    let audience = audience.or_else(|| token_url.map(ToString::to_string));
+    let audience = audience.or(accepts);
     Some(Settings { key: key?, algorithm: algorithm?, key_id, certificate: None, audience: audience? })
 }

@@ -7,17 +7,17 @@ use super::pairs::{field, header, pairs};
 use super::{asked_scopes, assertion, signed_jwt, texts};
 use crate::authority::Endpoint;
 use crate::config::reader::Section;
-use crate::config::{Context, tls};
+use crate::config::{Context, issuer_url, tls};
 use crate::secret::Reference;
 use crate::token::source::Settings as Source;
 use crate::token::source::oauth::grant::{Assertion, Exchange, Presented};
-use crate::token::source::oauth::{Auth, Client, Grant, Settings, assertion as proof};
+use crate::token::source::oauth::{Auth, Client, Grant, Issuer, Settings, assertion as proof};
 use crate::token::source::refresh_token as refresh;
 
 pub fn client_credentials(section: &mut Section<'_>, scopes: &[String], context: &Context<'_>) -> Option<Source> {
     require_issuer(section);
     section.require("client_id", "`source` does not say as whom to ask", "client_id = \"ci\"");
-    let common = Common::read(section, None, scopes, context);
+    let common = Common::of_standard(section, scopes, context);
     let client = client(section, &common, context);
     common.with("client_credentials", Grant::ClientCredentials, client.map(Some))
 }
@@ -26,8 +26,8 @@ pub fn jwt_bearer(section: &mut Section<'_>, scopes: &[String], context: &Contex
     require_issuer(section);
     let example = "assertion = { key = \"file:/etc/countersign/jwt.pem\", ... }";
     section.require("assertion", "`source` does not say which JWT it shows", example);
-    let common = Common::read(section, None, scopes, context);
-    let assertion = shown_assertion(section, common.token_url.as_ref(), context);
+    let common = Common::of_standard(section, scopes, context);
+    let assertion = shown_assertion(section, common.audience_of_proof(), context);
     let client = optional_client(section, &common, context);
     common.with("jwt_bearer", Grant::JwtBearer(assertion?), client)
 }
@@ -36,7 +36,7 @@ pub fn token_exchange(section: &mut Section<'_>, scopes: &[String], context: &Co
     require_issuer(section);
     let example = "subject_token = \"file:/run/secrets/token\"";
     section.require("subject_token", "`source` does not say which token it gives in exchange", example);
-    let common = Common::read(section, None, scopes, context);
+    let common = Common::of_standard(section, scopes, context);
     let subject = presented(section, ["subject_token", "subject_token_type"], context);
     let actor = presented(section, ["actor_token", "actor_token_type"], context);
     if section.has("actor_token_type") && !section.has("actor_token") {
@@ -52,7 +52,7 @@ pub fn refresh_token(section: &mut Section<'_>, scopes: &[String], context: &Con
     require_issuer(section);
     let example = "refresh_token = \"file:/etc/countersign/refresh-token\"";
     section.require("refresh_token", "`source` does not say where the refresh token of a sign-in is", example);
-    let common = Common::read(section, None, scopes, context);
+    let common = Common::of_standard(section, scopes, context);
     let refresh_token = section.reference("refresh_token", context.base);
     let rotating = section.boolean("rotating").unwrap_or(true);
     let reuse_after_loss = section.boolean("reuse_after_loss").unwrap_or(false);
@@ -92,12 +92,12 @@ pub fn azure_client(section: &mut Section<'_>, scopes: &[String], context: &Cont
     let issuer = tenant.map(|tenant| format!("https://login.microsoftonline.com/{tenant}/oauth2/v2.0/token"));
     let common = Common::read(section, issuer.as_deref(), scopes, context);
     let id = section.text("client_id");
-    let auth = azure_proof(section, common.token_url.as_ref(), context);
+    let auth = azure_proof(section, common.audience_of_proof(), context);
     let client = id.zip(auth).map(|(id, auth)| Some(Client { id, auth }));
     common.with("azure_client", Grant::ClientCredentials, client)
 }
 
-fn azure_proof(section: &mut Section<'_>, token_url: Option<&Endpoint>, context: &Context<'_>) -> Option<Auth> {
+fn azure_proof(section: &mut Section<'_>, audience: Option<String>, context: &Context<'_>) -> Option<Auth> {
     let secret = section.reference("client_secret", context.base);
     let certificate = tls::file(section, "cert", context);
     let key = section.reference("key", context.base);
@@ -115,7 +115,7 @@ fn azure_proof(section: &mut Section<'_>, token_url: Option<&Endpoint>, context:
                 algorithm: jsonwebtoken::Algorithm::PS256,
                 key_id: None,
                 certificate: Some(certificate?),
-                audience: token_url?.to_string(),
+                audience: audience?,
             })))
         }
         [] if !section.has("key") => {
@@ -140,13 +140,20 @@ fn tenant(text: &str) -> Result<String, &'static str> {
     fits.then(|| text.to_owned()).ok_or("a tenant is a domain, or a number like 11111111-2222-3333-4444-555555555555")
 }
 
+/// By its own name, or by where it is asked.
 fn require_issuer(section: &Section<'_>) {
-    section.require("token_url", "`source` does not name its issuer", "token_url = \"https://issuer.example/token\"");
+    if section.has("issuer") && section.has("token_url") {
+        let message = "`issuer` tells where its token endpoint is, and `token_url` says it too";
+        section.refuse("token_url", message, "leave one of them");
+    } else if !section.has("issuer") {
+        let example = "token_url = \"https://issuer.example/token\"";
+        section.require("token_url", "`source` does not name its issuer", example);
+    }
 }
 
 /// What each kind is told.
 struct Common {
-    token_url: Option<Endpoint>,
+    issuer: Option<Issuer>,
     revocation_url: Option<Endpoint>,
     scope: Vec<String>,
     audience: Vec<String>,
@@ -157,8 +164,28 @@ struct Common {
 }
 
 impl Common {
-    /// `issuer`: the token endpoint where the section names none.
-    fn read(section: &mut Section<'_>, issuer: Option<&str>, scopes: &[String], context: &Context<'_>) -> Self {
+    /// Of a kind whose issuer can be anybody: at a URL, or by a name under which it tells its URLs.
+    fn of_standard(section: &mut Section<'_>, scopes: &[String], context: &Context<'_>) -> Self {
+        let named = section.string("issuer").and_then(|written| named_issuer(section, &written, context));
+        let url = named.as_ref().map(|(_, url)| url);
+        let common = Self::further(section, url, scopes, context);
+        let named = named.map(|(name, url)| Issuer::Named { name, endpoint: url.into_inner() });
+        Self { issuer: named.or(common.issuer), ..common }
+    }
+
+    /// `usual`: the token endpoint where the section names none.
+    fn read(section: &mut Section<'_>, usual: Option<&str>, scopes: &[String], context: &Context<'_>) -> Self {
+        let common = Self::further(section, None, scopes, context);
+        let usual = usual.filter(|_| !section.has("token_url")).and_then(|usual| Endpoint::parse(usual).ok());
+        Self { issuer: common.issuer.or(usual.map(Issuer::At)), ..common }
+    }
+
+    fn further(
+        section: &mut Section<'_>,
+        issuer: Option<&Spanned<Endpoint>>,
+        scopes: &[String],
+        context: &Context<'_>,
+    ) -> Self {
         let token_url = section.endpoint("token_url");
         if let Some(url) = &token_url {
             context.judge_endpoint("token_url", url);
@@ -167,10 +194,9 @@ impl Common {
         if let Some(url) = &revocation_url {
             context.judge_endpoint("revocation_url", url);
         }
-        let tls = tls::read(section.table("tls", "`tls`"), token_url.as_ref(), context);
-        let usual = issuer.filter(|_| !section.has("token_url")).and_then(|issuer| Endpoint::parse(issuer).ok());
+        let tls = tls::read(section.table("tls", "`tls`"), issuer.or(token_url.as_ref()), context);
         Self {
-            token_url: token_url.map(Spanned::into_inner).or(usual),
+            issuer: token_url.map(|url| Issuer::At(url.into_inner())),
             revocation_url: revocation_url.map(Spanned::into_inner),
             scope: asked_scopes(section, scopes),
             audience: texts(section, "audience"),
@@ -181,39 +207,37 @@ impl Common {
         }
     }
 
+    /// For whom what the client signs is, where nothing else is said.
+    fn audience_of_proof(&self) -> Option<String> {
+        self.issuer.as_ref().map(Issuer::audience)
+    }
+
     /// `client`: `None` where it could not be read, `Some(None)` where there is none.
     fn with(self, kind: &'static str, grant: Grant, client: Option<Option<Client>>) -> Option<Source> {
         self.settings(kind, grant, client).map(|settings| Source::OAuth(settings.into()))
     }
 
     fn settings(self, kind: &'static str, grant: Grant, client: Option<Option<Client>>) -> Option<Settings> {
-        let Self { token_url, revocation_url, scope, audience, resource, extra, headers, tls } = self;
-        let (token_url, client) = (token_url?, client?);
-        Some(Settings {
-            kind,
-            grant,
-            token_url,
-            revocation_url,
-            client,
-            scope,
-            audience,
-            resource,
-            extra,
-            headers,
-            tls,
-        })
+        let Self { issuer, revocation_url, scope, audience, resource, extra, headers, tls } = self;
+        let (issuer, client) = (issuer?, client?);
+        Some(Settings { kind, grant, issuer, revocation_url, client, scope, audience, resource, extra, headers, tls })
     }
 }
 
-/// Where the JWT comes from that is shown: it is there already, or we sign it.
-fn shown_assertion(
-    section: &mut Section<'_>,
-    token_url: Option<&Endpoint>,
+/// An issuer by its own name.
+fn named_issuer(
+    section: &Section<'_>,
+    written: &Spanned<&str>,
     context: &Context<'_>,
-) -> Option<Assertion> {
+) -> Option<(String, Spanned<Endpoint>)> {
+    let url = issuer_url(section, written, "write it as its metadata has it (RFC 8414): `issuer`", context)?;
+    Some(((*written.get_ref()).to_owned(), url))
+}
+
+/// Where the JWT comes from that is shown: it is there already, or we sign it.
+fn shown_assertion(section: &mut Section<'_>, accepts: Option<String>, context: &Context<'_>) -> Option<Assertion> {
     match section.take("assertion")?.get_ref() {
         DeValue::Table(_) => {
-            let accepts = token_url.map(ToString::to_string);
             let mut table = section.table("assertion", "`assertion`");
             let settings = signed_jwt::read(&mut table, "`assertion`", accepts, context);
             table.finish();
@@ -264,7 +288,7 @@ fn optional_client(section: &mut Section<'_>, common: &Common, context: &Context
 
 fn client(section: &mut Section<'_>, common: &Common, context: &Context<'_>) -> Option<Client> {
     let id = section.text("client_id");
-    let auth = auth(section, &common.tls, common.token_url.as_ref(), context);
+    let auth = auth(section, &common.tls, common.audience_of_proof(), context);
     Some(Client { id: id?, auth: auth? })
 }
 
@@ -272,7 +296,7 @@ fn client(section: &mut Section<'_>, common: &Common, context: &Context<'_>) -> 
 fn auth(
     section: &mut Section<'_>,
     tls: &crate::tls::Settings,
-    token_url: Option<&Endpoint>,
+    audience: Option<String>,
     context: &Context<'_>,
 ) -> Option<Auth> {
     let with_secret = |auth: fn(Reference) -> Auth| Proof::Secret(auth);
@@ -284,7 +308,7 @@ fn auth(
     ];
     let way = section.choice("auth", &ways, &[]);
     let secret = section.reference("client_secret", context.base);
-    let assertion = assertion::read(section, matches!(way, Some(Proof::Signature)), token_url, context);
+    let assertion = assertion::read(section, matches!(way, Some(Proof::Signature)), audience, context);
     match way.or((!section.has("auth")).then_some(with_secret(Auth::Basic)))? {
         Proof::Secret(auth) => {
             let example = "client_secret = \"env:CI_SECRET\"";

@@ -301,6 +301,11 @@ impl Token {
                 1.2,
                 "the issuer grants another lifetime than before".to_owned(),
             )),
+            Step::IssuerChanged => Some(Finding::fact(
+                Signal::IssuerChange,
+                1.8,
+                "the issuer tells something else of itself than before".to_owned(),
+            )),
             Step::Refused => self.refused.excess(now, learned, 2.0, 5.0).map(|excess| {
                 let said = format!("refused {} times in a day what was granted before", self.refused.count);
                 Finding::new(Signal::IssuerChange, excess, said)

@@ -12,18 +12,15 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::Duration;
 
 use arc_swap::ArcSwap;
-use http::{HeaderMap, Method, StatusCode};
-use serde::Deserialize;
 use tokio::sync::watch;
 use tokio::time::timeout;
-use zeroize::Zeroizing;
 
 use super::keys::Keys;
 use super::token::Token;
 use super::{IssuerSettings, Refused};
-use crate::authority::{Endpoint, Scheme};
 use crate::clock::{Clock, Moment};
-use crate::fetch::{Call, Fetcher, Remote, RemoteError};
+use crate::discovery::{self, Documents, Purpose, Standard};
+use crate::fetch::{Fetcher, Remote, RemoteError};
 
 /// How long keys verify what is new.
 const LAST: Duration = Duration::from_secs(600);
@@ -37,12 +34,8 @@ const AFTER_ANSWER: Duration = Duration::from_secs(10);
 /// From a call that failed to the next.
 const AFTER_FAILURE: Duration = Duration::from_secs(2);
 
-/// Where an issuer tells of itself (OpenID Connect Discovery 1.0, section 4).
-const DISCOVERY: &str = "/.well-known/openid-configuration";
-
 pub struct Issuer {
-    settings: IssuerSettings,
-    discovery: Remote,
+    documents: Documents,
     state: ArcSwap<State>,
     /// Told when it was asked.
     news: watch::Sender<()>,
@@ -64,8 +57,7 @@ impl Issuer {
     /// When it cannot be called at all.
     pub fn new(settings: &IssuerSettings) -> Result<Self, RemoteError> {
         Ok(Self {
-            settings: settings.clone(),
-            discovery: Remote::new(settings.endpoint.below(DISCOVERY), &settings.tls)?,
+            documents: Documents::new(settings, &[Standard::OpenId])?,
             state: ArcSwap::default(),
             news: watch::Sender::new(()),
             is_asked: AtomicBool::new(false),
@@ -74,11 +66,11 @@ impl Issuer {
     }
 
     pub fn settings(&self) -> &IssuerSettings {
-        &self.settings
+        self.documents.settings()
     }
 
     pub fn name(&self) -> &str {
-        &self.settings.name
+        &self.settings().name
     }
 
     pub fn is_stale(&self, now: Moment) -> bool {
@@ -150,24 +142,11 @@ impl Issuer {
     }
 
     async fn fetch(&self, fetcher: &Fetcher, clock: &dyn Clock) -> Result<Keys, String> {
-        #[derive(Deserialize)]
-        struct Told {
-            issuer: String,
-            jwks_uri: String,
-        }
-        let told: Told = serde_json::from_slice(&get(fetcher, &self.discovery).await?)
-            .map_err(|_| format!("{} does not tell `issuer` and `jwks_uri`", self.discovery.endpoint()))?;
-        if told.issuer != self.settings.name {
-            return Err(format!("{} is of another issuer", self.discovery.endpoint()));
-        }
-        let endpoint = Endpoint::parse(&told.jwks_uri).map_err(|error| format!("its `jwks_uri`: {error}"))?;
-        let own = &self.settings.endpoint;
-        if endpoint.scheme == Scheme::Http && (own.scheme, &own.authority) != (Scheme::Http, &endpoint.authority) {
-            return Err("its `jwks_uri` is plain http".to_owned());
-        }
+        let metadata = self.documents.read(fetcher).await.map_err(|error| error.to_string())?;
+        let endpoint = metadata.endpoint(Purpose::Keys).map_err(|error| error.to_string())?;
         let asked = clock.now();
-        let remote = Remote::new(endpoint, &self.settings.tls).map_err(|error| error.to_string())?;
-        let keys = get(fetcher, &remote).await?;
+        let remote = Remote::new(endpoint, &self.settings().tls).map_err(|error| error.to_string())?;
+        let keys = discovery::get(fetcher, &remote).await.map_err(|error| error.to_string())?;
         Keys::parse(&keys, asked).ok_or_else(|| format!("{} has no key that can be used", remote.endpoint()))
     }
 }
@@ -187,13 +166,4 @@ impl State {
         let (key, ends) = token.judge(keys.ok_or(Refused::Unavailable)?, now)?;
         Ok((key.identity.clone(), ends))
     }
-}
-
-async fn get(fetcher: &Fetcher, remote: &Remote) -> Result<Zeroizing<Vec<u8>>, String> {
-    let call = Call { method: Method::GET, remote, headers: HeaderMap::new(), body: Zeroizing::default() };
-    let answer = fetcher.send(call).await.map_err(|error| format!("{}: {error}", remote.endpoint()))?;
-    if answer.status != StatusCode::OK {
-        return Err(format!("{} answers {}", remote.endpoint(), answer.status));
-    }
-    Ok(answer.body)
 }

@@ -7,6 +7,7 @@
 //! What differs between the kinds of grants stands in `grant`; all else is the same for each of them.
 
 pub mod assertion;
+mod endpoints;
 pub mod grant;
 mod revocation;
 mod service_account;
@@ -15,14 +16,15 @@ use std::sync::Arc;
 
 use form_urlencoded::{Serializer, byte_serialize};
 use http::header::{ACCEPT, AUTHORIZATION, CONTENT_TYPE};
-use http::{HeaderMap, HeaderName, HeaderValue, Method};
+use http::{HeaderMap, HeaderName, HeaderValue, Method, StatusCode};
 use zeroize::Zeroizing;
 
+use self::endpoints::Endpoints;
 use super::answer::{self, Asked, Reply};
-use super::{BuildError, Failure, Issued, Obtaining, Reason, Revoking, Source, nobody_to_tell};
+use super::{BuildError, Failure, Issued, IssuerChange, Obtaining, Reason, Revoking, Source};
 use crate::authority::Endpoint;
 use crate::clock::{Clock, Moment};
-use crate::fetch::{Answer, Call, Fetcher, Remote};
+use crate::fetch::{Answer, Call, Fetcher};
 use crate::secret::{self, Reference, Secret};
 use crate::tls;
 pub use grant::Grant;
@@ -33,8 +35,8 @@ pub struct Settings {
     /// As the config names it.
     pub kind: &'static str,
     pub grant: Grant,
-    pub token_url: Endpoint,
-    /// Where the issuer is told that a token is void (RFC 7009).
+    pub issuer: Issuer,
+    /// Where the issuer is told that a token is void (RFC 7009), where it does not say so itself.
     pub revocation_url: Option<Endpoint>,
     /// Who asks; `None`: the grant alone says enough.
     pub client: Option<Client>,
@@ -47,6 +49,30 @@ pub struct Settings {
     pub extra: Vec<(String, String)>,
     pub headers: Vec<(HeaderName, HeaderValue)>,
     pub tls: tls::Settings,
+}
+
+/// Who is asked.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub enum Issuer {
+    /// Whoever answers at this token endpoint.
+    At(Endpoint),
+    /// It tells itself where its endpoints are (RFC 8414).
+    Named {
+        /// As it calls itself, byte for byte.
+        name: String,
+        /// The same, as a URL.
+        endpoint: Endpoint,
+    },
+}
+
+impl Issuer {
+    /// For whom a proof is that is shown to it: its name, or else its token endpoint.
+    pub fn audience(&self) -> String {
+        match self {
+            Self::At(token_url) => token_url.to_string(),
+            Self::Named { name, .. } => name.clone(),
+        }
+    }
 }
 
 #[derive(Clone, PartialEq, Eq, Debug)]
@@ -74,8 +100,7 @@ pub enum Auth {
 
 pub struct OAuth {
     settings: Settings,
-    remote: Remote,
-    revocation: Option<Remote>,
+    endpoints: Endpoints,
     fetcher: Arc<Fetcher>,
     clock: Arc<dyn Clock>,
 }
@@ -117,10 +142,8 @@ impl OAuth {
         if let Grant::JwtBearer(grant::Assertion::Signed(signed)) = &settings.grant {
             signed.judge()?;
         }
-        let remote = Remote::new(settings.token_url.clone(), &settings.tls)?;
-        let revocation = settings.revocation_url.clone();
-        let revocation = revocation.map(|endpoint| Remote::new(endpoint, &settings.tls)).transpose()?;
-        Ok(Self { settings, remote, revocation, fetcher, clock })
+        let endpoints = Endpoints::new(&settings)?;
+        Ok(Self { settings, endpoints, fetcher, clock })
     }
 
     async fn ask(&self) -> Result<Issued, Failure> {
@@ -133,15 +156,20 @@ impl OAuth {
 
     /// Shows the token endpoint a grant.
     pub(super) async fn post(&self, shown: &grant::Shown) -> Result<Posted, Unanswered> {
+        let remote = self.endpoints.token(&self.fetcher, &*self.clock).await.map_err(Unanswered::Unsent)?;
         let proof = self.proof().await.map_err(Unanswered::Unsent)?;
         let call = Call {
             method: Method::POST,
-            remote: &self.remote,
+            remote: &remote,
             headers: self.headers(&proof).map_err(Unanswered::Unsent)?,
             body: self.form(shown, &proof.posted),
         };
         let at = self.clock.now();
-        let answer = self.fetcher.send(call).await.map_err(|error| match error.may_have_arrived() {
+        let answer = self.fetcher.send(call).await;
+        if !answer.as_ref().is_ok_and(|answer| is_of_an_issuer(answer.status)) {
+            self.endpoints.doubt();
+        }
+        let answer = answer.map_err(|error| match error.may_have_arrived() {
             true => Unanswered::Lost(error.into()),
             false => Unanswered::Unsent(error.into()),
         })?;
@@ -226,14 +254,15 @@ impl Source for OAuth {
     }
 
     fn revokes(&self) -> bool {
-        self.revocation.is_some()
+        self.endpoints.has_revocation()
     }
 
     fn revoke<'a>(&'a self, value: &'a Secret) -> Revoking<'a> {
-        match &self.revocation {
-            Some(remote) => Box::pin(self.tell_void(remote, value)),
-            None => Box::pin(async { Err(nobody_to_tell()) }),
-        }
+        Box::pin(self.tell_void(value))
+    }
+
+    fn issuer_changes(&self) -> Vec<IssuerChange> {
+        self.endpoints.changes()
     }
 }
 
@@ -245,6 +274,12 @@ impl Proof {
         ];
         Self { basic: None, posted, forms: vec![signed] }
     }
+}
+
+/// What a token endpoint answers with (RFC 6749, section 5), or whoever stands before one that is there.
+fn is_of_an_issuer(status: StatusCode) -> bool {
+    !status.is_redirection()
+        && !matches!(status, StatusCode::NOT_FOUND | StatusCode::METHOD_NOT_ALLOWED | StatusCode::GONE)
 }
 
 /// A secret as it is now.

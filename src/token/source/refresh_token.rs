@@ -23,7 +23,7 @@ use self::kept::{Held, Kept};
 use super::answer::{self, Reply};
 use super::oauth::grant::Shown;
 use super::oauth::{self, OAuth, Posted, Unanswered};
-use super::{BuildError, Changing, Class, Failure, Issued, Obtaining, Reason, Revoking, Source};
+use super::{BuildError, Changing, Class, Failure, Issued, IssuerChange, Obtaining, Reason, Revoking, Source};
 use crate::clock::{Clock, Moment};
 use crate::fetch::Fetcher;
 use crate::secret::{Reference, Secret};
@@ -213,6 +213,10 @@ impl Source for RefreshToken {
 
     fn revoke<'a>(&'a self, value: &'a Secret) -> Revoking<'a> {
         self.exchange.oauth.revoke(value)
+    }
+
+    fn issuer_changes(&self) -> Vec<IssuerChange> {
+        self.exchange.oauth.issuer_changes()
     }
 }
 

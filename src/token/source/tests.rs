@@ -94,7 +94,7 @@ fn a_source_that_contradicts_itself_is_not_built() {
         kind: "client_credentials",
         grant: oauth::Grant::ClientCredentials,
         revocation_url: None,
-        token_url,
+        issuer: oauth::Issuer::At(token_url),
         client: Some(oauth::Client { id: "ci".to_owned(), auth }),
         scope: Vec::new(),
         audience: Vec::new(),

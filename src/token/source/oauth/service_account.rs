@@ -38,7 +38,7 @@ pub(super) async fn sign(
     let mut claims = Map::new();
     claims.insert("iss".to_owned(), json!(email));
     claims.insert("scope".to_owned(), json!(settings.scope.join(" ")));
-    claims.insert("aud".to_owned(), json!(settings.token_url.to_string()));
+    claims.insert("aud".to_owned(), json!(settings.issuer.audience()));
     claims.insert("iat".to_owned(), json!(issued_at));
     claims.insert("exp".to_owned(), json!(issued_at + LIFE_SECONDS));
     if let Some(subject) = subject {

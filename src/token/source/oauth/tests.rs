@@ -19,7 +19,7 @@ fn settings(server: &Scripted, auth: fn(Reference) -> Auth) -> (Settings, tempfi
     let settings = Settings {
         kind: "client_credentials",
         grant: Grant::ClientCredentials,
-        token_url: server.endpoint(),
+        issuer: Issuer::At(server.endpoint()),
         revocation_url: Some(server.endpoint()),
         client: Some(Client { id: "the client: å".to_owned(), auth: auth(Reference::File(file.path().to_owned())) }),
         scope: vec!["a:read".to_owned(), "b".to_owned()],
@@ -187,7 +187,7 @@ async fn assertion_of_a_call(key: &KeyPair, algorithm: Algorithm) -> serde_json:
     std::fs::write(file.path(), key.serialize_pem()).expect("written");
     let reference = Reference::File(file.path().to_owned());
     let (settings, _file) = settings(&server, Auth::Basic);
-    let audience = settings.token_url.to_string();
+    let audience = settings.issuer.audience();
     let auth = Auth::PrivateKeyJwt(Box::new(assertion::Settings {
         key: reference.clone(),
         algorithm,

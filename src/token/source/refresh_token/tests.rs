@@ -53,7 +53,7 @@ impl Single {
         let oauth = oauth::Settings {
             kind: "refresh_token",
             grant: Grant::RefreshToken,
-            token_url: self.server.endpoint(),
+            issuer: oauth::Issuer::At(self.server.endpoint()),
             revocation_url: None,
             client: Some(Client { id: "app".to_owned(), auth: Auth::Nothing }),
             scope: vec!["read".to_owned()],

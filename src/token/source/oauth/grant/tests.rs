@@ -23,7 +23,7 @@ fn settings(server: &Scripted, grant: Grant) -> Settings {
     Settings {
         kind: "jwt_bearer",
         grant,
-        token_url: server.endpoint(),
+        issuer: Issuer::At(server.endpoint()),
         revocation_url: None,
         client: None,
         scope: vec!["a".to_owned(), "b".to_owned()],
@@ -113,7 +113,7 @@ async fn a_service_account_signs_its_scopes_and_whom_it_stands_in_for() {
     let (_file, key) = file(&content.to_string());
     let account = Assertion::ServiceAccount { key, subject: Some("alice@example.com".to_owned()) };
     let settings = settings(&server, Grant::JwtBearer(account));
-    let endpoint = settings.token_url.to_string();
+    let endpoint = settings.issuer.audience();
     let (issued, fields, _) = ask(&server, settings, GOOD).await;
     assert!(issued.is_ok());
     assert!(!fields.contains_key("scope"), "the scopes are signed: {fields:?}");
