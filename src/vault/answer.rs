@@ -181,7 +181,8 @@ pub fn judge<'s>(
     shown: impl Iterator<Item = &'s str>,
     now: Moment,
 ) -> Result<Answer, Error> {
-    let (path, status) = (path.to_owned(), answer.status);
+    // As a policy has it: without a query.
+    let (path, status) = (path.split('?').next().unwrap_or_default().to_owned(), answer.status);
     if status == StatusCode::NO_CONTENT {
         return Ok(Answer::default());
     }

@@ -9,7 +9,7 @@ use serde::de::DeserializeOwned;
 use zeroize::Zeroizing;
 
 use self::members::{Member, Members};
-use super::lifetime::{ASSUMED_LIFE, ends_at, jwt_end};
+use super::lifetime::{ASSUMED_LIFE, NoEnd, end_told, jwt_end};
 use super::{Class, Failure, Issued, Reason};
 use crate::clock::{Moment, believed};
 use crate::fetch::{Answer, retry_after};
@@ -157,14 +157,13 @@ pub fn judge_output(output: &[u8], asked: &Asked<'_>) -> Result<Issued, Failure>
 
 /// How long a token lives that ends at this time (RFC 3339), from when it was asked for.
 fn seconds_until(time: &Member, asked: &Asked<'_>) -> Result<f64, Failure> {
-    let Some(end) = time.text().and_then(ends_at) else {
-        let detail = "its `expires_at` is no time like \"2027-06-30T12:00:00Z\"";
-        return Err(Failure::transient(Reason::Lifetime, detail));
-    };
-    if end <= asked.now.wall {
-        return Err(Failure::transient(Reason::Expired, "its `expires_at` has passed"));
-    }
-    Ok(end.saturating_sub(asked.at.wall).as_secs_f64())
+    let end = time.text().map_or(Err(NoEnd::NotATime), |time| end_told(time, asked.at, asked.now));
+    end.map(|end| end.remaining(asked.at).as_secs_f64()).map_err(|why| match why {
+        NoEnd::NotATime => {
+            Failure::transient(Reason::Lifetime, "its `expires_at` is no time like \"2027-06-30T12:00:00Z\"")
+        }
+        NoEnd::Passed => Failure::transient(Reason::Expired, "its `expires_at` has passed"),
+    })
 }
 
 /// Whether the issuer confirms that a token is void (RFC 7009, section 2.2), which it also does of one that it does not know.

@@ -8,9 +8,9 @@ pub mod sts;
 use std::fmt::Display;
 use std::sync::Arc;
 
-use super::lifetime::ends_at;
+use super::lifetime::{NoEnd, end_told};
 use super::{BuildError, Failure, Issued, Reason, Source};
-use crate::clock::{Clock, MAX_LIFE, Moment};
+use crate::clock::{Clock, Moment};
 use crate::fetch::Fetcher;
 use crate::secret::Secret;
 use crate::token::source::answer::members::Member;
@@ -99,12 +99,13 @@ fn issued(secret: Secret, expires: Option<Moment>) -> Issued {
 
 /// When keys end that end at this time (RFC 3339): their life counts from when they were asked for.
 fn ends(time: &str, asked_at: Moment, now: Moment) -> Result<Moment, Failure> {
-    let end = ends_at(time).ok_or_else(no_time)?;
-    if end <= now.wall {
-        let detail = "the keys have ended already: if they are new, compare the clocks of this machine and of AWS";
-        return Err(Failure::transient(Reason::Expired, detail));
-    }
-    Ok(asked_at.after(end.saturating_sub(asked_at.wall).min(MAX_LIFE)))
+    end_told(time, asked_at, now).map_err(|why| match why {
+        NoEnd::NotATime => no_time(),
+        NoEnd::Passed => {
+            let detail = "the keys have ended already: if they are new, compare the clocks of this machine and of AWS";
+            Failure::transient(Reason::Expired, detail)
+        }
+    })
 }
 
 fn no_time() -> Failure {

@@ -9,10 +9,24 @@ use crate::secret::Secret;
 /// How long a token is believed to live when its issuer does not say.
 pub const ASSUMED_LIFE: Duration = Duration::from_secs(15 * 60);
 
-/// A time (RFC 3339) by the wall clock; `None` where it is no time.
-pub fn ends_at(time: &str) -> Option<Duration> {
-    let time: jiff::Timestamp = time.parse().ok()?;
-    Some(Duration::from_secs(u64::try_from(time.as_second()).unwrap_or(0)))
+/// Why a time is no end.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum NoEnd {
+    NotATime,
+    Passed,
+}
+
+/// When something ends that says so by a time (RFC 3339): its life counts from when it was asked for.
+///
+/// # Errors
+/// When it is no time, or has passed by the wall clock.
+pub fn end_told(time: &str, asked_at: Moment, now: Moment) -> Result<Moment, NoEnd> {
+    let time: jiff::Timestamp = time.parse().map_err(|_| NoEnd::NotATime)?;
+    let end = Duration::from_secs(u64::try_from(time.as_second()).unwrap_or(0));
+    if end <= now.wall {
+        return Err(NoEnd::Passed);
+    }
+    Ok(asked_at.after(end.saturating_sub(asked_at.wall).min(MAX_LIFE)))
 }
 
 /// The `exp` of a token that is a JWT; `None` for any other, and for a JWT without one.

@@ -27,6 +27,7 @@ use super::{BuildError, Changing, Class, Failure, Issued, IssuerChange, Obtainin
 use crate::clock::{Clock, Moment};
 use crate::fetch::Fetcher;
 use crate::secret::{Reference, Secret};
+use crate::text::hex;
 use crate::watched::WatchedFile;
 
 pub use self::kept::{Keep, Keeping};
@@ -222,7 +223,7 @@ impl Source for RefreshToken {
 
 /// Tells one sign-in from another, and nothing of it.
 fn seed(signed_in: &str) -> String {
-    digest(&SHA256, signed_in.as_bytes()).as_ref().iter().map(|byte| format!("{byte:02x}")).collect()
+    hex(digest(&SHA256, signed_in.as_bytes()).as_ref())
 }
 
 /// The issuer itself says that it has given nothing; a gateway before it only says that it knows of no answer.

@@ -20,7 +20,7 @@ use crate::token::source::lifetime::ASSUMED_LIFE;
 use crate::token::source::{
     Changing, Class, Failure, IsOurs, Issued, Listing, Obtaining, Prolonging, Reason, Revoking, Source, found,
 };
-use crate::vault::{Answer, Ask, Error, Vault, field, object};
+use crate::vault::{Answer, Ask, Data, Error, Vault, field, object};
 
 /// `source = { kind = "vault_dynamic", path = "database/creds/reader", field = "password" }`
 #[derive(Clone, PartialEq, Eq, Debug)]
@@ -135,6 +135,7 @@ impl Dynamic {
             None => (answer.lease_duration, answer.renewable),
         };
         let lease = Lease::of(answer);
+        let seconds = if lease == Lease::Nothing && seconds == 0 { life_told(&answer.data) } else { seconds };
         let void_by = Some(lease.kept());
         let life = believed(seconds);
         let end = asked_at.after(life);
@@ -276,6 +277,15 @@ impl Source for Dynamic {
     fn revoke<'a>(&'a self, value: &'a Secret) -> Revoking<'a> {
         Box::pin(async { self.void(&Lease::parse(told(value)?)).await })
     }
+}
+
+/// For how many seconds what comes without a lease is good, where it says so itself, as access tokens of clouds do: asking again
+/// makes another. What the vault replaces in its place says only when it does that next.
+fn life_told(data: &Data) -> u64 {
+    if ["rotation_period", "rotation_schedule", "last_vault_rotation"].iter().any(|name| !data[*name].is_null()) {
+        return 0;
+    }
+    ["token_ttl", "ttl"].iter().find_map(|name| data[*name].as_u64()).unwrap_or(0)
 }
 
 /// What stands for a generation where its issuer is told of it.

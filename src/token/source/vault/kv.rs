@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use super::Made;
 use crate::clock::{Clock, Moment};
-use crate::token::source::lifetime::ends_at;
+use crate::token::source::lifetime::{NoEnd, end_told};
 use crate::token::source::{Failure, Issued, Obtaining, Pace, Reason, Source, found};
 use crate::vault::{Engine, Vault};
 
@@ -48,13 +48,10 @@ impl Kv {
 
 /// The vault gives it no longer after that.
 fn deletion(time: &str, now: Moment) -> Result<Moment, Failure> {
-    let malformed = || Failure::transient(Reason::Malformed, "the vault's `deletion_time` is no time");
-    let end = ends_at(time).ok_or_else(malformed)?;
-    let left = end.saturating_sub(now.wall);
-    if left.is_zero() {
-        return Err(Failure::transient(Reason::Expired, "its `deletion_time` has passed"));
-    }
-    Ok(now.after(left))
+    end_told(time, now, now).map_err(|why| match why {
+        NoEnd::NotATime => Failure::transient(Reason::Malformed, "the vault's `deletion_time` is no time"),
+        NoEnd::Passed => Failure::transient(Reason::Expired, "its `deletion_time` has passed"),
+    })
 }
 
 impl Source for Kv {

@@ -203,7 +203,7 @@ async fn a_lease_of_what_is_of_no_use_is_given_back() {
 async fn what_comes_without_a_lease_lasts_as_long_as_it_lies_there() {
     let scene = scene().await;
     let source = scene.dynamic(made("{password}", false), None);
-    let answer = r#"{"lease_id":"","lease_duration":0,"renewable":false,"data":{"password":"p","ttl":86400}}"#;
+    let answer = r#"{"lease_id":"","lease_duration":0,"renewable":false,"data":{"password":"p","ttl":86400,"rotation_period":86400}}"#;
     let (issued, _) = tokio::join!(source.obtain(), scene.server.answer(json(answer)));
     let issued = issued.unwrap_or_else(|failure| panic!("{failure}"));
     assert!(issued.expires.is_none() && !issued.assumed);
@@ -316,4 +316,34 @@ async fn leases_of_the_role_that_are_not_ours_are_ghosts() {
     let denied = no("403 Forbidden", "permission denied");
     let (denied, _) = tokio::join!(source.list(&ours), scene.server.answer(denied));
     assert_eq!(denied.err().map(|failure| failure.reason), Some(Reason::AccessDenied));
+}
+
+#[tokio::test]
+async fn what_comes_without_a_lease_lives_for_as_long_as_it_says_itself() {
+    for (data, life) in [
+        (r#"{"password":"p","token_ttl":3599}"#, Some(3599)),
+        (r#"{"password":"p","ttl":60}"#, Some(60)),
+        (r#"{"password":"p","ttl":0}"#, None),
+        (r#"{"password":"p"}"#, None),
+        // It is replaced in its place.
+        (r#"{"password":"p","ttl":60,"rotation_period":3600}"#, None),
+    ] {
+        let scene = scene().await;
+        let source = scene.dynamic(made("{password}", false), None);
+        let answer = json(&format!(r#"{{"lease_id":"","lease_duration":0,"renewable":false,"data":{data}}}"#));
+        let (issued, _) = tokio::join!(source.obtain(), scene.server.answer(answer));
+        let issued = issued.unwrap_or_else(|failure| panic!("{failure}"));
+        let left = issued.expires.map(|_| scene.left(&issued).as_secs() + 1);
+        assert_eq!(left, life, "{data}");
+    }
+}
+
+#[tokio::test]
+async fn a_path_that_the_vault_denies_is_named_as_a_policy_has_it() {
+    let scene = scene().await;
+    let source = scene.dynamic(made("{password}", false), None);
+    let (listed, _) =
+        tokio::join!(source.list(&|_| false), scene.server.answer(no("403 Forbidden", "permission denied")));
+    let detail = listed.err().expect("a failure").detail;
+    assert!(detail.contains("denies sys/leases/lookup/db/creds/reader (403"), "{detail}");
 }
