@@ -86,7 +86,7 @@ impl Tasks {
         name: &str,
         task: impl Future<Output = T> + Send + 'static,
     ) -> Option<T> {
-        let (unfinished, name) = (Unfinished::one_more(self.unfinished.clone()), name.to_owned());
+        let (unfinished, name) = (self.unfinished(), name.to_owned());
         // It goes on when its handle is dropped.
         let watched = spawn(async move {
             let _unfinished = unfinished;
@@ -97,6 +97,11 @@ impl Tasks {
             ended.ok()
         });
         watched.await.ok().flatten()
+    }
+
+    /// As long as this is there, something has not come to its end.
+    pub fn unfinished(&self) -> Unfinished {
+        Unfinished::one_more(self.unfinished.clone())
     }
 
     /// Resolves when none of the tasks runs that go to their end.
@@ -129,8 +134,8 @@ impl Tasks {
     }
 }
 
-/// A task on its way to its end, counted.
-struct Unfinished(Arc<watch::Sender<usize>>);
+/// Something on its way to its end, counted.
+pub struct Unfinished(Arc<watch::Sender<usize>>);
 
 impl Unfinished {
     fn one_more(count: Arc<watch::Sender<usize>>) -> Self {

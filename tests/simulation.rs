@@ -59,6 +59,8 @@ fn whatever_the_world_does_the_life_of_a_token_keeps_its_promises() {
         ("probes without an answer", total.untold),
         ("roll-backs", total.rolled_back),
         ("generations with a shorter life", total.shortened),
+        ("renewals", total.renewed),
+        ("renewals that were of no use", total.useless),
     ] {
         assert!(count > 20, "{count} {what} in a year");
     }
@@ -78,6 +80,8 @@ struct Tally {
     untold: u64,
     rolled_back: u64,
     shortened: u64,
+    renewed: u64,
+    useless: u64,
 }
 
 impl Tally {
@@ -93,6 +97,8 @@ impl Tally {
         self.untold += other.untold;
         self.rolled_back += other.rolled_back;
         self.shortened += other.shortened;
+        self.renewed += other.renewed;
+        self.useless += other.useless;
     }
 }
 
@@ -141,6 +147,8 @@ struct Day {
     moody: f64,
     /// How long what the issuer gives lives; in the end it varies.
     usual_life: Duration,
+    /// Whether the issuer renews what it has given.
+    renews: bool,
 }
 
 impl Day {
@@ -183,6 +191,7 @@ impl Day {
             storm_until: Duration::ZERO,
             moody: if calm || rng.bool() { 0.0 } else { 0.02 },
             usual_life: Duration::from_secs(rng.u64(30..7200)),
+            renews: rng.u8(..3) == 0,
             rng,
         }
     }
@@ -249,12 +258,13 @@ impl Day {
             Issuer::Failing(class) => (quick, Err((Reason::Status, class)), Duration::ZERO),
             Issuer::Well => {
                 let odd = !self.calm && self.rng.u8(..20) == 0;
+                let longer = (self.renews && self.life.may_prolong()).then_some(self.seen.number);
                 let life = if odd { Duration::from_secs(self.rng.u64(..60)) } else { self.usual_life };
                 let slow = !self.calm && self.rng.u8(..20) == 0;
                 let takes = if slow { quick * 40 } else { quick };
                 (
                     takes,
-                    Ok(Offer { expires: Some(asked.after(life)), unchanged: false, void: false, longer: None }),
+                    Ok(Offer { expires: Some(asked.after(life)), unchanged: longer.is_some(), void: false, longer }),
                     life,
                 )
             }
@@ -284,6 +294,7 @@ impl Day {
     fn answer_comes(&mut self) {
         let Some(pending) = self.pending.take() else { return };
         self.seen.ends = pending.ends;
+        self.seen.longer = pending.answer.ok().and_then(|offer| offer.longer);
         self.step(Input::Answered(pending.answer));
     }
 
@@ -386,6 +397,8 @@ struct Observed {
     /// When the answer that came last ends, and when the published generation does, by true time.
     ends: Duration,
     published_ends: Duration,
+    /// The generation that the answer which came last is a longer life of.
+    longer: Option<u64>,
     /// What the published generation replaced, when that was, and when that one ends by true time.
     former: Option<(Live, Moment, Duration)>,
     /// What the last probe of what is being tried has said.
@@ -421,6 +434,7 @@ impl Observed {
             published: None,
             ends: Duration::ZERO,
             published_ends: Duration::ZERO,
+            longer: None,
             former: None,
             verdict: None,
             last_call: None,
@@ -448,10 +462,7 @@ impl Observed {
                 assert!(self.plan.is_probed && number == self.number + 1);
                 assert!(matches!(self.verdict, None | Some(Verdict::Unanswered)), "tried again after a word");
             }
-            Effect::Discard => {
-                assert!(self.plan.is_probed);
-                self.tally.dropped += u64::from(self.verdict == Some(Verdict::Refused));
-            }
+            Effect::Discard => assert!(self.plan.is_probed),
             Effect::Publish { live, replaces, cause } => {
                 assert_eq!(replaces, (self.number > 0).then_some(self.number));
                 self.publish(live, cause, now);
@@ -466,7 +477,11 @@ impl Observed {
                 self.tally.retired += 1;
                 self.published = None;
             }
-            Effect::Prolong { .. } | Effect::Unchanged => panic!("this issuer never gives the same twice"),
+            Effect::Prolong { live } => self.prolonged(live, now),
+            Effect::Unchanged => {
+                assert!(self.longer.is_some(), "this issuer never gives the same twice");
+                self.tally.useless += 1;
+            }
             Effect::Quarantine | Effect::Revoke | Effect::Resume { .. } | Effect::Reprovision => {
                 panic!("nobody takes anything out of use")
             }
@@ -535,6 +550,21 @@ impl Observed {
         self.tally.shortened += u64::from(life < allowed.min(until_the_grant_ends).saturating_sub(self.jumped));
     }
 
+    /// The same one lives longer: by what its issuer said just now, and never for more than the config allows.
+    fn prolonged(&mut self, live: Live, now: Moment) {
+        let before = self.published.expect("what is live is prolonged");
+        assert_eq!((self.longer, live.number, live.issued), (Some(before.number), before.number, before.issued));
+        assert!(live.expires.remaining(now) > before.expires.remaining(now), "it lives no longer");
+        assert!(live.usable_until.remaining(now) <= live.expires.remaining(now));
+        let most = live.issued.boot + self.plan.rotation.max_life;
+        assert!(live.expires.boot <= self.ends.min(most), "longer than its issuer or the config lets it");
+        assert!(live.expires.wall <= self.plan.grant_ends, "outlives its grant");
+        self.published = Some(live);
+        self.published_ends = self.ends;
+        self.told = None;
+        self.tally.renewed += 1;
+    }
+
     fn rolled_back(&mut self, live: Live, replaces: u64, restores: u64, now: Moment) {
         let (former, replaced_at, ends) = self.former.take().expect("there is something to go back to, once");
         assert_eq!((former.number, self.number), (restores, replaces));
@@ -565,6 +595,7 @@ impl Observed {
             Class::Refused | Class::Reauthenticate => Some(retry_at),
         };
         self.tally.failures += 1;
+        self.tally.dropped += u64::from(fault.reason == Reason::Probe);
     }
 
     fn served(&mut self, now: Moment) {

@@ -263,7 +263,7 @@ macro_rules! hex {
     ($name:ident, $bytes:literal) => {
         impl fmt::Display for $name {
             fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-                self.0.iter().try_for_each(|byte| write!(f, "{byte:02x}"))
+                f.write_str(&crate::text::hex(&self.0))
             }
         }
 
@@ -409,8 +409,7 @@ pub(super) mod tests {
     fn the_digest_is_of_json_with_sorted_keys_and_no_spaces() {
         let json = r#"{"form":1,"request":{"hosts":["api.example.com"],"owner":"team@example.com","reason":"reads releases","requester":"config_file","routes":{"api":{"allow":{"these":["GET /repos/**"]},"clients":null,"deny":[],"observe":false,"opaque":false,"upstream":"https://api.example.com/"}},"scopes":["contents:read"],"source":{"kind":"client_credentials","settings":"ab","static":false},"token":"api","until":"2027-01-15T08:00:00.000Z"}}"#;
         let digest = digest::digest(&digest::SHA256, json.as_bytes());
-        let hex: String = digest.as_ref().iter().map(|byte| format!("{byte:02x}")).collect();
-        assert_eq!(standing().digest().to_string(), hex);
+        assert_eq!(standing().digest().to_string(), crate::text::hex(digest.as_ref()));
         let sorted: serde_json::Value = serde_json::from_str(json).expect("JSON");
         assert_eq!(sorted.to_string(), json, "a map of values sorts its keys");
     }

@@ -199,8 +199,13 @@ impl House {
         let vault =
             config.vault.as_ref().map(|named| Vault::new(&named.settings, fetcher.clone(), ground.clock.clone()));
         let vault = vault.transpose().map_err(DraftError::Vault)?.map(Arc::new);
-        let (revoker, tellings) =
-            Revoker::new(metrics, ground.clock.clone(), ground.recorder.clone(), ground.store.clone())?;
+        let (revoker, tellings) = Revoker::new(
+            metrics,
+            ground.clock.clone(),
+            ground.recorder.clone(),
+            ground.store.clone(),
+            ground.tasks.clone(),
+        )?;
         let telling = ground.tasks.essential("revocations", revoker.clone().run(tellings));
         let restraints = Restraints::open(ground.store.clone(), ground.barrier.clone(), &ground.recorder)?;
         let unused = Unused::open(Why::Unused, ground.store.clone(), metrics)?;

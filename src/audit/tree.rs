@@ -290,7 +290,7 @@ pub(super) mod tests {
 
     #[test]
     fn hashes_are_those_of_rfc_6962() {
-        let hex = |hash: Hash| hash.0.iter().map(|byte| format!("{byte:02x}")).collect::<String>();
+        let hex = |hash: Hash| crate::text::hex(&hash.0);
         assert_eq!(hex(Hash::of_nothing()), "e3b0c44298fc1c149afbf4c8996fb92427ae41e4649b934ca495991b7852b855");
         assert_eq!(hex(Hash::of_leaf(b"")), "6e340b9cffb37a989ca544e6bb780a2c78901d3fb33738768511a30617afa01d");
         // The roots of the eight leaves that certificate transparency's implementations test with.

@@ -126,6 +126,8 @@ pub struct Lifecycle {
     cause: Cause,
     /// Why another generation is wanted although a call is in flight, which may bring a longer life of the live one.
     wanted: Option<Cause>,
+    /// A renewal of the live generation has brought nothing: another one has to take its place.
+    spent: bool,
     rejections: Rejections,
     shortening: Shortening,
     former: Option<Former>,
@@ -151,6 +153,7 @@ impl Lifecycle {
             call: Call::Due(now),
             cause: Cause::Due,
             wanted: None,
+            spent: false,
             rejections: Rejections::default(),
             shortening: Shortening::default(),
             former: None,
@@ -337,6 +340,7 @@ impl Lifecycle {
         }
         self.succeeded();
         self.last_number = live.number;
+        self.spent = false;
         self.phase = Phase::Active(live);
         self.call_next(live.refresh_at.later(started.after(self.plan.pace)));
         effects.push(Effect::Publish { live, replaces, cause });
@@ -506,7 +510,8 @@ impl Lifecycle {
         {
             due = due.later(not_before);
         }
-        if cause != Cause::Rejected || due.remaining(now) < planned.remaining(now) {
+        let (left, planned) = (due.remaining(now), planned.remaining(now));
+        if cause != Cause::Rejected || left < planned || (left == planned && self.cause == Cause::Due) {
             self.call = Call::Due(due);
             self.cause = cause;
         }

@@ -6,7 +6,7 @@
 //! ```
 //!
 //! What is told here has been taken out of use already: nothing waits for it. What is not confirmed yet is sealed on the
-//! disk, and told again after a restart.
+//! disk, and told again after a restart; the process does not end before the disk has it.
 //!
 //! Invariant: a generation that may still be good at its issuer is let go of for four reasons only: the issuer confirms
 //! that it is void, refuses to hear of it, the generation runs out, or there are more of them than are kept.
@@ -34,6 +34,7 @@ use crate::name::TokenName;
 use crate::seal::Label;
 use crate::secret::{Fingerprint, Secret};
 use crate::store::{Store, StoreError};
+use crate::tasks::{Tasks, Unfinished};
 
 /// What the records of this are called in the store.
 const KIND: &str = "revocation";
@@ -61,7 +62,7 @@ pub enum Cause {
     RolledBack,
     /// Its grant has ended.
     Retired,
-    /// It came after its token was taken out of use.
+    /// It never went live.
     Discarded,
 }
 
@@ -192,10 +193,17 @@ struct Shared {
     clock: Arc<dyn Clock>,
     recorder: Recorder,
     store: Arc<Store>,
+    tasks: Tasks,
+}
+
+struct Taken {
+    what: What,
+    /// Until the disk has it.
+    unfinished: Unfinished,
 }
 
 /// What is to be told, or what an issuer may still answer to somebody who is not interested any more.
-enum Taken {
+enum What {
     Known(Box<Telling>),
     Awaited(Pin<Box<dyn Future<Output = Option<Telling>> + Send>>),
 }
@@ -211,6 +219,7 @@ impl Revoker {
         clock: Arc<dyn Clock>,
         recorder: Recorder,
         store: Arc<Store>,
+        tasks: Tasks,
     ) -> Result<(Self, Tellings), MetricsError> {
         let help = "Generations that issuers were told are void, by cause and outcome.";
         let told = registry.counters("revocations_total", help, &["token", "cause", "outcome"])?;
@@ -224,6 +233,7 @@ impl Revoker {
             clock,
             recorder,
             store,
+            tasks,
         };
         Ok((Self(Arc::new(shared)), Tellings(receiver)))
     }
@@ -234,17 +244,23 @@ impl Revoker {
         values.retain(|value| value.strong_count() > 0);
         values.push(Arc::downgrade(&telling.value));
         drop(values);
-        let refused = self.0.sender.try_send(Taken::Known(Box::new(telling))).map_err(TrySendError::into_inner);
-        if let Err(Taken::Known(telling)) = refused {
+        let taken = Taken { what: What::Known(Box::new(telling)), unfinished: self.unfinished() };
+        let refused = self.0.sender.try_send(taken).map_err(TrySendError::into_inner);
+        if let Err(Taken { what: What::Known(telling), .. }) = refused {
             self.0.ended(&telling, Outcome::Dropped, 0);
         }
     }
 
     /// Has an issuer told of what it may still give. Where there are too many to tell of already, nobody looks at that.
-    pub fn tell_later(&self, telling: impl Future<Output = Option<Telling>> + Send + 'static) {
-        if self.0.sender.try_send(Taken::Awaited(Box::pin(telling))).is_err() {
+    pub fn tell_later(&self, telling: impl Future<Output = Option<Telling>> + Send + 'static, unfinished: Unfinished) {
+        if self.0.sender.try_send(Taken { what: What::Awaited(Box::pin(telling)), unfinished }).is_err() {
             tracing::warn!("an issuer's answer is not waited for: too many are told of void generations");
         }
+    }
+
+    /// Of what an issuer may have to be told: the process does not end meanwhile.
+    pub fn unfinished(&self) -> Unfinished {
+        self.0.tasks.unfinished()
     }
 
     /// Goes on with what a former run has not had confirmed. `source` says who is to be told of a token that came from the
@@ -357,22 +373,22 @@ impl Shared {
     }
 
     async fn see_to(self: Arc<Self>, taken: Taken) {
-        let telling = match taken {
-            Taken::Known(telling) => Some(*telling),
-            Taken::Awaited(telling) => telling.await,
+        let telling = match taken.what {
+            What::Known(telling) => Some(*telling),
+            What::Awaited(telling) => telling.await,
         };
-        if let Some(telling) = telling {
-            self.pursue(telling).await;
+        let Some(telling) = telling else { return };
+        if !telling.is_kept {
+            self.keep(&telling).await;
         }
+        drop(taken.unfinished);
+        self.pursue(telling).await;
     }
 
     async fn pursue(self: Arc<Self>, telling: Telling) {
         let hurry = self.hurries().entry(telling.token.clone()).or_default().clone();
         let one = (telling.token.clone(), telling.generation);
         let own = self.awaited().get(&one).map(|awaited| awaited.hurry.clone()).unwrap_or_default();
-        if !telling.is_kept {
-            self.keep(&telling).await;
-        }
         tokio::select! {
             () = self.wait_for_use(&telling) => {}
             () = hurry.notified() => {}

@@ -158,10 +158,10 @@ impl Slot {
 
     /// No newer generation is coming for now: whoever waits for one need not.
     pub(super) fn settle(&self) {
-        if let Some(generation) = &self.0.state.load().generation {
-            generation.verdict.settle();
+        let state = self.0.state.load();
+        if state.generation.as_ref().is_some_and(|generation| generation.verdict.settle()) {
+            self.0.changes.send_modify(|change| *change += 1);
         }
-        self.0.changes.send_modify(|change| *change += 1);
     }
 
     fn store(&self, state: State) {

@@ -13,7 +13,7 @@ mod rollback;
 use std::future::Future;
 use std::ops::ControlFlow;
 use std::pin::Pin;
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex as StdMutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
@@ -90,8 +90,6 @@ struct Run<'a> {
     used: bool,
     life: Lifecycle,
     asking: Option<Asking>,
-    /// Whether the issuer is being asked for a generation: it may have made one.
-    obtaining: Arc<AtomicBool>,
     asked_at: Moment,
     /// What the issuer gave: the machine judges it, or the API.
     candidate: Option<Candidate>,
@@ -140,7 +138,6 @@ impl Supervisor {
             used,
             life,
             asking: None,
-            obtaining: Arc::default(),
             asked_at: now,
             candidate: None,
             probing: None,
@@ -202,6 +199,7 @@ impl Supervisor {
         let rejected = live.as_ref().filter(|live| live.verdict.is_rejected());
         let accepted = accepted.map(|_| Input::Accepted);
         let rejected = rejected.map(|live| Input::Rejected { generation: live.number });
+        let is_rejected = rejected.is_some();
         drop(live);
         for input in accepted.into_iter().chain(rejected).chain([input]) {
             for effect in run.life.step(input, now, fastrand::f64()) {
@@ -212,7 +210,8 @@ impl Supervisor {
         if run.life.former(now).is_none() {
             lock(&self.former).take();
         }
-        if matches!(input, Input::Rejected { .. }) && !run.life.expects_answer(now) {
+        // Whatever has become of the call that a 401 brought forward.
+        if is_rejected && !run.life.expects_answer(now) {
             self.slot.settle();
         }
     }
@@ -270,6 +269,7 @@ impl Supervisor {
             }
             // Its successor of the same name goes on with metrics and trail.
             Some(Command::StepDown(cause, done)) => {
+                self.abandon(run);
                 self.slot.withdraw(Some(Standing::Followed));
                 lock(&self.held).take();
                 self.void_all(cause);
@@ -359,8 +359,7 @@ impl Supervisor {
         match effect {
             Effect::Call => {
                 run.asked_at = now;
-                run.obtaining = Arc::default();
-                run.asking = Some(Box::pin(self.clone().ask(run.life.may_prolong(), run.obtaining.clone())));
+                run.asking = Some(Asking::begin(self, run.life.may_prolong()));
             }
             Effect::Probe { number } => self.probe(number, run),
             Effect::Publish { live, replaces, cause } => self.publish(live, replaces, cause, run, now),
@@ -532,7 +531,7 @@ fn worse_words(reason: Reason) -> &'static str {
     }
 }
 
-async fn under_way<T>(task: &mut Option<Pin<Box<dyn Future<Output = T> + Send + '_>>>) -> T {
+async fn under_way<T>(task: &mut Option<impl Future<Output = T> + Unpin>) -> T {
     match task {
         Some(task) => task.await,
         None => std::future::pending().await,

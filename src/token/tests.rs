@@ -43,6 +43,7 @@ struct Scene {
     trail: audit::Thread,
     folder: TempDir,
     clock: Arc<dyn Clock>,
+    tasks: Tasks,
     _telling: Task,
 }
 
@@ -73,9 +74,9 @@ impl Scene {
         let metrics = audit::Metrics::register(registry.registry()).expect("a new registry");
         let (recorder, trail) = audit::open(&kept, clock.clone(), metrics).expect("a new trail");
         let store = Arc::new(crate::store::Store::open(folder.path(), None).expect("a store"));
-        let (revoker, tellings) =
-            Revoker::new(&registry, clock.clone(), recorder.clone(), store).expect("a new registry");
         let tasks = Tasks::new();
+        let revoker = Revoker::new(&registry, clock.clone(), recorder.clone(), store, tasks.clone());
+        let (revoker, tellings) = revoker.expect("a new registry");
         let telling = tasks.essential("revocations", revoker.clone().run(tellings));
         let parts = Parts {
             clock: clock.clone(),
@@ -88,7 +89,7 @@ impl Scene {
         };
         let prepared = Prepared::new(settings, source, parts, None, None);
         let token = prepared.behind(gate).begin(&tasks);
-        Self { token, calls: Arc::default(), trail, folder, clock, _telling: telling }
+        Self { token, calls: Arc::default(), trail, folder, clock, tasks, _telling: telling }
     }
 
     /// As a request does whose answer is 401: returns whether a newer generation is there now.

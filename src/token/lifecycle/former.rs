@@ -63,6 +63,7 @@ impl Lifecycle {
         let refresh_at = now.after(wait);
         let restored = Live { number: self.last_number + 1, refresh_at, ..live };
         self.last_number = restored.number;
+        self.spent = false;
         self.phase = Phase::Active(restored);
         if let Call::Due(_) = self.call {
             self.call_next(self.paced(refresh_at));

@@ -71,7 +71,7 @@ pub enum Effect {
     },
     /// The offered value is the live one: nothing changes.
     Unchanged,
-    /// The call failed, or what it gave was refused, or nobody has answered for that yet; requests
+    /// The call failed, or what it gave was refused and is void from the start, or nobody has answered for that yet; requests
     /// that wait for a generation need not wait for the next attempt.
     Failed {
         fault: Fault,
@@ -95,7 +95,7 @@ pub enum Effect {
     },
     /// The next generation may be used again; whatever was kept is not.
     Reprovision,
-    /// The offered value came too late, or the API refuses it: it is void from the start.
+    /// The offered value came too late: it is void from the start.
     Discard,
     Retire {
         number: u64,

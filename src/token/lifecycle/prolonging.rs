@@ -7,7 +7,8 @@ impl Lifecycle {
     /// Whether the call that is being made may bring a longer life of the live generation, or has to bring another: somebody
     /// wants another, or an upstream has rejected this one.
     pub fn may_prolong(&self) -> bool {
-        matches!(self.phase, Phase::Active(_)) && self.cause == Cause::Due && !self.rejections.live_is_rejected()
+        let is_good = self.cause == Cause::Due && !self.spent && !self.rejections.live_is_rejected();
+        is_good && matches!(self.phase, Phase::Active(_))
     }
 
     /// The live generation, which ends later now; unless it is another one by now, which goes on as it does. Whoever wanted
@@ -40,7 +41,8 @@ impl Lifecycle {
         let bounded = Offer { expires: offer.expires.map(|expires| expires.earlier(most)), ..offer };
         let later = |longer: &Live| longer.expires.remaining(now) > live.expires.remaining(now);
         let Some(longer) = self.judge(bounded, now, random).filter(later) else {
-            self.call_next(self.recheck(offer, live, now));
+            self.spent = true;
+            self.call_next(self.paced(now));
             return None;
         };
         let longer = Live { number: live.number, issued: live.issued, ..longer };
@@ -155,6 +157,10 @@ mod tests {
         machine.step(Input::Timer, now, 0.0);
         assert_eq!(machine.step(renewed(now, 20), now, 0.0), [Effect::Unchanged]);
         assert_eq!(live(&machine), first);
+        // Its time has come all the same.
+        let now = now.after(secs(1));
+        assert_eq!(machine.step(Input::Timer, now, 0.0), [Effect::Call]);
+        assert!(!machine.may_prolong(), "another one takes its place");
     }
 
     #[test]

@@ -454,7 +454,9 @@ proptest! {
                         prop_assert!(live.number > last_number && !live.usable_until.reached(now));
                         last_number = live.number;
                     }
-                    Effect::Failed { .. } => {
+                    Effect::Failed { fault, .. } => {
+                        // What its API refuses, or what has run out meanwhile, is tried no more.
+                        on_trial &= fault.reason == Reason::ProbeUnanswered;
                         if let (Phase::Active(old), Phase::Active(new)) = (before, machine.phase()) {
                             prop_assert_eq!(old, new, "a failure changed the live generation");
                         }

@@ -43,10 +43,7 @@ impl Lifecycle {
         let Call::Trial(trial @ Trial { again: None, .. }) = self.call else { return };
         match verdict {
             Verdict::Passed => self.go_live(trial, now, random, effects),
-            Verdict::Refused => {
-                effects.push(Effect::Discard);
-                self.failed(refusal(Reason::Probe), trial.started, now, random, effects);
-            }
+            Verdict::Refused => self.failed(refusal(Reason::Probe), trial.started, now, random, effects),
             Verdict::Unanswered => {
                 let unanswered = trial.unanswered.saturating_add(1);
                 let again = now.after(PATIENT.delay(unanswered, random));
@@ -98,7 +95,6 @@ impl Lifecycle {
 
     pub(super) fn go_live(&mut self, trial: Trial, now: Moment, random: f64, effects: &mut Vec<Effect>) {
         if trial.live.usable_until.reached(now) {
-            effects.push(Effect::Discard);
             self.failed(refusal(Reason::Lifetime), trial.started, now, random, effects);
         } else {
             // A roll-back may have taken its number.
@@ -157,7 +153,7 @@ mod tests {
     fn a_refused_generation_is_dropped_and_the_one_before_stays_until_another_passes() {
         let (mut machine, now) = on_trial(3600);
         let effects = machine.step(Input::Probed(Verdict::Refused), now, 0.0);
-        let [Effect::Discard, Effect::Failed { fault, retry_at, .. }] = effects[..] else { panic!("{effects:?}") };
+        let [Effect::Failed { fault, retry_at, .. }] = effects[..] else { panic!("{effects:?}") };
         assert_eq!((fault.reason, number(&machine)), (Reason::Probe, Some(1)));
         assert_eq!(machine.step(Input::Timer, retry_at, 0.0), [Effect::Call], "another one is asked for");
         machine.step(offer(retry_at, 3600), retry_at, 0.0);

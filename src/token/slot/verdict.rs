@@ -34,9 +34,9 @@ impl Verdict {
         may_count && self.change(UNTOUCHED, PENDING)
     }
 
-    /// A generation that was not rejected keeps its right to a refresh.
-    pub(super) fn settle(&self) {
-        self.change(PENDING, SETTLED);
+    /// A generation that was not rejected keeps its right to a refresh. Returns whether anybody may wait for that of this one.
+    pub(super) fn settle(&self) -> bool {
+        self.change(PENDING, SETTLED)
     }
 
     pub(in crate::token) fn is_accepted(&self) -> bool {

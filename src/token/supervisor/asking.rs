@@ -12,10 +12,12 @@ use std::future::Future;
 use std::pin::Pin;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
 use super::{Candidate, Run, Supervisor, lock};
 use crate::clock::Moment;
+use crate::tasks::Unfinished;
 use crate::token::Mode;
 use crate::token::revocation::Cause;
 use crate::token::source::{Failure, Issued, Reason};
@@ -25,8 +27,6 @@ const CALL_LIMIT: Duration = Duration::from_secs(30);
 
 pub(super) type Answer = Result<Given, Failure>;
 
-pub(super) type Asking = Pin<Box<dyn Future<Output = Answer> + Send>>;
-
 /// What came of asking.
 pub(super) enum Given {
     /// The generation of this number ends later now.
@@ -35,15 +35,76 @@ pub(super) enum Given {
     Anew(Issued),
 }
 
+/// How far asking is, and whether anybody still wants to know.
+#[derive(Default)]
+pub(super) struct Progress {
+    /// A generation is being asked for: the issuer may have made one.
+    obtaining: AtomicBool,
+    abandoned: AtomicBool,
+}
+
+impl Progress {
+    pub(super) fn is_abandoned(&self) -> bool {
+        self.abandoned.load(Ordering::Relaxed)
+    }
+}
+
+/// The call that is under way. Whoever drops it does not wait for its answer any more: what that brings is void.
+pub(super) struct Asking {
+    supervisor: Arc<Supervisor>,
+    progress: Arc<Progress>,
+    call: Option<Pin<Box<dyn Future<Output = Answer> + Send>>>,
+    /// Where an answer that nobody waits for has to be looked at.
+    unfinished: Option<Unfinished>,
+}
+
+impl Asking {
+    pub(super) fn begin(supervisor: &Arc<Supervisor>, may_prolong: bool) -> Self {
+        let progress = Arc::<Progress>::default();
+        let call = supervisor.clone().ask(may_prolong, progress.clone());
+        let unfinished = supervisor.source.revokes().then(|| supervisor.parts.revoker.unfinished());
+        Self { supervisor: supervisor.clone(), progress, call: Some(Box::pin(call)), unfinished }
+    }
+}
+
+impl Future for Asking {
+    type Output = Answer;
+
+    fn poll(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Answer> {
+        let Some(call) = &mut self.call else { return Poll::Pending };
+        let answer = ready!(call.as_mut().poll(context));
+        self.call = None;
+        Poll::Ready(answer)
+    }
+}
+
+impl Drop for Asking {
+    fn drop(&mut self) {
+        let (Some(call), Some(unfinished)) = (self.call.take(), self.unfinished.take()) else { return };
+        if !self.progress.obtaining.load(Ordering::Relaxed) {
+            return;
+        }
+        self.progress.abandoned.store(true, Ordering::Relaxed);
+        let abandoned = self.supervisor.clone();
+        tracing::info!(token = %abandoned.settings.name, "nobody waits for the issuer's answer any more: what it brings is void");
+        let late = async move {
+            let Ok(Given::Anew(issued)) = call.await else { return None };
+            let now = abandoned.parts.clock.now();
+            let late = abandoned.given(issued.secret, issued.void_by, issued.expires);
+            abandoned.is_new(&late).then(|| abandoned.telling(late, Cause::Discarded, now, None))
+        };
+        self.supervisor.parts.revoker.tell_later(late, unfinished);
+    }
+}
+
 impl Supervisor {
-    /// `obtaining` tells whether a generation is asked for.
-    pub(super) async fn ask(self: Arc<Self>, may_prolong: bool, obtaining: Arc<AtomicBool>) -> Answer {
+    async fn ask(self: Arc<Self>, may_prolong: bool, progress: Arc<Progress>) -> Answer {
         if may_prolong && let Some(longer) = self.prolong().await? {
             return Ok(longer);
         }
         match self.plan.rotation.mode {
-            Mode::Overlap => self.obtain(&obtaining).await,
-            Mode::Exclusive => self.obtain_alone(&obtaining).await,
+            Mode::Overlap => self.obtain(&progress).await,
+            Mode::Exclusive => self.obtain_alone(&progress).await,
         }
     }
 
@@ -52,28 +113,22 @@ impl Supervisor {
         let live = self.slot.live().map(|live| live.number);
         let known = lock(&self.issued).iter().find(|known| Some(known.number) == live).cloned();
         let Some(known) = known else { return Ok(None) };
+        // Until there is an answer its issuer may take it for as long as it likes: whoever voids it meanwhile has to know.
+        self.ends(known.number, self.unsaid().later(known.expires));
         let until = in_time(self.source.prolong(&known.void_by)).await?;
+        self.ends(known.number, until.unwrap_or(known.expires));
         Ok(until.map(|until| Given::Longer { generation: known.number, until }))
     }
 
-    pub(super) async fn obtain(&self, obtaining: &AtomicBool) -> Answer {
-        obtaining.store(true, Ordering::Relaxed);
+    pub(super) async fn obtain(&self, progress: &Progress) -> Answer {
+        progress.obtaining.store(true, Ordering::Relaxed);
         in_time(self.source.obtain()).await.map(Given::Anew)
     }
 
-    /// Nobody waits for the answer any more. What it brings is void.
-    pub(super) fn abandon(self: &Arc<Self>, run: &mut Run<'_>) {
-        let Some(asking) = run.asking.take() else { return };
-        if !run.obtaining.load(Ordering::Relaxed) || !self.source.revokes() {
-            return;
-        }
-        let abandoned = self.clone();
-        self.parts.revoker.tell_later(async move {
-            let Ok(Given::Anew(issued)) = asking.await else { return None };
-            let now = abandoned.parts.clock.now();
-            let late = abandoned.given(issued.secret, issued.void_by, issued.expires, now);
-            abandoned.is_new(&late).then(|| abandoned.telling(late, Cause::Discarded, now, None))
-        });
+    /// Nobody waits for an answer any more, and nobody uses what has come.
+    pub(super) fn abandon(&self, run: &mut Run<'_>) {
+        run.asking = None;
+        self.discard(run, self.parts.clock.now());
     }
 
     /// A value that cannot stand in its placement is no answer, whatever source it came from.
@@ -81,7 +136,7 @@ impl Supervisor {
         let Issued { secret, expires, assumed, granted, void_by, version } = issued;
         let now = self.parts.clock.now();
         let value = self.settings.placement.carry(&secret);
-        let new = self.given(secret, void_by, expires, now);
+        let new = self.given(secret, void_by, expires);
         match value {
             Ok(value) => Ok(Candidate { new, value, expires, assumed, granted, version }),
             Err(error) => {

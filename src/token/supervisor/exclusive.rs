@@ -9,11 +9,10 @@
 //! the call ends that.
 
 use std::pin::pin;
-use std::sync::atomic::AtomicBool;
 use std::time::Duration;
 
 use super::Supervisor;
-use super::asking::Answer;
+use super::asking::{Answer, Progress};
 use crate::token::Carried;
 use crate::token::slot::Standing;
 
@@ -28,8 +27,8 @@ const LOOK: Duration = Duration::from_millis(1);
 
 impl Supervisor {
     /// Asks the issuer when nobody uses what it is going to make void.
-    pub(super) async fn obtain_alone(&self, obtaining: &AtomicBool) -> Answer {
-        let Some(live) = self.slot.live() else { return self.obtain(obtaining).await };
+    pub(super) async fn obtain_alone(&self, progress: &Progress) -> Answer {
+        let Some(live) = self.slot.live() else { return self.obtain(progress).await };
         let (generation, carried) = (live.number, Carried::new(&live));
         drop(live);
         let held_at = self.parts.clock.now();
@@ -42,11 +41,15 @@ impl Supervisor {
             }
             tokio::time::sleep(LOOK).await;
         }
-        let mut asking = pin!(self.obtain(obtaining));
+        let mut asking = pin!(self.obtain(progress));
         let answer = tokio::time::timeout(HELD_WITHIN.saturating_sub(held()), &mut asking).await;
         self.metrics.held(held());
         if let Ok(answer) = answer {
             return answer;
+        }
+        if progress.is_abandoned() {
+            // Whoever holds requests now does so for a call of its own.
+            return asking.await;
         }
         // It may make the generation void yet, or may not: the API says.
         tracing::warn!(token = %self.settings.name, generation, "the issuer takes long: requests go on with the generation that it may make void");

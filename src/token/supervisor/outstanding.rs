@@ -16,23 +16,17 @@ use crate::token::{Carried, Generation, Mode};
 /// Revoked values that are remembered, at most.
 const MOST_VOID: usize = 64;
 
-/// How long a generation is told of whose issuer does not say when it ends.
+/// How long a generation is told of whose issuer does not say when it ends, or has not said yet.
 const UNSAID: Duration = Duration::from_secs(24 * 3600);
 
 impl Supervisor {
     /// What an issuer has just given, under the number that it would have.
-    pub(super) fn given(
-        &self,
-        secret: Secret,
-        void_by: Option<Secret>,
-        expires: Option<Moment>,
-        now: Moment,
-    ) -> Outstanding {
+    pub(super) fn given(&self, secret: Secret, void_by: Option<Secret>, expires: Option<Moment>) -> Outstanding {
         let number = self.last_number.load(Ordering::Relaxed) + 1;
         let (fingerprint, mark) = (self.parts.fingerprinter.of(&secret), self.parts.fingerprinter.mark(&secret));
         let secret = Arc::new(secret);
         let void_by = void_by.map_or_else(|| secret.clone(), Arc::new);
-        let expires = expires.unwrap_or_else(|| now.after(UNSAID));
+        let expires = expires.unwrap_or_else(|| self.unsaid());
         Outstanding { number, mark, secret, void_by, fingerprint, expires, hold: Hold::default() }
     }
 
@@ -71,8 +65,13 @@ impl Supervisor {
         }
     }
 
-    /// The generation of this number ends later now.
-    pub(super) fn ends_later(&self, number: u64, expires: Moment) {
+    /// Where nobody says when a generation ends.
+    pub(super) fn unsaid(&self) -> Moment {
+        self.parts.clock.now().after(UNSAID)
+    }
+
+    /// At its issuer the generation of this number ends then, as far as is known.
+    pub(super) fn ends(&self, number: u64, expires: Moment) {
         if let Some(known) = lock(&self.issued).iter_mut().find(|known| known.number == number) {
             known.expires = expires;
         }
@@ -80,8 +79,7 @@ impl Supervisor {
 
     /// Whether this voids one of them, or one that its issuer is being told of.
     pub(in crate::token) fn has_issued(&self, void_by: &Secret) -> bool {
-        let wanted = self.parts.fingerprinter.mark(void_by);
-        let is_it = |known: &Arc<Secret>| self.parts.fingerprinter.mark(known) == wanted;
+        let is_it = |known: &Arc<Secret>| known.same_as(void_by);
         lock(&self.issued).iter().any(|known| is_it(&known.void_by)) || self.parts.revoker.values().iter().any(is_it)
     }
 

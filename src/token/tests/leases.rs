@@ -83,9 +83,19 @@ impl Lease {
         asked.expect("the issuer is asked in time").expect("there is a token")
     }
 
+    /// The next that brings something, whatever is void meanwhile.
+    async fn next_call(&mut self) -> Asked {
+        loop {
+            match self.next().await {
+                Asked::Revoke(_) => {}
+                call => return call,
+            }
+        }
+    }
+
     /// Answers a call for a generation.
     async fn obtained(&mut self, value: &str, life: u64) {
-        let Asked::Obtain(answer) = self.next().await else { panic!("a generation is asked for") };
+        let Asked::Obtain(answer) = self.next_call().await else { panic!("a generation is asked for") };
         let _ = answer.send(self.issued(value, life));
     }
 
@@ -212,5 +222,134 @@ async fn refusals_of_a_generation_that_is_not_live_take_nothing_back() {
     let mut told = [lease.revoked().await, lease.revoked().await];
     told.sort();
     assert_eq!(told, ["tok-1", "tok-2"], "the one before is void all the same");
+    lease.scene.finish().await;
+}
+
+const CLOSED: &str = "00112233aabbccdd";
+
+#[tokio::test]
+async fn what_comes_as_the_gate_closes_is_void_at_its_issuer_whichever_is_seen_first() {
+    let mut lease = Lease::start(Mode::Exclusive).await;
+    let mut live = "tok-1".to_owned();
+    for round in 0..20 {
+        let (_, answer) = lease.renewal().await;
+        let _ = answer.send(Ok(None));
+        let Asked::Obtain(answer) = lease.next().await else { panic!("another one") };
+        let late = format!("late-{round}");
+        let _ = answer.send(lease.issued(&late, 3600));
+        lease.scene.token.stand_behind(Gate::Denied(CLOSED.parse().expect("an id")));
+        let mut told = [lease.revoked().await, lease.revoked().await];
+        told.sort();
+        assert_eq!(told, [late, live]);
+        lease.scene.token.stand_behind(Gate::Open);
+        live = format!("tok-{round}");
+        lease.obtained(&live, 3600).await;
+        while lease.held().is_some() {
+            tokio::task::yield_now().await;
+        }
+    }
+    lease.scene.finish().await;
+}
+
+#[tokio::test]
+async fn what_an_issuer_gives_to_a_token_that_is_gone_is_void_there() {
+    let mut lease = Lease::start(Mode::Overlap).await;
+    let (_, answer) = lease.renewal().await;
+    let _ = answer.send(Ok(None));
+    let Asked::Obtain(answer) = lease.next().await else { panic!("another one") };
+    let issued = lease.issued("tok-2", 3600);
+    let Lease { scene, mut asked, .. } = lease;
+    let Scene { token, tasks, _telling, .. } = scene;
+    drop(token);
+    let ends = tasks.at_rest();
+    tokio::select! {
+        () = ends => panic!("the process may not end before that is known"),
+        () = tokio::time::sleep(Duration::from_millis(50)) => {}
+    }
+    let _ = answer.send(issued);
+    let told = tokio::time::timeout(PATIENCE, asked.recv()).await.expect("in time");
+    assert!(matches!(told, Some(Asked::Revoke(value)) if value == "tok-2"));
+    tasks.at_rest().await;
+}
+
+#[tokio::test]
+async fn a_generation_that_may_have_been_renewed_is_void_after_its_old_end_too() {
+    let mut lease = Lease::start(Mode::Overlap).await;
+    let (_, answer) = lease.renewal().await;
+    // The issuer has renewed it by now, and nobody hears of it.
+    lease.clock.advance(Duration::from_secs(1100));
+    lease.scene.token.control.retire().await;
+    assert_eq!(lease.revoked().await, "tok-1");
+    drop(answer);
+    lease.scene.finish().await;
+}
+
+#[tokio::test]
+async fn a_generation_that_was_not_renewed_ends_when_it_was_said_to() {
+    let mut lease = Lease::start(Mode::Overlap).await;
+    let (_, answer) = lease.renewal().await;
+    drop(answer);
+    while lease.scene.token.reader.look().2 == slot::Standing::Asking {
+        tokio::task::yield_now().await;
+    }
+    lease.clock.advance(Duration::from_secs(1100));
+    assert!(lease.held().is_some(), "whatever its issuer may say of it");
+    lease.scene.finish().await;
+}
+
+#[tokio::test]
+async fn nobody_waits_for_what_a_401_during_a_renewal_brings_later() {
+    let mut lease = Lease::start(Mode::Overlap).await;
+    let reader = lease.scene.token.reader.clone();
+    // Each refresh that a 401 brings puts the next one off for longer.
+    for generation in 1..8 {
+        reader.succeeded(generation);
+        assert!(reader.rejected(generation));
+        lease.clock.advance(Duration::from_secs(60));
+        lease.scene.token.control.restate().await;
+        lease.obtained(&format!("again-{generation}"), if generation < 7 { 3600 } else { 20 }).await;
+        while reader.get(lease.clock.now()).is_ok_and(|usable| usable.generation().number == generation) {
+            tokio::task::yield_now().await;
+        }
+        assert!(lease.held().is_none());
+    }
+    reader.succeeded(8);
+    lease.clock.advance(Duration::from_secs(14));
+    lease.scene.token.control.restate().await;
+    let Asked::Prolong(_, answer) = lease.next_call().await else { panic!("a renewal is asked for") };
+    assert!(reader.rejected(8), "another one may come of the call that is under way");
+    lease.scene.token.control.restate().await;
+    let clock = lease.clock.clone();
+    let _ = answer.send(Ok(Some(clock.now().after(Duration::from_secs(20)))));
+    let waiting = reader.newer_than(8, &*clock, 4 * PATIENCE);
+    let newer = tokio::time::timeout(Duration::from_secs(2), waiting).await;
+    assert_eq!(newer, Ok(false), "it is to come, and not for a while");
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_call_that_nobody_waits_for_ends_no_later_hold() {
+    let mut lease = Lease::start(Mode::Exclusive).await;
+    let (_, answer) = lease.renewal().await;
+    let _ = answer.send(Ok(None));
+    let Asked::Obtain(first) = lease.next().await else { panic!("another one") };
+    lease.scene.token.stand_behind(Gate::Denied(CLOSED.parse().expect("an id")));
+    assert_eq!(lease.revoked().await, "tok-1");
+    lease.scene.token.stand_behind(Gate::Open);
+    lease.obtained("tok-2", 3600).await;
+    let reader = lease.scene.token.reader.clone();
+    while lease.held().is_some() {
+        tokio::task::yield_now().await;
+    }
+    tokio::time::sleep(Duration::from_secs(5)).await;
+    let (_, answer) = lease.renewal().await;
+    let _ = answer.send(Ok(None));
+    let Asked::Obtain(second) = lease.next().await else { panic!("another one") };
+    assert_eq!(lease.held(), Some(Absent::Held));
+    tokio::time::sleep(Duration::from_secs(6)).await;
+    assert_eq!(lease.held(), Some(Absent::Held), "the first call has taken long, and this one has not");
+    let _ = second.send(lease.issued("tok-3", 3600));
+    assert_eq!(reader.ready(&*lease.clock, PATIENCE).await, Ok(()));
+    let _ = first.send(lease.issued("tok-late", 3600));
+    while lease.revoked().await != "tok-late" {}
     lease.scene.finish().await;
 }
