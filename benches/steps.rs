@@ -28,6 +28,7 @@ fn judging(bench: &mut Criterion) {
             Rule::parse("GET /repos/**", Form::Strict).expect("a rule"),
         ]),
         deny: vec![Rule::parse("* /repos/*/*/keys/**", Form::Strict).expect("a rule")],
+        minting: Vec::new(),
     };
     bench.bench_function("path: canonical already", |b| {
         b.iter(|| Form::Strict.canonical(black_box("/repos/octo/hello/releases/latest")));

@@ -381,6 +381,7 @@ fn check_built(path: &Path, config: &Config, json: bool, policy: bool) -> ExitCo
     }
     if !json {
         verdict.iter().flat_map(Verdict::lines).for_each(|line| say(&line));
+        config.filled.iter().for_each(|filled| say(&filled.to_string()));
         say(&format!("{file}: ok, {} tokens, {} routes", config.tokens.len(), config.routes.len()));
     }
     ExitCode::SUCCESS

@@ -22,6 +22,7 @@ mod later;
 mod load;
 mod operator;
 mod placement;
+mod preset;
 mod problem;
 mod proxy;
 mod reader;
@@ -54,6 +55,7 @@ use crate::{access, audit, dial, identity, telemetry};
 
 pub use environment::{Environment, ProxyVariable};
 pub use load::{LoadError, NotFound, Text, find, place_of_rule};
+pub use preset::{Filled, phantom};
 pub use problem::{Problem, Problems, Severity};
 pub use survey::{Remote, Survey, survey};
 pub use vault::Vault;
@@ -99,6 +101,8 @@ pub struct Config {
     pub secret_variables: Vec<String>,
     /// The file with its variables, as operators may see it.
     pub shown: serde_json::Value,
+    /// What presets have filled in.
+    pub filled: Vec<Filled>,
     /// SHA-256 of the file's bytes, in hex.
     pub digest: String,
     /// What is taken, but should be looked at.
@@ -135,7 +139,8 @@ impl Config {
         let (mut table, errors) = DeTable::parse_recoverable(text);
         let config = if errors.is_empty() {
             variables::apply(table.get_mut(), &environment.scalars, &report);
-            sections(&report, table.get_ref(), base, environment)
+            let filled = preset::apply(table.get_mut());
+            sections(&report, table.get_ref(), base, environment).map(|config| Self { filled, ..config })
         } else {
             report_syntax(&report, text, &errors);
             None
@@ -226,6 +231,7 @@ fn sections<'a>(
         routes: routes.into_iter().map(|route| route.settings).collect::<Option<_>>()?,
         secret_variables: report.secret_variables(),
         shown: shown::shown(table),
+        filled: Vec::new(),
         digest: String::new(),
         warnings: Problems::default(),
     })

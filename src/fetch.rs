@@ -210,8 +210,16 @@ impl Fetcher {
     /// # Errors
     /// When there is no connection, or no sound and complete answer of a bounded size in time.
     pub async fn send(&self, call: Call<'_>) -> Result<Answer, FetchError> {
+        self.send_asking(call, None).await
+    }
+
+    /// As [`Fetcher::send`], with this query, which is encoded and may be a secret.
+    ///
+    /// # Errors
+    /// As [`Fetcher::send`].
+    pub async fn send_asking(&self, call: Call<'_>, query: Option<&HeaderValue>) -> Result<Answer, FetchError> {
         let remote = call.remote;
-        let exchange = self.exchange(remote, request(call), async |head: Head, body| {
+        let exchange = self.exchange(remote, written(call, query)?, async |head: Head, body| {
             Ok(Answer { status: head.status, headers: head.headers, body: read(body).await? })
         });
         timeout(TOTAL, exchange).await.map_err(|_| FetchError::Timeout)?
@@ -223,11 +231,7 @@ impl Fetcher {
     /// When there is no connection, or no sound head of an answer in time.
     pub async fn look(&self, call: Call<'_>, query: Option<&HeaderValue>) -> Result<Head, FetchError> {
         let remote = call.remote;
-        let mut request = request(call);
-        if let Some(query) = query {
-            *request.uri_mut() = asking(&remote.endpoint, query)?;
-        }
-        let exchange = self.exchange(remote, request, async |head, _| Ok(head));
+        let exchange = self.exchange(remote, written(call, query)?, async |head, _| Ok(head));
         timeout(TOTAL, exchange).await.map_err(|_| FetchError::Timeout)?
     }
 
@@ -278,6 +282,15 @@ impl Fetcher {
             }
         }
     }
+}
+
+fn written(call: Call<'_>, query: Option<&HeaderValue>) -> Result<Request<Full<Bytes>>, FetchError> {
+    let target = query.map(|query| asking(&call.remote.endpoint, query)).transpose()?;
+    let mut request = request(call);
+    if let Some(target) = target {
+        *request.uri_mut() = target;
+    }
+    Ok(request)
 }
 
 fn request(call: Call<'_>) -> Request<Full<Bytes>> {

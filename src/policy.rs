@@ -47,6 +47,8 @@ pub enum Denied {
     /// The route allows the path, but not with this method.
     Method,
     Path,
+    /// Its answer would be a credential, which the client would keep.
+    Minting,
     Rate(Exceeded),
     /// The route allows it, and the client's own lists do not.
     OfClient(RuleDenied),
@@ -61,6 +63,7 @@ impl Denied {
             Self::Client => "route_denied",
             Self::Method | Self::OfClient(RuleDenied::Method) => "method_denied",
             Self::Path | Self::OfClient(RuleDenied::Path) => "path_denied",
+            Self::Minting | Self::OfClient(RuleDenied::Minting) => "derived_credential",
             Self::Rate(_) | Self::RateOfClient(_) => "rate_limited",
         }
     }
@@ -70,7 +73,8 @@ impl Denied {
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Mode {
     Enforce,
-    /// The no of rules and rate is told, and the request passes. Who may use a route is never left open.
+    /// The no of rules and rate is told, and the request passes. Who may use a route is never left open, and no credential is
+    /// handed out.
     Observe,
 }
 
@@ -121,11 +125,11 @@ impl Terms<'_> {
             return Err(Denied::Client);
         }
         let object = |denied| match self.mode {
-            Mode::Enforce => Err(denied),
-            Mode::Observe => {
+            Mode::Observe if denied != Denied::Minting => {
                 observed(denied, &path);
                 Ok(None)
             }
+            Mode::Enforce | Mode::Observe => Err(denied),
         };
         let rule = self.rules.judge(method, &path).map_err(Denied::from).or_else(object)?;
         if let Some(terms) = self.of_client {
@@ -146,6 +150,7 @@ impl From<RuleDenied> for Denied {
         match denied {
             RuleDenied::Method => Self::Method,
             RuleDenied::Path => Self::Path,
+            RuleDenied::Minting => Self::Minting,
         }
     }
 }

@@ -552,7 +552,7 @@ fn taken_in<'t>(answered: Answered, route: &'t Route, usage: &mut UsageGuard) ->
     usage.answered(response.status);
     let placement = route.token.as_ref().map(|token| &token.placement);
     let ends = rebuild_response(&mut response.fields, placement.map(Placement::guarded_header));
-    credentials::clear_answer(&mut response.fields, placement);
+    credentials::clear_answer(&mut response.fields, placement, route.keeps_cookies);
     let scrubber = match &needles {
         Some(needles) => echo::scrub(&mut response, needles, route.scrub, usage)?,
         None => None,

@@ -48,6 +48,8 @@ pub struct Settings {
     pub timeouts: Timeouts,
     /// Whether the token is looked for in the bodies of answers, too.
     pub scrub: bool,
+    /// Whether cookies that answers set reach the client: a session is a credential, too.
+    pub keeps_cookies: bool,
     pub tls: tls::Settings,
     /// Whether requests may change to WebSocket.
     pub websocket: bool,
@@ -134,6 +136,8 @@ pub struct Route {
     pub limits: Limits,
     /// Whether the token is looked for in the bodies of answers, too.
     pub scrub: bool,
+    /// Whether cookies that answers set reach the client.
+    pub keeps_cookies: bool,
     pub websocket: bool,
     pub intercept: bool,
     /// Where the upstream announces its end.
@@ -489,6 +493,7 @@ fn build(
         timeouts: settings.timeouts,
         limits: settings.limits,
         scrub: settings.scrub,
+        keeps_cookies: settings.keeps_cookies,
         websocket: settings.websocket,
         intercept: settings.intercept,
         voice: ingredients.announcements.voice(&Party::Route(name.clone())),

@@ -77,11 +77,22 @@ pub struct Reach {
     /// `None`: all.
     pub clients: Option<BTreeSet<String>>,
     pub deny: Vec<String>,
+    /// Cookies that answers set reach the client.
+    #[serde(default, skip_serializing_if = "is_false")]
+    pub keeps_cookies: bool,
+    /// Requests for credentials, which are refused.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub minting: Vec<String>,
     /// Its rules are not enforced.
     pub observe: bool,
     /// An encoded slash is data.
     pub opaque: bool,
     pub upstream: String,
+}
+
+/// What was asked for before there was such a key has the digest that it had.
+fn is_false(value: &bool) -> bool {
+    !value
 }
 
 #[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
@@ -316,6 +327,8 @@ pub(super) mod tests {
             allow: Allow::These(vec!["GET /repos/**".into()]),
             clients: None,
             deny: Vec::new(),
+            keeps_cookies: false,
+            minting: Vec::new(),
             observe: false,
             opaque: false,
             upstream: "https://api.example.com/".into(),
@@ -370,6 +383,8 @@ pub(super) mod tests {
             ("allow", of(|r| reach(r).allow = Allow::These(vec!["* /**".into()]))),
             ("clients", of(|r| reach(r).clients = Some(["app".to_owned()].into()))),
             ("deny", of(|r| reach(r).deny = vec!["DELETE /**".into()])),
+            ("cookies", of(|r| reach(r).keeps_cookies = true)),
+            ("minting", of(|r| reach(r).minting = vec!["POST /token".into()])),
             ("observe", of(|r| reach(r).observe = true)),
             ("opaque", of(|r| reach(r).opaque = true)),
             ("upstream", of(|r| reach(r).upstream = "https://b.example.com/".into())),
@@ -401,7 +416,8 @@ pub(super) mod tests {
             .map(|(what, _)| what)
             .collect();
         let of_the_source = ["source kind", "source"];
-        let of_routes = ["any", "allow", "clients", "deny", "observe", "opaque", "upstream", "no route"];
+        let of_routes =
+            ["any", "allow", "clients", "deny", "cookies", "minting", "observe", "opaque", "upstream", "no route"];
         assert_eq!(the_same, [&of_the_source[..], &of_routes].concat());
     }
 

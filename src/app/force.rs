@@ -24,7 +24,7 @@ use crate::config::Config;
 use crate::name::{ClientName, RouteName, TokenName};
 use crate::path::Form;
 use crate::policy::Mode;
-use crate::policy::rule::{self, Rule, Rules};
+use crate::policy::rule::{self, Rule};
 use crate::route::{self, Offer};
 use crate::token::{self, Gate, NEVER, source};
 
@@ -141,6 +141,8 @@ fn reach(route: &route::Settings) -> Reach {
         },
         clients: route.clients.as_ref().map(|clients| clients.iter().map(ToString::to_string).collect()),
         deny: texts(&route.rules.deny),
+        keeps_cookies: route.keeps_cookies,
+        minting: texts(&route.rules.minting),
         observe: route.mode == Mode::Observe,
         opaque: route.rules.form == Form::Opaque,
         upstream: route.upstream.to_string(),
@@ -372,12 +374,11 @@ fn allow(granted: Option<&Reach>, more: &[&Reach], form: Form) -> Option<rule::A
 /// The route with what is allowed, and no wider than any of its old grants in anything else.
 fn restrict(route: &mut route::Settings, allow: rule::Allow, old: &[&Reach], config: &Config) {
     let form = route.rules.form;
-    let written = std::mem::replace(&mut route.rules, Rules { form, allow, deny: Vec::new() });
-    route.rules.deny = written.deny;
+    route.rules.allow = allow;
     for old in old {
-        let missing = old.deny.iter().filter_map(|text| Rule::parse(text, form).ok());
-        let missing: Vec<Rule> = missing.filter(|rule| !route.rules.deny.contains(rule)).collect();
-        route.rules.deny.extend(missing);
+        add_missing(&mut route.rules.deny, &old.deny, form);
+        add_missing(&mut route.rules.minting, &old.minting, form);
+        route.keeps_cookies &= old.keeps_cookies;
         if !old.observe {
             route.mode = Mode::Enforce;
         }
@@ -389,6 +390,12 @@ fn restrict(route: &mut route::Settings, allow: rule::Allow, old: &[&Reach], con
             route.clients = Some(written.into_iter().filter(|client| old.contains(client.as_str())).collect());
         }
     }
+}
+
+fn add_missing(rules: &mut Vec<Rule>, old: &[String], form: Form) {
+    let old = old.iter().filter_map(|text| Rule::parse(text, form).ok());
+    let missing: Vec<Rule> = old.filter(|rule| !rules.contains(rule)).collect();
+    rules.extend(missing);
 }
 
 /// The grants on top that count at this moment. Shortly before its end a grant is left in good time: what follows it is

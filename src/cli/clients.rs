@@ -18,9 +18,9 @@ pub enum Clients {
     Key {
         /// The client of the config whose key it is to be
         name: ClientName,
-        /// What the SDK takes: sk, ghp, xoxb, or a template as "key-{}": {} becomes 43 random letters and digits, {20} as
+        /// What the SDK takes: sk, ghp, xoxb, the name of a preset as anthropic, or a template as "key-{}": {} becomes 43 random letters and digits, {20} as
         /// many, {20:hex} and {20:digits} others
-        #[arg(long, value_name = "FORMAT", default_value = "sk")]
+        #[arg(long, value_name = "FORMAT", default_value = "sk", value_parser = crate::config::phantom)]
         format: Format,
     },
     /// All clients, and what is held back from each while its use is unusual

@@ -19,7 +19,7 @@ use crate::app;
 use crate::app::environment::Entrance;
 use crate::authority::{Authority, Host};
 use crate::clock::{Clock, SystemClock};
-use crate::config::{self, Config};
+use crate::config::{self, Config, Filled};
 use crate::dial::Dialer;
 use crate::identity::{ClientIndex, Clients};
 use crate::metrics::Metrics;
@@ -73,6 +73,8 @@ struct Verdict {
     client_rule: Option<Rule>,
     token: Option<Live>,
     held: Option<Held>,
+    /// What presets have filled in of the route and the token.
+    filled: Vec<Filled>,
     refusal: Option<Refused>,
 }
 
@@ -136,7 +138,12 @@ fn judge(path: &Path, config: &Config, table: &Table, question: &Question) -> an
     let refusal = refusal.or_else(|| refusal_of(token?, live.as_ref()?, config).map(Refused::from));
     let rule = route.zip(ruling).map(|(route, ruling)| Rule::of(ruling, path, "route", route.name.as_str()));
     let client_rule = ruling_of_client.map(|ruling| Rule::of(ruling, path, "client", name.as_str()));
-    Ok(Verdict { client: name, way, route: upstream, rule, client_rule, token: live, held, refusal })
+    let is_taken = |filled: &&Filled| match filled.section {
+        "route" => route.is_some_and(|route| *filled.name == *route.name.as_str()),
+        _ => token.is_some_and(|token| *filled.name == *token.name.as_str()),
+    };
+    let filled = config.filled.iter().filter(is_taken).cloned().collect();
+    Ok(Verdict { filled, client: name, way, route: upstream, rule, client_rule, token: live, held, refusal })
 }
 
 /// A request as it would come in.
@@ -273,6 +280,7 @@ impl Rule {
         match ruling {
             Ruling::AllowedByAny => Self { text: "allow \"any\"".to_owned(), place: None },
             Ruling::Allowed(at, rule) => Self { text: format!("allow \"{rule}\""), place: place("allow", at) },
+            Ruling::Minting(at, rule) => Self { text: format!("minting \"{rule}\""), place: place("minting", at) },
             Ruling::Denied(at, rule) => Self { text: format!("deny \"{rule}\""), place: place("deny", at) },
             Ruling::NotAllowed(others) if others.is_empty() => {
                 Self { text: "no rule of `allow` covers the path".to_owned(), place: None }
@@ -416,6 +424,9 @@ impl Verdict {
                 );
             }
         }
+        for filled in &self.filled {
+            line("preset", filled.to_string());
+        }
         lines.join("\n")
     }
 
@@ -444,6 +455,12 @@ impl Verdict {
             "rule": self.rule.as_ref().map(Rule::to_json),
             "client_rule": self.client_rule.as_ref().map(Rule::to_json),
             "token": token,
+            "presets": self.filled.iter().map(preset_to_json).collect::<Value>(),
         })
     }
+}
+
+fn preset_to_json(filled: &Filled) -> Value {
+    let Filled { section, name, preset, keys } = filled;
+    json!({ "section": section, "name": name, "preset": preset, "keys": keys })
 }

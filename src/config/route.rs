@@ -34,6 +34,7 @@ pub fn read(mut section: Section<'_>, context: &Context<'_>) -> Route {
     let name = section.name::<RouteName>("name");
     let label = name.as_ref().map_or("the route".to_owned(), |name| format!("route `{}`", name.get_ref()));
     section.require("name", "the route has no name", "name = \"github\"");
+    super::preset::read(&mut section);
     section.require(
         "upstream",
         format!("{label} does not name its upstream"),
@@ -66,6 +67,7 @@ pub fn read(mut section: Section<'_>, context: &Context<'_>) -> Route {
     if scrub && token.is_none() {
         section.refuse("scrub", format!("{label} has no token to look for"), "remove the key, or name a `token`");
     }
+    let keeps_cookies = section.choice("set_cookie", &[("strip", false), ("pass", true)], &[]);
     let websocket = section.boolean("websocket").unwrap_or(false);
     if websocket && scrub {
         let message = "`websocket` and `scrub` exclude each other: what a tunnel carries is not looked at";
@@ -86,6 +88,7 @@ pub fn read(mut section: Section<'_>, context: &Context<'_>) -> Route {
             limits,
             timeouts,
             scrub,
+            keeps_cookies: keeps_cookies.unwrap_or(token.is_none()),
             tls,
             websocket,
             intercept,
@@ -105,7 +108,8 @@ fn rules(section: &mut Section<'_>, label: &str) -> Option<Rules> {
     }
     let allow = allow(section, form, label);
     let deny = these(section, "deny", form);
-    Some(Rules { form, allow: allow?, deny: deny.unwrap_or_default() })
+    let minting = these(section, "minting", form);
+    Some(Rules { form, allow: allow?, deny: deny.unwrap_or_default(), minting: minting.unwrap_or_default() })
 }
 
 /// A list of rules that is not empty, or `"any"`.
@@ -129,7 +133,12 @@ fn allow(section: &mut Section<'_>, form: Form, label: &str) -> Option<Allow> {
 pub fn rules_of_client(section: &mut Section<'_>, label: &str) -> Rules {
     let allow = allow(section, Form::Strict, label);
     let deny = these(section, "deny", Form::Strict);
-    Rules { form: Form::Strict, allow: allow.unwrap_or(Allow::Any), deny: deny.unwrap_or_default() }
+    Rules {
+        form: Form::Strict,
+        allow: allow.unwrap_or(Allow::Any),
+        deny: deny.unwrap_or_default(),
+        minting: Vec::new(),
+    }
 }
 
 fn these(section: &mut Section<'_>, key: &'static str, form: Form) -> Option<Vec<Rule>> {

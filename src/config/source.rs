@@ -13,7 +13,7 @@ mod github_app;
 mod kubernetes;
 mod metadata;
 mod oauth;
-mod pairs;
+pub mod pairs;
 mod signed_jwt;
 mod vault;
 

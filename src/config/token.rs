@@ -9,6 +9,7 @@ use toml::de::DeValue;
 
 use super::Context;
 use super::reader::Section;
+use super::source::pairs::{header, pairs};
 use super::{detect, placement, sha256, source, value};
 use crate::access::Terms;
 use crate::authority::Host;
@@ -59,6 +60,7 @@ pub fn read(mut section: Section<'_>, context: &Context<'_>) -> Token {
     let retire_unused = section.duration("retire_unused", HOUR..=DAY * 366);
     let retire_after = section.duration("retire_after", HOUR..=DAY * 366);
     let detect = detect::of_token(section.table("detect", "`detect`"), context);
+    super::preset::read(&mut section);
     let source = section.table("source", "`source`");
     let terms = Terms { permanent, further_scopes, source: reference_of(&source) };
     let mut source = source::read(source, scopes.as_deref(), context);
@@ -258,15 +260,48 @@ fn probe(section: &mut Section<'_>, hosts: Option<&[Host]>, context: &Context<'_
             "add `probe = \"https://...\"`, or remove it",
         );
     }
-    let url = section.endpoint("probe")?;
-    context.judge_endpoint("probe", &url);
-    let host = &url.get_ref().authority.host;
+    let probe = asked(section, context)?;
+    let host = &probe.url.authority.host;
     if hosts.is_some_and(|hosts| !hosts.contains(host)) {
         let message = format!("`probe` would send the token to {host}, which is not among its `hosts`");
         section.refuse("probe", message, "write a URL of an API that the token is for");
     }
-    Some(probe::Settings { url: url.into_inner(), tls: crate::tls::Settings::default(), every })
+    Some(probe::Settings { every, ..probe })
 }
+
+/// A URL, or a table with what is unlike others about it; `"none"` where a preset has one.
+fn asked(section: &mut Section<'_>, context: &Context<'_>) -> Option<probe::Settings> {
+    let written = section.take("probe")?;
+    let DeValue::Table(table) = written.get_ref() else {
+        if written.get_ref().as_str() == Some("none") {
+            return None;
+        }
+        let url = section.endpoint("probe")?;
+        context.judge_endpoint("probe", &url);
+        return Some(probe::Settings::new(url.into_inner()));
+    };
+    let mut table = Section::new(section.report, "`probe`", written.span(), Some(table));
+    table.require("url", "`probe` does not say whom to ask", "url = \"https://...\"");
+    let url = table.endpoint("url");
+    let headers = pairs(&mut table, "headers", header);
+    let forbidden_passes = table.choice("forbidden", &[("refused", false), ("passed", true)], &[]);
+    let ok = table.parsed("ok", pointer).map(Spanned::into_inner);
+    table.finish();
+    let url = url?;
+    context.judge_endpoint("url", &url);
+    let forbidden_passes = forbidden_passes.unwrap_or(false);
+    Some(probe::Settings { headers, forbidden_passes, ok, ..probe::Settings::new(url.into_inner()) })
+}
+
+/// A place in JSON (RFC 6901).
+fn pointer(text: &str) -> Result<String, &'static str> {
+    match text.starts_with('/') && text.len() <= LONGEST_POINTER {
+        true => Ok(text.to_owned()),
+        false => Err("a JSON pointer begins with a slash, as in \"/ok\""),
+    }
+}
+
+const LONGEST_POINTER: usize = 200;
 
 /// What a new generation is to the one before. Where it ends that, nothing can go back to it.
 fn mode(section: &mut Section<'_>) -> Mode {

@@ -1,6 +1,7 @@
 //! `METHOD /path/pattern` rules: which requests a route lets pass.
 //!
 //! ```text
+//! minting: does any rule match, read widely and in any case? ─► refused
 //! deny: does any rule match, read widely? ─► refused
 //! allow: does any rule match, read exactly? ─► passed, else refused
 //! ```
@@ -26,6 +27,8 @@ pub struct Rules {
     pub form: Form,
     pub allow: Allow,
     pub deny: Vec<Rule>,
+    /// Requests whose answer is a credential, which whoever asks would keep.
+    pub minting: Vec<Rule>,
 }
 
 /// What a route lets pass, if no deny rule covers it.
@@ -42,17 +45,22 @@ pub enum Denied {
     Method,
     #[error("the route does not allow this path")]
     Path,
+    #[error("the answer would be a credential")]
+    Minting,
 }
 
 impl Rules {
     /// Whether there is nothing that they refuse.
     pub fn pass_everything(&self) -> bool {
-        matches!(self.allow, Allow::Any) && self.deny.is_empty()
+        matches!(self.allow, Allow::Any) && self.deny.is_empty() && self.minting.is_empty()
     }
 
     /// Judges a request by its method and the path that the upstream will get. Returns the allow rule that covers it; `None`
     /// where anything passes.
     pub fn judge(&self, method: &Method, path: &Canonical<'_>) -> Result<Option<RuleMark>, Denied> {
+        if self.minting.iter().any(|rule| rule.mints(method, path)) {
+            return Err(Denied::Minting);
+        }
         let denied = self.deny.iter().any(|rule| rule.covers_widely(method) && rule.matches_widely(path));
         let mut other_method = false;
         let allowed = match &self.allow {
@@ -81,6 +89,8 @@ pub enum Ruling<'a> {
     Allowed(usize, &'a Rule),
     /// An allow rule covers it too.
     Denied(usize, &'a Rule),
+    /// Whatever else covers it.
+    Minting(usize, &'a Rule),
     /// No allow rule covers it. These allow the path, with other methods.
     NotAllowed(Vec<&'a Rule>),
 }
@@ -88,6 +98,9 @@ pub enum Ruling<'a> {
 impl Rules {
     /// The rule behind what [`Rules::judge`] says: for people to read, where there is time to look.
     pub fn ruling(&self, method: &Method, path: &Canonical<'_>) -> Ruling<'_> {
+        if let Some((at, rule)) = self.minting.iter().enumerate().find(|(_, rule)| rule.mints(method, path)) {
+            return Ruling::Minting(at, rule);
+        }
         let allowed = match &self.allow {
             Allow::Any => Ruling::AllowedByAny,
             Allow::These(rules) => {
@@ -108,7 +121,8 @@ impl Rules {
     /// The rule that would let such requests pass, and no others; `None` where they are denied, or pass, or no rule says exactly
     /// this: a star is a pattern.
     pub fn missing(&self, method: &Method, path: &Canonical<'_>) -> Option<Rule> {
-        let denied = self.deny.iter().any(|rule| rule.covers_widely(method) && rule.matches_widely(path));
+        let widely = |rule: &Rule| rule.covers_widely(method) && rule.matches_widely(path);
+        let denied = self.deny.iter().any(widely) || self.minting.iter().any(|rule| rule.mints(method, path));
         if denied || self.judge(method, path).is_ok() || path.as_str().contains('*') {
             return None;
         }
@@ -125,11 +139,13 @@ impl fmt::Display for Rules {
             Allow::These(rules) if rules.is_empty() => f.write_str("nothing")?,
             Allow::These(rules) => write_list(f, rules)?,
         }
-        if self.deny.is_empty() {
-            return Ok(());
+        for (what, rules) in [("; deny ", &self.deny), ("; minting ", &self.minting)] {
+            if !rules.is_empty() {
+                f.write_str(what)?;
+                write_list(f, rules)?;
+            }
         }
-        f.write_str("; deny ")?;
-        write_list(f, &self.deny)
+        Ok(())
     }
 }
 
@@ -198,20 +214,28 @@ impl Rule {
 
     /// Whether a server may take the path for one that the rule writes: its encoded slashes may be data or slashes.
     fn matches_widely(&self, path: &Canonical<'_>) -> bool {
+        self.matches_exactly(path) || self.may_be(path, byte)
+    }
+
+    /// The same, and more: some servers do not care for the case of a path either.
+    fn mints(&self, method: &Method, path: &Canonical<'_>) -> bool {
+        self.covers_widely(method) && self.may_be(path, |character| character.byte.to_ascii_lowercase())
+    }
+
+    /// Whether a server that sees as much of each character as `seen` does may take the path for one that the rule writes.
+    fn may_be(&self, path: &Canonical<'_>, seen: fn(Character) -> u8) -> bool {
         let slashes = || path.segments().flat_map(|segment| segment.split("%2F"));
-        self.matches_exactly(path)
-            || self.may_mean(path.segments())
-            || (path.as_str().contains("%2F") && self.may_mean(slashes()))
+        self.may_mean(path.segments(), seen) || (path.as_str().contains("%2F") && self.may_mean(slashes(), seen))
     }
 
     /// Whether a server that skips empty segments, such as a trailing slash makes, may take these for the rule's.
-    fn may_mean<'p>(&self, segments: impl Iterator<Item = &'p str> + Clone) -> bool {
+    fn may_mean<'p>(&self, segments: impl Iterator<Item = &'p str> + Clone, seen: fn(Character) -> u8) -> bool {
         let pattern = match self.segments.split_last() {
             Some((Segment::Literal(last), rest)) if last.is_empty() => rest,
             _ => &self.segments,
         };
         let shown = segments.filter(|text| !without_parameters(text).is_empty());
-        matches(pattern, shown, Segment::is_any_number, Segment::may_be)
+        matches(pattern, shown, Segment::is_any_number, |segment, text| segment.may_be(text, seen))
     }
 }
 
@@ -261,11 +285,11 @@ impl Segment {
     }
 
     /// Whether a server may take the text for this segment: it decodes it, or cuts off its parameters.
-    fn may_be(&self, text: &str) -> bool {
+    fn may_be(&self, text: &str, seen: fn(Character) -> u8) -> bool {
         let decoded = |text: &str| match self {
             Self::AnyNumber | Self::One => true,
-            Self::Literal(literal) => path::characters(literal).map(byte).eq(path::characters(text).map(byte)),
-            Self::Within(pieces) => is_within(pieces, text, |own, other| own.byte == other.byte),
+            Self::Literal(literal) => path::characters(literal).map(seen).eq(path::characters(text).map(seen)),
+            Self::Within(pieces) => is_within(pieces, text, |own, other| seen(own) == seen(other)),
         };
         decoded(text) || decoded(without_parameters(text))
     }
@@ -361,7 +385,12 @@ mod tests {
 
     fn rules(form: Form, allow: Option<&[&str]>, deny: &[&str]) -> Rules {
         let parse = |texts: &[&str]| texts.iter().map(|text| Rule::parse(text, form).expect(text)).collect();
-        Rules { form, allow: allow.map_or(Allow::Any, |texts| Allow::These(parse(texts))), deny: parse(deny) }
+        Rules {
+            form,
+            allow: allow.map_or(Allow::Any, |texts| Allow::These(parse(texts))),
+            deny: parse(deny),
+            minting: Vec::new(),
+        }
     }
 
     fn judge(rules: &Rules, request: &str) -> Result<(), Denied> {
@@ -476,7 +505,8 @@ mod tests {
 
     #[test]
     fn the_ruling_is_the_rule_behind_the_judgement() {
-        let rules = rules(Form::Strict, Some(&["GET /a/**", "POST /a/*", "PUT /a/*"]), &["* /b", "* /a/secret"]);
+        let mut rules = rules(Form::Strict, Some(&["GET /a/**", "POST /a/*", "PUT /a/*"]), &["* /b", "* /a/secret"]);
+        rules.minting = vec!["POST /a/keys".parse().expect("a rule")];
         let ruling = |request: &str| {
             let (method, path) = request.split_once(' ').expect(request);
             let ruling = rules.ruling(&method.parse().expect(request), &Form::Strict.canonical(path).expect(request));
@@ -486,6 +516,7 @@ mod tests {
                 Ruling::AllowedByAny => "any".to_owned(),
                 Ruling::Allowed(at, rule) => format!("allow {at} {rule}"),
                 Ruling::Denied(at, rule) => format!("deny {at} {rule}"),
+                Ruling::Minting(at, rule) => format!("minting {at} {rule}"),
                 Ruling::NotAllowed(others) => others.iter().map(|rule| format!("not {rule};")).collect(),
             }
         };
@@ -494,6 +525,30 @@ mod tests {
         assert_eq!(ruling("PUT /a/secret"), "deny 1 * /a/secret");
         assert_eq!(ruling("DELETE /a/secret"), "not GET /a/**;not POST /a/*;not PUT /a/*;", "as the judgement says");
         assert_eq!(ruling("GET /b"), "");
+        assert_eq!(ruling("POST /a/keys"), "minting 0 POST /a/keys");
+    }
+
+    #[test]
+    fn what_mints_is_refused_under_every_spelling_whatever_else_is_allowed() {
+        let mut rules = rules(Form::Opaque, None, &["* /a/keys"]);
+        rules.minting = vec![rule("POST /**/tokens"), rule("* /v1/*:sign")];
+        for request in [
+            "POST /tokens",
+            "POST /a/b/tokens",
+            "POST /a/tokens/",
+            "POST /a/TOKENS",
+            "post /a/tokens",
+            "POST /a%2Ftokens",
+            "POST /a/%74okens;v=1",
+            "GET /v1/me:sign",
+            "GET /V1/me%3ASIGN",
+        ] {
+            assert_eq!(judge(&rules, request), Err(Denied::Minting), "{request}");
+        }
+        for request in ["GET /a/tokens", "POST /a/tokens/1", "POST /a/token", "GET /v1/me:signs"] {
+            assert_eq!(judge(&rules, request), Ok(()), "{request}");
+        }
+        assert!(!rules.pass_everything());
     }
 
     #[test]

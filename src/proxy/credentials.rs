@@ -85,8 +85,13 @@ fn is_own_cookie(cookie: &[u8], name: &str) -> bool {
     cookie.split(|byte| *byte == b',').any(|part| reads_as(name_of(part), name))
 }
 
-/// Takes out of an answer the cookie that the token goes into: an API that sets it hands out a credential.
-pub fn clear_answer(headers: &mut Fields, placement: Option<&Placement>) {
+/// Takes cookies out of an answer: all that it sets, or the one that the token goes into. An API that sets that one hands out a
+/// credential.
+pub fn clear_answer(headers: &mut Fields, placement: Option<&Placement>, keeps_cookies: bool) {
+    if !keeps_cookies {
+        headers.remove(SET_COOKIE);
+        headers.retain(|header, _| *header != "set-cookie2");
+    }
     let Some(Placement::Cookie { name }) = placement else { return };
     headers.retain(|header, cookie| *header != SET_COOKIE || !reads_as(name_of(cookie.as_bytes()), name));
 }
@@ -389,9 +394,9 @@ mod tests {
         for cookie in ["a=1; Path=/", "Session=new; HttpOnly", "b=2"] {
             headers.append(SET_COOKIE, HeaderValue::from_static(cookie));
         }
-        clear_answer(&mut headers, Some(&Placement::bearer()));
+        clear_answer(&mut headers, Some(&Placement::bearer()), true);
         assert_eq!(headers.len(), 3);
-        clear_answer(&mut headers, Some(&Placement::Cookie { name: "session".to_owned() }));
+        clear_answer(&mut headers, Some(&Placement::Cookie { name: "session".to_owned() }), true);
         let left: Vec<&HeaderValue> = headers.get_all(SET_COOKIE).collect();
         assert_eq!(left, ["a=1; Path=/", "b=2"]);
     }

@@ -64,6 +64,10 @@ pub enum Refusal {
     MethodDenied,
     #[error("The route does not allow this path: see `allow` and `deny` of the route.")]
     PathDenied,
+    #[error(
+        "The answer would be a credential of its own, which the client would keep: see `minting` of the route, or what its `preset` says there."
+    )]
+    DerivedCredential,
     #[error("This client may not use this method here, although the route allows it: see `allow` of the [[client]].")]
     MethodDeniedToClient,
     #[error(
@@ -185,7 +189,7 @@ struct Words {
 }
 
 /// The names of every reason, for a counter that is there from the start.
-const REASONS: [&str; 39] = [
+const REASONS: [&str; 40] = [
     "framing",
     "host_mismatch",
     "path_ambiguous",
@@ -195,6 +199,7 @@ const REASONS: [&str; 39] = [
     "route_denied",
     "method_denied",
     "path_denied",
+    "derived_credential",
     "destination_prohibited",
     "browser_refused",
     "tunnel_denied",
@@ -257,6 +262,7 @@ impl Refusal {
             Self::PathDenied | Self::PathDeniedToClient => {
                 words(StatusCode::FORBIDDEN, "path_denied", "Path denied", DENIED)
             }
+            Self::DerivedCredential => words(StatusCode::FORBIDDEN, "derived_credential", "Derived credential", DENIED),
             Self::DestinationProhibited(_) => words(
                 StatusCode::FORBIDDEN,
                 "destination_prohibited",
@@ -541,6 +547,7 @@ mod tests {
             Refusal::PathDenied,
             Refusal::MethodDeniedToClient,
             Refusal::PathDeniedToClient,
+            Refusal::DerivedCredential,
             Refusal::DestinationProhibited(String::new()),
             Refusal::BrowserRefused,
             Refusal::TunnelDenied,
@@ -601,6 +608,7 @@ mod tests {
             Denied::Client,
             Denied::Method,
             Denied::Path,
+            Denied::Minting,
             Denied::Rate(exceeded()),
             Denied::OfClient(RuleDenied::Method),
             Denied::OfClient(RuleDenied::Path),

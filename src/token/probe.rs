@@ -6,21 +6,24 @@
 //! | 429, 5xx, 403 with `Retry-After`; none in time, or no connection | unanswered |
 //! | any other | passed: a redirect is not followed, and a 404 is no word on the token |
 //!
+//! Two things about an API change that: one that answers 403 where a token may merely not do this (`forbidden = "passed"`), and one
+//! that says in the body of a 200 whether it takes a token (`ok`).
+//!
 //! Invariants: the generation goes to the probe's own URL only, in its placement, on a connection whose certificate is verified.
-//! Of the answer nothing but the head is read.
+//! Of the answer nothing but the head is read, and what `ok` points at.
 
 use std::sync::Arc;
 use std::time::Duration;
 
 use http::header::{AUTHORIZATION, COOKIE, RETRY_AFTER};
-use http::{HeaderMap, HeaderValue, Method, StatusCode};
+use http::{HeaderMap, HeaderName, HeaderValue, Method, StatusCode};
 use tokio::time::timeout;
 use zeroize::Zeroizing;
 
 use super::placement::{Placed, Placement};
 use crate::authority::Endpoint;
 use crate::clock::Moment;
-use crate::fetch::{Call, FetchError, Fetcher, Head, Remote, RemoteError};
+use crate::fetch::{Answer, Call, FetchError, Fetcher, Head, Remote, RemoteError};
 use crate::sigv4::{self, Form, Payload, Signable};
 use crate::tls;
 
@@ -32,8 +35,21 @@ pub const TIME_LIMIT: Duration = Duration::from_secs(5);
 pub struct Settings {
     pub url: Endpoint,
     pub tls: tls::Settings,
+    /// What the API wants besides.
+    pub headers: Vec<(HeaderName, HeaderValue)>,
+    /// Whether a 403 says only that the token is for something else.
+    pub forbidden_passes: bool,
+    /// Where the JSON of a 2xx says `true` if the token is taken, as a JSON pointer (RFC 6901).
+    pub ok: Option<String>,
     /// How often the live generation is tried there, too.
     pub every: Option<Duration>,
+}
+
+impl Settings {
+    pub fn new(url: Endpoint) -> Self {
+        let tls = tls::Settings::default();
+        Self { url, tls, headers: Vec::new(), forbidden_passes: false, ok: None, every: None }
+    }
 }
 
 /// What an API says of a generation.
@@ -68,13 +84,15 @@ pub struct Probe {
     remote: Remote,
     fetcher: Arc<Fetcher>,
     placement: Placement,
+    settings: Settings,
 }
 
 impl Probe {
     /// # Errors
     /// When the URL cannot be called.
     pub fn new(settings: &Settings, placement: Placement, fetcher: Arc<Fetcher>) -> Result<Self, RemoteError> {
-        Ok(Self { remote: Remote::new(settings.url.clone(), &settings.tls)?, fetcher, placement })
+        let remote = Remote::new(settings.url.clone(), &settings.tls)?;
+        Ok(Self { remote, fetcher, placement, settings: settings.clone() })
     }
 
     /// Tries a generation, as it stands in its placement.
@@ -84,9 +102,14 @@ impl Probe {
             return Probed { verdict: Verdict::Unanswered, detail };
         };
         match timeout(TIME_LIMIT, self.ask(headers, query)).await {
-            Ok(Ok(head)) => {
-                let status = head.status;
-                Probed { verdict: judge(&head), detail: format!("the API answered the probe with {}", status.as_u16()) }
+            Ok(Ok((head, word))) => {
+                let status = head.status.as_u16();
+                let (verdict, further) = match judge(&head, self.settings.forbidden_passes) {
+                    Verdict::Passed if !head.status.is_success() => (Verdict::Passed, ""),
+                    Verdict::Passed => said(word),
+                    other => (other, ""),
+                };
+                Probed { verdict, detail: format!("the API answered the probe with {status}{further}") }
             }
             Ok(Err(error)) => unanswered(error.to_string()),
             Err(_) => unanswered(format!("no answer within {} s", TIME_LIMIT.as_secs())),
@@ -96,6 +119,7 @@ impl Probe {
     /// The headers, or the query, of a request that carries a generation, or is signed with it.
     fn carrying<'v>(&self, value: &'v Placed, now: Moment) -> Option<(HeaderMap, Option<&'v HeaderValue>)> {
         let (mut headers, mut query) = (HeaderMap::new(), None);
+        headers.extend(self.settings.headers.iter().cloned());
         match (&self.placement, value) {
             (Placement::Header { name, .. }, Placed::Value(value)) => {
                 headers.insert(name.clone(), value.clone());
@@ -126,9 +150,31 @@ impl Probe {
         Some((headers, query))
     }
 
-    async fn ask(&self, headers: HeaderMap, query: Option<&HeaderValue>) -> Result<Head, FetchError> {
+    /// The head of the answer, and what stands where `ok` points: nothing where nobody asks.
+    async fn ask(&self, headers: HeaderMap, query: Option<&HeaderValue>) -> Result<(Head, Word), FetchError> {
         let call = Call { method: Method::GET, remote: &self.remote, headers, body: Zeroizing::default() };
-        self.fetcher.look(call, query).await
+        let Some(pointer) = &self.settings.ok else {
+            return Ok((self.fetcher.look(call, query).await?, Word::NotAsked));
+        };
+        let Answer { status, headers, body } = self.fetcher.send_asking(call, query).await?;
+        let json: Option<serde_json::Value> = serde_json::from_slice(&body).ok();
+        let ok = json.as_ref().and_then(|json| json.pointer(pointer)?.as_bool());
+        Ok((Head { status, headers }, ok.map_or(Word::Nothing, Word::Said)))
+    }
+}
+
+/// What the body of an answer says of the generation.
+enum Word {
+    NotAsked,
+    Nothing,
+    Said(bool),
+}
+
+fn said(word: Word) -> (Verdict, &'static str) {
+    match word {
+        Word::NotAsked | Word::Said(true) => (Verdict::Passed, ""),
+        Word::Said(false) => (Verdict::Refused, ", and says in it that it does not take the token"),
+        Word::Nothing => (Verdict::Unanswered, ", and does not say whether it takes the token"),
     }
 }
 
@@ -136,11 +182,12 @@ fn unanswered(why: String) -> Probed {
     Probed { verdict: Verdict::Unanswered, detail: format!("the API did not answer the probe: {why}") }
 }
 
-fn judge(head: &Head) -> Verdict {
+fn judge(head: &Head, forbidden_passes: bool) -> Verdict {
     match head.status {
         StatusCode::UNAUTHORIZED => Verdict::Refused,
         // Some limit rates by 403.
         StatusCode::FORBIDDEN if head.headers.contains_key(RETRY_AFTER) => Verdict::Unanswered,
+        StatusCode::FORBIDDEN if forbidden_passes => Verdict::Passed,
         StatusCode::FORBIDDEN => Verdict::Refused,
         StatusCode::TOO_MANY_REQUESTS => Verdict::Unanswered,
         status if status.is_server_error() => Verdict::Unanswered,
@@ -157,12 +204,18 @@ mod tests {
     const START: Moment = Moment { boot: Duration::ZERO, wall: Duration::from_secs(1_767_225_600) };
 
     async fn tried(placement: Placement, answer: &str) -> (Verdict, String) {
-        tried_with(&Secret::new("tok+1"), placement, answer).await
+        tried_with(&Secret::new("tok+1"), placement, answer, |_| {}).await
     }
 
-    async fn tried_with(secret: &Secret, placement: Placement, answer: &str) -> (Verdict, String) {
+    async fn tried_with(
+        secret: &Secret,
+        placement: Placement,
+        answer: &str,
+        quirks: impl Fn(&mut Settings),
+    ) -> (Verdict, String) {
         let server = Scripted::start().await;
-        let settings = Settings { url: server.endpoint(), tls: tls::Settings::default(), every: None };
+        let mut settings = Settings::new(server.endpoint());
+        quirks(&mut settings);
         let value = placement.carry(secret).expect("fits");
         let probe = Probe::new(&settings, placement, fetcher()).expect("a probe");
         let (probed, request) = tokio::join!(probe.run(&value, START), server.answer(answer));
@@ -174,7 +227,7 @@ mod tests {
         let place = sigv4::Place { region: Some("eu-west-1".to_owned()), service: Some("s3".to_owned()) };
         let keys = Secret::of_aws(b"AKID", b"secret", Some(b"session")).expect("keys");
         let answer = "HTTP/1.1 200 OK\r\ncontent-length: 0\r\n\r\n";
-        let (verdict, request) = tried_with(&keys, Placement::SigV4(place), answer).await;
+        let (verdict, request) = tried_with(&keys, Placement::SigV4(place), answer, |_| {}).await;
         assert_eq!(verdict, Verdict::Passed);
         let signature = "authorization: AWS4-HMAC-SHA256 Credential=AKID/20260101/eu-west-1/s3/aws4_request, ";
         assert!(request.contains(signature) && request.contains("x-amz-security-token: session\r\n"), "{request}");
@@ -204,6 +257,51 @@ mod tests {
     }
 
     #[tokio::test]
+    async fn a_403_refuses_no_token_of_an_api_that_means_something_else_by_it() {
+        let secret = Secret::new("tok");
+        for (status, verdict) in [("403 Forbidden", Verdict::Passed), ("401 Unauthorized", Verdict::Refused)] {
+            let answer = format!("HTTP/1.1 {status}\r\ncontent-length: 0\r\n\r\n");
+            let quirk = |settings: &mut Settings| settings.forbidden_passes = true;
+            assert_eq!(tried_with(&secret, Placement::bearer(), &answer, quirk).await.0, verdict, "{status}");
+        }
+    }
+
+    #[tokio::test]
+    async fn an_api_may_say_in_the_body_whether_it_takes_a_token() {
+        let secret = Secret::new("tok");
+        for (status, body, verdict) in [
+            ("200 OK", r#"{"ok":true}"#, Verdict::Passed),
+            ("200 OK", r#"{"ok":false,"error":"invalid_auth"}"#, Verdict::Refused),
+            ("200 OK", r#"{"ok":"true"}"#, Verdict::Unanswered),
+            ("200 OK", "{}", Verdict::Unanswered),
+            ("200 OK", "<html>", Verdict::Unanswered),
+            ("401 No", r#"{"ok":true}"#, Verdict::Refused),
+            ("429 Later", r#"{"ok":false}"#, Verdict::Unanswered),
+        ] {
+            let answer = format!("HTTP/1.1 {status}\r\ncontent-length: {}\r\n\r\n{body}", body.len());
+            let quirk = |settings: &mut Settings| settings.ok = Some("/ok".to_owned());
+            let (found, _) = tried_with(&secret, Placement::bearer(), &answer, quirk).await;
+            assert_eq!(found, verdict, "{status} {body}");
+        }
+    }
+
+    #[tokio::test]
+    async fn the_api_gets_the_headers_that_it_wants_beside_the_generation() {
+        let placement = Placement::Header {
+            name: HeaderName::from_static("x-api-key"),
+            before: String::new(),
+            after: String::new(),
+        };
+        let quirk = |settings: &mut Settings| {
+            let version = (HeaderName::from_static("x-version"), HeaderValue::from_static("2023-06-01"));
+            settings.headers = vec![version];
+        };
+        let (verdict, request) = tried_with(&Secret::new("tok"), placement, "HTTP/1.1 200 OK\r\n\r\n", quirk).await;
+        assert_eq!(verdict, Verdict::Passed);
+        assert!(request.contains("x-version: 2023-06-01\r\nx-api-key: tok\r\n"), "{request}");
+    }
+
+    #[tokio::test]
     async fn the_generation_stands_where_requests_have_it() {
         let session = "session".to_owned();
         for (placement, written) in [
@@ -221,7 +319,7 @@ mod tests {
     #[tokio::test]
     async fn an_api_that_is_not_there_says_nothing() {
         let server = Scripted::start().await;
-        let settings = Settings { url: server.endpoint(), tls: tls::Settings::default(), every: None };
+        let settings = Settings::new(server.endpoint());
         drop(server);
         let probe = Probe::new(&settings, Placement::bearer(), fetcher()).expect("a probe");
         let probed = probe.run(&Placed::Value(HeaderValue::from_static("Bearer x")), START).await;

@@ -10,6 +10,7 @@ fn a_key_is_printed_alone_and_how_to_keep_it_beside() {
         (&["clients", "key", "billing", "--format", "ghp"], "ghp_", 40),
         (&["clients", "key", "billing", "--format", "xoxb"], "xoxb-", 56),
         (&["clients", "key", "billing", "--format", "own.{40:hex}"], "own.", 44),
+        (&["clients", "key", "billing", "--format", "anthropic"], "sk-ant-api03-", 108),
     ] {
         let ended = place.run(arguments);
         assert_eq!(ended.code, 0, "{}", ended.err);

@@ -230,3 +230,28 @@ uid = 1001
     let other = place.run(&["explain", "--client", "batch", "GET", "/api/things/secret"]);
     assert!(!other.out.contains("client rule"), "{}", other.out);
 }
+
+#[test]
+fn what_a_preset_has_filled_in_is_told() {
+    let place = Place::new(
+        r#"
+[[route]]
+name = "hub"
+preset = "github"
+allow = "any"
+"#,
+    );
+    let told = place.run(&["explain", "--json", "POST", "/hub/app/installations/1/access_tokens"]).json();
+    assert_eq!(reason(&told), "derived_credential");
+    assert_eq!(
+        told["rule"],
+        json!({ "text": "minting \"POST /**/app/installations/*/access_tokens\"", "place": null })
+    );
+    let keys = ["minting", "path", "set_cookie", "upstream"];
+    assert_eq!(told["presets"], json!([{ "section": "route", "name": "hub", "preset": "github", "keys": keys }]));
+    let filled = "route hub: preset github fills in minting, path, set_cookie, upstream";
+    let shown = place.run(&["explain", "GET", "/hub/rate_limit"]).ok();
+    assert!(shown.contains(&format!("  preset      {filled}\n")), "{shown}");
+    let checked = place.run(&["check"]).ok();
+    assert!(checked.lines().any(|line| line == filled), "{checked}");
+}

@@ -34,6 +34,7 @@ mod phantom;
 mod placements;
 mod poisoned;
 mod pool;
+mod presets;
 mod probe;
 mod programs;
 mod refusals;

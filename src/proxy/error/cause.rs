@@ -30,6 +30,7 @@ impl From<Denied> for Refusal {
             Denied::Client => Self::RouteDenied,
             Denied::Method => Self::MethodDenied,
             Denied::Path => Self::PathDenied,
+            Denied::Minting | Denied::OfClient(RuleDenied::Minting) => Self::DerivedCredential,
             Denied::Rate(exceeded) => Self::RateLimited(exceeded),
             Denied::OfClient(RuleDenied::Method) => Self::MethodDeniedToClient,
             Denied::OfClient(RuleDenied::Path) => Self::PathDeniedToClient,

@@ -169,7 +169,7 @@ proptest! {
         let all = templates.all();
         let rules = all.iter().map(|(text, _)| Rule::parse(&format!("GET {text}"), Form::Strict));
         let allow = Allow::These(rules.collect::<Result<_, _>>().expect("rules"));
-        let rules = Rules { form: Form::Strict, allow, deny: Vec::new() };
+        let rules = Rules { form: Form::Strict, allow, deny: Vec::new(), minting: Vec::new() };
         for path in paths.iter().filter_map(|path| Form::Strict.canonical(path).ok()) {
             prop_assert!(rules.judge(&http::Method::GET, &path).is_ok(), "{}", path.as_str());
         }

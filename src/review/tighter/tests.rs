@@ -63,7 +63,8 @@ const ALLOW: [&str; 6] = ["GET /a/**", "GET /b/*", "GET /b/*/c", "GET /*/v*.json
 
 fn rules(texts: &[String]) -> Rules {
     let parse = |text: &String| Rule::parse(text, Form::Opaque).expect("a rule");
-    Rules { form: Form::Opaque, allow: Allow::These(texts.iter().map(parse).collect()), deny: Vec::new() }
+    let allow = Allow::These(texts.iter().map(parse).collect());
+    Rules { form: Form::Opaque, allow, deny: Vec::new(), minting: Vec::new() }
 }
 
 proptest! {
