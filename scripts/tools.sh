@@ -25,6 +25,7 @@ main() {
             environment openbao tests/peers/openbao-requirements.txt --require-hashes
             # Of what it may use, these are what its S3, DynamoDB, IAM and STS do use.
             environment moto tests/peers/moto-requirements.txt --require-hashes --no-deps
+            environment kmock tests/peers/kmock-requirements.txt --require-hashes
             environment promql-venv tests/peers/promql-requirements.txt
             ;;
         clients)

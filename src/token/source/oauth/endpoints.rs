@@ -111,7 +111,9 @@ impl Endpoints {
         self.revocation.is_some()
             || match &self.place {
                 Place::Named(_) => false,
-                Place::Told(told) => told.lock().known.as_ref().is_none_or(|known| known.metadata.has(Purpose::Revocation)),
+                Place::Told(told) => {
+                    told.lock().known.as_ref().is_none_or(|known| known.metadata.has(Purpose::Revocation))
+                }
             }
     }
 
