@@ -11,6 +11,7 @@ mod doctor;
 mod drill;
 mod env;
 mod explain;
+mod login;
 mod paper;
 mod policy;
 mod process;
@@ -176,6 +177,8 @@ enum Command {
         #[command(subcommand)]
         command: clients::Clients,
     },
+    /// Sign in at the issuer of a token, and put the refresh token where the config says that it is
+    Login(login::Login),
     /// Look after the tokens of the running proxy
     Tokens {
         #[command(subcommand)]
@@ -261,6 +264,7 @@ pub fn main(arguments: impl Iterator<Item = OsString>) -> ExitCode {
         Command::Anomalies { command } => anomalies::anomalies(&command),
         Command::Usage { command } => usage::usage(&command),
         Command::Clients { command } => clients::clients(&command),
+        Command::Login(login) => with_config(&login.config, |_, config| login::login(&config, &login)),
         Command::Tokens { command } => tokens::tokens(&command),
         Command::Drill(drill) => drill::drill(&drill),
         Command::Ca { command } => ca::ca(&command),

@@ -9,6 +9,7 @@ mod detect;
 mod doctor;
 mod env;
 mod explain;
+mod login;
 mod paper;
 mod report;
 mod requests;

@@ -11,7 +11,7 @@ use crate::config::{Context, issuer_url, tls};
 use crate::secret::Reference;
 use crate::token::source::Settings as Source;
 use crate::token::source::oauth::grant::{Assertion, Exchange, Presented};
-use crate::token::source::oauth::{Auth, Client, Grant, Issuer, Settings, assertion as proof};
+use crate::token::source::oauth::{Auth, Client, Grant, Issuer, Settings, assertion as proof, sign_in};
 use crate::token::source::refresh_token as refresh;
 
 pub fn client_credentials(section: &mut Section<'_>, scopes: &[String], context: &Context<'_>) -> Option<Source> {
@@ -54,6 +54,14 @@ pub fn refresh_token(section: &mut Section<'_>, scopes: &[String], context: &Con
     section.require("refresh_token", "`source` does not say where the refresh token of a sign-in is", example);
     let common = Common::of_standard(section, scopes, context);
     let refresh_token = section.reference("refresh_token", context.base);
+    let mut sign_in = |key: &'static str| {
+        let url = section.endpoint(key);
+        url.inspect(|url| context.judge_endpoint(key, url)).map(Spanned::into_inner)
+    };
+    let sign_in = sign_in::Settings {
+        device_authorization_url: sign_in("device_authorization_url"),
+        authorization_url: sign_in("authorization_url"),
+    };
     let rotating = section.boolean("rotating").unwrap_or(true);
     let reuse_after_loss = section.boolean("reuse_after_loss").unwrap_or(false);
     if reuse_after_loss && !rotating {
@@ -68,7 +76,7 @@ pub fn refresh_token(section: &mut Section<'_>, scopes: &[String], context: &Con
     }
     let client = optional_client(section, &common, context);
     let oauth = common.settings("refresh_token", Grant::RefreshToken, client)?;
-    let settings = refresh::Settings { oauth, refresh_token: refresh_token?, rotating, reuse_after_loss };
+    let settings = refresh::Settings { oauth, refresh_token: refresh_token?, sign_in, rotating, reuse_after_loss };
     Some(Source::RefreshToken(Box::new(settings)))
 }
 

@@ -124,6 +124,12 @@ pub fn judge_found(token: Member, ends: &Member, granted: Vec<String>, asked: &A
     Ok(Issued { granted: Some(sufficient(granted, asked.scopes)?), ..issued(&members, &unscoped)? })
 }
 
+/// The code of an answer that says no (RFC 6749, section 5.2).
+pub fn error(reply: &Reply<'_>) -> Option<String> {
+    let members = reply.content_type.is_some_and(is_json).then(|| Members::parse(reply.body).ok()).flatten()?;
+    members.error.text().map(str::to_owned)
+}
+
 /// The refresh token of an answer that says yes, whatever else is wrong with it.
 pub fn refresh_token(reply: &Reply<'_>) -> Option<Zeroizing<String>> {
     let members = reply.status.is_success().then(|| Members::parse(reply.body).ok()).flatten()?;

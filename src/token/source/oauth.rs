@@ -11,6 +11,7 @@ mod endpoints;
 pub mod grant;
 mod revocation;
 mod service_account;
+pub mod sign_in;
 
 use std::sync::Arc;
 
@@ -24,7 +25,7 @@ use super::answer::{self, Asked, Reply};
 use super::{BuildError, Failure, Issued, IssuerChange, Obtaining, Reason, Revoking, Source};
 use crate::authority::Endpoint;
 use crate::clock::{Clock, Moment};
-use crate::fetch::{Answer, Call, Fetcher};
+use crate::fetch::{Answer, Call, Fetcher, Remote};
 use crate::secret::{self, Reference, Secret};
 use crate::tls;
 pub use grant::Grant;
@@ -121,6 +122,14 @@ pub(super) enum Unanswered {
     Lost(Failure),
 }
 
+impl Unanswered {
+    fn failure(self) -> Failure {
+        match self {
+            Self::Unsent(failure) | Self::Lost(failure) => failure,
+        }
+    }
+}
+
 /// The client's proof, in each form in which it is sent. All of it is wiped with this.
 #[derive(Default)]
 struct Proof {
@@ -148,28 +157,31 @@ impl OAuth {
 
     async fn ask(&self) -> Result<Issued, Failure> {
         let shown = self.settings.grant.show(&self.settings, self.clock.now()).await?;
-        match self.post(&shown).await {
-            Ok(posted) => self.judged(&posted),
-            Err(Unanswered::Unsent(failure) | Unanswered::Lost(failure)) => Err(failure),
-        }
+        let posted = self.post(&shown).await.map_err(Unanswered::failure)?;
+        self.judged(&posted)
     }
 
     /// Shows the token endpoint a grant.
     pub(super) async fn post(&self, shown: &grant::Shown) -> Result<Posted, Unanswered> {
         let remote = self.endpoints.token(&self.fetcher, &*self.clock).await.map_err(Unanswered::Unsent)?;
+        let posted = self.post_to(&remote, shown).await;
+        if !posted.as_ref().is_ok_and(|posted| is_of_an_issuer(posted.answer.status)) {
+            self.endpoints.doubt();
+        }
+        posted
+    }
+
+    /// Shows another endpoint of the issuer who asks, and for what.
+    async fn post_to(&self, remote: &Remote, shown: &grant::Shown) -> Result<Posted, Unanswered> {
         let proof = self.proof().await.map_err(Unanswered::Unsent)?;
         let call = Call {
             method: Method::POST,
-            remote: &remote,
+            remote,
             headers: self.headers(&proof).map_err(Unanswered::Unsent)?,
             body: self.form(shown, &proof.posted),
         };
         let at = self.clock.now();
-        let answer = self.fetcher.send(call).await;
-        if !answer.as_ref().is_ok_and(|answer| is_of_an_issuer(answer.status)) {
-            self.endpoints.doubt();
-        }
-        let answer = answer.map_err(|error| match error.may_have_arrived() {
+        let answer = self.fetcher.send(call).await.map_err(|error| match error.may_have_arrived() {
             true => Unanswered::Lost(error.into()),
             false => Unanswered::Unsent(error.into()),
         })?;
@@ -179,13 +191,20 @@ impl OAuth {
 
     /// The token of an answer.
     pub(super) fn judged(&self, posted: &Posted) -> Result<Issued, Failure> {
+        self.judged_as(posted, |reply, asked| match &self.settings.grant {
+            Grant::TokenExchange(_) => answer::judge_exchange(reply, asked),
+            Grant::ClientCredentials | Grant::JwtBearer(_) | Grant::RefreshToken => answer::judge(reply, asked),
+        })
+    }
+
+    fn judged_as<T>(
+        &self,
+        posted: &Posted,
+        judge: impl FnOnce(&Reply<'_>, &Asked<'_>) -> Result<T, Failure>,
+    ) -> Result<T, Failure> {
         let secrets: Vec<&str> = posted.secrets.iter().map(|secret| secret.as_str()).collect();
         let asked = Asked { scopes: &self.settings.scope, at: posted.at, now: self.clock.now(), secrets: &secrets };
-        let reply = Reply::from(&posted.answer);
-        match &self.settings.grant {
-            Grant::TokenExchange(_) => answer::judge_exchange(&reply, &asked),
-            Grant::ClientCredentials | Grant::JwtBearer(_) | Grant::RefreshToken => answer::judge(&reply, &asked),
-        }
+        judge(&Reply::from(&posted.answer), &asked)
     }
 
     async fn proof(&self) -> Result<Proof, Failure> {
@@ -305,7 +324,7 @@ fn encode(text: &str) -> Zeroizing<String> {
 }
 
 /// Form fields that the source itself sends, whatever its grant.
-pub const OWN_FIELDS: [&str; 15] = [
+pub const OWN_FIELDS: [&str; 23] = [
     "grant_type",
     "client_id",
     "client_secret",
@@ -321,6 +340,14 @@ pub const OWN_FIELDS: [&str; 15] = [
     "actor_token_type",
     "requested_token_type",
     "refresh_token",
+    "device_code",
+    "code",
+    "code_verifier",
+    "code_challenge",
+    "code_challenge_method",
+    "redirect_uri",
+    "response_type",
+    "state",
 ];
 
 /// RFC 7523, section 2.2.

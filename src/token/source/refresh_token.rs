@@ -39,6 +39,8 @@ pub struct Settings {
     pub oauth: oauth::Settings,
     /// What the sign-in gave.
     pub refresh_token: Reference,
+    /// Where somebody signs in, so that there is one.
+    pub sign_in: oauth::sign_in::Settings,
     /// Whether the issuer may give another one with each answer.
     pub rotating: bool,
     /// Whether the issuer is known to take one that rotates once more, after its answer was lost.
@@ -76,7 +78,7 @@ impl RefreshToken {
         clock: Arc<dyn Clock>,
         keep: Option<Keep>,
     ) -> Result<Self, BuildError> {
-        let Settings { oauth, refresh_token, rotating, reuse_after_loss } = settings;
+        let Settings { oauth, refresh_token, sign_in: _, rotating, reuse_after_loss } = settings;
         let oauth = OAuth::new(oauth, fetcher, clock.clone())?;
         let watched = match &refresh_token {
             Reference::File(path) => Some(tokio::sync::Mutex::new(WatchedFile::new(path.clone()))),

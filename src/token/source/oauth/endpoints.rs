@@ -10,6 +10,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use super::{Auth, Issuer, Settings};
+use crate::authority::Endpoint;
 use crate::clock::{Clock, Moment};
 use crate::discovery::{self, Documents, Metadata, Purpose, Standard};
 use crate::fetch::{Fetcher, Remote, RemoteError};
@@ -71,7 +72,7 @@ impl Endpoints {
     /// # Errors
     /// When the issuer cannot be called at all.
     pub fn new(settings: &Settings) -> Result<Self, RemoteError> {
-        let remote = |endpoint: &crate::authority::Endpoint| Remote::new(endpoint.clone(), &settings.tls).map(Arc::new);
+        let remote = |endpoint: &Endpoint| Remote::new(endpoint.clone(), &settings.tls).map(Arc::new);
         let revocation = settings.revocation_url.as_ref().map(remote).transpose()?;
         let place = match &settings.issuer {
             Issuer::At(token_url) => Place::Named(remote(token_url)?),
@@ -103,6 +104,27 @@ impl Endpoints {
                 has_one.then(|| told.remote(&known.metadata, Purpose::Revocation).map_err(failure)).transpose()
             }
             (named, _) => Ok(named.clone()),
+        }
+    }
+
+    /// What the issuer itself says is for this.
+    pub async fn told(
+        &self,
+        purpose: Purpose,
+        fetcher: &Fetcher,
+        clock: &dyn Clock,
+    ) -> Result<Option<Endpoint>, Failure> {
+        let Place::Told(told) = &self.place else { return Ok(None) };
+        let known = told.known(fetcher, clock).await?;
+        let has_one = known.metadata.has(purpose);
+        has_one.then(|| told.endpoint(&known.metadata, purpose).map_err(failure)).transpose()
+    }
+
+    /// Whether the issuer says in its answers to a sign-in who it is, as far as it has told (RFC 9207).
+    pub fn names_itself(&self) -> bool {
+        match &self.place {
+            Place::Named(_) => false,
+            Place::Told(told) => told.lock().known.as_ref().is_some_and(|known| known.metadata.names_itself()),
         }
     }
 
@@ -176,12 +198,15 @@ impl Told {
         Ok(Some(Known { token, metadata, parts }))
     }
 
-    fn remote(&self, metadata: &Metadata, purpose: Purpose) -> Result<Arc<Remote>, discovery::Error> {
-        let endpoint = match self.settings.tls.identity {
+    fn endpoint(&self, metadata: &Metadata, purpose: Purpose) -> Result<Endpoint, discovery::Error> {
+        match self.settings.tls.identity {
             Some(_) => metadata.endpoint_under_certificate(purpose),
             None => metadata.endpoint(purpose),
-        }?;
-        let remote = Remote::new(endpoint, &self.settings.tls);
+        }
+    }
+
+    fn remote(&self, metadata: &Metadata, purpose: Purpose) -> Result<Arc<Remote>, discovery::Error> {
+        let remote = Remote::new(self.endpoint(metadata, purpose)?, &self.settings.tls);
         remote.map(Arc::new).map_err(|error| discovery::Error::Remote(purpose, error.into()))
     }
 

@@ -105,6 +105,27 @@ impl Shown {
         shown
     }
 
+    /// Who asks, and for what, is enough.
+    pub(super) fn nothing() -> Self {
+        Self { fields: Vec::new(), secrets: Vec::new(), names_scope: false }
+    }
+
+    /// What stands for a code that somebody types (RFC 8628, section 3.4). The scopes were named with it.
+    pub(super) fn device_code(code: &Zeroizing<String>) -> Self {
+        let mut shown = Self::new("urn:ietf:params:oauth:grant-type:device_code");
+        shown.secret("device_code", code.clone());
+        Self { names_scope: true, ..shown }
+    }
+
+    /// What a browser came back with (RFC 6749, section 4.1.3), and the verifier that makes it ours (RFC 7636).
+    pub(super) fn authorization_code(code: &Zeroizing<String>, verifier: &Zeroizing<String>, redirect: &str) -> Self {
+        let mut shown = Self::new("authorization_code");
+        shown.secret("code", code.clone());
+        shown.secret("code_verifier", verifier.clone());
+        shown.plain("redirect_uri", redirect);
+        Self { names_scope: true, ..shown }
+    }
+
     fn new(grant_type: &str) -> Self {
         let fields = vec![("grant_type", Zeroizing::new(grant_type.to_owned()))];
         Self { fields, secrets: Vec::new(), names_scope: false }

@@ -68,6 +68,7 @@ impl Single {
         let settings = Settings {
             oauth,
             refresh_token,
+            sign_in: oauth::sign_in::Settings::default(),
             rotating: gives != Gives::TheSame,
             reuse_after_loss: gives == Gives::AnotherForgiving,
         };

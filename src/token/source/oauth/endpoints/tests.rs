@@ -1,6 +1,5 @@
 use super::super::{Client, Grant, OAuth};
 use super::*;
-use crate::authority::Endpoint;
 use crate::clock::ManualClock;
 use crate::fetch::scripted::{Scripted, fetcher};
 use crate::secret::{Reference, Secret};
