@@ -4,10 +4,12 @@ use std::sync::Arc;
 
 use rcgen::{BasicConstraints, CertificateParams, DnType, ExtendedKeyUsagePurpose, IsCa, date_time_ymd};
 use rustls::ServerConfig;
+use serde_json::json;
 use tempfile::TempDir;
 
 use crate::support::certificate::{Ca, Certificate, Leaf};
 use crate::support::doubtful::Doubtful;
+use crate::support::issuer::Reply;
 use crate::support::setup::Place as _;
 use crate::support::{Issuer, SOON, Scene, Setup, Upstream, trail, wait_until};
 
@@ -290,10 +292,38 @@ async fn files_of_a_route_that_were_replaced_are_read_at_the_next_reload() {
 
 /// A source that proves itself with `client.pem` and `client.key`, and trusts `ca.pem`.
 fn mtls(issuer: &Issuer) -> String {
+    mtls_at(&format!(r#"token_url = "{}""#, issuer.url()))
+}
+
+fn mtls_at(place: &str) -> String {
     format!(
-        r#"{{ kind = "client_credentials", token_url = "{}", client_id = "api", auth = "mtls", tls = {{ ca = "file:ca.pem", cert = "file:client.pem", key = "file:client.key" }} }}"#,
-        issuer.url()
+        r#"{{ kind = "client_credentials", {place}, client_id = "api", auth = "mtls", tls = {{ ca = "file:ca.pem", cert = "file:client.pem", key = "file:client.key" }} }}"#
     )
+}
+
+#[tokio::test]
+async fn a_token_that_is_bound_to_a_certificate_is_asked_for_where_those_are_taken_and_sent_with_it() {
+    let ca = Ca::new();
+    let (upstream, folder) = closed_upstream(&ca).await;
+    let leaf = ca.sign(&["127.0.0.1"], |_| {});
+    let open = Issuer::under_tls(leaf.server(&[])).await;
+    let closed = Issuer::under_tls(leaf.server_for(ca.client_verifier(), &[])).await;
+    ca.write(&folder.path().join("ca.pem"));
+    let name = open.url().trim_end_matches("/token").to_owned();
+    let aliases = json!({ "token_endpoint": closed.url() });
+    let told = json!({ "issuer": name, "token_endpoint": open.url(), "mtls_endpoint_aliases": aliases });
+    open.answers(move |_| Reply::json(200, &told.to_string()));
+    let source = mtls_at(&format!(r#"issuer = "{name}""#));
+    let setup = Setup::new().token_from("api", &source, "").route("api", &upstream, &with_identity(&upstream));
+    let scene = Scene::start_in(Arc::new(folder), &setup).await;
+    assert_eq!(scene.get("/api/x").await.status, 200);
+    assert_eq!(upstream.last().all("authorization"), ["Bearer tok-1"]);
+    let asked = |issuer: &Issuer| -> Vec<String> {
+        issuer.calls().iter().filter_map(|call| call.head.lines().next().map(str::to_owned)).collect()
+    };
+    assert_eq!(asked(&open), ["GET /.well-known/oauth-authorization-server HTTP/1.1"]);
+    assert_eq!(asked(&closed), ["POST /token HTTP/1.1"]);
+    scene.finish().await;
 }
 
 #[tokio::test]
