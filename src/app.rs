@@ -66,6 +66,7 @@ use crate::store::{Store, StoreError};
 use crate::systemd::{InheritError, Inherited};
 use crate::tasks::{Failed, Task, Tasks};
 use crate::telemetry::Log;
+use crate::token::rest::Resting;
 use crate::token::source::Keeping;
 use crate::usage;
 use changes::Changes;
@@ -217,6 +218,7 @@ impl App {
                 tasks: tasks.clone(),
                 barrier: barrier.clone(),
                 keeping: Arc::new(Keeping::new(store.clone(), tasks.clone())),
+                resting: Resting::new(store.clone(), tasks.clone(), &metrics, config.keep_generations)?,
                 store,
                 wants: wants.clone(),
                 tripwires: tripwires.clone(),

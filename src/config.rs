@@ -76,6 +76,8 @@ pub struct Config {
     pub state_dir: PathBuf,
     /// What seals the state; `None`: a key of our own beside it.
     pub state_key: Option<Reference>,
+    /// Whether live generations are sealed there, for a restart to go on with.
+    pub keep_generations: bool,
     /// What `vault:` references lead to, and tokens come from.
     pub vault: Option<Vault>,
     pub audit: audit::Settings,
@@ -180,7 +182,7 @@ fn sections<'a>(
     record::keep_apart(&scrape, &proxy.listen, context);
     let state = root.table("state", "[state]");
     let state_is_written = state.has("dir");
-    let (state_dir, state_key) = record::state(state, context);
+    let (state_dir, state_key, keep_generations) = record::state(state, context);
     let audit = record::audit(root.table("audit", "[audit]"), &state_dir, context);
     let review = record::review(root.table("review", "[review]"));
     let (mut detect, of_exemptions) = detect::read(root.table("detect", "[detect]"), context);
@@ -212,6 +214,7 @@ fn sections<'a>(
         scrape: scrape.into_inner(),
         state_dir,
         state_key,
+        keep_generations,
         vault,
         audit,
         review,

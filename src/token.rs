@@ -21,6 +21,7 @@ mod look;
 mod metrics;
 mod placement;
 pub mod probe;
+pub mod rest;
 pub mod revocation;
 mod slot;
 pub mod source;
@@ -52,6 +53,7 @@ use crate::secret::{Fingerprinter, Secret};
 use crate::tasks::{Task, Tasks};
 use lifecycle::Plan;
 use probe::{Probe, Probed};
+use rest::{Rest, Rested};
 use revocation::Revoker;
 use source::Source;
 use supervisor::Supervisor;
@@ -64,6 +66,8 @@ pub struct Parts {
     pub fingerprinter: Arc<Fingerprinter>,
     pub metrics: Metrics,
     pub revoker: Revoker,
+    /// Where its live generation rests.
+    pub rest: Rest,
     /// What the config says of the token's source, hashed.
     pub source_reference: String,
     /// Tries its generations before they go live.
@@ -145,6 +149,7 @@ impl Prepared {
             restraint: StdMutex::new(restraint),
             held: Default::default(),
             issued: Default::default(),
+            warm: Default::default(),
             former: Default::default(),
             void: Default::default(),
         };
@@ -167,6 +172,13 @@ impl Prepared {
         self.supervisor.plan.grant_ends = Duration::ZERO;
         self.is_retired = true;
         self
+    }
+
+    /// Goes on with what was live before a restart, where that is of the same source and grant and still good. What may not be
+    /// used is given back: it is void.
+    pub fn take_up(&mut self, rested: Rested) -> Option<Rested> {
+        let is_let_in = !self.is_retired && self.gate.borrow().gate == Gate::Open;
+        if is_let_in { self.supervisor.take_up(rested) } else { Some(rested) }
     }
 
     pub fn settings(&self) -> &Settings {

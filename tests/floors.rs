@@ -73,7 +73,7 @@ const FLOORS: &[&str] = &[
 /// The functions that let a secret's plain text out of `secret.rs`, and the files that may call them.
 const OUTLETS: &[(&str, &[&str])] = &[
     // The form or the Basic credential that an issuer asks for, or a proxy on the way; what is sealed until an issuer has
-    // confirmed that it is void.
+    // confirmed that it is void, or for a restart to go on with.
     (
         "expose_to_issuer",
         &[
@@ -83,6 +83,7 @@ const OUTLETS: &[(&str, &[&str])] = &[
             "src/token/source/kubernetes.rs",
             "src/token/source/aws/sts.rs",
             "src/token/revocation.rs",
+            "src/token/rest.rs",
             "src/dial/tunnel.rs",
             "src/vault/login.rs",
             "src/token/source/vault/dynamic.rs",

@@ -7,6 +7,7 @@ mod jobs;
 mod reports;
 mod requests;
 mod swap;
+mod warm;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::future::pending;
@@ -51,6 +52,7 @@ use crate::route::Table;
 use crate::secret::Fingerprinter;
 use crate::store::{Store, StoreError};
 use crate::tasks::{Task, Tasks};
+use crate::token::rest::Resting;
 use crate::token::revocation::{Cause, Revoker};
 use crate::token::source::Keeping;
 use crate::token::{self, Order, Restraint, RotateError, Token};
@@ -74,6 +76,7 @@ pub(super) struct Ground {
     pub barrier: Arc<Barrier<Cut>>,
     pub store: Arc<Store>,
     pub keeping: Arc<Keeping>,
+    pub resting: Arc<Resting>,
     /// What refused requests lacked.
     pub wants: Arc<Wants>,
     /// Phantom keys where they cannot be.
@@ -228,7 +231,7 @@ impl House {
         let mut proposal = desk.ask(config).await;
         let on_top = force::on_top(&proposal.register, ground.clock.now().wall, &BTreeSet::new());
         let force = force::in_force(config, &proposal.register, &desk.sources(), &on_top);
-        let Draft { table, prepared, tunnel, sinks, .. } = kitchen.draft(&force, &Tokens::new(), None, false)?;
+        let Draft { table, mut prepared, tunnel, sinks, .. } = kitchen.draft(&force, &Tokens::new(), None, false)?;
         dialer.through(tunnel);
         keep_authorities(&table, &ground)?;
         ground.alerts.settle(sinks, &ground.tasks, &fetcher);
@@ -238,6 +241,7 @@ impl House {
             desk.take_back(told);
             return Err(error.into());
         }
+        warm::take_up(&mut prepared, &ground, &revoker)?;
         let tokens: Tokens = begin(prepared, &ground.tasks).collect();
         revoker.resume(|name, reference| {
             let token = tokens.get(name).filter(|token| token.source_reference() == reference);

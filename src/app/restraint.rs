@@ -172,12 +172,11 @@ impl House {
         if self.restraints.of(name) != Some(Restraint::Revoked) {
             self.restraints.list().entry(name.clone()).or_default().restraint = Some(restraint);
         }
-        let cause = match restraint {
+        match restraint {
             // Nobody will ever use again what was replaced already.
-            Restraint::Quarantined => Cause::Retired,
-            Restraint::Revoked => Cause::Revoked,
-        };
-        self.let_go_of(name, cause).await
+            Restraint::Quarantined => self.let_go_of(name, Cause::Retired).await,
+            Restraint::Revoked => self.let_go_for_good(name, Cause::Revoked).await,
+        }
     }
 
     /// Lets a token in again.
@@ -236,7 +235,7 @@ impl House {
         let entitlement = register.entitlement(name);
         let grants = entitlement.standing.into_iter().chain(entitlement.submitted);
         self.restraints.end(name, grants.map(|case| case.request.terms()));
-        self.let_go_of(name, Cause::Retired).await
+        self.let_go_for_good(name, Cause::Retired).await
     }
 
     /// Takes out of use those of new tokens whose names were taken out of use since they were made.
@@ -263,6 +262,13 @@ impl House {
             tokio::join!(self.restraints.barrier.pass(Cut::Token(name.clone())), self.restraints.keep(name));
         kept?;
         Ok(passed?)
+    }
+
+    /// As [`Self::let_go_of`], of what does not rest on the disk any more either.
+    async fn let_go_for_good(&self, name: &TokenName, cause: Cause) -> Result<(), NotDone> {
+        let (gone, scrubbed) = tokio::join!(self.let_go_of(name, cause), self.ground.resting.scrub(name));
+        gone?;
+        scrubbed.map_err(|error| NotDone::Unkept(error.to_string()))
     }
 
     fn token(&self, name: &TokenName) -> Result<Arc<Token>, NotDone> {

@@ -59,6 +59,14 @@ pub enum Event {
         #[serde(skip_serializing_if = "Option::is_none")]
         version: Option<u64>,
     },
+    /// What was live before the process started again is live still.
+    TokenResumed {
+        token: TokenName,
+        generation: u64,
+        fingerprint: Fingerprint,
+        #[serde(serialize_with = "time")]
+        expires: Duration,
+    },
     /// The issuer renewed the live generation: it ends later now.
     TokenProlonged {
         token: TokenName,
@@ -406,6 +414,7 @@ impl Event {
             Self::TokenIssued { .. } => "token_issued",
             Self::TokenRotated { .. } => "token_rotated",
             Self::TokenRolledBack { .. } => "token_rolled_back",
+            Self::TokenResumed { .. } => "token_resumed",
             Self::TokenProlonged { .. } => "token_prolonged",
             Self::TokenFailed { .. } => "token_failed",
             Self::TokenProbeRefused { .. } => "token_probe_refused",

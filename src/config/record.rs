@@ -82,15 +82,16 @@ pub fn share(one: &Address, other: &Address) -> bool {
 }
 
 /// `[state]`: the folder of what outlives a restart, and what seals it.
-pub fn state(mut section: Section<'_>, context: &Context<'_>) -> (PathBuf, Option<Reference>) {
+pub fn state(mut section: Section<'_>, context: &Context<'_>) -> (PathBuf, Option<Reference>, bool) {
     let written = section.path("dir", context.base);
     if written.is_none() && !section.has("dir") && context.environment.state_dir().is_none() {
         let message = "there is no folder for state: neither $STATE_DIRECTORY nor $XDG_STATE_HOME nor $HOME is set";
         context.report.error(section.at(), message, "add `dir = \"/var/lib/countersign\"` to [state]");
     }
     let key = section.reference_at_rest("key", context.base);
+    let keep_generations = section.boolean("keep_generations").unwrap_or(true);
     section.finish();
-    (written.or_else(|| context.environment.state_dir()).unwrap_or_default(), key)
+    (written.or_else(|| context.environment.state_dir()).unwrap_or_default(), key, keep_generations)
 }
 
 /// Where checkpoints go besides.

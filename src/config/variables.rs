@@ -35,6 +35,7 @@ const KEYS: &[&str] = &[
     "telemetry.log.format",
     "telemetry.log.access",
     "state.dir",
+    "state.keep_generations",
     "admin.listen",
 ];
 

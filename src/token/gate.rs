@@ -62,6 +62,7 @@ impl Supervisor {
             let now = gate.borrow_and_update().gate;
             let Some(closed) = now.standing() else { break };
             self.slot.withdraw(Some(closed));
+            self.leave_cold();
             self.metrics.barred(now);
             tokio::select! {
                 changed = gate.changed() => if changed.is_err() {

@@ -24,6 +24,7 @@ mod inputs;
 mod offer;
 mod prolonging;
 mod rejection;
+mod resumed;
 mod shortening;
 mod trial;
 
@@ -37,6 +38,7 @@ use former::Former;
 pub use inputs::{Cause, Effect, Fault, Input};
 pub use offer::Offer;
 use rejection::Rejections;
+pub use resumed::Before;
 use shortening::Shortening;
 use trial::Trial;
 

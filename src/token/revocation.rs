@@ -25,6 +25,7 @@ use tokio::task::JoinSet;
 use zeroize::{Zeroize as _, Zeroizing};
 
 use super::Carried;
+use super::rest::Rested;
 use super::source::{Class, Source};
 use crate::audit::{Event, Recorder};
 use crate::backoff::Backoff;
@@ -32,7 +33,7 @@ use crate::clock::{Clock, Moment};
 use crate::metrics::{Error as MetricsError, Metrics as Registry};
 use crate::name::TokenName;
 use crate::seal::Label;
-use crate::secret::{Fingerprint, Secret};
+use crate::secret::{Fingerprint, Fingerprinter, Secret};
 use crate::store::{Store, StoreError};
 use crate::tasks::{Tasks, Unfinished};
 
@@ -129,8 +130,12 @@ pub struct Telling {
 impl Telling {
     /// By the fingerprint: generations are counted anew after a restart.
     fn record(&self) -> String {
-        format!("{}-{}", self.token, self.fingerprint)
+        record(&self.token, self.fingerprint)
     }
+}
+
+fn record(token: &TokenName, fingerprint: Fingerprint) -> String {
+    format!("{token}-{fingerprint}")
 }
 
 /// Whether an issuer is told yet: until then, what it is to be told can be taken back.
@@ -164,6 +169,31 @@ struct Kept {
     expires: u64,
     cause: String,
     source: String,
+}
+
+impl Kept {
+    /// The content of a record; `None` of what is no text.
+    fn sealable(
+        token: &TokenName,
+        generation: u64,
+        value: &Secret,
+        expires: Duration,
+        cause: Cause,
+        source: &str,
+    ) -> Option<Zeroizing<Vec<u8>>> {
+        let value = value.expose_to_issuer().ok()?;
+        let kept = Self {
+            token: token.to_string(),
+            generation,
+            value: value.to_owned(),
+            expires: u64::try_from(expires.as_millis()).unwrap_or(u64::MAX),
+            cause: cause.as_str().to_owned(),
+            source: source.to_owned(),
+        };
+        // In one piece from the start: growing would leave copies behind.
+        let mut content = Zeroizing::new(Vec::with_capacity(2 * value.len() + 512));
+        serde_json::to_writer(&mut *content, &kept).ok().map(|()| content)
+    }
 }
 
 impl Drop for Kept {
@@ -312,6 +342,23 @@ impl Revoker {
         Ok(())
     }
 
+    /// Writes down that a generation of a former run is void, for [`Revoker::resume`]. Blocks.
+    ///
+    /// # Errors
+    /// When the disk does not take it.
+    pub fn leave_behind(&self, rested: &Rested, cause: Cause, marks: &Fingerprinter) -> Result<(), StoreError> {
+        let (token, generation) = (&rested.token, rested.number);
+        if !rested.revokes() || rested.expires() <= self.0.clock.now().wall {
+            return Ok(());
+        }
+        let fingerprint = marks.of(&rested.secret());
+        tracing::info!(%token, generation, %fingerprint, cause = cause.as_str(), "a generation from before the restart is not taken up");
+        let (value, source) = (rested.void_by(), rested.source());
+        let content = Kept::sealable(token, generation, &value, rested.expires(), cause, source);
+        let name = record(token, fingerprint);
+        content.map_or(Ok(()), |content| self.0.store.write(Label { kind: KIND, name: &name }, generation, &content))
+    }
+
     /// What voids the generations that issuers are being told of.
     pub(super) fn values(&self) -> Vec<Arc<Secret>> {
         self.0.values().iter().filter_map(Weak::upgrade).collect()
@@ -428,20 +475,9 @@ impl Shared {
 
     /// Seals what is to be told. Where that fails, it is told all the same, and not after a restart.
     async fn keep(&self, telling: &Telling) {
-        let Ok(value) = telling.value.expose_to_issuer() else { return };
-        let kept = Kept {
-            token: telling.token.to_string(),
-            generation: telling.generation,
-            value: value.to_owned(),
-            expires: u64::try_from(telling.expires.wall.as_millis()).unwrap_or(u64::MAX),
-            cause: telling.cause.as_str().to_owned(),
-            source: telling.source_reference.clone(),
-        };
-        // In one piece from the start: growing would leave copies behind.
-        let mut content = Zeroizing::new(Vec::with_capacity(2 * value.len() + 512));
-        if serde_json::to_writer(&mut *content, &kept).is_err() {
-            return;
-        }
+        let Telling { token, generation, value, expires, cause, source_reference, .. } = telling;
+        let content = Kept::sealable(token, *generation, value, expires.wall, *cause, source_reference);
+        let Some(content) = content else { return };
         let (store, name, generation) = (self.store.clone(), telling.record(), telling.generation);
         let writing = move || store.write(Label { kind: KIND, name: &name }, generation, &content);
         if let Ok(Err(error)) = tokio::task::spawn_blocking(writing).await {

@@ -146,6 +146,11 @@ pub trait Source: Send + Sync {
         true
     }
 
+    /// Whether what it gives is as good after a restart of this process, so that it is worth keeping.
+    fn outlives_us(&self) -> bool {
+        self.mints()
+    }
+
     /// Resolves when the source notices by itself that a call would give something else, where it can. Nothing is lost when
     /// the future is dropped.
     fn changed(&self) -> Changing<'_> {

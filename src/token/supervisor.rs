@@ -9,6 +9,7 @@ mod outstanding;
 mod prolonging;
 mod restraint;
 mod rollback;
+mod warm;
 
 use std::future::Future;
 use std::ops::ControlFlow;
@@ -34,6 +35,7 @@ use crate::clock::Moment;
 use crate::secret::{Fingerprint, Mark, Secret};
 use asking::{Answer, Asking, Given};
 use outstanding::Outstanding;
+use warm::Warm;
 
 /// The longest sleep: a machine that was suspended is noticed within it.
 const LONGEST_SLEEP: Duration = Duration::from_secs(5);
@@ -64,6 +66,8 @@ pub(super) struct Supervisor {
     pub(super) held: StdMutex<Option<Arc<Generation>>>,
     /// Generations that are good at their issuer, as far as is known, where it can be told that they are not.
     pub(super) issued: StdMutex<Vec<Outstanding>>,
+    /// What was live before a restart, until it is so again.
+    pub(super) warm: StdMutex<Option<Warm>>,
     /// The generation that a roll-back would bring back.
     pub(super) former: StdMutex<Option<Outstanding>>,
     /// Values that were revoked, to be recognised when the source gives one again.
@@ -127,10 +131,11 @@ impl Supervisor {
         let restraint = *lock(&self.restraint);
         let life = match restraint {
             Some(restraint) => {
+                self.leave_cold();
                 self.slot.withdraw(Some(Standing::Restrained(restraint)));
                 Lifecycle::restrained(restraint, self.plan, last_number, now)
             }
-            None => Lifecycle::new(self.plan, last_number, now),
+            None => self.resumed(now).unwrap_or_else(|| Lifecycle::new(self.plan, last_number, now)),
         };
         self.metrics.state(life.phase());
         let used = false;
@@ -254,6 +259,8 @@ impl Supervisor {
                     self.metrics.live(live.number, live.issued, live.expires);
                 }
                 self.metrics.state(run.life.phase());
+                // One that was to follow may have put its own there.
+                self.lay_down();
                 ControlFlow::Continue(Input::Timer)
             }
             Some(Command::RollBack(refusals)) => {
@@ -289,6 +296,7 @@ impl Supervisor {
         match self.slot.live() {
             Some(live) if live.verdict.is_rejected() => {
                 tracing::info!(token = %self.settings.name, generation = live.number, "an upstream answered 401");
+                self.parts.rest.scrub();
                 Input::Rejected { generation: live.number }
             }
             _ => Input::Timer,
@@ -379,6 +387,7 @@ impl Supervisor {
             }
             Effect::Expire { number } => {
                 self.slot.withdraw(None);
+                self.parts.rest.scrub();
                 tracing::warn!(token = %self.settings.name, generation = number, "the generation expired before its successor came");
                 self.parts.recorder.note(Event::TokenExpired { token: self.settings.name.clone(), generation: number });
             }
@@ -434,6 +443,7 @@ impl Supervisor {
         *lock(&self.last_mark) = Some(new.mark);
         let new = Outstanding { number, expires: live.expires, ..new };
         self.outstanding(new, replaced.as_ref(), run.life.former(now), now);
+        self.lay_down();
         let source = self.source.kind();
         let (token, generation) = (name.clone(), number);
         self.parts.recorder.note(match replaces {

@@ -75,6 +75,8 @@ impl Scene {
         let (recorder, trail) = audit::open(&kept, clock.clone(), metrics).expect("a new trail");
         let store = Arc::new(crate::store::Store::open(folder.path(), None).expect("a store"));
         let tasks = Tasks::new();
+        let resting = rest::Resting::new(store.clone(), tasks.clone(), &registry, true).expect("a new registry");
+        let origin = rest::Origin { source: "ab".to_owned(), terms: String::new() };
         let revoker = Revoker::new(&registry, clock.clone(), recorder.clone(), store, tasks.clone());
         let (revoker, tellings) = revoker.expect("a new registry");
         let telling = tasks.essential("revocations", revoker.clone().run(tellings));
@@ -84,6 +86,7 @@ impl Scene {
             recorder,
             fingerprinter: Arc::new(Fingerprinter::new(&[0; 32])),
             metrics: Metrics::register(&registry).expect("a new registry"),
+            rest: resting.of(&settings.name, origin),
             source_reference: "ab".to_owned(),
             probe: None,
         };

@@ -213,7 +213,8 @@ async fn a_refresh_token_that_is_refused_asks_for_a_sign_in_and_the_next_sign_in
     let folder = Arc::new(folder);
     write(folder.path(), "signed-in", "canary-rt-1\n");
     let issuer = Issuer::answering(rotating).await;
-    let setup = signed_in(&issuer, &upstream);
+    // A restart has to show the refresh token.
+    let setup = signed_in(&issuer, &upstream).state("keep_generations = false");
     let scene = Scene::start_in(folder.clone(), &setup).await;
     assert_eq!(scene.get("/api/x").await.status, 200);
     scene.rotate("api").await.expect("a generation");

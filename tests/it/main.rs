@@ -59,6 +59,7 @@ mod unusual;
 mod upstream_proxy;
 mod used;
 mod versions;
+mod warm;
 mod watch;
 mod ways_in;
 mod websocket;

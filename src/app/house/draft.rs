@@ -17,6 +17,7 @@ use crate::name::{RouteName, TokenName};
 use crate::route::{self, Ingredients, RouteToken, Table, TableError};
 use crate::tasks::Tasks;
 use crate::token::probe::Probe;
+use crate::token::rest::Origin;
 use crate::token::revocation::Revoker;
 use crate::token::source::{self, BuildError, Keep};
 use crate::token::{self, Gate, Parts, Prepared, SlotReader, Token};
@@ -96,6 +97,11 @@ impl Kitchen<'_> {
                 let built = Probe::new(probe, settings.placement.clone(), self.fetcher.clone());
                 built.map(Arc::new).map_err(|error| DraftError::Probe(settings.name.clone(), error))
             });
+            let terms = config.terms.get(&settings.name);
+            let origin = Origin {
+                source: terms.map(|terms| terms.source.clone()).unwrap_or_default(),
+                terms: grants.get(&settings.name).map(ToString::to_string).unwrap_or_default(),
+            };
             let parts = Parts {
                 probe: probe.transpose()?,
                 clock: self.ground.clock.clone(),
@@ -103,11 +109,8 @@ impl Kitchen<'_> {
                 fingerprinter: self.ground.fingerprinter.clone(),
                 metrics: self.metrics.clone(),
                 revoker: self.revoker.clone(),
-                source_reference: config
-                    .terms
-                    .get(&settings.name)
-                    .map(|terms| terms.source.clone())
-                    .unwrap_or_default(),
+                source_reference: origin.source.clone(),
+                rest: self.ground.resting.of(&settings.name, origin),
             };
             let gate = gates.get(&settings.name).copied().unwrap_or(Gate::Open);
             let restraint = self.restraints.of(&settings.name);

@@ -51,6 +51,7 @@ pub fn samples() -> Vec<Event> {
             version: Some(7),
         },
         Event::TokenRolledBack { token: token.clone(), generation: 3, replaces: 2, restores: 1, fingerprint, expires },
+        Event::TokenResumed { token: token.clone(), generation: 3, fingerprint, expires },
         Event::TokenProlonged { token: token.clone(), generation: 2, expires },
         Event::TokenFailed { token: token.clone(), reason: "timeout", detail: "…".into(), attempt: 3 },
         Event::TokenProbeRefused { token: token.clone(), generation: 1, detail: "the API answered with 401".into() },

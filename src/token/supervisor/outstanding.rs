@@ -96,6 +96,8 @@ impl Supervisor {
                 now
             }
         };
+        self.parts.rest.scrub();
+        lock(&self.warm).take();
         lock(&self.former).take();
         for outstanding in std::mem::take(&mut *lock(&self.issued)) {
             if cause == revocation::Cause::Revoked {

@@ -13,6 +13,7 @@ impl Supervisor {
         if !run.life.expects_answer(now) {
             self.slot.settle();
         }
+        self.lay_down();
         self.metrics.live(live.number, live.issued, live.expires);
         let expires = live.expires.to_rfc3339();
         tracing::debug!(%token, generation, expires, "the issuer renewed the live generation");

@@ -29,6 +29,7 @@ impl Supervisor {
         for refused in refused {
             self.tell(refused, Cause::RolledBack, now, None);
         }
+        self.lay_down();
         let token = self.settings.name.clone();
         tracing::warn!(%token, generation = live.number, replaces, restores, %fingerprint, "upstreams refuse the new generation: the one before is live again");
         self.metrics.live(live.number, live.issued, live.expires);

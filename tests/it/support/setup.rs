@@ -21,6 +21,7 @@ pub struct Setup {
     proxy: String,
     limits: String,
     allow: String,
+    state: String,
     audit: String,
     review: String,
     detect: String,
@@ -73,6 +74,7 @@ impl Setup {
             proxy: String::new(),
             limits: String::new(),
             allow: r#"["127.0.0.0/8"]"#.to_owned(),
+            state: String::new(),
             audit: String::new(),
             review: String::new(),
             detect: String::new(),
@@ -121,6 +123,12 @@ impl Setup {
     /// Which addresses names have, instead of what the system says.
     pub fn resolver(self, answer: impl Fn(&str) -> io::Result<Vec<IpAddr>> + Send + Sync + 'static) -> Self {
         Self { resolve: Some(Arc::new(answer)), ..self }
+    }
+
+    /// Lines of `[state]`.
+    pub fn state(mut self, lines: &str) -> Self {
+        self.state.push_str(&format!("{lines}\n"));
+        self
     }
 
     /// Lines of `[audit]`.
@@ -236,6 +244,7 @@ impl Setup {
             proxy,
             limits,
             allow,
+            state,
             audit,
             review,
             detect,
@@ -258,6 +267,7 @@ allow = {allow}
 listen = "127.0.0.1:0"
 [state]
 dir = "state"
+{state}
 [audit]
 {audit}
 [review]

@@ -270,6 +270,11 @@ impl Source for Dynamic {
         Box::pin(leases::ghosts(&self.vault, &self.settings.path, is_ours))
     }
 
+    /// A lease ends with the login that took it out, and that one is in memory alone.
+    fn outlives_us(&self) -> bool {
+        false
+    }
+
     fn revokes(&self) -> bool {
         true
     }
