@@ -16,8 +16,8 @@ main() {
         case $set in
         test)
             commands curl:curl groff:groff-base nginx:nginx prometheus:prometheus promtool:prometheus \
-                prometheus-alertmanager:prometheus-alertmanager setpriv:util-linux squid:squid systemd-analyze:systemd \
-                systemd-socket-activate:systemd
+                prometheus-alertmanager:prometheus-alertmanager setpriv:util-linux squid:squid strace:strace \
+                systemd-analyze:systemd systemd-socket-activate:systemd
             node_packages node tests/peers
             environment venv tests/peers/requirements.txt
             # It says that it needs a newer Python than Debian has, and uses nothing of one.

@@ -55,7 +55,7 @@ use crate::clock::Clock;
 use crate::state::{self, StateError};
 
 pub use self::archive::{Archive, ArchiveError, Proof, Records};
-pub use self::event::{Event, Exchanged, Requested};
+pub use self::event::{AccessCounts, Event, Exchanged, Requested};
 pub use self::export::{Exports, Exposed, Target};
 pub use self::figures::Week;
 pub use self::folder::FolderError;
@@ -246,6 +246,11 @@ impl Recorder {
     /// How long things took by what the trail has, in the last weeks in which something was measured, the oldest first.
     pub fn figures(&self) -> Vec<Week> {
         self.metrics.by_week()
+    }
+
+    /// How the active tokens stood at the end of each of the last weeks by what the trail has, the oldest first, by its Monday.
+    pub fn trend(&self) -> Vec<(String, AccessCounts)> {
+        self.metrics.trend()
     }
 
     /// Whether the trail can be written, as far as is known: the last write succeeded, and nothing waits for one in vain.

@@ -86,6 +86,7 @@ fn schema() -> Value {
         "review": { "type": "object" },
         "tokens": list(),
         "figures": list(),
+        "trend": list(),
     });
     let required: Vec<&String> = properties.as_object().into_iter().flat_map(serde_json::Map::keys).collect();
     json!({ "type": "object", "required": required, "properties": properties, "additionalProperties": false })

@@ -13,12 +13,12 @@ use std::time::Duration;
 use prometheus::{Gauge, IntGauge};
 
 use super::keep::OpenError;
-use crate::audit::{Event, Recorder, Unavailable, Week, time_text};
+use crate::audit::{AccessCounts, Event, Recorder, Unavailable, Week, time_text};
 use crate::clock::{Clock, Moment};
 use crate::metrics::{Error as MetricsError, Metrics};
 use crate::name::{OperatorName, TokenName};
 use crate::review::books::{Page, write};
-use crate::review::report::{Entry, Facts, Report, Sums};
+use crate::review::report::{Entry, Facts, Report, Sums, Trend};
 use crate::review::{Books, Figure, Memory, Pen, Settings};
 use crate::seal::Label;
 use crate::store::Store;
@@ -29,6 +29,10 @@ const LABEL: Label<'static> = Label { kind: "review", name: "memory" };
 
 /// How long it holds what was found of the tokens, where nothing changes.
 const JUDGED_FOR: Duration = Duration::from_secs(60);
+
+/// How soon the trail is told again how tokens stand: where that has changed, and where it has not.
+const TOLD_AFTER: Duration = Duration::from_secs(300);
+const TOLD_EVERY: Duration = Duration::from_secs(86_400);
 
 pub(super) struct Review {
     store: Arc<Store>,
@@ -48,6 +52,14 @@ struct State {
     written: u64,
     is_changed: bool,
     judged: Option<Judged>,
+    told: Told,
+}
+
+/// How tokens stood when the trail was last told, and when it is told again: changed, and unchanged.
+struct Told {
+    counts: Option<AccessCounts>,
+    changed: Moment,
+    unchanged: Moment,
 }
 
 /// What was found, and of what.
@@ -104,6 +116,8 @@ impl Review {
             memory: memory.unwrap_or_else(|| Memory::new(clock.now().wall)),
             written,
             judged: None,
+            // Not before tokens have their generations.
+            told: Told { counts: None, changed: clock.now().after(TOLD_AFTER), unchanged: clock.now() },
         };
         Ok(Arc::new(Self {
             gauges: Gauges::register(metrics)?,
@@ -145,6 +159,12 @@ impl Review {
             review: state.memory.standing(state.settings, now),
             tokens: entries,
             figures: self.recorder.figures().into_iter().map(figure).collect(),
+            trend: self
+                .recorder
+                .trend()
+                .into_iter()
+                .map(|(week, counts)| Trend { week, sums: counts.into() })
+                .collect(),
         }
     }
 
@@ -182,6 +202,7 @@ impl Review {
         let now = self.clock.now().wall;
         let is_new = self.lock().memory.meet(facts.iter().map(|facts| &facts.name), now);
         let sums = self.sums(facts);
+        self.tell(&sums);
         let mut state = self.lock();
         let State { settings, memory, is_changed, .. } = &mut *state;
         *is_changed |= is_new;
@@ -192,6 +213,18 @@ impl Review {
         if let Some(due) = missed {
             tracing::warn!(due = time_text(due), "a review of access is overdue: countersign report");
             self.recorder.note(Event::ReviewOverdue { due });
+        }
+    }
+
+    /// Has in the trail how tokens stand, so that it is seen whether that gets better.
+    fn tell(&self, sums: &Sums) {
+        let (counts, now) = (sums.counts(), self.clock.now());
+        let mut state = self.lock();
+        let next = if state.told.counts == Some(counts) { state.told.unchanged } else { state.told.changed };
+        if next.reached(now) {
+            let (changed, unchanged) = (now.after(TOLD_AFTER), now.after(TOLD_EVERY));
+            state.told = Told { counts: Some(counts), changed, unchanged };
+            self.recorder.note(Event::AccessMeasured(counts));
         }
     }
 

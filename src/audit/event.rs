@@ -3,7 +3,7 @@
 
 use std::time::Duration;
 
-use serde::{Serialize, Serializer};
+use serde::{Deserialize, Serialize, Serializer};
 
 use super::used::{Request, Used};
 use crate::clock::Moment;
@@ -265,6 +265,8 @@ pub enum Event {
     Usage(Used),
     /// What a client has used a token for, or a route without one: one request.
     Request(Request),
+    /// How the active tokens stand: each day, and when it is otherwise than before.
+    AccessMeasured(AccessCounts),
     /// Somebody has reviewed what tokens are used for.
     AccessReviewed { by: OperatorName, reason: String },
     /// A review of access was due then, and nobody has made it.
@@ -373,6 +375,15 @@ pub struct Exchanged {
     pub revoke_ms: Option<u64>,
 }
 
+/// How many tokens are active, and how many of those stand how.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize, Deserialize)]
+pub struct AccessCounts {
+    pub active: u64,
+    pub least_privilege: u64,
+    pub unused: u64,
+    pub long_lived: u64,
+}
+
 /// An access request, and what the rules make of it.
 #[derive(Clone, PartialEq, Debug, Serialize)]
 pub struct Requested {
@@ -449,6 +460,7 @@ impl Event {
             Self::StateRejected { .. } => "state_rejected",
             Self::Usage(_) => "usage",
             Self::Request(_) => "request",
+            Self::AccessMeasured(_) => "access_measured",
             Self::AccessReviewed { .. } => "access_reviewed",
             Self::ReviewOverdue { .. } => "review_overdue",
             Self::GhostFound { .. } => "ghost_found",

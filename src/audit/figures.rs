@@ -122,7 +122,7 @@ impl Figures {
         match &told.what {
             // A process takes nothing over but what it is told by this trail and its state: generations are not in either.
             // Whoever shows the records knows it before.
-            What::NotDone { .. } => {}
+            What::NotDone { .. } | What::AccessMeasured(_) => {}
             What::Start {} => self.tokens.values_mut().for_each(Token::start),
             What::TokenRequested { request } => {
                 if self.asked.len() < MOST {

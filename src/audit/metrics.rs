@@ -6,7 +6,8 @@ use prometheus::{
     Histogram, HistogramOpts, HistogramVec, IntCounter, IntCounterVec, IntGauge, IntGaugeVec, Opts, Registry,
 };
 
-use super::figures::{Figure, Measured, Week, Weeks};
+use super::AccessCounts;
+use super::figures::{Figure, Measured, Told, Week, Weeks};
 use crate::metrics::{DETECT_SECONDS, LIFE_SECONDS, PROVISION_SECONDS};
 
 /// The audit trail's metrics; clones share their values.
@@ -130,6 +131,17 @@ impl Metrics {
     /// All that is measured, week by week.
     pub(super) fn by_week(&self) -> Vec<Week> {
         self.weeks().list()
+    }
+
+    /// How the active tokens stood, week by week.
+    pub(super) fn trend(&self) -> Vec<(String, AccessCounts)> {
+        self.weeks().trend()
+    }
+
+    pub(super) fn stood(&self, told: &Told) {
+        if let Some(counts) = told.counts() {
+            self.weeks().stood(told.at(), counts);
+        }
     }
 
     fn weeks(&self) -> MutexGuard<'_, Weeks> {

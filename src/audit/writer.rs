@@ -300,6 +300,7 @@ impl<D: Disk> Writer<D> {
         let too_late = written.settle();
         for told in written.told() {
             self.metrics.measured(&self.figures.see(told));
+            self.metrics.stood(told);
         }
         self.queue.dealt_with();
         if self.reserved && self.unsigned.is_none() {

@@ -1,5 +1,6 @@
 //! `audit`: the trail, read where it lies or in a copy of it. The proxy need not run, and nothing in the folder is changed.
 
+use std::collections::BTreeSet;
 use std::io::{BufWriter, Write};
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
@@ -184,6 +185,7 @@ fn checkpoint(archive: &Archive, trust: &Trust, json: bool) -> anyhow::Result<Ex
 }
 
 fn show(archive: &Archive, filter: &Filter, json: bool) -> anyhow::Result<ExitCode> {
+    let taken_back = if json { BTreeSet::new() } else { taken_back(archive, filter.from)? };
     let mut records = archive.records(filter.from)?;
     let mut out = BufWriter::new(std::io::stdout().lock());
     while let Some((seq, line)) = records.take_next()? {
@@ -195,7 +197,8 @@ fn show(archive: &Archive, filter: &Filter, json: bool) -> anyhow::Result<ExitCo
         let written = if json {
             out.write_all(line).and_then(|()| out.write_all(b"\n"))
         } else {
-            writeln!(out, "{}", for_people(&record))
+            let mark = if taken_back.contains(&seq) { NOTHING_CAME } else { "" };
+            writeln!(out, "{}{mark}", for_people(&record))
         };
         if written.is_err() {
             // A reader that has gone (`| head`) is no error.
@@ -205,6 +208,22 @@ fn show(archive: &Archive, filter: &Filter, json: bool) -> anyhow::Result<ExitCo
     let _ = out.flush();
     Ok(ExitCode::SUCCESS)
 }
+
+/// The records from this one on of which nothing came: that is told after them.
+fn taken_back(archive: &Archive, from: u64) -> anyhow::Result<BTreeSet<u64>> {
+    let (mut records, mut taken_back) = (archive.records(from)?, BTreeSet::new());
+    while let Some((seq, line)) = records.take_next()? {
+        if memchr::memmem::find(line, br#""event":"not_done""#).is_some() {
+            let record: Map<String, Value> =
+                serde_json::from_slice(line).with_context(|| format!("record {seq} is not an object"))?;
+            let is_so = record.get("event").and_then(Value::as_str) == Some("not_done");
+            taken_back.extend(record.get("of").and_then(Value::as_u64).filter(|_| is_so));
+        }
+    }
+    Ok(taken_back)
+}
+
+const NOTHING_CAME: &str = " (nothing came of it)";
 
 impl Filter {
     fn takes(&self, record: &Map<String, Value>) -> bool {

@@ -13,7 +13,7 @@ pub use text::text;
 
 use std::time::Duration;
 
-use super::report::{Entry, Figure, Generation, Known, Report, Standing, days};
+use super::report::{Entry, Figure, Generation, Known, Report, Standing, Trend, days};
 
 /// A share as people say it.
 fn percent(ratio: f64) -> String {
@@ -76,6 +76,19 @@ fn measured(figure: &Figure) -> String {
     let Figure { count, mean_seconds, worst_seconds, .. } = figure;
     let times = counted(u64::from(*count), "time");
     format!("{times}, {mean_seconds:.3} s on average, {worst_seconds:.3} s at worst")
+}
+
+/// The heads of a table of how tokens stood week by week, and one of its rows.
+const TREND: [&str; 5] = ["week of", "active", "with least privilege", "unused", "long-lived"];
+
+fn with_week(week: &str, [active, least, unused, long_lived]: [String; 4]) -> [String; 5] {
+    [week.to_owned(), active, least, unused, long_lived]
+}
+
+/// How the active tokens stood in a week.
+fn stood(Trend { sums, .. }: &Trend) -> [String; 4] {
+    let least = format!("{} of {}", percent(sums.least_privilege_ratio), sums.active);
+    [sums.active.to_string(), least, sums.unused.to_string(), sums.long_lived.to_string()]
 }
 
 /// `allow` as the config writes it.

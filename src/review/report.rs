@@ -15,7 +15,7 @@ use serde::{Deserialize, Serialize};
 use super::book::{Book, Way};
 use super::tighter::{Done, tighter};
 use crate::access::risk;
-use crate::audit::time_text;
+use crate::audit::{AccessCounts, time_text};
 use crate::name::{RouteName, TokenName};
 use crate::token::source::Ghost;
 use crate::usage::RuleMark;
@@ -73,6 +73,8 @@ pub struct Report {
     pub tokens: Vec<Entry>,
     /// How fast things went in the last weeks, as far as it is measured, the oldest first.
     pub figures: Vec<Figure>,
+    /// How the active tokens stood at the end of each of the last weeks, the oldest first.
+    pub trend: Vec<Trend>,
 }
 
 /// Of the tokens that are active.
@@ -84,6 +86,15 @@ pub struct Sums {
     pub least_privilege_ratio: f64,
     pub unused: u64,
     pub long_lived: u64,
+}
+
+/// [`Sums`], as the trail has them of one week.
+#[derive(Clone, PartialEq, Serialize, Deserialize, Debug)]
+pub struct Trend {
+    /// Its Monday, in UTC: `2026-11-16`.
+    pub week: String,
+    #[serde(flatten)]
+    pub sums: Sums,
 }
 
 /// Where the reviews stand.
@@ -298,14 +309,25 @@ impl Sums {
     /// Of those that are active.
     pub fn of<'a>(active: impl Iterator<Item = &'a Entry> + Clone) -> Self {
         let count = |of: fn(&Entry) -> bool| active.clone().filter(|entry| of(entry)).count() as u64;
-        let (all, least) = (count(|_| true), count(|entry| entry.least_privilege));
-        Self {
-            active: all,
-            least_privilege: least,
-            least_privilege_ratio: if all == 0 { 1.0 } else { least as f64 / all as f64 },
+        Self::from(AccessCounts {
+            active: count(|_| true),
+            least_privilege: count(|entry| entry.least_privilege),
             unused: count(|entry| entry.has(Kind::UnusedToken)),
             long_lived: count(|entry| entry.has(Kind::LongLived)),
-        }
+        })
+    }
+
+    /// As the trail has them.
+    pub fn counts(&self) -> AccessCounts {
+        let Self { active, least_privilege, unused, long_lived, .. } = *self;
+        AccessCounts { active, least_privilege, unused, long_lived }
+    }
+}
+
+impl From<AccessCounts> for Sums {
+    fn from(AccessCounts { active, least_privilege, unused, long_lived }: AccessCounts) -> Self {
+        let least_privilege_ratio = if active == 0 { 1.0 } else { least_privilege as f64 / active as f64 };
+        Self { active, least_privilege, least_privilege_ratio, unused, long_lived }
     }
 }
 

@@ -304,6 +304,11 @@ fn a_full_disk_lets_nothing_in(on_failure: &str, (live, gone): (u16, u16)) {
     let records: Vec<serde_json::Value> = lines.lines().map(|line| serde_json::from_str(line).expect("JSON")).collect();
     let taken_back: Vec<&serde_json::Value> =
         records.iter().filter(|record| record["event"] == "not_done").map(|record| &record["of"]).collect();
+    let for_people = place.run(&["audit", "show", "--dir", "copy", "--event", "access_granted"]).ok();
+    let marked = for_people.lines().filter(|line| line.ends_with("(nothing came of it)")).count();
+    let granted_in_vain =
+        |record: &&serde_json::Value| record["event"] == "access_granted" && taken_back.contains(&&record["seq"]);
+    assert_eq!(marked, records.iter().filter(granted_in_vain).count(), "{for_people}");
     let done = |event: &str| {
         let told = records.iter().filter(|record| record["event"] == event);
         told.filter(|record| !taken_back.contains(&&record["seq"])).count()

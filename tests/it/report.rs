@@ -159,6 +159,25 @@ async fn a_token_that_was_not_used_for_a_window_counts_as_unused() {
 }
 
 #[tokio::test]
+async fn how_tokens_stand_is_in_the_trail_and_so_in_the_reports_of_later_weeks() {
+    let (issuer, upstream) = world().await;
+    let scene = listed(&issuer, &upstream, r#"["GET /repos/**"]"#).start().await;
+    scene.ready().await;
+    shows(&scene, "tokens_unused", 1.0).await;
+    scene.clock.advance(Duration::from_secs(301));
+    let told = scene.recorded("access_measured", 1).await;
+    let counts = ["active", "least_privilege", "unused", "long_lived"].map(|key| told[0][key].as_u64());
+    assert_eq!(counts, [1, 0, 1, 0].map(Some), "{}", told[0]);
+    let trend = report(&scene).await["trend"].clone();
+    assert_eq!((trend.as_array().map(Vec::len), &trend[0]["unused"]), (Some(1), &1.into()), "{trend}");
+    assert_eq!(scene.get("/api/repos/1").await.status, 200);
+    shows(&scene, "tokens_unused", 0.0).await;
+    scene.clock.advance(Duration::from_secs(301));
+    scene.recorded("access_measured", 2).await;
+    assert_eq!(report(&scene).await["trend"][0]["unused"], 0, "the last of the week counts");
+}
+
+#[tokio::test]
 async fn a_review_is_due_on_a_schedule_and_done_by_an_approver_or_an_admin() {
     let (issuer, upstream) = world().await;
     let mut setup = Setup::api(&issuer, &upstream).review(r#"every = "1d""#);

@@ -4,15 +4,13 @@
 
 use std::time::Duration;
 
-use aws_lc_rs::digest;
 use serde_json::Value;
 
 use crate::support::caddy::Caddy;
 use crate::support::issuer::Issuer;
+use crate::support::operators::{as_approver, operators};
 use crate::support::proxy::{Proxy, ROUTE, Settings};
 use crate::support::{in_turn, wait_until};
-
-const KEY: &str = "the-key-of-whoever-lets-in-again";
 
 #[test]
 fn a_token_is_worth_at_its_issuer_what_operators_have_said() {
@@ -22,14 +20,13 @@ fn a_token_is_worth_at_its_issuer_what_operators_have_said() {
         let proxy_lines = format!("{}\n[approval]\ndefault = \"ask\"", operators());
         let settings = Settings { proxy_lines, source: issuer.opaque_source(), ..usual };
         let proxy = Proxy::start(&settings).await;
-        let key = proxy.state().join("key-of-the-approver");
-        std::fs::write(&key, KEY).expect("written");
+        let approver = as_approver(&proxy);
+        let approver: Vec<&str> = approver.iter().map(String::as_str).collect();
         let does = |what: &str, more: &[&str]| {
             let (code, printed) = proxy.run(&[&["tokens", what, ROUTE], more].concat());
             assert_eq!(code, Some(0), "{what}: {printed}");
             printed
         };
-        let approver = ["--operator-key", key.to_str().expect("UTF-8"), "--reason", "it was us"];
         let reason = ["--reason", "a drill"];
 
         assert_eq!(refused(&proxy).await, "approval_pending");
@@ -159,15 +156,4 @@ async fn refused(proxy: &Proxy) -> String {
 async fn is_void(issuer: &Issuer, token: &str) {
     wait_until("the issuer calls it void", Duration::from_secs(60), async || (!issuer.is_active(token)).then_some(()))
         .await;
-}
-
-/// Our own user may take away, and whoever has the key may let in.
-fn operators() -> String {
-    let digest = digest::digest(&digest::SHA256, KEY.as_bytes());
-    let hex: String = digest.as_ref().iter().map(|byte| format!("{byte:02x}")).collect();
-    let own = rustix::process::getuid().as_raw();
-    format!(
-        "[[operator]]\nname = \"guard\"\nuid = {own}\nroles = [\"admin\"]\n\
-         [[operator]]\nname = \"approver\"\nkey = \"sha256:{hex}\"\nroles = [\"approver\"]"
-    )
 }

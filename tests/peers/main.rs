@@ -16,6 +16,7 @@ mod aws;
 mod calls;
 mod clients;
 mod github;
+mod hanging;
 mod jobs;
 mod keepalive;
 mod kubernetes;

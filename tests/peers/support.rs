@@ -11,6 +11,7 @@ pub mod kubernetes;
 pub mod moto;
 pub mod nginx;
 pub mod openbao;
+pub mod operators;
 pub mod process;
 pub mod prometheus;
 pub mod proxy;

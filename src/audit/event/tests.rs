@@ -177,6 +177,7 @@ pub fn samples() -> Vec<Event> {
             duration_ms: 41,
             complete: true,
         }),
+        Event::AccessMeasured(AccessCounts { active: 4, least_privilege: 3, unused: 1, long_lived: 0 }),
         Event::AccessReviewed { by: OperatorName::implicit(), reason: "nothing to tighten".into() },
         Event::ReviewOverdue { due: expires },
         Event::GhostFound { token: token.clone(), id: "db/creds/a/b".into(), issued: None, expires: Some(expires) },

@@ -40,6 +40,9 @@ impl Reading {
     fn count_first(&mut self) {
         if let Some(told) = self.held.pop_front() {
             self.weeks.add(&self.figures.see(&told));
+            if let Some(counts) = told.counts() {
+                self.weeks.stood(told.at(), counts);
+            }
         }
     }
 }

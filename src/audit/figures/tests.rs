@@ -3,6 +3,7 @@
 use serde_json::{Value, json};
 
 use super::*;
+use crate::audit::AccessCounts;
 
 const START: u64 = 1_700_000_000;
 
@@ -214,6 +215,26 @@ fn a_generation_lives_until_it_is_void_or_has_run_out() {
     assert_eq!(figures(&found_again), [(Figure::Lifetime, 80)], "it is the same value");
     let taken_away = [(0, issued("a", 9000)), (50, rotated("b", "changed", 9000))];
     assert_eq!(figures(&taken_away), [(Figure::Lifetime, 50)], "by whoever changed it");
+}
+
+#[test]
+fn how_tokens_stood_is_what_was_last_told_of_each_week() {
+    let day = 86_400;
+    let counts = |active| AccessCounts { active, least_privilege: 1, unused: 2, long_lived: 3 };
+    let mut reading = Reading::default();
+    for (seq, (at, active)) in [(0, 4), (day, 5), (2 * day, 6), (8 * day, 7)].into_iter().enumerate() {
+        let time = crate::audit::time_text(Duration::from_secs(START + at));
+        let record = json!({
+            "seq": seq, "time": time, "event": "access_measured",
+            "active": active, "least_privilege": 1, "unused": 2, "long_lived": 3,
+        });
+        reading.see(serde_json::from_value(record).expect("a record of figures"));
+    }
+    let not_done = json!({ "seq": 4, "time": "2023-11-20T00:00:00Z", "event": "not_done", "of": 2 });
+    reading.see(serde_json::from_value(not_done).expect("a record of figures"));
+    let (_, weeks) = reading.finish();
+    let trend = [("2023-11-13".to_owned(), counts(5)), ("2023-11-20".to_owned(), counts(7))];
+    assert_eq!((weeks.trend(), weeks.list()), (trend.to_vec(), Vec::new()));
 }
 
 #[test]

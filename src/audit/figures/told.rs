@@ -5,6 +5,8 @@ use std::time::Duration;
 use jiff::Timestamp;
 use serde::{Deserialize, Deserializer};
 
+use crate::audit::AccessCounts;
+
 /// One of those records.
 #[derive(Deserialize, Debug)]
 pub struct Told {
@@ -106,6 +108,7 @@ pub(super) enum What {
         #[serde(default)]
         generation: Option<u64>,
     },
+    AccessMeasured(AccessCounts),
     ClientHeld {
         #[serde(deserialize_with = "time")]
         since: Duration,
@@ -119,7 +122,7 @@ pub(super) enum What {
 }
 
 /// The events of [`What`]: the others, of which there are many more, need not be read.
-const EVENTS: [&str; 22] = [
+const EVENTS: [&str; 23] = [
     "start",
     "not_done",
     "token_requested",
@@ -139,6 +142,7 @@ const EVENTS: [&str; 22] = [
     "generation_revoked",
     "replacement_started",
     "replacement_finished",
+    "access_measured",
     "client_held",
     "drill_started",
     "drill_finished",
@@ -148,6 +152,19 @@ impl Told {
     /// A record of the trail, if it is one of these.
     pub fn read(json: &[u8]) -> Option<Self> {
         EVENTS.contains(&event(json)?).then(|| serde_json::from_slice(json).ok())?
+    }
+
+    /// When it was written, since the Unix epoch.
+    pub fn at(&self) -> Duration {
+        self.time
+    }
+
+    /// How the active tokens stood, where it tells that.
+    pub fn counts(&self) -> Option<AccessCounts> {
+        match self.what {
+            What::AccessMeasured(counts) => Some(counts),
+            _ => None,
+        }
     }
 }
 

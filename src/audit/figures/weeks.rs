@@ -8,13 +8,21 @@ use jiff::tz::TimeZone;
 use jiff::{Timestamp, ToSpan};
 
 use super::{Figure, Measured};
+use crate::audit::AccessCounts;
 
 /// Weeks that are kept.
 const MOST: usize = 13;
 
 /// What was measured in the last weeks in which something was.
 #[derive(Default)]
-pub struct Weeks(BTreeMap<Date, BTreeMap<Figure, Sum>>);
+pub struct Weeks(BTreeMap<Date, OfWeek>);
+
+#[derive(Default)]
+struct OfWeek {
+    sums: BTreeMap<Figure, Sum>,
+    /// The last that was told of it.
+    counts: Option<AccessCounts>,
+}
 
 /// One figure in one week.
 #[derive(Clone, PartialEq, Debug)]
@@ -38,14 +46,33 @@ struct Sum {
 impl Weeks {
     pub fn add(&mut self, measured: &[Measured]) {
         for Measured { figure, at, took } in measured {
-            let sum = self.0.entry(monday(*at)).or_default().entry(*figure).or_default();
+            let sum = self.of(*at).sums.entry(*figure).or_default();
             sum.count = sum.count.saturating_add(1);
             sum.total = sum.total.saturating_add(*took);
             sum.worst = sum.worst.max(*took);
-            while self.0.len() > MOST {
-                self.0.pop_first();
-            }
+            self.make_room();
         }
+    }
+
+    /// How the active tokens stood.
+    pub fn stood(&mut self, at: Duration, counts: AccessCounts) {
+        self.of(at).counts = Some(counts);
+        self.make_room();
+    }
+
+    fn of(&mut self, at: Duration) -> &mut OfWeek {
+        self.0.entry(monday(at)).or_default()
+    }
+
+    fn make_room(&mut self) {
+        while self.0.len() > MOST {
+            self.0.pop_first();
+        }
+    }
+
+    /// How the active tokens stood at the end of each week, the oldest first, by its Monday.
+    pub fn trend(&self) -> Vec<(String, AccessCounts)> {
+        self.0.iter().filter_map(|(begins, week)| Some((begins.to_string(), week.counts?))).collect()
     }
 
     /// The oldest first; of one week all figures that were measured in it.
@@ -58,7 +85,9 @@ impl Weeks {
             worst: sum.worst,
         };
         let weeks = self.0.iter();
-        weeks.flat_map(|(begins, sums)| sums.iter().map(move |(figure, sum)| week(begins, figure, sum))).collect()
+        weeks
+            .flat_map(|(begins, week_of)| week_of.sums.iter().map(move |(figure, sum)| week(begins, figure, sum)))
+            .collect()
     }
 }
 

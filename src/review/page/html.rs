@@ -1,7 +1,10 @@
 //! For a browser: one page that needs nothing else, and runs nothing.
 
-use super::{counting, grant_end, heading, known_since, live, measured, or_never, percent, proposal, review, words};
-use crate::review::report::{Entry, Figure, Report, Route};
+use super::{
+    TREND, counting, grant_end, heading, known_since, live, measured, or_never, percent, proposal, review, stood,
+    with_week, words,
+};
+use crate::review::report::{Entry, Figure, Report, Route, Trend};
 
 /// The report as an HTML page.
 pub fn html(report: &Report) -> String {
@@ -24,6 +27,7 @@ pub fn html(report: &Report) -> String {
         tiles.iter().map(tile).collect(),
         format!("</section><p{class}>Reviews: {}</p>", escape(&review(&report.review))),
         figures(report),
+        trend(report),
         report.tokens.iter().map(token).collect(),
     ];
     format!("{HEAD}{}</main></body></html>\n", body.join("\n"))
@@ -32,6 +36,11 @@ pub fn html(report: &Report) -> String {
 fn figures(report: &Report) -> String {
     let row = |figure: &Figure| [escape(&figure.week), escape(&figure.name), escape(&measured(figure))];
     table("How fast things went", ["week of", "figure", "measured"], report.figures.iter().map(row))
+}
+
+fn trend(report: &Report) -> String {
+    let row = |trend: &Trend| with_week(&trend.week, stood(trend)).map(|cell| escape(&cell));
+    table("How tokens stood", TREND, report.trend.iter().map(row))
 }
 
 fn token(entry: &Entry) -> String {

@@ -1,6 +1,9 @@
 //! For an issue or a page of a wiki.
 
-use super::{counted, counting, grant_end, heading, known_since, live, measured, or_never, proposal, review, words};
+use super::{
+    TREND, counted, counting, grant_end, heading, known_since, live, measured, or_never, proposal, review, stood,
+    with_week, words,
+};
 use crate::review::report::{Entry, Report, Route};
 
 /// The report as Markdown.
@@ -16,6 +19,11 @@ pub fn markdown(report: &Report) -> String {
         let figures = report.figures.iter();
         let figures = figures.map(|figure| [figure.week.clone(), code(&figure.name), measured(figure)]);
         page.push(table(["week of", "figure", "measured"], figures));
+    }
+    if !report.trend.is_empty() {
+        page.push("## How tokens stood".to_owned());
+        let rows = report.trend.iter().map(|trend| with_week(&trend.week, stood(trend)));
+        page.push(table(TREND, rows));
     }
     report.tokens.iter().for_each(|entry| token(&mut page, entry));
     page.join("\n\n") + "\n"

@@ -1,4 +1,4 @@
-use super::super::report::{Client, Finding, Kind, Reviewed, Route, Rule, Scope, Sums, Used};
+use super::super::report::{Client, Finding, Kind, Reviewed, Route, Rule, Scope, Sums, Trend, Used};
 use super::*;
 
 const NASTY: &str = "</pre><script>alert(1)</script>`|\n\u{1b}[31m";
@@ -76,6 +76,10 @@ fn report(reason: &str) -> Report {
         review: Standing { last: Some(last), due: Some(time), overdue: true },
         tokens: vec![entry],
         figures: vec![figure],
+        trend: vec![Trend {
+            week: "2026-11-09".into(),
+            sums: Sums { active: 4, least_privilege: 3, least_privilege_ratio: 0.75, unused: 7, long_lived: 9 },
+        }],
     }
 }
 
@@ -93,6 +97,8 @@ fn each_form_tells_who_owns_it_what_was_used_and_the_list_to_paste() {
             "2026-11-16",
             "0.500 s",
             "0.750 s at worst",
+            "2026-11-09",
+            "75 % of 4",
         ] {
             assert!(page.contains(said), "{said} in {page}");
         }

@@ -2,7 +2,9 @@
 
 use std::fmt::Write as _;
 
-use super::{counted, counting, grant_end, heading, known_since, live, measured, or_never, proposal, review, words};
+use super::{
+    counted, counting, grant_end, heading, known_since, live, measured, or_never, proposal, review, stood, words,
+};
 use crate::review::report::{Entry, Report, Route};
 
 /// The report as plain text.
@@ -12,6 +14,11 @@ pub fn text(report: &Report) -> String {
     say(&mut page, &format!("Reviews: {}", review(&report.review)));
     for figure in &report.figures {
         say(&mut page, &format!("Week of {}, {}: {}", figure.week, figure.name, measured(figure)));
+    }
+    for trend in &report.trend {
+        let [active, least, unused, long_lived] = stood(trend);
+        let said = format!("{active} active, {least} with least privilege, {unused} unused, {long_lived} long-lived");
+        say(&mut page, &format!("Week of {}, tokens: {said}", trend.week));
     }
     report.tokens.iter().for_each(|entry| token(&mut page, entry));
     page

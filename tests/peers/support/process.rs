@@ -45,6 +45,10 @@ impl Process {
         String::from_utf8_lossy(&std::fs::read(&self.output).unwrap_or_default()).into_owned()
     }
 
+    pub fn id(&self) -> u32 {
+        self.child.id()
+    }
+
     /// # Panics
     /// When it has ended.
     pub fn assert_running(&mut self) {

@@ -1,7 +1,7 @@
 //! The proxy under test: the release build, as an operator would run it.
 
 use std::net::SocketAddr;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::time::Duration;
 
@@ -86,15 +86,7 @@ impl Proxy {
         };
         let file = place.folder.path().join("countersign.toml");
         std::fs::write(&file, config(&place)).expect("write the config");
-        let mut command = command(&place);
-        command.args(["run", "--config"]).arg(&file).env("PEERS_CLIENT_SECRET", CLIENT_SECRET);
-        command.env("PEERS_PROXY_PASSWORD", super::squid::PASSWORD);
-        let mut process = Process::start("countersign", &command, place.folder.path());
-        wait_until("the proxy is ready", Duration::from_secs(30), async || {
-            process.assert_running();
-            http::get(place.telemetry, "/readyz").await.filter(|answer| answer.status == 200)
-        })
-        .await;
+        let process = begin(command(&place), place.folder.path(), place.telemetry).await;
         let socket = place.socket();
         Self { address: place.address, telemetry: place.telemetry, socket, folder: place.folder, process }
     }
@@ -140,6 +132,17 @@ impl Proxy {
         self.process.terminate().await;
     }
 
+    /// Ends it and starts it again, on what it has kept.
+    pub async fn restart(&mut self) {
+        self.terminate().await;
+        self.process = begin(Command::new(binary()), self.folder.path(), self.telemetry).await;
+    }
+
+    /// Of its process.
+    pub fn pid(&self) -> u32 {
+        self.process.id()
+    }
+
     /// Its state, the audit trail included.
     pub fn state(&self) -> PathBuf {
         self.folder.path().join("state")
@@ -150,6 +153,20 @@ impl Proxy {
         use std::os::unix::fs::PermissionsExt;
         std::fs::set_permissions(self.folder.path(), std::fs::Permissions::from_mode(0o755)).expect("open the folder");
     }
+}
+
+/// Runs it in its folder, and waits until it is ready.
+async fn begin(mut command: Command, folder: &Path, telemetry: SocketAddr) -> Process {
+    let file = folder.join("countersign.toml");
+    command.args(["run", "--config"]).arg(&file).env("PEERS_CLIENT_SECRET", CLIENT_SECRET);
+    command.env("PEERS_PROXY_PASSWORD", super::squid::PASSWORD);
+    let mut process = Process::start("countersign", &command, folder);
+    wait_until("the proxy is ready", Duration::from_secs(30), async || {
+        process.assert_running();
+        http::get(telemetry, "/readyz").await.filter(|answer| answer.status == 200)
+    })
+    .await;
+    process
 }
 
 /// What a proxy that is about to start has for itself.
