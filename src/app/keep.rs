@@ -121,8 +121,8 @@ mod tests {
     #[tokio::test]
     async fn turns_are_taken_in_their_order_though_nobody_waits() {
         let turns = Turns::default();
-        let (go, gate) = mpsc::channel::<()>();
-        let (told, order) = mpsc::channel();
+        let (go, gate) = mpsc::sync_channel::<()>(1);
+        let (told, order) = mpsc::sync_channel(8);
         drop(turns.take(move || gate.recv()));
         for number in 0..4 {
             let told = told.clone();

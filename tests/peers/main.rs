@@ -12,6 +12,7 @@
 
 mod admin;
 mod alerts;
+mod attack;
 mod aws;
 mod calls;
 mod clients;

@@ -39,8 +39,9 @@ pub struct Proxy {
     pub address: SocketAddr,
     pub telemetry: SocketAddr,
     pub socket: PathBuf,
-    folder: TempDir,
+    /// Before the folder, which has what it printed: a test that fails shows that.
     process: Process,
+    folder: TempDir,
 }
 
 impl Proxy {
