@@ -70,6 +70,42 @@ async fn past_expiry_nothing_is_forwarded_and_the_issuers_return_is_enough() {
 }
 
 #[tokio::test]
+async fn two_lives_without_an_issuer_cost_quick_refusals_and_nothing_stale() {
+    const LIFE: Duration = Duration::from_secs(3);
+    let (issuer, upstream) = (Issuer::named("tok", LIFE.as_secs()).await, Upstream::http1().await);
+    let scene = Setup::api(&issuer, &upstream).start().await;
+    scene.ready().await;
+    issuer.answers(down);
+    let issued = issuer.calls().last().expect("a call").at;
+    let (began, mut served, mut refusals) = (Instant::now(), 0, Vec::new());
+    while began.elapsed() < 2 * LIFE {
+        let asked = Instant::now();
+        let answer = scene.get("/api/x").await;
+        if answer.status == 200 {
+            assert!(asked.duration_since(issued) < LIFE, "sent after its end");
+            served += 1;
+        } else {
+            assert_eq!(answer.refusal(), (503, "token_expired".to_owned()));
+            refusals.push(asked.elapsed());
+        }
+    }
+    assert!(served > 0 && refusals.len() > 50, "{served} served, {} refused", refusals.len());
+    assert_eq!(upstream.count(), served, "nothing went out but what was served");
+    refusals.sort_unstable();
+    // A test shares its machine with others: one in twenty may wait for them.
+    let quick = refusals[refusals.len() * 95 / 100];
+    assert!(quick < Duration::from_millis(50), "{quick:?}");
+
+    issuer.answers(|_| Reply::token("tok-back", 3600));
+    let back = Instant::now();
+    let returned = || async { scene.get("/api/x").await.status == 200 };
+    wait_until("requests pass again", SOON, async || returned().await).await;
+    assert!(back.elapsed() < Duration::from_millis(5500), "{:?}", back.elapsed());
+    assert_eq!(upstream.last().all("authorization"), ["Bearer tok-back"]);
+    scene.finish().await;
+}
+
+#[tokio::test]
 async fn a_token_that_the_wall_clock_has_overtaken_is_replaced_before_the_next_request() {
     let (issuer, upstream) = (Issuer::start().await, Upstream::http1().await);
     let scene = Setup::api(&issuer, &upstream).start().await;

@@ -379,6 +379,25 @@ fn inputs() -> impl Strategy<Value = (Input, u64, f64)> {
     (input, 0u64..40_000, 0.0f64..1.0)
 }
 
+#[test]
+fn a_thousand_tokens_of_one_end_are_not_replaced_at_once() {
+    let mut rng = fastrand::Rng::with_seed(7);
+    let plan = Plan { rotation: Rotation { jitter: 0.1, ..plan().rotation }, ..plan() };
+    let mut due: Vec<u64> = (0..1000)
+        .map(|_| {
+            let mut machine = Lifecycle::new(plan, 0, START);
+            machine.step(Input::Timer, START, rng.f64());
+            machine.step(offer(START, 3600), START, rng.f64());
+            machine.wake_at().expect("wakes").remaining(START).as_secs()
+        })
+        .collect();
+    due.sort_unstable();
+    assert!(due[0] >= 2159 && due[999] <= 2520, "within a tenth of its life: {} s to {} s", due[0], due[999]);
+    assert!(due[999] - due[0] > 330, "{} s to {} s", due[0], due[999]);
+    let most = due.chunk_by(|one, other| one == other).map(<[u64]>::len).max();
+    assert!(most < Some(15), "{most:?} in one second");
+}
+
 proptest! {
     #[test]
     fn whatever_happens_the_invariants_hold(is_probed: bool, steps in proptest::collection::vec(inputs(), 1..200)) {
