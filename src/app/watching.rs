@@ -135,8 +135,10 @@ impl Watching {
                 &["token"],
             )?,
         };
+        let mut engine = memory::open(&store, &recorder, clock.now().wall)?;
+        engine.settle(&settings);
         let state = State {
-            engine: memory::open(&store, &recorder, clock.now().wall)?,
+            engine,
             settings,
             shown: VecDeque::new(),
             scored: BTreeMap::new(),
@@ -157,7 +159,9 @@ impl Watching {
 
     /// Other answers from now on.
     pub fn settle(&self, settings: Settings) {
-        self.lock().settings = settings;
+        let mut state = self.lock();
+        state.engine.settle(&settings);
+        state.settings = settings;
     }
 
     /// The last anomalies, the newest first.

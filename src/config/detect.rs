@@ -11,10 +11,13 @@ use super::reader::Section;
 use super::token::Token;
 use super::{Context, value};
 use crate::detect::anomaly::{Severity, Signal};
-use crate::detect::response::{Answers, Exemption, Mode, Override, Policy, Response, Rule, Settings};
+use crate::detect::response::{Answers, Exemption, Mode, Override, Policy, Response, Rule, Sensitivity, Settings};
 use crate::name::TokenName;
 
 const MODES: [(&str, Mode); 3] = [("observe", Mode::Observe), ("alert", Mode::Alert), ("respond", Mode::Respond)];
+
+const SENSITIVITIES: [(&str, Sensitivity); 3] =
+    [("low", Sensitivity::Low), ("medium", Sensitivity::Medium), ("high", Sensitivity::High)];
 
 const RESPONSES: [(&str, Response); 7] = [
     ("observe", Response::Observe),
@@ -30,6 +33,7 @@ const RESPONSES: [(&str, Response); 7] = [
 pub fn read(mut section: Section<'_>, context: &Context<'_>) -> (Settings, Vec<Spanned<TokenName>>) {
     let policy = Policy {
         mode: section.choice("mode", &MODES, &[]).unwrap_or_default(),
+        sensitivity: section.choice("sensitivity", &SENSITIVITIES, &[]).unwrap_or_default(),
         respond: answers(&mut section, context),
     };
     let exempt = section.tables("exempt", "`exempt`").unwrap_or_default();
@@ -42,7 +46,8 @@ pub fn read(mut section: Section<'_>, context: &Context<'_>) -> (Settings, Vec<S
 /// `detect` of a token; `None` where it has none.
 pub fn of_token(mut section: Section<'_>, context: &Context<'_>) -> Option<Override> {
     let mode = section.choice("mode", &MODES, &[]);
-    let own = Override { mode, respond: answers(&mut section, context) };
+    let sensitivity = section.choice("sensitivity", &SENSITIVITIES, &[]);
+    let own = Override { mode, sensitivity, respond: answers(&mut section, context) };
     let is_present = section.is_present();
     section.finish();
     is_present.then_some(own)

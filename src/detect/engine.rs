@@ -17,6 +17,7 @@ use super::baseline::{HOUR, OUT_OF_ORDER};
 use super::event::{Event, Time};
 use super::host::{Host, Trouble};
 use super::profile::{Profile, Surroundings};
+use super::response::Settings;
 use token::Token;
 
 #[derive(Default)]
@@ -32,9 +33,18 @@ pub struct Engine {
     ahead: Option<Box<Event>>,
     /// Whose figures were not weighed: tokens with their clients.
     unweighed: Vec<(String, String)>,
+    settings: Settings,
 }
 
 impl Engine {
+    /// Has figures judged as is set from now on.
+    pub fn settle(&mut self, settings: &Settings) {
+        self.settings = settings.clone();
+        for (name, token) in &mut self.tokens {
+            token.caution = settings.sensitivity(name).caution();
+        }
+    }
+
     /// What is unusual about an event, in the light of those before it.
     pub fn observe(&mut self, event: &Event) -> Vec<Anomaly> {
         let mut all = self.add(event);
@@ -109,13 +119,14 @@ impl Engine {
         // Names are copied where they are new alone.
         if !self.tokens.contains_key(name) {
             self.make_room();
-            self.tokens.insert(name.to_owned(), Token::new(now));
+            let caution = self.settings.sensitivity(name).caution();
+            self.tokens.insert(name.to_owned(), Token::new(now).with_caution(caution));
         }
         self.tokens.get_mut(name).expect("it is there by now")
     }
 
     fn request(&mut self, event: &Event, now: u64) -> Vec<Finding> {
-        let surroundings = Surroundings { trouble: self.trouble(event, now) };
+        let surroundings = Surroundings { trouble: self.trouble(event, now), ..Surroundings::default() };
         let known = self.tokens.get(&event.token).and_then(|token| token.clients.get(&event.client));
         let is_weighed = known.is_none_or(|profile| !profile.is_unweighed());
         if known.is_none() {
@@ -245,7 +256,8 @@ impl Engine {
 
     /// Takes up what was kept of a token, if it is what this version keeps; tells when the token was last used.
     pub fn restore(&mut self, name: &str, page: &[u8]) -> Option<u64> {
-        let token = Token::of_page(page)?;
+        let caution = self.settings.sensitivity(name).caution();
+        let token = Token::of_page(page)?.with_caution(caution);
         let last = token.last;
         self.profiles += token.clients.len();
         if let Some(before) = self.tokens.insert(name.to_owned(), token) {

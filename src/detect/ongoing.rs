@@ -100,9 +100,9 @@ impl Ongoing {
     }
 
     /// The figures of a client's uses were weighed.
-    pub fn weighed(&mut self, client: &str, now: u64, profile: &Profile) {
+    pub fn weighed(&mut self, client: &str, now: u64, profile: &Profile, caution: f64) {
         if let Some(course) = self.0.get_mut(client)
-            && course.before.as_deref().is_some_and(|before| profile.exceeds(before))
+            && course.before.as_deref().is_some_and(|before| profile.exceeds(before, caution))
         {
             course.last = course.last.max(now);
         }

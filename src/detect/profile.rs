@@ -76,10 +76,18 @@ struct Told {
 }
 
 /// What a token's other uses say about a request.
-#[derive(Clone, Copy, Default)]
+#[derive(Clone, Copy)]
 pub struct Surroundings {
     /// What a host's failures for many make an app do is not misuse.
     pub trouble: Trouble,
+    /// How many times as much as usual it takes for a figure to be unusual.
+    pub caution: f64,
+}
+
+impl Default for Surroundings {
+    fn default() -> Self {
+        Self { trouble: Trouble::None, caution: 1.0 }
+    }
 }
 
 impl Profile {
@@ -125,7 +133,7 @@ impl Profile {
         let now = self.in_order(now);
         let mut found = Vec::new();
         if now / 60 != self.last / 60 {
-            found = self.weigh();
+            found = self.weigh(surroundings.caution);
         }
         self.awake(now, &mut found);
         self.pass_to(now);
@@ -185,13 +193,14 @@ impl Profile {
     }
 
     /// Which figures are unusual.
-    pub fn weigh(&mut self) -> Vec<Finding> {
+    pub fn weigh(&mut self, caution: f64) -> Vec<Finding> {
         let Unweighed { requests, bytes, in_trouble, is_alone } = std::mem::take(&mut self.unweighed);
         if requests == 0 {
             return Vec::new();
         }
         let (now, mut found) = (self.last, Vec::new());
-        self.rates(self, now, in_trouble || is_alone, &mut found);
+        let caution = if in_trouble || is_alone { caution * TROUBLED } else { caution };
+        self.rates(self, now, caution, &mut found);
         let share = requests as f32 / self.requests.clamp(requests.into(), 1000.max(requests.into())) as f32;
         self.bytes += (bytes / requests as f32 - self.bytes) * share;
         found.retain(|finding| self.tells(now, finding));
@@ -200,9 +209,9 @@ impl Profile {
     }
 
     /// Whether its figures are still unusual, in the light of what was usual `before`.
-    pub fn exceeds(&self, before: &Self) -> bool {
+    pub fn exceeds(&self, before: &Self, caution: f64) -> bool {
         let mut found = Vec::new();
-        self.rates(before, self.last, false, &mut found);
+        self.rates(before, self.last, caution, &mut found);
         !found.is_empty()
     }
 
@@ -472,6 +481,9 @@ const WRITES: [usize; 5] = [3, 4, 5, 6, 7];
 const DELETE: usize = 6;
 
 const SIGNALS: usize = Signal::ALL.len();
+
+/// How much more it takes while the host is in trouble: what failed is tried again.
+const TROUBLED: f64 = 4.0;
 
 const HOURS_A_PART: u64 = 3;
 const PARTS: usize = 8;

@@ -24,6 +24,7 @@ pub struct Settings {
 #[derive(Clone, PartialEq, Debug, Default)]
 pub struct Policy {
     pub mode: Mode,
+    pub sensitivity: Sensitivity,
     pub respond: Answers,
 }
 
@@ -31,6 +32,7 @@ pub struct Policy {
 #[derive(Clone, PartialEq, Debug, Default)]
 pub struct Override {
     pub mode: Option<Mode>,
+    pub sensitivity: Option<Sensitivity>,
     pub respond: Answers,
 }
 
@@ -44,6 +46,26 @@ pub enum Mode {
     Alert,
     /// Tokens may be taken out of use.
     Respond,
+}
+
+/// How little it takes for a figure to be unusual.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+pub enum Sensitivity {
+    Low,
+    #[default]
+    Medium,
+    High,
+}
+
+impl Sensitivity {
+    /// How many times as much as what is written of the signals.
+    pub const fn caution(self) -> f64 {
+        match self {
+            Self::Low => 2.0,
+            Self::Medium => 1.0,
+            Self::High => 0.7,
+        }
+    }
 }
 
 /// What is done, the mildest first.
@@ -142,6 +164,11 @@ impl Answers {
 }
 
 impl Settings {
+    pub fn sensitivity(&self, token: &str) -> Sensitivity {
+        let own = self.of_tokens.get(token).and_then(|own| own.sensitivity);
+        own.unwrap_or(self.policy.sensitivity)
+    }
+
     /// What is done about an anomaly at this moment; something is, and be it that it is written down.
     pub fn deeds(&self, anomaly: &Anomaly, now: Duration) -> Deeds {
         let own = self.of_tokens.get(anomaly.token.as_str());

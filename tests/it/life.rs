@@ -9,7 +9,6 @@ use crate::support::issuer::Reply;
 use crate::support::operator::{APPROVER, act, json_of, key, own};
 use crate::support::{Issuer, SOON, Scene, Setup, Upstream, trail, wait_until};
 
-/// Lets in again what others took away.
 struct Place {
     issuer: Issuer,
     /// Where the issuer is told what is void.

@@ -359,8 +359,8 @@ async fn files_are_followed_under_live_connections_and_nothing_is_resumed() {
     std::fs::write(place.path("proxy.key"), "no key").expect("written");
     let refused = scene.recorded("listener_certificates_refused", 1).await;
     assert!(refused[0]["detail"].as_str().is_some_and(|detail| detail.contains("proxy.key")), "{refused:?}");
-    scene.reaches("countersign_tls_reload_success", &[], 0.0).await;
-    assert_eq!(scene.metric("countersign_tls_reload_success", &[]).await, 0.0);
+    let fails = async || scene.metric("countersign_tls_reload_success", &[]).await == 0.0;
+    wait_until("the metric says so", SOON, fails).await;
     assert_eq!(shaken(&scene, &app).await.expect("an answer").1, second, "the one before goes on");
     std::fs::write(place.path("apps.pem"), "").expect("written");
     assert_eq!(scene.recorded("listener_certificates_refused", 2).await.len(), 2, "told once for what there is");

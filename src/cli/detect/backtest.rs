@@ -38,6 +38,9 @@ fn each(
         |token: &str| config.is_none_or(|config| config.tokens.iter().any(|known| known.name.as_str() == token));
     let mut tell = |anomaly: &Anomaly| tell(anomaly, response(anomaly, config));
     let mut engine = Engine::default();
+    if let Some(config) = config {
+        engine.settle(&config.detect);
+    }
     let mut line = String::new();
     for number in 1_u64.. {
         line.clear();

@@ -34,6 +34,8 @@ pub struct Token {
     pub shadows: BTreeMap<String, u64>,
     pub open: Option<Open>,
     pub ongoing: Ongoing,
+    /// How many times as much as usual it takes for a figure to be unusual.
+    pub caution: f64,
     /// Whether it is other than what was last kept, and when that was asked for.
     pub is_changed: bool,
     pub kept: u64,
@@ -62,9 +64,14 @@ impl Token {
             shadows: BTreeMap::new(),
             open: None,
             ongoing: Ongoing::default(),
+            caution: 1.0,
             is_changed: false,
             kept: now,
         }
+    }
+
+    pub fn with_caution(self, caution: f64) -> Self {
+        Self { caution, ..self }
     }
 
     /// What is kept of it: of its clients, those that used it last, and the names of the others; of what was told, what a restart
@@ -114,6 +121,7 @@ impl Token {
 
     /// What is unusual about a request. A client without a profile gets one.
     pub fn request(&mut self, event: &Event, now: u64, surroundings: Surroundings) -> Vec<Finding> {
+        let surroundings = Surroundings { caution: self.caution, ..surroundings };
         let mut found: Vec<Finding> = self.new_client(&event.client, now).into_iter().collect();
         if !self.clients.contains_key(&event.client) {
             if self.whole.is_none() {
@@ -146,8 +154,8 @@ impl Token {
     /// Which figures of a client are unusual.
     pub fn weigh(&mut self, client: &str) -> Vec<Finding> {
         let Some(profile) = self.clients.get_mut(client) else { return Vec::new() };
-        let mut found = profile.weigh();
-        self.ongoing.weighed(client, profile.last(), profile);
+        let mut found = profile.weigh(self.caution);
+        self.ongoing.weighed(client, profile.last(), profile, self.caution);
         found.iter_mut().for_each(|finding| client.clone_into(&mut finding.client));
         if let Some(whole) = &mut self.whole {
             whole.heard(&found);
@@ -158,8 +166,8 @@ impl Token {
     /// Which figures of all clients together are unusual, where those of no client are.
     pub fn weigh_all(&mut self) -> Vec<Finding> {
         let Some(whole) = &mut self.whole else { return Vec::new() };
-        let (found, now) = (whole.weigh(), whole.last());
-        self.ongoing.weighed("", now, whole);
+        let (found, now) = (whole.weigh(self.caution), whole.last());
+        self.ongoing.weighed("", now, whole, self.caution);
         self.of_all(found, now)
     }
 

@@ -8,14 +8,11 @@ use crate::detect::anomaly::{Finding, Signal};
 use crate::detect::baseline::{Ceiling, DAY, Hours, Slot};
 
 impl Profile {
-    pub(super) fn rates(&self, usual: &Self, now: u64, in_trouble: bool, found: &mut Vec<Finding>) {
+    pub(super) fn rates(&self, usual: &Self, now: u64, caution: f64, found: &mut Vec<Finding>) {
         if now - self.first < DAY || self.requests <= FEW {
             return;
         }
-        let mut caution = if self.learned(now) { 1.0 } else { unlearned(now - self.first) };
-        if in_trouble {
-            caution *= TROUBLED;
-        }
+        let caution = if self.learned(now) { caution } else { caution * unlearned(now - self.first) };
         let mut scale = Scale { caution, found };
         let day = self.day();
         self.bursts(usual, now, &day, &mut scale);
@@ -125,9 +122,6 @@ fn unlearned(seconds: u64) -> f64 {
     let days = seconds as f64 / DAY as f64;
     (1.0 + 5.0 * 0.5_f64.powf((days - 1.0) / 1.5)).max(2.0)
 }
-
-/// How much more while the host is in trouble: what failed is tried again.
-const TROUBLED: f64 = 4.0;
 
 /// By so many usual answers a volume may vary.
 const SOME_ANSWERS: f64 = 50.0;

@@ -4,6 +4,7 @@ use std::time::Duration;
 
 use super::*;
 use crate::detect::event::Time;
+use crate::detect::response::Sensitivity;
 
 /// A Monday, midnight.
 const MONDAY: u64 = 1_788_739_200;
@@ -28,7 +29,7 @@ impl Profile {
     /// All that is unusual about a request that comes alone.
     fn judge(&mut self, event: &Event, surroundings: Surroundings) -> Vec<Finding> {
         let mut found = self.observe(event, event.time.seconds(), surroundings);
-        found.extend(self.weigh());
+        found.extend(self.weigh(surroundings.caution));
         found
     }
 }
@@ -83,7 +84,8 @@ fn a_burst_is_told_within_its_first_minute_and_later_while_the_host_fails() {
         let mut profile = polled(10);
         (0..60).find(|second| !profile.judge(&request(10 * DAY + second), surroundings).is_empty())
     };
-    let (usually, in_trouble) = (burst(Surroundings::default()), burst(Surroundings { trouble: Trouble::OfMany }));
+    let (usually, in_trouble) =
+        (burst(Surroundings::default()), burst(Surroundings { trouble: Trouble::OfMany, ..Surroundings::default() }));
     assert!(usually.is_some_and(|seconds| seconds < 30), "{usually:?}");
     assert!(in_trouble > usually, "{in_trouble:?}");
 }
@@ -100,6 +102,17 @@ fn what_was_approved_is_told_after_its_time_though_others_were_heard_to_do_it_al
     let now = profile.last;
     assert!(!profile.tells(now, &burst(8.5)[0]), "another one has just been told of it");
     assert!(profile.tells(now, &burst(11.0)[0]));
+}
+
+#[test]
+fn how_soon_a_burst_is_told_is_for_people_to_say() {
+    let burst = |sensitivity: Sensitivity| {
+        let mut profile = polled(10);
+        let surroundings = Surroundings { caution: sensitivity.caution(), ..Surroundings::default() };
+        (0..60).find(|second| !profile.judge(&request(10 * DAY + second), surroundings).is_empty())
+    };
+    let [high, medium, low] = [Sensitivity::High, Sensitivity::Medium, Sensitivity::Low].map(burst);
+    assert!(high.is_some() && high < medium && medium < low, "{high:?} {medium:?} {low:?}");
 }
 
 #[test]
@@ -132,7 +145,10 @@ fn refusals_are_counted_against_the_usual_ones_and_not_while_the_host_refuses_ev
     assert!(told.is_some(), "an hour of refusals");
     let mut profile = polled(10);
     for second in 0..60 {
-        assert_eq!(profile.judge(&refused(second * 5), Surroundings { trouble: Trouble::OfMany }), []);
+        assert_eq!(
+            profile.judge(&refused(second * 5), Surroundings { trouble: Trouble::OfMany, ..Surroundings::default() }),
+            []
+        );
     }
 }
 
