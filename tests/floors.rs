@@ -81,6 +81,7 @@ const OUTLETS: &[(&str, &[&str])] = &[
             "src/token/source/oauth/revocation.rs",
             "src/token/source/github_app.rs",
             "src/token/source/kubernetes.rs",
+            "src/token/source/key_endpoint.rs",
             "src/token/source/aws/sts.rs",
             "src/token/revocation.rs",
             "src/token/rest.rs",

@@ -12,7 +12,7 @@ const KEYS: &[(&str, &[&str])] =
     &[("[[client]]", &["cgroup"]), ("[[token]]", &["next_source", "version"]), ("`source`", &["login"])];
 
 /// Kinds of sources.
-pub const SOURCES: [&str; 1] = ["key_endpoint"];
+pub const SOURCES: [&str; 0] = [];
 
 /// Whether a key of the section with this title is one of them.
 pub fn has(title: &str, key: &str) -> bool {

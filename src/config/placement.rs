@@ -11,15 +11,20 @@ use crate::token::Placement;
 
 /// The placement of a token; in `Authorization: Bearer`, if it says none.
 pub fn read(section: &mut Section<'_>) -> Option<Placement> {
-    let Some(written) = section.take("placement") else { return Some(Placement::bearer()) };
+    read_at(section, "placement")
+}
+
+/// The same under another key: where a secret goes that proves us to an issuer.
+pub fn read_at(section: &mut Section<'_>, key: &'static str) -> Option<Placement> {
+    let Some(written) = section.take(key) else { return Some(Placement::bearer()) };
     match written.get_ref() {
         DeValue::String(text) => {
             let text = Spanned::new(written.span(), text.as_ref());
-            let signs = section.as_choice("placement", &text, &[("bearer", false), ("sigv4", true)], &[])?;
+            let signs = section.as_choice(key, &text, &[("bearer", false), ("sigv4", true)], &[])?;
             Some(if signs { Placement::SigV4(sigv4::Place::default()) } else { Placement::bearer() })
         }
         DeValue::Table(table) => in_table(Section::new(section.report, "`placement`", written.span(), Some(table))),
-        _ => section.mismatch("placement", written, "\"bearer\" or a table"),
+        _ => section.mismatch(key, written, "\"bearer\" or a table"),
     }
 }
 

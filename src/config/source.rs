@@ -10,6 +10,7 @@ mod assertion;
 mod aws;
 mod exec;
 mod github_app;
+mod key_endpoint;
 mod kubernetes;
 mod metadata;
 mod oauth;
@@ -36,6 +37,7 @@ pub fn read(mut section: Section<'_>, scopes: Option<&[String]>, context: &Conte
         ("gcp_service_account", Kind::GcpServiceAccount),
         ("github_app", Kind::GithubApp),
         ("jwt_bearer", Kind::JwtBearer),
+        ("key_endpoint", Kind::KeyEndpoint),
         ("kubernetes", Kind::Kubernetes),
         ("refresh_token", Kind::RefreshToken),
         ("signed_jwt", Kind::SignedJwt),
@@ -68,6 +70,7 @@ pub fn read(mut section: Section<'_>, scopes: Option<&[String]>, context: &Conte
         Kind::GcpServiceAccount => oauth::service_account(&mut section, own, context),
         Kind::GithubApp => github_app::read(&mut section, own, context),
         Kind::JwtBearer => oauth::jwt_bearer(&mut section, own, context),
+        Kind::KeyEndpoint => key_endpoint::read(&mut section, context),
         Kind::Kubernetes => kubernetes::read(&mut section, context),
         Kind::RefreshToken => oauth::refresh_token(&mut section, own, context),
         Kind::SignedJwt => signed_jwt::read(&mut section, "`source`", None, context).map(Settings::SignedJwt),
@@ -102,6 +105,7 @@ enum Kind {
     GcpServiceAccount,
     GithubApp,
     JwtBearer,
+    KeyEndpoint,
     Kubernetes,
     RefreshToken,
     SignedJwt,

@@ -285,23 +285,13 @@ fn asked(section: &mut Section<'_>, context: &Context<'_>) -> Option<probe::Sett
     let url = table.endpoint("url");
     let headers = pairs(&mut table, "headers", header);
     let forbidden_passes = table.choice("forbidden", &[("refused", false), ("passed", true)], &[]);
-    let ok = table.parsed("ok", pointer).map(Spanned::into_inner);
+    let ok = table.parsed("ok", value::pointer).map(Spanned::into_inner);
     table.finish();
     let url = url?;
     context.judge_endpoint("url", &url);
     let forbidden_passes = forbidden_passes.unwrap_or(false);
     Some(probe::Settings { headers, forbidden_passes, ok, ..probe::Settings::new(url.into_inner()) })
 }
-
-/// A place in JSON (RFC 6901).
-fn pointer(text: &str) -> Result<String, &'static str> {
-    match text.starts_with('/') && text.len() <= LONGEST_POINTER {
-        true => Ok(text.to_owned()),
-        false => Err("a JSON pointer begins with a slash, as in \"/ok\""),
-    }
-}
-
-const LONGEST_POINTER: usize = 200;
 
 /// What a new generation is to the one before. Where it ends that, nothing can go back to it.
 fn mode(section: &mut Section<'_>) -> Mode {

@@ -187,6 +187,16 @@ impl<'a> Section<'a> {
     }
 }
 
+/// A place in JSON (RFC 6901).
+pub fn pointer(text: &str) -> Result<String, &'static str> {
+    match text.starts_with('/') && text.len() <= LONGEST_POINTER {
+        true => Ok(text.to_owned()),
+        false => Err("a JSON pointer begins with a slash, as in \"/ok\""),
+    }
+}
+
+const LONGEST_POINTER: usize = 200;
+
 /// Why a value is not what its key needs.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, thiserror::Error)]
 pub enum ValueError {

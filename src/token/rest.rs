@@ -92,6 +92,8 @@ pub(super) struct Laid<'a> {
     pub void_by: &'a Secret,
     pub issued: Moment,
     pub expires: Moment,
+    /// At its issuer.
+    pub good_until: Moment,
     pub granted: Option<&'a [String]>,
     /// Whether its issuer can be told that it is void.
     pub revokes: bool,
@@ -119,6 +121,7 @@ struct Written {
     void_by: String,
     issued: Time,
     expires: Time,
+    good_until: Time,
     boot_id: Option<String>,
     granted: Option<Vec<String>>,
     revokes: bool,
@@ -289,6 +292,7 @@ impl Rest {
             void_by: void_by.to_owned(),
             issued: laid.issued.into(),
             expires: laid.expires.into(),
+            good_until: laid.good_until.into(),
             boot_id: self.resting.boot.clone(),
             granted: laid.granted.map(<[String]>::to_vec),
             revokes: laid.revokes,
@@ -359,9 +363,9 @@ impl Rested {
         &self.written.origin.source
     }
 
-    /// By the wall clock, since the Unix epoch.
-    pub(super) fn expires(&self) -> Duration {
-        Moment::from(self.written.expires).wall
+    /// Until when it is good at its issuer, by the wall clock, since the Unix epoch.
+    pub(super) fn good_until(&self) -> Duration {
+        Moment::from(self.written.good_until).wall
     }
 
     /// Whether its issuer can be told that it is void.

@@ -348,13 +348,13 @@ impl Revoker {
     /// When the disk does not take it.
     pub fn leave_behind(&self, rested: &Rested, cause: Cause, marks: &Fingerprinter) -> Result<(), StoreError> {
         let (token, generation) = (&rested.token, rested.number);
-        if !rested.revokes() || rested.expires() <= self.0.clock.now().wall {
+        if !rested.revokes() || rested.good_until() <= self.0.clock.now().wall {
             return Ok(());
         }
         let fingerprint = marks.of(&rested.secret());
         tracing::info!(%token, generation, %fingerprint, cause = cause.as_str(), "a generation from before the restart is not taken up");
         let (value, source) = (rested.void_by(), rested.source());
-        let content = Kept::sealable(token, generation, &value, rested.expires(), cause, source);
+        let content = Kept::sealable(token, generation, &value, rested.good_until(), cause, source);
         let name = record(token, fingerprint);
         content.map_or(Ok(()), |content| self.0.store.write(Label { kind: KIND, name: &name }, generation, &content))
     }

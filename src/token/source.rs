@@ -14,6 +14,7 @@ pub mod exec;
 pub mod failure;
 pub mod file;
 pub mod github_app;
+pub mod key_endpoint;
 pub mod kubernetes;
 pub mod lifetime;
 pub mod metadata;
@@ -49,6 +50,7 @@ pub enum Settings {
         path: PathBuf,
     },
     GithubApp(Box<github_app::Settings>),
+    KeyEndpoint(Box<key_endpoint::Settings>),
     Kubernetes(Box<kubernetes::Settings>),
     Metadata(metadata::Settings),
     OAuth(Box<oauth::Settings>),
@@ -67,6 +69,7 @@ impl Settings {
             Self::Exec(_) => "exec",
             Self::File { .. } => "file",
             Self::GithubApp(_) => "github_app",
+            Self::KeyEndpoint(_) => "key_endpoint",
             Self::Kubernetes(_) => "kubernetes",
             Self::Metadata(settings) => settings.wish.kind(),
             Self::OAuth(settings) => settings.kind,
@@ -84,6 +87,7 @@ impl Settings {
             Self::Aws(settings) => settings.is_static(),
             Self::Exec(_)
             | Self::GithubApp(_)
+            | Self::KeyEndpoint(_)
             | Self::Kubernetes(_)
             | Self::Metadata(_)
             | Self::OAuth(_)
@@ -114,6 +118,7 @@ impl Settings {
             | Self::Env { .. }
             | Self::Exec(_)
             | Self::File { .. }
+            | Self::KeyEndpoint(_)
             | Self::Kubernetes(_)
             | Self::SignedJwt(_)
             | Self::VaultDynamic(_)
@@ -159,6 +164,11 @@ pub trait Source: Send + Sync {
 
     /// Whether the issuer can be told that a generation is void.
     fn revokes(&self) -> bool {
+        false
+    }
+
+    /// Whether a generation is good at its issuer until that is told otherwise, however long it is used here.
+    fn lasts(&self) -> bool {
         false
     }
 
@@ -293,6 +303,9 @@ pub fn build(
         Settings::File { path } => Box::new(file::File::new(path.clone(), clock)),
         Settings::GithubApp(settings) => {
             Box::new(github_app::GithubApp::new((**settings).clone(), fetcher.clone(), clock)?)
+        }
+        Settings::KeyEndpoint(settings) => {
+            Box::new(key_endpoint::KeyEndpoint::new((**settings).clone(), fetcher.clone(), clock)?)
         }
         Settings::Kubernetes(settings) => {
             Box::new(kubernetes::Kubernetes::new((**settings).clone(), fetcher.clone(), clock)?)

@@ -441,7 +441,7 @@ impl Supervisor {
         let replaced = self.slot.live();
         self.put_in_slot(&live, &new.secret, value, fingerprint, run.life.is_unproven());
         *lock(&self.last_mark) = Some(new.mark);
-        let new = Outstanding { number, expires: live.expires, ..new };
+        let new = Outstanding { number, expires: self.good_until(live.expires), ..new };
         self.outstanding(new, replaced.as_ref(), run.life.former(now), now);
         self.lay_down();
         let source = self.source.kind();

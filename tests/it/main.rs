@@ -27,6 +27,7 @@ mod hostile_upstreams;
 mod http2;
 mod issuers;
 mod jobs;
+mod keys;
 mod life;
 mod limits;
 mod outage;

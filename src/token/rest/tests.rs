@@ -47,6 +47,7 @@ fn put(rest: &Rest, number: u64, value: &str, life: Duration) {
         void_by: &secret,
         issued,
         expires: issued.after(life),
+        good_until: issued.after(life),
         granted: Some(&["read".to_owned()]),
         revokes: true,
     });

@@ -19,6 +19,9 @@ const MOST_VOID: usize = 64;
 /// How long a generation is told of whose issuer does not say when it ends, or has not said yet.
 const UNSAID: Duration = Duration::from_secs(24 * 3600);
 
+/// The same of one that does not end by itself.
+const LASTING: Duration = Duration::from_secs(10 * 365 * 24 * 3600);
+
 impl Supervisor {
     /// What an issuer has just given, under the number that it would have.
     pub(super) fn given(&self, secret: Secret, void_by: Option<Secret>, expires: Option<Moment>) -> Outstanding {
@@ -26,7 +29,7 @@ impl Supervisor {
         let (fingerprint, mark) = (self.parts.fingerprinter.of(&secret), self.parts.fingerprinter.mark(&secret));
         let secret = Arc::new(secret);
         let void_by = void_by.map_or_else(|| secret.clone(), Arc::new);
-        let expires = expires.unwrap_or_else(|| self.unsaid());
+        let expires = expires.map_or_else(|| self.unsaid(), |expires| self.good_until(expires));
         Outstanding { number, mark, secret, void_by, fingerprint, expires, hold: Hold::default() }
     }
 
@@ -67,7 +70,12 @@ impl Supervisor {
 
     /// Where nobody says when a generation ends.
     pub(super) fn unsaid(&self) -> Moment {
-        self.parts.clock.now().after(UNSAID)
+        self.good_until(self.parts.clock.now().after(UNSAID))
+    }
+
+    /// Until when a generation is good at its issuer that is used here until it expires.
+    pub(super) fn good_until(&self, expires: Moment) -> Moment {
+        if self.source.lasts() { self.parts.clock.now().after(LASTING) } else { expires }
     }
 
     /// At its issuer the generation of this number ends then, as far as is known.

@@ -21,7 +21,8 @@ impl Supervisor {
         let (fingerprint, restores) = (former.fingerprint, former.number);
         self.put_in_slot(&live, &former.secret, value, fingerprint, run.life.is_unproven());
         *lock(&self.last_mark) = Some(former.mark);
-        let restored = Outstanding { number: live.number, expires: live.expires, hold: Hold::default(), ..former };
+        let expires = self.good_until(live.expires);
+        let restored = Outstanding { number: live.number, expires, hold: Hold::default(), ..former };
         // What is being tried is no part of this.
         let on_trial = run.candidate.as_ref().map(|candidate| candidate.new.mark);
         let refused = lock(&self.issued).extract_if(.., |known| Some(known.mark) != on_trial).collect::<Vec<_>>();

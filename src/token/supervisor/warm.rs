@@ -83,6 +83,7 @@ impl Supervisor {
             void_by: &known.void_by,
             issued: live.issued,
             expires: live.expires,
+            good_until: known.expires,
             granted: granted.as_deref(),
             revokes: self.source.revokes(),
         });

@@ -13,13 +13,17 @@ enum Asked {
     Revoke(String),
 }
 
-struct Lessor(mpsc::Sender<Asked>);
+struct Lessor {
+    asks: mpsc::Sender<Asked>,
+    /// Whether what it gives ends only when it is told so.
+    lasts: bool,
+}
 
 impl Source for Lessor {
     fn obtain(&self) -> Obtaining<'_> {
         Box::pin(async {
             let (answer, answered) = oneshot::channel();
-            self.0.send(Asked::Obtain(answer)).await.expect("the test looks");
+            self.asks.send(Asked::Obtain(answer)).await.expect("the test looks");
             answered.await.unwrap_or_else(|_| Err(Failure::transient(Reason::CutOff, "nobody answers")))
         })
     }
@@ -27,7 +31,7 @@ impl Source for Lessor {
     fn prolong<'a>(&'a self, value: &'a Secret) -> Prolonging<'a> {
         Box::pin(async {
             let (answer, answered) = oneshot::channel();
-            self.0.send(Asked::Prolong(text(value), answer)).await.expect("the test looks");
+            self.asks.send(Asked::Prolong(text(value), answer)).await.expect("the test looks");
             answered.await.unwrap_or_else(|_| Err(Failure::transient(Reason::CutOff, "nobody answers")))
         })
     }
@@ -44,10 +48,14 @@ impl Source for Lessor {
         true
     }
 
+    fn lasts(&self) -> bool {
+        self.lasts
+    }
+
     fn revoke<'a>(&'a self, value: &'a Secret) -> Revoking<'a> {
         Box::pin(async {
             // The test may have seen enough.
-            let _ = self.0.send(Asked::Revoke(text(value))).await;
+            let _ = self.asks.send(Asked::Revoke(text(value))).await;
             Ok(())
         })
     }
@@ -66,12 +74,16 @@ struct Lease {
 impl Lease {
     /// With a first generation, `tok-1`, that lives for an hour.
     async fn start(mode: Mode) -> Self {
+        Self::of(mode, false).await
+    }
+
+    async fn of(mode: Mode, lasts: bool) -> Self {
         let (sender, asked) = mpsc::channel(16);
         let clock = Arc::new(ManualClock::default());
         let settings = settings_of_a_token();
         let overlap = Duration::from_secs(1);
         let settings = Settings { rotation: Rotation { mode, overlap, ..settings.rotation }, ..settings };
-        let scene = Scene::living(Box::new(Lessor(sender)), settings, Gate::Open, clock.clone());
+        let scene = Scene::living(Box::new(Lessor { asks: sender, lasts }), settings, Gate::Open, clock.clone());
         let mut lease = Self { scene, clock, asked };
         lease.obtained("tok-1", 3600).await;
         lease.scene.token.reader.ready(&*lease.clock, PATIENCE).await.expect("a first generation");
@@ -352,4 +364,15 @@ async fn a_call_that_nobody_waits_for_ends_no_later_hold() {
     let _ = first.send(lease.issued("tok-late", 3600));
     while lease.revoked().await != "tok-late" {}
     lease.scene.finish().await;
+}
+
+#[tokio::test]
+async fn what_does_not_end_by_itself_is_voided_even_when_its_use_has_run_out() {
+    let mut lease = Lease::of(Mode::Overlap, true).await;
+    lease.clock.advance(Duration::from_secs(4000));
+    lease.scene.token.control.restate().await;
+    lease.obtained("tok-2", 3600).await;
+    lease.scene.token.reader.ready(&*lease.clock, PATIENCE).await.expect("a generation");
+    lease.clock.advance(Duration::from_secs(2));
+    assert_eq!(lease.revoked().await, "tok-1");
 }
