@@ -59,7 +59,7 @@ fn heads(bench: &mut Criterion) {
     bench.bench_function("head: rebuilt", |b| {
         b.iter_batched_ref(
             head,
-            |head| rebuild_request(head, upstream.clone(), Some(&AUTHORIZATION)),
+            |head| rebuild_request(head, upstream.clone(), Some(&[AUTHORIZATION])),
             BatchSize::SmallInput,
         );
     });
@@ -70,7 +70,7 @@ fn heads(bench: &mut Criterion) {
     bench.bench_function("answer: rebuilt", |b| {
         b.iter_batched_ref(
             || answer.clone(),
-            |head| rebuild_response(head, Some(&AUTHORIZATION)),
+            |head| rebuild_response(head, Some(&[AUTHORIZATION])),
             BatchSize::SmallInput,
         );
     });

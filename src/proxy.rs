@@ -384,7 +384,7 @@ impl Proxy {
             return Err(Refusal::HeaderInvalid("the route takes no such `:protocol`: see `websocket` of the route"));
         }
         let placement = route.token.as_ref().map(|token| &token.placement);
-        let guarded = placement.map(Placement::guarded_header);
+        let guarded = placement.map(Placement::guarded_headers);
         let own = sign::take_out(&mut headers, target.query, placement)?;
         let shadow = rebuild_request(&mut headers, route.upstream.host.clone(), guarded);
         let (query, in_places) = credentials::clear(&mut headers, own.query.as_deref(), placement);
@@ -407,8 +407,8 @@ impl Proxy {
         }
         let mut signing = own.signing;
         let _held = match (&mut signing, placement) {
-            (Some(signing), Some(Placement::SigV4(place))) => {
-                signing.settle(&mut body, place, &route.upstream, &self.room, usage).await?
+            (Some(signing), Some(placement)) => {
+                signing.settle(&mut body, placement, &route.upstream, &self.room, usage).await?
             }
             _ => None,
         };
@@ -551,7 +551,7 @@ fn taken_in<'t>(answered: Answered, route: &'t Route, usage: &mut UsageGuard) ->
     let Answered { mut response, lease, needles, switching } = answered;
     usage.answered(response.status);
     let placement = route.token.as_ref().map(|token| &token.placement);
-    let ends = rebuild_response(&mut response.fields, placement.map(Placement::guarded_header));
+    let ends = rebuild_response(&mut response.fields, placement.map(Placement::guarded_headers));
     credentials::clear_answer(&mut response.fields, placement, route.keeps_cookies);
     let scrubber = match &needles {
         Some(needles) => echo::scrub(&mut response, needles, route.scrub, usage)?,

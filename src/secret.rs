@@ -8,6 +8,7 @@
 
 mod aws;
 mod deposited;
+mod hmac_key;
 mod needles;
 mod printed;
 
@@ -30,6 +31,7 @@ use zeroize::Zeroizing;
 
 pub use aws::NotAws;
 pub use deposited::{Deposited, Deposits, Opening, vault_path};
+pub use hmac_key::{KeyForm, NotAKey};
 pub use needles::Needles;
 
 use crate::program::{Program, ProgramError};

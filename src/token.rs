@@ -42,7 +42,7 @@ use gate::Turn;
 pub use lifecycle::Restraint;
 pub use look::{Look, State};
 pub use metrics::Metrics;
-pub use placement::{Placed, Placement, Unfit};
+pub use placement::{Guarded, Placed, Placement, Unfit};
 pub use slot::{Absent, Generation, SlotReader, Usable};
 
 use crate::audit::Recorder;

@@ -27,6 +27,7 @@ const FLOORS: &[&str] = &[
     "text",
     "path",
     "authority",
+    "hmac",
     "sigv4",
     // Tools.
     "state",
@@ -127,6 +128,8 @@ const OUTLETS: &[(&str, &[&str])] = &[
     ("make_needles", &["src/token/supervisor.rs"]),
     // The keys that sign requests to AWS, for the library that signs.
     ("aws_credentials", &["src/sigv4.rs"]),
+    // The key of an HMAC, for the library that signs with it.
+    ("hmac_key", &["src/hmac.rs"]),
     // What a generation says of its own life.
     ("jwt_claims", &["src/token/source/lifetime.rs"]),
 ];

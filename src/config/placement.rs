@@ -1,11 +1,14 @@
 //! `placement = ...`: where in the request the token goes.
 
+use std::sync::Arc;
+
 use http::HeaderName;
 use toml::Spanned;
 use toml::de::DeValue;
 
 use super::problem::quote;
 use super::reader::Section;
+use crate::hmac::{Algorithm, Encoding, KeyForm, Recipe, Template};
 use crate::sigv4;
 use crate::token::Placement;
 
@@ -29,7 +32,7 @@ pub fn read_at(section: &mut Section<'_>, key: &'static str) -> Option<Placement
 }
 
 /// The keys of which one says where the token goes.
-const PLACES: [&str; 5] = ["header", "basic", "query", "cookie", "sigv4"];
+const PLACES: [&str; 6] = ["header", "basic", "query", "cookie", "sigv4", "hmac"];
 
 fn in_table(mut section: Section<'_>) -> Option<Placement> {
     let named: Vec<&str> = PLACES.into_iter().filter(|place| section.has(place)).collect();
@@ -41,6 +44,7 @@ fn in_table(mut section: Section<'_>) -> Option<Placement> {
     let query = section.parsed("query", parameter).map(Spanned::into_inner);
     let cookie = section.parsed("cookie", cookie_name).map(Spanned::into_inner);
     let place = place(section.table("sigv4", "`sigv4`"));
+    let recipe = recipe(section.table("hmac", "`hmac`"));
     let template = template(&mut section);
     if section.has("template") && !section.has("header") && !named.is_empty() {
         section.refuse("template", "`template` is for a header", "remove it");
@@ -54,6 +58,7 @@ fn in_table(mut section: Section<'_>) -> Option<Placement> {
         ["query", ..] => query.map(|name| Placement::Query { name }),
         ["cookie", ..] => cookie.map(|name| Placement::Cookie { name }),
         ["sigv4", ..] => place.map(Placement::SigV4),
+        ["hmac", ..] => recipe.map(|recipe| Placement::Hmac(Arc::new(recipe))),
         _ => header.zip(template).map(|(name, (before, after))| Placement::Header { name, before, after }),
     };
     section.finish();
@@ -67,6 +72,43 @@ fn place(mut section: Section<'_>) -> Option<sigv4::Place> {
     let is_whole = section.has("region") == region.is_some() && section.has("service") == service.is_some();
     section.finish();
     is_whole.then_some(sigv4::Place { region, service })
+}
+
+/// How requests are signed by an HMAC, and which headers say so.
+fn recipe(mut section: Section<'_>) -> Option<Recipe> {
+    section.require("message", "`hmac` does not say what is signed", r#"message = "{timestamp}.{body}""#);
+    section.require("header", "`hmac` does not say which header the signature goes into", "header = \"x-signature\"");
+    let algorithms = [("sha256", Algorithm::Sha256), ("sha384", Algorithm::Sha384), ("sha512", Algorithm::Sha512)];
+    let algorithm = section.choice("algorithm", &algorithms, &[]).unwrap_or(Algorithm::Sha256);
+    let encodings = [("hex", Encoding::Hex), ("base64", Encoding::Base64)];
+    let encoding = section.choice("encoding", &encodings, &[]).unwrap_or(Encoding::Hex);
+    let forms = [("text", KeyForm::Text), ("base64", KeyForm::Base64), ("hex", KeyForm::Hex)];
+    let key = section.choice("key", &forms, &[]).unwrap_or(KeyForm::Text);
+    let message = section.parsed("message", Template::message).map(Spanned::into_inner);
+    let name = section.parsed("header", header_name).map(Spanned::into_inner);
+    let template = section.parsed("template", Template::header).map(Spanned::into_inner);
+    let own = if section.has("template") { template } else { Template::header("{signature}").ok() };
+    if own.as_ref().is_some_and(|own| !own.has_signature()) {
+        section.refuse("template", "`template` has no {signature}", "as in \"t={timestamp},v1={signature}\"");
+    }
+    let mut headers: Vec<_> = name.zip(own).into_iter().collect();
+    let others = section.table("headers", "a table of texts");
+    for (name, written) in others.entries() {
+        let Some(text) = others.as_string("headers", written) else { continue };
+        let parsed = header_name(name.get_ref()).map_err(|error| (name.span(), error));
+        let template = || Template::header(text.get_ref()).map_err(|error| (written.span(), error.to_string()));
+        match parsed.and_then(|name| Ok((name, template()?))) {
+            Ok((name, _)) if headers.iter().any(|(other, _)| *other == name) => {
+                let message = format!("`headers`: {name} is written twice");
+                section.report.error(written.span(), message, "remove one of them");
+            }
+            Ok(header) => headers.push(header),
+            Err((at, error)) => section.report.error(at, format!("`headers`: {error}"), None),
+        }
+    }
+    section.finish();
+    let message = message.filter(|_| !headers.is_empty())?;
+    Some(Recipe::new(algorithm, encoding, key, message, headers))
 }
 
 /// A region or a service, as it stands in a signature.

@@ -18,7 +18,6 @@ use std::task::{Context, Poll};
 use std::time::Duration;
 
 use bytes::Bytes;
-use http::HeaderName;
 use http_body::{Body, Frame, SizeHint};
 use http_body_util::BodyExt as _;
 use hyper::body::Incoming;
@@ -33,6 +32,7 @@ use super::replay::Kept;
 use crate::route::Route;
 use crate::secret::Needles;
 use crate::sigv4::Chunks;
+use crate::token::Guarded;
 use crate::usage::{Upload, UploadFailure, UsageGuard};
 
 /// Why a body ended early.
@@ -399,14 +399,14 @@ pub struct Relay {
 
 /// What becomes of an answer's trailers.
 pub struct Trailers {
-    /// The header that the token went into.
-    placement: Option<HeaderName>,
+    /// The headers that the token went into.
+    placement: Option<Guarded>,
     needles: Option<Arc<Needles>>,
 }
 
 impl Trailers {
     pub fn of(route: &Route, needles: Option<Arc<Needles>>) -> Self {
-        let placement = route.token.as_ref().map(|token| token.placement.guarded_header().clone());
+        let placement = route.token.as_ref().map(|token| token.placement.guarded());
         Self { placement, needles }
     }
 }
@@ -463,7 +463,7 @@ impl Relay {
     fn pass_trailers(&mut self, frame: Frame<Bytes>) -> Option<Frame<Bytes>> {
         let Trailers { placement, needles } = self.trailers.as_ref()?;
         let mut trailers = frame.into_trailers().ok()?;
-        rebuild_trailers(&mut trailers, placement.as_ref());
+        rebuild_trailers(&mut trailers, placement.as_ref().map(Guarded::as_slice));
         if needles.as_ref().is_some_and(|needles| echo::redact(trailers.values_mut(), needles)) {
             self.usage.echoed();
         }

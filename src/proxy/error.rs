@@ -167,7 +167,7 @@ pub enum Refusal {
     #[error("The request's body is longer than `limits.body` of the route allows.")]
     BodyTooLarge,
     #[error(
-        "The request's body is too long to be hashed for its signature: no more than 16 MiB are. Let the client declare it, in x-amz-content-sha256."
+        "The request's body is too long to be hashed for its signature: no more than 16 MiB are. To AWS the client may declare it, in x-amz-content-sha256."
     )]
     BodyUnsignable,
     #[error("This client sends more requests than `rate` of the route allows.")]

@@ -21,9 +21,9 @@ enum Fate {
 }
 
 /// Rebuilds a request's head for its upstream: what may not go on is taken out, `host` takes the place of the client's.
-/// `placement` is the header that the route's token goes into; on a route without token the client's own credentials pass.
+/// `placement` are the headers that the route's token goes into; on a route without token the client's own credentials pass.
 /// Returns whether the app sent a credential of its own.
-pub fn rebuild_request(headers: &mut Fields, host: HeaderValue, placement: Option<&HeaderName>) -> bool {
+pub fn rebuild_request(headers: &mut Fields, host: HeaderValue, placement: Option<&[HeaderName]>) -> bool {
     // What the client's `Connection` names goes first, so that it cannot name what is added later.
     let mut shadow = headers.contains(CONNECTION) && drop_named(headers, placement);
     headers.insert(HOST, host);
@@ -41,7 +41,7 @@ pub fn rebuild_request(headers: &mut Fields, host: HeaderValue, placement: Optio
 
 /// Takes out of an answer's head what is of the upstream's hop only, what would steer the client round us, and the header
 /// that the token went into. Returns whether the upstream announces its end.
-pub fn rebuild_response(headers: &mut Fields, placement: Option<&HeaderName>) -> bool {
+pub fn rebuild_response(headers: &mut Fields, placement: Option<&[HeaderName]>) -> bool {
     let mut ends = false;
     if headers.contains(CONNECTION) {
         drop_named(headers, None);
@@ -62,14 +62,14 @@ pub fn rebuild_response(headers: &mut Fields, placement: Option<&HeaderName>) ->
                 | "countersign-request"
         );
         ends |= matches!(name.as_str(), "deprecation" | "sunset");
-        !hop && placement != Some(name)
+        !hop && !placement.is_some_and(|placement| placement.contains(name))
     });
     ends
 }
 
 /// Takes out of an answer's trailers what would be read as part of its head (RFC 9110, section 6.5.1): framing, routing,
 /// who may see it, and the header that the token went into.
-pub fn rebuild_trailers(trailers: &mut HeaderMap, placement: Option<&HeaderName>) {
+pub fn rebuild_trailers(trailers: &mut HeaderMap, placement: Option<&[HeaderName]>) {
     let goes = |name: &&HeaderName| {
         let text = name.as_str();
         let head_only = matches!(
@@ -107,7 +107,7 @@ pub fn rebuild_trailers(trailers: &mut HeaderMap, placement: Option<&HeaderName>
 }
 
 /// Takes out the fields that `Connection` names. Returns whether one of them was a credential.
-fn drop_named(headers: &mut Fields, placement: Option<&HeaderName>) -> bool {
+fn drop_named(headers: &mut Fields, placement: Option<&[HeaderName]>) -> bool {
     let mut shadow = false;
     for name in connection_options(headers) {
         if headers.retain(|known, _| known.as_str() != name) {
@@ -127,7 +127,7 @@ fn options(value: &HeaderValue) -> impl Iterator<Item = String> + '_ {
     text.split(',').map(|option| option.trim().to_ascii_lowercase()).filter(|option| !option.is_empty())
 }
 
-fn fate(name: &HeaderName, placement: Option<&HeaderName>) -> Fate {
+fn fate(name: &HeaderName, placement: Option<&[HeaderName]>) -> Fate {
     match name.as_str() {
         "connection"
         | "keep-alive"
@@ -166,7 +166,7 @@ fn twin(name: &str) -> Option<String> {
 }
 
 /// Whether a field carries a credential: those that APIs are known to take, and the one that our token goes into.
-pub fn is_credential(name: &str, placement: Option<&HeaderName>) -> bool {
+pub fn is_credential(name: &str, placement: Option<&[HeaderName]>) -> bool {
     let known = matches!(
         name,
         "authorization"
@@ -183,13 +183,14 @@ pub fn is_credential(name: &str, placement: Option<&HeaderName>) -> bool {
             | "x-vault-token"
     );
     known
-        || placement
-            .is_some_and(|placement| placement == name || twin(placement.as_str()).is_some_and(|twin| twin == name))
+        || placement.into_iter().flatten().any(|own| own == name || twin(own.as_str()).is_some_and(|twin| twin == name))
         || twin(name).is_some_and(|twin| is_credential(&twin, placement))
 }
 
 #[cfg(test)]
 mod tests {
+    use std::slice;
+
     use super::*;
 
     fn rebuilt(fields: &[(&str, &str)], placement: Option<&str>) -> (Vec<String>, bool) {
@@ -198,7 +199,11 @@ mod tests {
             headers.append(HeaderName::try_from(*name).expect("name"), HeaderValue::from_str(value).expect("value"));
         }
         let placement = placement.map(|name| HeaderName::try_from(name).expect("name"));
-        let shadow = rebuild_request(&mut headers, HeaderValue::from_static("api.test"), placement.as_ref());
+        let shadow = rebuild_request(
+            &mut headers,
+            HeaderValue::from_static("api.test"),
+            placement.as_ref().map(slice::from_ref),
+        );
         assert!(headers.get(HOST).is_some_and(|host| host == "api.test") && headers.remove(HOST));
         let left = headers.iter().map(|(name, value)| format!("{name}: {}", value.to_str().expect("text")));
         (left.collect(), shadow)
@@ -273,7 +278,7 @@ mod tests {
         ] {
             headers.append(HeaderName::from_static(name), HeaderValue::from_static(value));
         }
-        assert!(!rebuild_response(&mut headers, Some(&http::header::AUTHORIZATION)));
+        assert!(!rebuild_response(&mut headers, Some(&[http::header::AUTHORIZATION])));
         let mut left: Vec<&str> = headers.names().map(HeaderName::as_str).collect();
         left.sort_unstable();
         assert_eq!(left, ["content-length", "set-cookie"]);

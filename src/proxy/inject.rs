@@ -44,7 +44,10 @@ pub fn attach(
         (Placed::Keys(keys), Placement::SigV4(place), Some((signing, now))) => {
             return signing.attach(request, place, upstream, keys, now);
         }
-        (Placed::Keys(_), _, _) => return Err(MISPLACED),
+        (Placed::Key(key), Placement::Hmac(recipe), Some((signing, now))) => {
+            return signing.attach_hmac(request, recipe, upstream, key, now).map(|()| None);
+        }
+        (Placed::Keys(_) | Placed::Key(_), _, _) => return Err(MISPLACED),
     };
     match placement {
         Placement::Header { name, .. } => {
@@ -55,7 +58,7 @@ pub fn attach(
         }
         Placement::Query { name } => request.uri = in_query(&request.uri, name, value)?,
         Placement::Cookie { name } => in_cookies(&mut request.fields, name, value)?,
-        Placement::SigV4(_) => return Err(MISPLACED),
+        Placement::SigV4(_) | Placement::Hmac(_) => return Err(MISPLACED),
     }
     Ok(None)
 }

@@ -132,7 +132,7 @@ impl Identified {
         if shown.is_for_an_api && is_misplaced(keys, fields, target, placement) {
             return refuse(Cause::WrongPlace);
         }
-        let guarded = placement.map(Placement::guarded_header);
+        let guarded = placement.map(Placement::guarded_headers);
         // A signature is taken out as a whole, with what belongs to it.
         let stays = |name: &HeaderName, value: &HeaderValue| {
             matches!(placement, Some(Placement::SigV4(_))) && *name == AUTHORIZATION && sign::is_signature(value)
@@ -184,7 +184,7 @@ fn shown(keys: &Keys, head: &Head, fields: &Fields) -> Result<Option<Shown>, Cli
 
 /// Whether a key stands in what would go on.
 fn is_misplaced(keys: &Keys, fields: &Fields, target: &Target<'_>, placement: Option<&Placement>) -> bool {
-    let guarded = placement.map(Placement::guarded_header);
+    let guarded = placement.map(Placement::guarded_headers);
     let in_field = |(name, value): (&HeaderName, &HeaderValue)| match name {
         name if is_credential(name.as_str(), guarded) => false,
         name if *name == COOKIE => credentials::kept_cookies(value, placement).any(|cookie| keys.is_in(cookie)),

@@ -1,4 +1,4 @@
-//! Requests to AWS: the client's own signature is taken out, and another made in its place.
+//! Requests that are signed. Of those to AWS the client's own signature is taken out, and another made in its place.
 //!
 //! ```text
 //!  the client's signature ─▶ Signing: where it stands, what it says of the body
@@ -28,6 +28,7 @@ use super::inject::with_target;
 use super::message::{Fields, Request};
 use crate::authority::Scheme;
 use crate::clock::Moment;
+use crate::hmac::{self, Recipe};
 use crate::route::Upstream;
 use crate::sigv4::{self, CONTENT_SHA256, Chunks, Form, Keys, Payload, Place, Signable};
 use crate::token::Placement;
@@ -68,6 +69,8 @@ pub struct Signing {
     form: Form,
     /// `None`: nothing is known of the body yet.
     payload: Option<Payload>,
+    /// The body, where a template wants it.
+    whole: Bytes,
 }
 
 /// What a request's own signature says.
@@ -89,9 +92,12 @@ pub fn take_out<'q>(
     query: Option<&'q str>,
     placement: Option<&Placement>,
 ) -> Result<Own<'q>, Refusal> {
-    let Some(Placement::SigV4(_)) = placement else {
-        return Ok(Own { signing: None, query: query.map(Cow::Borrowed), shadow: false });
-    };
+    let query_stays = |signing| Own { signing, query: query.map(Cow::Borrowed), shadow: false };
+    match placement {
+        Some(Placement::SigV4(_)) => {}
+        Some(Placement::Hmac(_)) => return Ok(query_stays(Some(Box::new(Signing::new(Form::Header, None))))),
+        _ => return Ok(query_stays(None)),
+    }
     let declared = headers.get(SHA256_HEADER).map(|value| value.to_str().ok().and_then(Payload::parse));
     let payload = match declared {
         None => None,
@@ -111,7 +117,7 @@ pub fn take_out<'q>(
     let is_signed = |query: &&str| has(query, &["X-Amz-Signature"]) || has(query, &OLD_PAIRS);
     let Some(signed) = query.filter(is_signed) else {
         return Ok(Own {
-            signing: Some(Box::new(Signing { form: Form::Header, payload })),
+            signing: Some(Box::new(Signing::new(Form::Header, payload))),
             query: query.map(Cow::Borrowed),
             shadow,
         });
@@ -123,7 +129,7 @@ pub fn take_out<'q>(
     shadow |= ids.into_iter().flatten().any(|id| is_of_aws(id.as_bytes()));
     let seconds = credentials::value_of(signed, "X-Amz-Expires").and_then(|seconds| seconds.parse().ok());
     let lasts = seconds.map_or(LONGEST, Duration::from_secs).clamp(Duration::from_secs(1), LONGEST);
-    let signing = Signing { form: Form::Query { lasts }, payload };
+    let signing = Signing::new(Form::Query { lasts }, payload);
     let old = if has(signed, &OLD_PAIRS) { &OLD_PAIRS[..] } else { &[] };
     let query = credentials::without_any(signed, &[&PAIRS, old].concat()).map(Cow::Owned);
     Ok(Own { signing: Some(Box::new(signing)), query, shadow })
@@ -155,12 +161,75 @@ fn is_of_aws(credential: &[u8]) -> bool {
 }
 
 impl Signing {
-    /// Finds out what the signature has to say of the body, if the client has not said it. A body that has to be read for
-    /// that is read, and held in `room`.
+    fn new(form: Form, payload: Option<Payload>) -> Self {
+        Self { form, payload, whole: Bytes::new() }
+    }
+
+    /// Finds out what the signature has to say of the body. One that has to be read for that is read, and held in `room`.
     ///
     /// # Errors
     /// When it cannot be read, or is too large.
     pub async fn settle<'r>(
+        &mut self,
+        body: &mut RequestBody,
+        placement: &Placement,
+        upstream: &Upstream,
+        room: &'r Room,
+        usage: &mut UsageGuard,
+    ) -> Result<Option<Held<'r>>, Refusal> {
+        match placement {
+            Placement::SigV4(place) => self.settle_payload(body, place, upstream, room, usage).await,
+            Placement::Hmac(recipe) if recipe.needs_body() => self.take_whole(body, room, usage).await,
+            _ => Ok(None),
+        }
+    }
+
+    async fn take_whole<'r>(
+        &mut self,
+        body: &mut RequestBody,
+        room: &'r Room,
+        usage: &mut UsageGuard,
+    ) -> Result<Option<Held<'r>>, Refusal> {
+        if body.is_end_stream() {
+            return Ok(None);
+        }
+        usage.waits();
+        let read = Box::pin(read(body, room, usage)).await;
+        usage.resumes();
+        let (whole, held) = read?;
+        self.whole = whole.clone();
+        *body = RequestBody::again(vec![whole], usage.upload().clone());
+        Ok(Some(held))
+    }
+
+    /// Signs the request as it is going to be sent, by a template.
+    ///
+    /// # Errors
+    /// When what comes of it cannot be written.
+    pub fn attach_hmac(
+        &self,
+        request: &mut Request,
+        recipe: &Recipe,
+        upstream: &Upstream,
+        key: &hmac::Key,
+        now: Moment,
+    ) -> Result<(), Refusal> {
+        let signable = hmac::Signable {
+            method: request.method.as_str(),
+            host: upstream.host.to_str().map_err(|_| UNSIGNABLE)?,
+            path: request.uri.path(),
+            query: request.uri.query(),
+            body: &self.whole,
+            at: now.wall,
+        };
+        for (name, value) in recipe.sign(key, &signable).map_err(|_| UNSIGNABLE)? {
+            request.fields.insert(name, value);
+        }
+        Ok(())
+    }
+
+    /// What AWS is told of the body, if the client has not said it.
+    async fn settle_payload<'r>(
         &mut self,
         body: &mut RequestBody,
         place: &Place,

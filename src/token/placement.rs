@@ -6,13 +6,14 @@
 //! | basic | `authorization: Basic`, of `user:TOKEN` in base64 (RFC 7617) |
 //! | query | `name=TOKEN`, percent-encoded, at the end of the query |
 //! | cookie | `name=TOKEN`, before the app's own cookies (RFC 6265) |
-//! | sigv4 | nowhere: it signs the request |
+//! | sigv4, hmac | nowhere: it signs the request |
 
 use std::fmt;
 use std::sync::Arc;
 
 use http::header::{AUTHORIZATION, HeaderName, HeaderValue};
 
+use crate::hmac::{self, NotAKey, Recipe};
 use crate::secret::{NotAws, NotCookie, NotVisibleAscii, Secret};
 use crate::sigv4::{Keys, Place};
 
@@ -36,6 +37,24 @@ pub enum Placement {
     },
     /// The token is keys of AWS, and signs what is sent.
     SigV4(Place),
+    /// The token is a key, and signs what a template makes of the request.
+    Hmac(Arc<Recipe>),
+}
+
+/// The headers in which nothing of the client's own may stand.
+#[derive(Clone)]
+pub enum Guarded {
+    One(HeaderName),
+    These(Arc<[HeaderName]>),
+}
+
+impl Guarded {
+    pub fn as_slice(&self) -> &[HeaderName] {
+        match self {
+            Self::One(name) => std::slice::from_ref(name),
+            Self::These(names) => names,
+        }
+    }
 }
 
 /// A token made ready for its placement.
@@ -44,6 +63,7 @@ pub enum Placed {
     /// A header's value, or the pair of name and token in a query or a cookie.
     Value(HeaderValue),
     Keys(Arc<Keys>),
+    Key(Arc<hmac::Key>),
 }
 
 /// Why a token cannot stand in its placement.
@@ -55,6 +75,8 @@ pub enum Unfit {
     Cookie(#[from] NotCookie),
     #[error(transparent)]
     Aws(#[from] NotAws),
+    #[error(transparent)]
+    Key(#[from] NotAKey),
 }
 
 impl Placement {
@@ -71,16 +93,31 @@ impl Placement {
             Self::Query { .. } => "query",
             Self::Cookie { .. } => "cookie",
             Self::SigV4(_) => "sigv4",
+            Self::Hmac(_) => "hmac",
         }
     }
 
-    /// The header in which nothing of the client's own may stand: the one that the token goes into. Of a token that goes
-    /// elsewhere it is `Authorization`, in which APIs look first.
-    pub fn guarded_header(&self) -> &HeaderName {
+    /// The headers in which nothing of the client's own may stand: those that are written. Of a token that goes elsewhere it is
+    /// `Authorization`, in which APIs look first.
+    pub fn guarded_headers(&self) -> &[HeaderName] {
         static DEFAULT: HeaderName = AUTHORIZATION;
         match self {
-            Self::Header { name, .. } => name,
-            Self::Basic { .. } | Self::Query { .. } | Self::Cookie { .. } | Self::SigV4(_) => &DEFAULT,
+            Self::Header { name, .. } => std::slice::from_ref(name),
+            Self::Hmac(recipe) => recipe.names(),
+            Self::Basic { .. } | Self::Query { .. } | Self::Cookie { .. } | Self::SigV4(_) => {
+                std::slice::from_ref(&DEFAULT)
+            }
+        }
+    }
+
+    /// The same, to be kept.
+    pub fn guarded(&self) -> Guarded {
+        match self {
+            Self::Header { name, .. } => Guarded::One(name.clone()),
+            Self::Hmac(recipe) => Guarded::These(recipe.names().clone()),
+            Self::Basic { .. } | Self::Query { .. } | Self::Cookie { .. } | Self::SigV4(_) => {
+                Guarded::One(AUTHORIZATION)
+            }
         }
     }
 
@@ -95,6 +132,7 @@ impl Placement {
             Self::Query { name } => token.query_pair(name)?,
             Self::Cookie { name } => token.cookie_pair(name)?,
             Self::SigV4(_) => return Ok(Placed::Keys(Arc::new(Keys::of(token)?))),
+            Self::Hmac(recipe) => return Ok(Placed::Key(Arc::new(recipe.key(token)?))),
         }))
     }
 }
@@ -108,6 +146,10 @@ impl fmt::Display for Placement {
             Self::Query { name } => write!(f, "?{name}=TOKEN"),
             Self::Cookie { name } => write!(f, "cookie: {name}=TOKEN"),
             Self::SigV4(_) => f.write_str("authorization: AWS4-HMAC-SHA256 (a signature made with TOKEN)"),
+            Self::Hmac(recipe) => {
+                let names: Vec<&str> = recipe.names().iter().map(HeaderName::as_str).collect();
+                write!(f, "{} (signed with TOKEN)", names.join(", "))
+            }
         }
     }
 }

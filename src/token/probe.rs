@@ -24,6 +24,7 @@ use super::placement::{Placed, Placement};
 use crate::authority::Endpoint;
 use crate::clock::Moment;
 use crate::fetch::{Answer, Call, FetchError, Fetcher, Head, Remote, RemoteError};
+use crate::hmac;
 use crate::sigv4::{self, Form, Payload, Signable};
 use crate::tls;
 
@@ -145,7 +146,15 @@ impl Probe {
                 };
                 headers.extend(sigv4::signed(&request, place.scope(&authority.host)?, keys).ok()?.headers);
             }
-            (_, Placed::Keys(_)) | (Placement::SigV4(_), Placed::Value(_)) => return None,
+            (Placement::Hmac(recipe), Placed::Key(key)) => {
+                let Endpoint { scheme, authority, path } = self.remote.endpoint();
+                let host = authority.to_header(*scheme);
+                let request = hmac::Signable { method: "GET", host: &host, path, query: None, body: b"", at: now.wall };
+                headers.extend(recipe.sign(key, &request).ok()?);
+            }
+            (_, Placed::Keys(_) | Placed::Key(_)) | (Placement::SigV4(_) | Placement::Hmac(_), Placed::Value(_)) => {
+                return None;
+            }
         }
         Some((headers, query))
     }

@@ -23,6 +23,7 @@ mod exports;
 mod figures;
 mod framing;
 mod grants;
+mod hmac;
 mod hostile_upstreams;
 mod http2;
 mod issuers;

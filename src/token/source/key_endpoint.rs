@@ -199,7 +199,7 @@ impl KeyEndpoint {
         headers.extend(self.settings.headers.iter().cloned());
         let unfit = |error: String| Failure::transient(Reason::Secret, error);
         let Placed::Value(proof) = self.settings.auth.carry(own).map_err(|error| unfit(error.to_string()))? else {
-            return Err(unfit("these are keys of AWS".to_owned()));
+            return Err(unfit("it signs, and is sent nowhere".to_owned()));
         };
         let place = match &self.settings.auth {
             Placement::Header { name, .. } => name.clone(),
