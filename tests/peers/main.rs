@@ -16,6 +16,7 @@ mod attack;
 mod aws;
 mod calls;
 mod clients;
+mod crashes;
 mod github;
 mod hanging;
 mod jobs;

@@ -10,6 +10,7 @@ pub mod issuer;
 pub mod kubernetes;
 pub mod moto;
 pub mod nginx;
+pub mod once;
 pub mod openbao;
 pub mod operators;
 pub mod process;

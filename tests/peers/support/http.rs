@@ -3,8 +3,9 @@
 use std::net::SocketAddr;
 
 use bytes::Bytes;
+use http::request::Builder;
 use http::{HeaderMap, Request, StatusCode};
-use http_body_util::{BodyExt, Empty};
+use http_body_util::{BodyExt, Full};
 use hyper::client::conn::http1;
 use hyper_util::rt::TokioIo;
 use tokio::net::TcpStream;
@@ -34,15 +35,30 @@ impl Answer {
 
 /// `GET path`, with further headers, on a connection of its own. `None`: no connection, or no answer.
 pub async fn get_with(address: SocketAddr, path: &str, headers: &[(&str, &str)]) -> Option<Answer> {
+    call(address, Request::get(path), headers, Bytes::new()).await
+}
+
+/// `POST path` with this JSON, as [`get_with`].
+pub async fn post(
+    address: SocketAddr,
+    path: &str,
+    headers: &[(&str, &str)],
+    body: &serde_json::Value,
+) -> Option<Answer> {
+    let request = Request::post(path).header("content-type", "application/json");
+    call(address, request, headers, body.to_string().into()).await
+}
+
+async fn call(address: SocketAddr, request: Builder, headers: &[(&str, &str)], body: Bytes) -> Option<Answer> {
     let stream = TcpStream::connect(address).await.ok()?;
     let (mut sender, connection) = http1::handshake(TokioIo::new(stream)).await.ok()?;
     let mut running = JoinSet::new();
     running.spawn(connection);
-    let mut request = Request::get(path).header("host", address.to_string());
+    let mut request = request.header("host", address.to_string());
     for (name, value) in headers {
         request = request.header(*name, *value);
     }
-    let answer = sender.send_request(request.body(Empty::<Bytes>::new()).expect("a request")).await.ok()?;
+    let answer = sender.send_request(request.body(Full::new(body)).expect("a request")).await.ok()?;
     let (head, body) = answer.into_parts();
     let body = body.collect().await.ok()?.to_bytes();
     Some(Answer { status: head.status, headers: head.headers, body })

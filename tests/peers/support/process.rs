@@ -49,6 +49,10 @@ impl Process {
         self.child.id()
     }
 
+    pub fn has_ended(&mut self) -> bool {
+        self.child.try_wait().expect("a child can be waited for").is_some()
+    }
+
     /// # Panics
     /// When it has ended.
     pub fn assert_running(&mut self) {

@@ -271,7 +271,7 @@ pub fn in_a_month() -> String {
 
 /// # Panics
 /// When it was not built.
-fn binary() -> PathBuf {
+pub fn binary() -> PathBuf {
     let path =
         std::env::var_os("COUNTERSIGN_BIN").map_or_else(|| package().join("target/release/countersign"), PathBuf::from);
     assert!(path.is_file(), "{} is not there: `make test` builds it", path.display());
