@@ -323,10 +323,12 @@ async fn an_issuer_is_found_by_its_name_and_what_it_changes_is_recorded_and_told
         scene.clock.advance(Duration::from_secs(3601));
         issuer.next(metadata(&name, path));
         let _ = scene.rotate("api").await;
-        trail::of(&scene.trail(), "anomaly").first().map(|told| (*told).clone())
+        // So many generations in an hour are unusual, too.
+        let told = scene.trail().into_iter().filter(|record| record["event"] == "anomaly");
+        told.into_iter().find(|told| told["signal"] == "issuer_change")
     })
     .await;
-    assert_eq!((&told["signal"], &told["token"]), (&json!("issuer_change"), &json!("api")));
+    assert_eq!(told["token"], "api", "{told}");
     assert_eq!(first_line(3), "POST /second HTTP/1.1");
     let changed = scene.recorded("issuer_metadata_changed", 1).await.remove(0);
     assert_eq!((&changed["token"], &changed["what"]), (&json!("api"), &json!("token_endpoint")));
