@@ -42,7 +42,7 @@
 //! | entitlement | [`access`] |
 //! | records, and who | [`audit`], [`usage`], [`identity`], [`operator`], [`alert`] |
 //! | tools | [`state`], [`seal`], [`store`], [`readiness`], [`systemd`], [`watched`], [`announced`], [`tls`], [`dial`], [`fetch`], [`discovery`], [`vault`], [`interception`] |
-//! | primitives, which know nothing of tokens | [`program`], [`secret`], [`clock`], [`name`], [`backoff`], [`tasks`], [`barrier`], [`room`], [`signals`], [`metrics`], [`telemetry`], [`text`], [`path`], [`authority`], [`hmac`], [`sigv4`] |
+//! | primitives, which know nothing of tokens | [`program`], [`secret`], [`clock`], [`name`], [`backoff`], [`tasks`], [`barrier`], [`room`], [`signals`], [`metrics`], [`telemetry`], [`text`], [`path`], [`authority`], [`hmac`], [`sigv4`], [`dpop`] |
 //!
 //! Each part owns its settings, its metrics and its errors; [`config`] fills the settings in, and only `proxy/error.rs` turns
 //! errors into HTTP.
@@ -96,6 +96,7 @@ pub mod demo;
 pub mod detect;
 pub mod dial;
 pub mod discovery;
+pub mod dpop;
 pub mod fetch;
 pub mod hmac;
 pub mod identity;

@@ -180,7 +180,7 @@ impl Metrics {
             )?,
             repeated: registry.counters(
                 "requests_repeated_total",
-                "Requests that were sent to the upstream once more: lost (not processed), rejected (with a newer token).",
+                "Requests sent once more: lost (not processed), rejected (a newer token), nonce (another proof).",
                 &["cause"],
             )?,
             http2_abuse: registry.counter(

@@ -19,7 +19,7 @@ use std::os::unix::fs::{OpenOptionsExt as _, PermissionsExt as _};
 use std::path::{Path, PathBuf};
 use std::str::FromStr;
 
-use aws_lc_rs::{constant_time, hkdf, hmac, rand};
+use aws_lc_rs::{constant_time, digest, hkdf, hmac, rand};
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use bytes::Bytes;
@@ -125,6 +125,13 @@ impl Secret {
     /// `None` when the secret is not a JWT.
     pub fn jwt_claims(&self) -> Option<serde_json::Map<String, serde_json::Value>> {
         jsonwebtoken::dangerous::insecure_decode_claims(&*self.0).ok()
+    }
+
+    /// Its SHA-256, for whoever has it to recognise it by.
+    pub fn hash(&self) -> [u8; 32] {
+        let mut hash = [0; 32];
+        hash.copy_from_slice(digest::digest(&digest::SHA256, &self.0).as_ref());
+        hash
     }
 
     /// A key of 32 bytes for one purpose (HKDF-SHA256): from it nobody can tell the secret.

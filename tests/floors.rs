@@ -29,6 +29,7 @@ const FLOORS: &[&str] = &[
     "authority",
     "hmac",
     "sigv4",
+    "dpop",
     // Tools.
     "state",
     "seal",
@@ -98,6 +99,7 @@ const OUTLETS: &[(&str, &[&str])] = &[
         &[
             "src/token/source/private_key.rs",
             "src/token/source/oauth/service_account.rs",
+            "src/token/source/oauth/bound.rs",
             "src/tls.rs",
             "src/tls/identity.rs",
             "src/access/grants.rs",
@@ -115,6 +117,7 @@ const OUTLETS: &[(&str, &[&str])] = &[
             "src/token/source/kubernetes.rs",
             "src/token/source/aws/machine.rs",
             "src/token/placement.rs",
+            "src/dpop.rs",
             "src/dial/tunnel.rs",
             "src/vault.rs",
             "src/cli/admin.rs",

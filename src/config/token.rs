@@ -70,6 +70,10 @@ pub fn read(mut section: Section<'_>, context: &Context<'_>) -> Token {
     if let (Some(placement), Some(source)) = (&placement, &source) {
         judge_fit(placement, source, &label, placement_at, context);
     }
+    let placement = placement.map(|placement| match &source {
+        Some(source) if source.is_bound() => Placement::Dpop,
+        _ => placement,
+    });
     source::judge_further(&section, source.as_ref(), &terms.further_scopes);
     section.finish();
     let signs = match &placement {
@@ -101,6 +105,11 @@ pub fn read(mut section: Section<'_>, context: &Context<'_>) -> Token {
 fn judge_fit(placement: &Placement, source: &Source, label: &str, at: Range<usize>, context: &Context<'_>) {
     let signs = matches!(placement, Placement::SigV4(_));
     let kind = source.kind();
+    if source.is_bound() && *placement != Placement::bearer() {
+        let message =
+            format!("{label} is bound to a key by `dpop`, and goes into `Authorization` with a proof beside it");
+        context.report.error(at.clone(), message, "remove `placement`, or `dpop`");
+    }
     if source.gives_keys_of_aws() && !signs {
         let message = format!("{label} has keys of AWS from `{kind}`, and they sign requests: they go into no header");
         context.report.error(at, message, "write `placement = \"sigv4\"`");

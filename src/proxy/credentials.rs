@@ -17,6 +17,7 @@ use http::HeaderValue;
 use http::header::{COOKIE, SET_COOKIE};
 
 use super::message::Fields;
+use crate::dpop;
 use crate::token::Placement;
 
 /// Where RFC 6750, section 2.3, lets a bearer token stand, so that an API may look there first.
@@ -91,6 +92,10 @@ pub fn clear_answer(headers: &mut Fields, placement: Option<&Placement>, keeps_c
     if !keeps_cookies {
         headers.remove(SET_COOKIE);
         headers.retain(|header, _| *header != "set-cookie2");
+    }
+    if let Some(Placement::Dpop) = placement {
+        // It is between the server and whoever signs.
+        headers.remove(dpop::NONCE);
     }
     let Some(Placement::Cookie { name }) = placement else { return };
     headers.retain(|header, cookie| *header != SET_COOKIE || !reads_as(name_of(cookie.as_bytes()), name));

@@ -10,9 +10,10 @@ use std::pin::pin;
 use std::sync::Arc;
 use std::time::Duration;
 
-use http::header::{HOST, TE};
+use http::header::{HOST, TE, WWW_AUTHENTICATE};
 use http::uri::PathAndQuery;
 use http::{HeaderValue, StatusCode, Uri};
+use memchr::memmem;
 
 use super::answer::Fault;
 use super::body::{RequestBody, UpstreamBody};
@@ -26,6 +27,7 @@ use super::sign::Signing;
 use super::websocket::Handshake;
 use super::{Proxy, inject};
 use crate::dial::Dialer;
+use crate::dpop::{self, Bound};
 use crate::identity::ClientIndex;
 use crate::policy::Permit;
 use crate::route::{Route, Table, Upstream};
@@ -70,7 +72,7 @@ impl Proxy {
         let mut may_repeat = true;
         let mut refusal = Refusal::UpstreamProtocol;
         for _ in 0..ATTEMPTS {
-            let mut needles = None;
+            let (mut needles, mut bound) = (None, None);
             let mut lease = self.connection(route, cell, dialer, usage).await?;
             route.bars(client)?;
             address(&mut request, &lease, &route.upstream, takes_trailers)?;
@@ -82,10 +84,11 @@ impl Proxy {
                     self.await_generation(token, acquire_timeout, usage).await?;
                     continue;
                 };
-                let signing = signing.as_deref().map(|signing| (signing, now));
+                let signing = (signing.as_deref(), now);
                 let upstream = &*route.upstream;
                 let chunks =
                     inject::attach(&mut request, &permit, upstream, &lease, &token.placement, &usable, signing)?;
+                bound = usable.generation().value.bound().cloned();
                 body.sign(chunks);
                 usage.attached(usable.generation().number, now);
                 needles = Some(usable.generation().needles.clone());
@@ -102,6 +105,16 @@ impl Proxy {
                 Ok(response) => {
                     // What is not idempotent may have had its effect, whatever the status says (RFC 9110, section 9.2.2).
                     let spare = spare.filter(|_| request.method.is_idempotent());
+                    if bound.is_some_and(|bound| wants_nonce(&bound, &route.upstream, &response)) {
+                        // That is no word on the token.
+                        let Some(again) = spare.and_then(|spare| spare.body(usage)) else {
+                            return Ok(Answered { response, lease, needles, switching: None });
+                        };
+                        self.shared.metrics.repeated("nonce");
+                        may_repeat = false;
+                        body = again;
+                        continue;
+                    }
                     let rejection = self.after_rejection(route, &response, spare, &mut needles, acquire_timeout, usage);
                     let Some(again) = rejection.await else {
                         return Ok(Answered { response, lease, needles, switching: None });
@@ -192,16 +205,17 @@ impl Proxy {
         route.bars(client)?;
         address(&mut request, &lease, &route.upstream, false)?;
         Handshake::ask(&mut request.fields);
-        let mut needles = None;
+        let (mut needles, mut bound) = (None, None);
         if let Some(token) = &route.token {
             if token.reader.get(self.shared.clock.now()).is_err() {
                 self.await_generation(token, table.acquire_timeout, usage).await?;
             }
             let now = self.shared.clock.now();
             let usable = token.reader.get(now)?;
-            let signing = signing.as_deref().map(|signing| (signing, now));
+            let signing = (signing.as_deref(), now);
             let upstream = &*route.upstream;
             let chunks = inject::attach(&mut request, &permit, upstream, &lease, &token.placement, &usable, signing)?;
+            bound = usable.generation().value.bound().cloned();
             body.sign(chunks);
             usage.attached(usable.generation().number, now);
             needles = Some(usable.generation().needles.clone());
@@ -217,6 +231,9 @@ impl Proxy {
             SendError::NotSent(..) => Refusal::UpstreamProtocol,
             SendError::Failed(lost) => lost.into(),
         })?;
+        if let Some(bound) = bound {
+            bound.heard(&route.upstream.endpoint, response.fields.get(dpop::NONCE));
+        }
         let mut switching = None;
         if response.status == StatusCode::SWITCHING_PROTOCOLS {
             handshake.verify(&response.fields)?;
@@ -246,6 +263,15 @@ impl Proxy {
             Refusal::from(&error)
         })
     }
+}
+
+/// Takes note of what a server wants to read in the next proof, and says whether it wanted that already (RFC 9449, section 9).
+fn wants_nonce(bound: &Bound, upstream: &Upstream, response: &Response<UpstreamBody>) -> bool {
+    bound.heard(&upstream.endpoint, response.fields.get(dpop::NONCE));
+    let mut challenges = response.fields.get_all(WWW_AUTHENTICATE).map(HeaderValue::as_bytes);
+    response.status == StatusCode::UNAUTHORIZED
+        && response.fields.contains(dpop::NONCE)
+        && challenges.any(|challenge| memmem::find(challenge, dpop::USE_NONCE.as_bytes()).is_some())
 }
 
 /// A token that was taken out of use meanwhile, or held back from the client, has its connections cut: that is why nothing came

@@ -181,6 +181,8 @@ pub fn is_credential(name: &str, placement: Option<&[HeaderName]>) -> bool {
             | "x-goog-api-key"
             | "x-amz-security-token"
             | "x-vault-token"
+            // The proof of a token that is bound to a key.
+            | "dpop"
     );
     known
         || placement.into_iter().flatten().any(|own| own == name || twin(own.as_str()).is_some_and(|twin| twin == name))

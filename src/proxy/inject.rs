@@ -18,6 +18,7 @@ use super::message::{Fields, Request};
 use super::pool::Lease;
 use super::sign::Signing;
 use crate::clock::Moment;
+use crate::dpop;
 use crate::policy::Permit;
 use crate::route::Upstream;
 use crate::sigv4::Chunks;
@@ -34,20 +35,27 @@ pub fn attach(
     connection: &Lease,
     placement: &Placement,
     token: &Usable,
-    signing: Option<(&Signing, Moment)>,
+    (signing, now): (Option<&Signing>, Moment),
 ) -> Result<Option<Box<Chunks>>, Refusal> {
     if !connection.reaches(&upstream.endpoint.authority) {
         return Err(Refusal::UpstreamTls("the connection is another host's".into()));
     }
     let value = match (&token.generation().value, placement, signing) {
         (Placed::Value(value), _, _) => value,
-        (Placed::Keys(keys), Placement::SigV4(place), Some((signing, now))) => {
+        (Placed::Bound(bound), Placement::Dpop, _) => {
+            let proof = bound.proof(request.method.as_str(), &upstream.endpoint, request.uri.path(), now);
+            for (name, value) in &dpop::headers(bound, proof.ok_or(MISPLACED)?) {
+                request.fields.insert(name.clone(), value.clone());
+            }
+            return Ok(None);
+        }
+        (Placed::Keys(keys), Placement::SigV4(place), Some(signing)) => {
             return signing.attach(request, place, upstream, keys, now);
         }
-        (Placed::Key(key), Placement::Hmac(recipe), Some((signing, now))) => {
+        (Placed::Key(key), Placement::Hmac(recipe), Some(signing)) => {
             return signing.attach_hmac(request, recipe, upstream, key, now).map(|()| None);
         }
-        (Placed::Keys(_) | Placed::Key(_), _, _) => return Err(MISPLACED),
+        (Placed::Keys(_) | Placed::Key(_) | Placed::Bound(_), _, _) => return Err(MISPLACED),
     };
     match placement {
         Placement::Header { name, .. } => {
@@ -58,7 +66,7 @@ pub fn attach(
         }
         Placement::Query { name } => request.uri = in_query(&request.uri, name, value)?,
         Placement::Cookie { name } => in_cookies(&mut request.fields, name, value)?,
-        Placement::SigV4(_) | Placement::Hmac(_) => return Err(MISPLACED),
+        Placement::Dpop | Placement::SigV4(_) | Placement::Hmac(_) => return Err(MISPLACED),
     }
     Ok(None)
 }

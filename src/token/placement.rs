@@ -6,6 +6,7 @@
 //! | basic | `authorization: Basic`, of `user:TOKEN` in base64 (RFC 7617) |
 //! | query | `name=TOKEN`, percent-encoded, at the end of the query |
 //! | cookie | `name=TOKEN`, before the app's own cookies (RFC 6265) |
+//! | dpop | `authorization: DPoP TOKEN`, and a proof for each request (RFC 9449) |
 //! | sigv4, hmac | nowhere: it signs the request |
 
 use std::fmt;
@@ -13,6 +14,7 @@ use std::sync::Arc;
 
 use http::header::{AUTHORIZATION, HeaderName, HeaderValue};
 
+use crate::dpop::{Bound, Key};
 use crate::hmac::{self, NotAKey, Recipe};
 use crate::secret::{NotAws, NotCookie, NotVisibleAscii, Secret};
 use crate::sigv4::{Keys, Place};
@@ -35,6 +37,8 @@ pub enum Placement {
     Cookie {
         name: String,
     },
+    /// In `Authorization`; the token is bound to a key, which proves each request.
+    Dpop,
     /// The token is keys of AWS, and signs what is sent.
     SigV4(Place),
     /// The token is a key, and signs what a template makes of the request.
@@ -64,6 +68,17 @@ pub enum Placed {
     Value(HeaderValue),
     Keys(Arc<Keys>),
     Key(Arc<hmac::Key>),
+    Bound(Arc<Bound>),
+}
+
+impl Placed {
+    /// What it is bound to, if it is.
+    pub fn bound(&self) -> Option<&Arc<Bound>> {
+        match self {
+            Self::Bound(bound) => Some(bound),
+            _ => None,
+        }
+    }
 }
 
 /// Why a token cannot stand in its placement.
@@ -77,6 +92,8 @@ pub enum Unfit {
     Aws(#[from] NotAws),
     #[error(transparent)]
     Key(#[from] NotAKey),
+    #[error("the token is bound to no key, and its placement wants one that is")]
+    Unbound,
 }
 
 impl Placement {
@@ -92,6 +109,7 @@ impl Placement {
             Self::Basic { .. } => "basic",
             Self::Query { .. } => "query",
             Self::Cookie { .. } => "cookie",
+            Self::Dpop => "dpop",
             Self::SigV4(_) => "sigv4",
             Self::Hmac(_) => "hmac",
         }
@@ -104,7 +122,7 @@ impl Placement {
         match self {
             Self::Header { name, .. } => std::slice::from_ref(name),
             Self::Hmac(recipe) => recipe.names(),
-            Self::Basic { .. } | Self::Query { .. } | Self::Cookie { .. } | Self::SigV4(_) => {
+            Self::Basic { .. } | Self::Query { .. } | Self::Cookie { .. } | Self::Dpop | Self::SigV4(_) => {
                 std::slice::from_ref(&DEFAULT)
             }
         }
@@ -115,7 +133,7 @@ impl Placement {
         match self {
             Self::Header { name, .. } => Guarded::One(name.clone()),
             Self::Hmac(recipe) => Guarded::These(recipe.names().clone()),
-            Self::Basic { .. } | Self::Query { .. } | Self::Cookie { .. } | Self::SigV4(_) => {
+            Self::Basic { .. } | Self::Query { .. } | Self::Cookie { .. } | Self::Dpop | Self::SigV4(_) => {
                 Guarded::One(AUTHORIZATION)
             }
         }
@@ -131,9 +149,21 @@ impl Placement {
             Self::Basic { user } => token.basic_value(user)?,
             Self::Query { name } => token.query_pair(name)?,
             Self::Cookie { name } => token.cookie_pair(name)?,
+            Self::Dpop => return Err(Unfit::Unbound),
             Self::SigV4(_) => return Ok(Placed::Keys(Arc::new(Keys::of(token)?))),
             Self::Hmac(recipe) => return Ok(Placed::Key(Arc::new(recipe.key(token)?))),
         }))
+    }
+
+    /// As [`Placement::carry`], of a token that is bound to a key.
+    ///
+    /// # Errors
+    /// As there.
+    pub fn bind(&self, token: &Secret, key: Arc<Key>) -> Result<Placed, Unfit> {
+        match self {
+            Self::Dpop => Ok(Placed::Bound(Arc::new(Bound::new(token, key)?))),
+            other => other.carry(token),
+        }
     }
 }
 
@@ -145,6 +175,7 @@ impl fmt::Display for Placement {
             Self::Basic { user } => write!(f, "authorization: Basic {user}:TOKEN (in base64)"),
             Self::Query { name } => write!(f, "?{name}=TOKEN"),
             Self::Cookie { name } => write!(f, "cookie: {name}=TOKEN"),
+            Self::Dpop => f.write_str("authorization: DPoP TOKEN (and a proof for each request)"),
             Self::SigV4(_) => f.write_str("authorization: AWS4-HMAC-SHA256 (a signature made with TOKEN)"),
             Self::Hmac(recipe) => {
                 let names: Vec<&str> = recipe.names().iter().map(HeaderName::as_str).collect();

@@ -23,6 +23,7 @@ use zeroize::Zeroizing;
 use super::placement::{Placed, Placement};
 use crate::authority::Endpoint;
 use crate::clock::Moment;
+use crate::dpop;
 use crate::fetch::{Answer, Call, FetchError, Fetcher, Head, Remote, RemoteError};
 use crate::hmac;
 use crate::sigv4::{self, Form, Payload, Signable};
@@ -98,6 +99,18 @@ impl Probe {
 
     /// Tries a generation, as it stands in its placement.
     pub(super) async fn run(&self, value: &Placed, now: Moment) -> Probed {
+        match value.bound() {
+            // The first answer may only say what the proof has to hold.
+            Some(bound) if !bound.knows(self.remote.endpoint()) => {
+                let probed = self.try_once(value, now).await;
+                let has_learned = bound.knows(self.remote.endpoint()) && probed.verdict == Verdict::Refused;
+                if has_learned { self.try_once(value, now).await } else { probed }
+            }
+            _ => self.try_once(value, now).await,
+        }
+    }
+
+    async fn try_once(&self, value: &Placed, now: Moment) -> Probed {
         let Some((headers, query)) = self.carrying(value, now) else {
             let detail = "the probe was not sent: it cannot be signed".to_owned();
             return Probed { verdict: Verdict::Unanswered, detail };
@@ -105,6 +118,9 @@ impl Probe {
         match timeout(TIME_LIMIT, self.ask(headers, query)).await {
             Ok(Ok((head, word))) => {
                 let status = head.status.as_u16();
+                if let Some(bound) = value.bound() {
+                    bound.heard(self.remote.endpoint(), head.headers.get(dpop::NONCE));
+                }
                 let (verdict, further) = match judge(&head, self.settings.forbidden_passes) {
                     Verdict::Passed if !head.status.is_success() => (Verdict::Passed, ""),
                     Verdict::Passed => said(word),
@@ -146,13 +162,18 @@ impl Probe {
                 };
                 headers.extend(sigv4::signed(&request, place.scope(&authority.host)?, keys).ok()?.headers);
             }
+            (Placement::Dpop, Placed::Bound(bound)) => {
+                let endpoint = self.remote.endpoint();
+                headers.extend(dpop::headers(bound, bound.proof("GET", endpoint, &endpoint.path, now)?));
+            }
             (Placement::Hmac(recipe), Placed::Key(key)) => {
                 let Endpoint { scheme, authority, path } = self.remote.endpoint();
                 let host = authority.to_header(*scheme);
                 let request = hmac::Signable { method: "GET", host: &host, path, query: None, body: b"", at: now.wall };
                 headers.extend(recipe.sign(key, &request).ok()?);
             }
-            (_, Placed::Keys(_) | Placed::Key(_)) | (Placement::SigV4(_) | Placement::Hmac(_), Placed::Value(_)) => {
+            (_, Placed::Keys(_) | Placed::Key(_) | Placed::Bound(_))
+            | (Placement::Dpop | Placement::SigV4(_) | Placement::Hmac(_), Placed::Value(_)) => {
                 return None;
             }
         }

@@ -32,6 +32,7 @@ use std::time::Duration;
 pub use self::failure::{Class, Failure, Reason};
 pub use self::refresh_token::{Keep, Keeping};
 use crate::clock::{Clock, Moment};
+use crate::dpop::Key;
 use crate::fetch::{Fetcher, RemoteError};
 use crate::secret::Secret;
 use crate::vault::Vault;
@@ -106,6 +107,15 @@ impl Settings {
         }
     }
 
+    /// Whether what it gives is bound to a key that has to be proved with each request.
+    pub fn is_bound(&self) -> bool {
+        match self {
+            Self::OAuth(settings) => settings.dpop.is_some(),
+            Self::RefreshToken(settings) => settings.oauth.dpop.is_some(),
+            _ => false,
+        }
+    }
+
     /// The scopes that it asks its issuer for by name.
     pub fn asked_scopes(&mut self) -> Option<&mut Vec<String>> {
         match self {
@@ -176,6 +186,11 @@ pub trait Source: Send + Sync {
     /// that when this succeeds.
     fn revoke<'a>(&'a self, _value: &'a Secret) -> Revoking<'a> {
         Box::pin(async { Err(nobody_to_tell()) })
+    }
+
+    /// What the generation that it gave last is bound to, if it is (RFC 9449).
+    fn proof_key(&self) -> Option<Arc<Key>> {
+        None
     }
 
     /// What its issuer has come to tell otherwise of itself, since this was last asked.

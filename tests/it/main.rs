@@ -15,6 +15,7 @@ mod clients;
 mod cold;
 mod credentials;
 mod destinations;
+mod dpop;
 mod drain;
 mod drill;
 mod echoes;

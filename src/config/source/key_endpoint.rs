@@ -60,7 +60,11 @@ fn auth(section: &mut Section<'_>) -> Option<Placement> {
     let place = placement::read_at(section, "auth")?;
     match place {
         Placement::Header { .. } | Placement::Basic { .. } => Some(place),
-        Placement::Query { .. } | Placement::Cookie { .. } | Placement::SigV4(_) | Placement::Hmac(_) => {
+        Placement::Query { .. }
+        | Placement::Cookie { .. }
+        | Placement::Dpop
+        | Placement::SigV4(_)
+        | Placement::Hmac(_) => {
             section.refuse("auth", "`auth`: what proves us goes into a header", "as in { header = \"x-api-key\" }");
             None
         }

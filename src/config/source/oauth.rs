@@ -10,6 +10,7 @@ use crate::config::reader::Section;
 use crate::config::{Context, issuer_url, tls};
 use crate::secret::Reference;
 use crate::token::source::Settings as Source;
+use crate::token::source::oauth::bound::Binding;
 use crate::token::source::oauth::grant::{Assertion, Exchange, Presented};
 use crate::token::source::oauth::{Auth, Client, Grant, Issuer, Settings, assertion as proof, sign_in};
 use crate::token::source::refresh_token as refresh;
@@ -61,7 +62,12 @@ pub fn refresh_token(section: &mut Section<'_>, scopes: &[String], context: &Con
     let sign_in = sign_in::Settings {
         device_authorization_url: sign_in("device_authorization_url"),
         authorization_url: sign_in("authorization_url"),
+        scope: sign_in_scope(section),
     };
+    if let Some(Binding::Made) = &common.dpop {
+        let message = "a refresh token may be bound to the key, and outlives one that is made at each start";
+        section.refuse("dpop", message, "name a key that stays: `dpop = \"file:/path\"`");
+    }
     let rotating = section.boolean("rotating").unwrap_or(true);
     let reuse_after_loss = section.boolean("reuse_after_loss").unwrap_or(false);
     if reuse_after_loss && !rotating {
@@ -162,6 +168,7 @@ fn require_issuer(section: &Section<'_>) {
 /// What each kind is told.
 struct Common {
     issuer: Option<Issuer>,
+    dpop: Option<Binding>,
     revocation_url: Option<Endpoint>,
     scope: Vec<String>,
     audience: Vec<String>,
@@ -178,7 +185,8 @@ impl Common {
         let url = named.as_ref().map(|(_, url)| url);
         let common = Self::further(section, url, scopes, context);
         let named = named.map(|(name, url)| Issuer::Named { name, endpoint: url.into_inner() });
-        Self { issuer: named.or(common.issuer), ..common }
+        let dpop = dpop(section, context);
+        Self { issuer: named.or(common.issuer), dpop, ..common }
     }
 
     /// `usual`: the token endpoint where the section names none.
@@ -205,6 +213,7 @@ impl Common {
         let tls = tls::read(section.table("tls", "`tls`"), issuer.or(token_url.as_ref()), context);
         Self {
             issuer: token_url.map(|url| Issuer::At(url.into_inner())),
+            dpop: None,
             revocation_url: revocation_url.map(Spanned::into_inner),
             scope: asked_scopes(section, scopes),
             audience: texts(section, "audience"),
@@ -226,9 +235,44 @@ impl Common {
     }
 
     fn settings(self, kind: &'static str, grant: Grant, client: Option<Option<Client>>) -> Option<Settings> {
-        let Self { issuer, revocation_url, scope, audience, resource, extra, headers, tls } = self;
+        let Self { issuer, dpop, revocation_url, scope, audience, resource, extra, headers, tls } = self;
         let (issuer, client) = (issuer?, client?);
-        Some(Settings { kind, grant, issuer, revocation_url, client, scope, audience, resource, extra, headers, tls })
+        Some(Settings {
+            kind,
+            grant,
+            issuer,
+            revocation_url,
+            dpop,
+            client,
+            scope,
+            audience,
+            resource,
+            extra,
+            headers,
+            tls,
+        })
+    }
+}
+
+/// Nothing that the token's own scopes would have to name, so that it is reviewed.
+fn sign_in_scope(section: &mut Section<'_>) -> Vec<String> {
+    let written = texts(section, "sign_in_scope");
+    if !written.iter().all(|scope| ["offline_access", "openid"].contains(&scope.as_str())) {
+        let message = "`sign_in_scope` takes what makes an issuer give a refresh token, and nothing that opens more";
+        section.refuse(
+            "sign_in_scope",
+            message,
+            "write \"offline_access\" or \"openid\"; other scopes go into `scopes`",
+        );
+    }
+    written
+}
+
+/// What tokens are bound to: a key that is made, or one that lies somewhere.
+fn dpop(section: &mut Section<'_>, context: &Context<'_>) -> Option<Binding> {
+    match section.take("dpop")?.get_ref() {
+        DeValue::Boolean(is_wanted) => is_wanted.then_some(Binding::Made),
+        _ => section.reference("dpop", context.base).map(Binding::Kept),
     }
 }
 

@@ -98,6 +98,22 @@ pub fn judge_exchange(reply: &Reply<'_>, asked: &Asked<'_>) -> Result<Issued, Fa
     })
 }
 
+/// As [`judge`], where the token is to be bound to the key whose proof was shown (RFC 9449, section 5): one that is not is
+/// worth as much to a thief as to us.
+///
+/// # Errors
+/// As [`judge`].
+pub fn judge_bound(reply: &Reply<'_>, asked: &Asked<'_>) -> Result<Issued, Failure> {
+    answered(reply, asked, |mut members| {
+        if !members.token_type.text().is_some_and(|kind| kind.eq_ignore_ascii_case("DPoP")) {
+            let detail = "the issued token is not bound to the key of `dpop`: its `token_type` is not DPoP";
+            return Err(Failure::transient(Reason::TokenType, detail));
+        }
+        members.token_type = Member::Absent;
+        issued(&members, asked)
+    })
+}
+
 /// The answer of an issuer that has a form of its own, in JSON, if it says yes.
 ///
 /// # Errors

@@ -7,24 +7,27 @@
 //! What differs between the kinds of grants stands in `grant`; all else is the same for each of them.
 
 pub mod assertion;
+pub mod bound;
 mod endpoints;
 pub mod grant;
 mod revocation;
 mod service_account;
 pub mod sign_in;
 
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
 
 use form_urlencoded::{Serializer, byte_serialize};
 use http::header::{ACCEPT, AUTHORIZATION, CONTENT_TYPE};
 use http::{HeaderMap, HeaderName, HeaderValue, Method, StatusCode};
 use zeroize::Zeroizing;
 
+use self::bound::Binding;
 use self::endpoints::Endpoints;
 use super::answer::{self, Asked, Reply};
 use super::{BuildError, Failure, Issued, IssuerChange, Obtaining, Reason, Revoking, Source};
 use crate::authority::Endpoint;
 use crate::clock::{Clock, Moment};
+use crate::dpop::{self, Key};
 use crate::fetch::{Answer, Call, Fetcher, Remote};
 use crate::secret::{self, Reference, Secret};
 use crate::tls;
@@ -39,6 +42,8 @@ pub struct Settings {
     pub issuer: Issuer,
     /// Where the issuer is told that a token is void (RFC 7009), where it does not say so itself.
     pub revocation_url: Option<Endpoint>,
+    /// What its tokens are bound to, if they are.
+    pub dpop: Option<Binding>,
     /// Who asks; `None`: the grant alone says enough.
     pub client: Option<Client>,
     /// What is asked for: `scope`, or the token's scopes joined by spaces; empty: the parameter is not sent.
@@ -102,6 +107,8 @@ pub enum Auth {
 pub struct OAuth {
     settings: Settings,
     endpoints: Endpoints,
+    /// What its tokens are bound to since the last call.
+    key: Mutex<Option<Arc<Key>>>,
     fetcher: Arc<Fetcher>,
     clock: Arc<dyn Clock>,
 }
@@ -152,7 +159,7 @@ impl OAuth {
             signed.judge()?;
         }
         let endpoints = Endpoints::new(&settings)?;
-        Ok(Self { settings, endpoints, fetcher, clock })
+        Ok(Self { settings, endpoints, key: Mutex::default(), fetcher, clock })
     }
 
     async fn ask(&self) -> Result<Issued, Failure> {
@@ -164,22 +171,27 @@ impl OAuth {
     /// Shows the token endpoint a grant.
     pub(super) async fn post(&self, shown: &grant::Shown) -> Result<Posted, Unanswered> {
         let remote = self.endpoints.token(&self.fetcher, &*self.clock).await.map_err(Unanswered::Unsent)?;
-        let posted = self.post_to(&remote, shown).await;
+        let posted = match self.binding_key().await.map_err(Unanswered::Unsent)? {
+            Some(key) => self.post_bound(&remote, shown, &key).await,
+            None => self.post_to(&remote, shown, None).await,
+        };
         if !posted.as_ref().is_ok_and(|posted| is_of_an_issuer(posted.answer.status)) {
             self.endpoints.doubt();
         }
         posted
     }
 
-    /// Shows another endpoint of the issuer who asks, and for what.
-    async fn post_to(&self, remote: &Remote, shown: &grant::Shown) -> Result<Posted, Unanswered> {
+    /// Shows an endpoint of the issuer who asks, and for what; and that a key of ours is there to be bound to.
+    async fn post_to(
+        &self,
+        remote: &Remote,
+        shown: &grant::Shown,
+        bound: Option<HeaderValue>,
+    ) -> Result<Posted, Unanswered> {
         let proof = self.proof().await.map_err(Unanswered::Unsent)?;
-        let call = Call {
-            method: Method::POST,
-            remote,
-            headers: self.headers(&proof).map_err(Unanswered::Unsent)?,
-            body: self.form(shown, &proof.posted),
-        };
+        let mut headers = self.headers(&proof).map_err(Unanswered::Unsent)?;
+        headers.extend(bound.map(|bound| (dpop::PROOF, bound)));
+        let call = Call { method: Method::POST, remote, headers, body: self.form(shown, &proof.posted) };
         let at = self.clock.now();
         let answer = self.fetcher.send(call).await.map_err(|error| match error.may_have_arrived() {
             true => Unanswered::Lost(error.into()),
@@ -192,6 +204,7 @@ impl OAuth {
     /// The token of an answer.
     pub(super) fn judged(&self, posted: &Posted) -> Result<Issued, Failure> {
         self.judged_as(posted, |reply, asked| match &self.settings.grant {
+            _ if self.settings.dpop.is_some() => answer::judge_bound(reply, asked),
             Grant::TokenExchange(_) => answer::judge_exchange(reply, asked),
             Grant::ClientCredentials | Grant::JwtBearer(_) | Grant::RefreshToken => answer::judge(reply, asked),
         })
@@ -278,6 +291,15 @@ impl Source for OAuth {
 
     fn revoke<'a>(&'a self, value: &'a Secret) -> Revoking<'a> {
         Box::pin(self.tell_void(value))
+    }
+
+    /// Not without the key that it is bound to.
+    fn outlives_us(&self) -> bool {
+        self.settings.dpop.is_none()
+    }
+
+    fn proof_key(&self) -> Option<Arc<Key>> {
+        self.key.lock().unwrap_or_else(PoisonError::into_inner).clone()
     }
 
     fn issuer_changes(&self) -> Vec<IssuerChange> {

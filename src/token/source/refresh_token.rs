@@ -25,6 +25,7 @@ use super::oauth::grant::Shown;
 use super::oauth::{self, OAuth, Posted, Unanswered};
 use super::{BuildError, Changing, Class, Failure, Issued, IssuerChange, Obtaining, Reason, Revoking, Source};
 use crate::clock::{Clock, Moment};
+use crate::dpop::Key;
 use crate::fetch::Fetcher;
 use crate::secret::{Reference, Secret};
 use crate::text::hex;
@@ -216,6 +217,14 @@ impl Source for RefreshToken {
 
     fn revoke<'a>(&'a self, value: &'a Secret) -> Revoking<'a> {
         self.exchange.oauth.revoke(value)
+    }
+
+    fn outlives_us(&self) -> bool {
+        self.exchange.oauth.outlives_us()
+    }
+
+    fn proof_key(&self) -> Option<Arc<Key>> {
+        self.exchange.oauth.proof_key()
     }
 
     fn issuer_changes(&self) -> Vec<IssuerChange> {

@@ -95,6 +95,7 @@ fn a_source_that_contradicts_itself_is_not_built() {
         grant: oauth::Grant::ClientCredentials,
         revocation_url: None,
         issuer: oauth::Issuer::At(token_url),
+        dpop: None,
         client: Some(oauth::Client { id: "ci".to_owned(), auth }),
         scope: Vec::new(),
         audience: Vec::new(),

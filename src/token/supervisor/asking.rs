@@ -17,8 +17,10 @@ use std::time::Duration;
 
 use super::{Candidate, Run, Supervisor, lock};
 use crate::clock::Moment;
+use crate::secret::Secret;
 use crate::tasks::Unfinished;
 use crate::token::Mode;
+use crate::token::placement::{Placed, Unfit};
 use crate::token::revocation::Cause;
 use crate::token::source::{Failure, Issued, Reason};
 
@@ -131,11 +133,20 @@ impl Supervisor {
         self.discard(run, self.parts.clock.now());
     }
 
+    /// As it stands in its placement, bound to the key that its source has, if it has one.
+    pub(super) fn placed(&self, secret: &Secret) -> Result<Placed, Unfit> {
+        let placement = &self.settings.placement;
+        match self.source.proof_key() {
+            Some(key) => placement.bind(secret, key),
+            None => placement.carry(secret),
+        }
+    }
+
     /// A value that cannot stand in its placement is no answer, whatever source it came from.
     pub(super) fn candidate(&self, issued: Issued) -> Result<Candidate, Failure> {
         let Issued { secret, expires, assumed, granted, void_by, version } = issued;
         let now = self.parts.clock.now();
-        let value = self.settings.placement.carry(&secret);
+        let value = self.placed(&secret);
         let new = self.given(secret, void_by, expires);
         match value {
             Ok(value) => Ok(Candidate { new, value, expires, assumed, granted, version }),

@@ -17,7 +17,7 @@ impl Supervisor {
 
     pub(super) fn roll_back(&self, live: Live, replaces: u64, run: &Run<'_>, now: Moment) {
         let Some(former) = lock(&self.former).take() else { return };
-        let Ok(value) = self.settings.placement.carry(&former.secret) else { return };
+        let Ok(value) = self.placed(&former.secret) else { return };
         let (fingerprint, restores) = (former.fingerprint, former.number);
         self.put_in_slot(&live, &former.secret, value, fingerprint, run.life.is_unproven());
         *lock(&self.last_mark) = Some(former.mark);

@@ -105,9 +105,13 @@ impl Shown {
         shown
     }
 
-    /// Who asks, and for what, is enough.
-    pub(super) fn nothing() -> Self {
-        Self { fields: Vec::new(), secrets: Vec::new(), names_scope: false }
+    /// Who asks, and for these scopes, is enough.
+    pub(super) fn scope(scope: &str) -> Self {
+        let mut shown = Self { fields: Vec::new(), secrets: Vec::new(), names_scope: true };
+        if !scope.is_empty() {
+            shown.plain("scope", scope);
+        }
+        shown
     }
 
     /// What stands for a code that somebody types (RFC 8628, section 3.4). The scopes were named with it.

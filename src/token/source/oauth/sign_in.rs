@@ -34,6 +34,8 @@ use crate::token::source::{BuildError, Failure, Reason};
 pub struct Settings {
     pub device_authorization_url: Option<Endpoint>,
     pub authorization_url: Option<Endpoint>,
+    /// Asked for besides the scopes of the token, by the sign-in alone: what makes an issuer give a refresh token.
+    pub scope: Vec<String>,
 }
 
 /// How somebody signs in.
@@ -134,6 +136,11 @@ impl SignIn {
         }
     }
 
+    fn scope(&self) -> String {
+        let all: Vec<&str> = self.oauth.settings.scope.iter().chain(&self.urls.scope).map(String::as_str).collect();
+        all.join(" ")
+    }
+
     async fn needed(&self, purpose: Purpose) -> Result<Endpoint, Failure> {
         let none = || Failure::refused(Reason::InvalidTarget, format!("the issuer has no `{}`", purpose.name()));
         self.url(purpose).await?.ok_or_else(none)
@@ -147,7 +154,8 @@ impl SignIn {
         let endpoint = self.needed(Purpose::DeviceAuthorization).await?;
         let remote = Remote::new(endpoint, &self.oauth.settings.tls);
         let remote = remote.map_err(|error| Failure::refused(Reason::Tls, error.to_string()))?;
-        let posted = self.oauth.post_to(&remote, &Shown::nothing()).await.map_err(Unanswered::failure)?;
+        let posted =
+            self.oauth.post_to(&remote, &Shown::scope(&self.scope()), None).await.map_err(Unanswered::failure)?;
         let told: Told = self.oauth.judged_as(&posted, answer::judge_form)?;
         told.prompt(posted.at)
     }
@@ -186,7 +194,7 @@ impl SignIn {
         let settings = &self.oauth.settings;
         let (state, verifier) = (random(), Zeroizing::new(random()));
         let challenge = URL_SAFE_NO_PAD.encode(digest(&SHA256, verifier.as_bytes()));
-        let scope = settings.scope.join(" ");
+        let scope = self.scope();
         let id = settings.client.as_ref().map(|client| client.id.as_str());
         let mut query = Serializer::new(String::new());
         query.append_pair("response_type", "code").append_pair("redirect_uri", redirect).append_pair("state", &state);
@@ -220,7 +228,7 @@ impl SignIn {
         self.oauth.judged(posted)?;
         answer::refresh_token(&Reply::from(&posted.answer)).ok_or_else(|| {
             let detail =
-                "the issuer gave no refresh token: many want the scope `offline_access`, or a field in `extra`";
+                "the issuer gave no refresh token: many want `sign_in_scope = \"offline_access\"`, or a field in `extra`";
             Failure::refused(Reason::TokenMissing, detail)
         })
     }

@@ -21,6 +21,7 @@ fn settings(server: &Scripted, auth: fn(Reference) -> Auth) -> (Settings, tempfi
         grant: Grant::ClientCredentials,
         issuer: Issuer::At(server.endpoint()),
         revocation_url: Some(server.endpoint()),
+        dpop: None,
         client: Some(Client { id: "the client: å".to_owned(), auth: auth(Reference::File(file.path().to_owned())) }),
         scope: vec!["a:read".to_owned(), "b".to_owned()],
         audience: vec!["https://api.example/".to_owned(), "two".to_owned()],

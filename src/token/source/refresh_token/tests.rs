@@ -55,6 +55,7 @@ impl Single {
             grant: Grant::RefreshToken,
             issuer: oauth::Issuer::At(self.server.endpoint()),
             revocation_url: None,
+            dpop: None,
             client: Some(Client { id: "app".to_owned(), auth: Auth::Nothing }),
             scope: vec!["read".to_owned()],
             audience: Vec::new(),

@@ -28,6 +28,7 @@ impl Named {
             grant: Grant::ClientCredentials,
             issuer: Issuer::Named { name: name.clone(), endpoint },
             revocation_url: None,
+            dpop: None,
             client: Some(Client { id: "ci".to_owned(), auth }),
             scope: Vec::new(),
             audience: Vec::new(),

@@ -25,6 +25,7 @@ fn settings(server: &Scripted, grant: Grant) -> Settings {
         grant,
         issuer: Issuer::At(server.endpoint()),
         revocation_url: None,
+        dpop: None,
         client: None,
         scope: vec!["a".to_owned(), "b".to_owned()],
         audience: Vec::new(),

@@ -12,6 +12,7 @@ fn sign_in(server: &Scripted) -> SignIn {
         grant: Grant::RefreshToken,
         issuer: Issuer::At(server.endpoint()),
         revocation_url: None,
+        dpop: None,
         client: Some(Client { id: "the app".to_owned(), auth: Auth::Nothing }),
         scope: vec!["a:read".to_owned()],
         audience: Vec::new(),
@@ -21,7 +22,8 @@ fn sign_in(server: &Scripted) -> SignIn {
         tls: tls::Settings::default(),
     };
     let at = |path: &str| Some(Endpoint { path: path.to_owned(), ..server.endpoint() });
-    let urls = Settings { device_authorization_url: at("/device"), authorization_url: at("/authorize") };
+    let scope = vec!["offline_access".to_owned()];
+    let urls = Settings { device_authorization_url: at("/device"), authorization_url: at("/authorize"), scope };
     SignIn::new(settings, urls, fetcher(), Arc::new(ManualClock::default())).expect("well-formed")
 }
 
@@ -47,7 +49,10 @@ async fn a_device_asks_for_its_scopes_and_tells_where_to_type_what() {
     assert_eq!(prompt.complete.as_deref(), Some("https://a.example/d?c=ABCD-EFGH"));
     assert_eq!(prompt.polling.interval, Duration::from_secs(2));
     assert!(request.starts_with("POST /device HTTP/1.1\r\n"), "{request}");
-    assert!(request.ends_with("\r\n\r\nscope=a%3Aread&access_type=offline&client_id=the+app"), "{request}");
+    assert!(
+        request.ends_with("\r\n\r\nscope=a%3Aread+offline_access&access_type=offline&client_id=the+app"),
+        "{request}"
+    );
 }
 
 #[tokio::test]
@@ -104,7 +109,7 @@ async fn a_browser_is_sent_with_the_hash_of_a_verifier_that_stays_here() {
         ("response_type", "code"),
         ("client_id", "the app"),
         ("redirect_uri", REDIRECT),
-        ("scope", "a:read"),
+        ("scope", "a:read offline_access"),
         ("access_type", "offline"),
         ("code_challenge", challenge.as_str()),
         ("code_challenge_method", "S256"),
