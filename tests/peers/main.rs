@@ -29,6 +29,7 @@ mod openbao;
 mod outage;
 mod prometheus;
 mod proofs;
+mod sign_in;
 mod spiffe;
 mod strangers;
 mod support;

@@ -3,12 +3,14 @@
 // the same one after it was stopped and started. For the resource https://opaque.example they are opaque, live OPAQUE_LIFE seconds, and can be
 // introspected and revoked.
 //
+// `dpop` gets tokens that are bound to a key, for proofs that hold a nonce. For `device` somebody signs in, under any name, on plain pages.
+//
 // On TLS_PORT it asks for client certificates, and takes those that CA has signed. CLIENT_KEY is the public key of `jwt`.
 //
 //     PORT=... LIFE=5 OPAQUE_LIFE=300 KEYS=keys.json SECRET=... TLS_PORT=... CA=... CERTIFICATE=... KEY=... CLIENT_KEY=... \
 //         node oidc-provider.mjs
 
-import { createPublicKey, X509Certificate } from 'node:crypto';
+import { createPublicKey, randomBytes, X509Certificate } from 'node:crypto';
 import fs from 'node:fs';
 import https from 'node:https';
 import { calculateJwkThumbprint, exportJWK, generateKeyPair } from 'jose';
@@ -16,6 +18,7 @@ import { Provider } from 'oidc-provider';
 
 const { PORT, LIFE, OPAQUE_LIFE, KEYS, SECRET, TLS_PORT, CA, CERTIFICATE, KEY, CLIENT_KEY } = process.env;
 const SCOPES = 'api:read api:write';
+const SIGN_IN = 'openid offline_access';
 const OPAQUE = 'https://opaque.example';
 
 if (!fs.existsSync(KEYS)) {
@@ -42,6 +45,13 @@ const clients = [
     jwks: { keys: [{ ...jwk, kid: await calculateJwkThumbprint(jwk), alg: 'ES256', use: 'sig' }] },
     token_endpoint_auth_signing_alg: 'ES256',
   }),
+  client('dpop', 'client_secret_basic', { client_secret: SECRET, dpop_bound_access_tokens: true }),
+  {
+    ...client('device', 'client_secret_basic'),
+    grant_types: ['urn:ietf:params:oauth:grant-type:device_code', 'refresh_token'],
+    scope: `${SIGN_IN} ${SCOPES}`,
+    application_type: 'native',
+  },
   client('certificate', 'tls_client_auth', { tls_client_auth_san_dns: 'app.peers.test' }),
 ];
 
@@ -54,10 +64,14 @@ const provider = new Provider(`http://127.0.0.1:${PORT}`, {
   jwks: JSON.parse(fs.readFileSync(KEYS)),
   clients,
   clientAuthMethods: ['client_secret_basic', 'client_secret_post', 'private_key_jwt', 'tls_client_auth'],
-  scopes: SCOPES.split(' '),
+  scopes: `${SIGN_IN} ${SCOPES}`.split(' '),
+  findAccount: (_, accountId) => ({ accountId, claims: async () => ({ sub: accountId }) }),
   features: {
     clientCredentials: { enabled: true },
-    devInteractions: { enabled: false },
+    // The pages that somebody signs in on.
+    devInteractions: { enabled: true },
+    deviceFlow: { enabled: true },
+    dPoP: { enabled: true, nonceSecret: randomBytes(32), requireNonce: () => true },
     introspection: { enabled: true },
     revocation: { enabled: true },
     mTLS: {

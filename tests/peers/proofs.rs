@@ -35,6 +35,24 @@ fn an_issuer_gives_tokens_for_the_clients_certificate() {
     });
 }
 
+#[test]
+fn an_issuer_binds_its_tokens_to_a_key_that_proves_itself_with_the_nonce_that_it_wants() {
+    in_turn(async {
+        let issuer = Issuer::start().await;
+        let proof = r#"client_secret = "env:PEERS_CLIENT_SECRET", dpop = true"#;
+        let source = source(&format!("http://{}/token", issuer.address), "dpop", proof);
+        let caddy = Caddy::start().await;
+        let usual = Settings::between(&issuer, caddy.address, &caddy.certificates);
+        let proxy = Proxy::start(&Settings { source, ..usual }).await;
+        rotated(&proxy).await;
+        assert_eq!(proxy.get("/proven").await.expect("an answer").status, 200);
+        let record = caddy.trail().records("/proven").next().expect("a request");
+        let token = record.authorization[0].strip_prefix("DPoP ").expect("a bound token");
+        let claims: serde_json::Value = jsonwebtoken::dangerous::insecure_decode_claims(token).expect("a JWT");
+        assert!(claims["cnf"]["jkt"].is_string(), "{claims}");
+    });
+}
+
 fn source(token_url: &str, client_id: &str, proof: &str) -> String {
     format!(r#"kind = "client_credentials", token_url = "{token_url}", client_id = "{client_id}", {proof}"#)
 }
@@ -44,6 +62,14 @@ async fn assert_is_given_tokens(issuer: &Issuer, source: String) {
     let caddy = Caddy::start().await;
     let usual = Settings::between(issuer, caddy.address, &caddy.certificates);
     let proxy = Proxy::start(&Settings { source, ..usual }).await;
+    rotated(&proxy).await;
+    assert_eq!(proxy.get("/proven").await.expect("an answer").status, 200);
+    let finding = caddy.trail().judge("/proven", &issuer.keys().await);
+    assert_eq!(finding.requests, 1);
+    finding.assert_every_request_carried_a_live_token_once();
+}
+
+async fn rotated(proxy: &Proxy) {
     wait_until("a second token is there", Duration::from_secs(20), async || {
         let metrics = proxy.metrics().await;
         let rotated = "countersign_rotations_total{outcome=\"success\",token=\"api\"} ";
@@ -51,8 +77,4 @@ async fn assert_is_given_tokens(issuer: &Issuer, source: String) {
         (count != "0").then_some(())
     })
     .await;
-    assert_eq!(proxy.get("/proven").await.expect("an answer").status, 200);
-    let finding = caddy.trail().judge("/proven", &issuer.keys().await);
-    assert_eq!(finding.requests, 1);
-    finding.assert_every_request_carried_a_live_token_once();
 }
