@@ -14,6 +14,7 @@ mod desk;
 mod drill;
 pub mod environment;
 mod force;
+mod former;
 mod ghosts;
 mod holds;
 mod house;

@@ -42,6 +42,7 @@ mod version;
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 use aws_lc_rs::digest;
 use toml::Spanned;
@@ -109,6 +110,15 @@ pub struct Config {
     pub digest: String,
     /// What is taken, but should be looked at.
     pub warnings: Problems,
+    written: Written,
+}
+
+/// What a config was made of.
+#[derive(Clone, PartialEq, Debug, Default)]
+struct Written {
+    text: Arc<str>,
+    base: PathBuf,
+    environment: Environment,
 }
 
 impl Config {
@@ -150,9 +160,26 @@ impl Config {
         let refused = report.has_errors();
         let problems = report.finish(file);
         match config {
-            Some(config) if !refused => Ok(Self { digest: sha256(text), warnings: problems, ..config }),
+            Some(config) if !refused => {
+                let written = Written { text: text.into(), base: base.to_owned(), environment: environment.clone() };
+                Ok(Self { digest: sha256(text), warnings: problems, written, ..config })
+            }
             _ => Err(problems),
         }
+    }
+
+    /// The text of the file. It refers to secrets, and has none.
+    pub fn text(&self) -> &str {
+        &self.written.text
+    }
+
+    /// Another text, read as this one was: from the same place, in the same environment.
+    ///
+    /// # Errors
+    /// As [`Config::parse`].
+    pub fn read_again(&self, text: &str) -> Result<Self, Problems> {
+        let Written { base, environment, .. } = &self.written;
+        Self::parse(text, "a config of before", base, environment)
     }
 }
 
@@ -237,6 +264,7 @@ fn sections<'a>(
         filled: Vec::new(),
         digest: String::new(),
         warnings: Problems::default(),
+        written: Written::default(),
     })
 }
 

@@ -152,6 +152,11 @@ impl Desk {
         self.sources.lock().unwrap_or_else(PoisonError::into_inner).clone()
     }
 
+    /// Sources that the config need not have any more.
+    pub(super) fn know(&self, sources: Sources) {
+        self.sources.lock().unwrap_or_else(PoisonError::into_inner).extend(sources);
+    }
+
     /// A copy of the register, to be changed.
     pub(super) async fn propose(&self) -> Proposal {
         let one = self.changing.clone().lock_owned().await;

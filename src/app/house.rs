@@ -23,6 +23,7 @@ use super::conditions::Conditions;
 use super::desk::{Desk, SettleError, Told};
 use super::drill::Drills;
 use super::force::{self, InForce};
+use super::former::Former;
 use super::ghosts::Ghosts;
 use super::holds::Holds;
 use super::precedence::Precedence;
@@ -105,6 +106,7 @@ pub(super) struct House {
     taking_away: Precedence,
     tokens: Mutex<Arc<Tokens>>,
     pub(super) desk: Desk,
+    former: Former,
     aside: Mutex<Aside>,
     /// Which phantom keys could not be read the last time, and why.
     key_troubles: Mutex<BTreeSet<String>>,
@@ -227,7 +229,9 @@ impl House {
             jobs: &jobs,
         };
         let (store, recorder, clock) = (ground.store.clone(), ground.recorder.clone(), ground.clock.clone());
+        let (former, sources) = Former::open(store.clone(), config, &recorder)?;
         let desk = Desk::open(store, recorder, clock, metrics)?;
+        desk.know(sources);
         let mut proposal = desk.ask(config).await;
         let on_top = force::on_top(&proposal.register, ground.clock.now().wall, &BTreeSet::new());
         let force = force::in_force(config, &proposal.register, &desk.sources(), &on_top);
@@ -241,6 +245,7 @@ impl House {
             desk.take_back(told);
             return Err(error.into());
         }
+        former.remember(config, &desk.register()).await;
         warm::take_up(&mut prepared, &ground, &revoker)?;
         let tokens: Tokens = begin(prepared, &ground.tasks).collect();
         revoker.resume(|name, reference| {
@@ -261,6 +266,7 @@ impl House {
             taking_away: Precedence::default(),
             tokens: Mutex::new(Arc::new(tokens)),
             desk,
+            former,
             aside: Mutex::default(),
             key_troubles: Mutex::default(),
             leaving: Mutex::default(),

@@ -466,6 +466,47 @@ async fn an_edited_token_goes_on_as_it_was_granted_until_the_edit_is_decided() {
 }
 
 #[tokio::test]
+async fn an_edited_source_waits_over_restarts_while_the_old_one_goes_on() {
+    let place = Place::new().await;
+    let folder = Arc::new(TempDir::new().expect("a folder"));
+    std::fs::write(folder.path().join("client-secret"), "first-client-secret\n").expect("written");
+    let scene = Scene::start_in(folder.clone(), &place.setup()).await;
+    approve(&scene, "alice", &pending(&scene).await).await;
+    assert_eq!(scene.get("/api/x/1").await.status, 200);
+    scene.finish().await;
+    let other = Issuer::named("other", 3600).await;
+    let edited = people(Setup::new().token("api", &other, "").route("api", &place.upstream, ROUTE));
+    let edited = edited.approval("default = \"ask\"");
+    let configs = || {
+        std::fs::read_dir(folder.path().join("state/sealed")).expect("a folder").flatten().filter(|entry| {
+            let name = entry.file_name();
+            name.to_string_lossy().starts_with("config-") && name.to_string_lossy().ends_with(".sealed")
+        })
+    };
+    for turn in 0..2 {
+        let scene = Scene::start_in(folder.clone(), &edited).await;
+        assert_eq!(scene.get("/api/x/1").await.status, 200, "restart {turn}: the old grant lives");
+        scene.rotate("api").await.expect("from the old issuer");
+        assert_eq!(scene.get("/api/x/1").await.status, 200);
+        scene.finish().await;
+        assert_eq!((place.issuer.count() > 1 + turn, other.count()), (true, 0), "restart {turn}");
+        assert_eq!(configs().count(), 2, "restart {turn}");
+    }
+    let scene = Scene::start_in(folder.clone(), &edited).await;
+    let before = place.issuer.count();
+    approve(&scene, "alice", &pending(&scene).await).await;
+    wait_until("the other issuer's is used", SOON, async || {
+        assert_eq!(scene.get("/api/x/1").await.status, 200);
+        place.upstream.last().all("authorization") == ["Bearer other-1"]
+    })
+    .await;
+    scene.finish().await;
+    assert_eq!((place.issuer.count(), other.count()), (before, 1));
+    Scene::start_in(folder.clone(), &edited).await.finish().await;
+    assert_eq!(configs().count(), 1, "nobody needs the old one any more");
+}
+
+#[tokio::test]
 async fn decisions_and_submitted_requests_outlive_a_restart() {
     let place = Place::new().await;
     let folder = Arc::new(TempDir::new().expect("a folder"));

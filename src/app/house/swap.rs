@@ -125,6 +125,7 @@ impl House {
         self.ground.watching.settle(config.detect.clone());
         running.config = config.clone();
         running.on_top = on_top;
+        self.former.remember(config, &self.desk.register()).await;
         self.ready();
         self.taken();
         Ok(())
