@@ -20,7 +20,7 @@ use tokio::task::JoinHandle;
 use tokio::time::timeout;
 
 use super::force::{self, KnownSource, Sources};
-use super::keep::{KEPT_WITHIN, MOST_WAITING, NO_ANSWER, OpenError, Turns};
+use super::keep::{KEPT_WITHIN, NO_ANSWER, OpenError, Turns};
 use crate::access::approval::{Case, NotAllowed, State, Voter};
 use crate::access::grants::{self, SignedGrant};
 use crate::access::register::{NotDecided, Register, Step, What};
@@ -255,11 +255,14 @@ impl Desk {
     pub(super) async fn keep(&self, mut proposal: Proposal) -> Result<(), StoreError> {
         let lets_in = proposal.steps.iter().any(|step| matches!(step.what, What::Approved { .. } | What::Granted));
         if lets_in {
+            let is_stuck = self.writing.are_many();
             let written = self.write(&proposal.register, &proposal.steps).await;
             if written.is_ok() {
                 self.show(&mut proposal);
-            } else {
-                self.recorder.not_done(proposal.recorded);
+                return written;
+            }
+            self.recorder.not_done(proposal.recorded);
+            if !is_stuck {
                 // Nobody waits for it: it comes after what was not done in time.
                 drop(self.hand_in(&self.register(), &proposal.steps));
             }
@@ -285,7 +288,7 @@ impl Desk {
             return Ok(());
         }
         let failed = |error| StoreError::Io { path: PathBuf::from("sealed"), error: std::io::Error::other(error) };
-        if self.writing.waiting() >= MOST_WAITING {
+        if self.writing.are_many() {
             return Err(failed(NO_ANSWER.to_owned()));
         }
         match timeout(KEPT_WITHIN, self.hand_in(register, steps)).await {

@@ -26,7 +26,7 @@ pub enum OpenError {
 pub const KEPT_WITHIN: Duration = Duration::from_secs(1);
 
 /// What may wait for a disk that does not answer, each on a thread of its own.
-pub const MOST_WAITING: usize = 8;
+const MOST_WAITING: usize = 8;
 
 pub const NO_ANSWER: &str = "the disk does not answer";
 
@@ -50,7 +50,7 @@ impl Keeping {
     /// # Panics
     /// If a record cannot be written as JSON: what it says must not be forgotten for that.
     pub async fn keep(&self, name: &str, record: Option<&impl Serialize>) -> Result<(), NotDone> {
-        if self.turns.waiting() >= MOST_WAITING {
+        if self.turns.are_many() {
             return Err(NotDone::Unkept(NO_ANSWER.to_owned()));
         }
         match timeout(KEPT_WITHIN, self.hand_in(name, record)).await {
@@ -65,6 +65,9 @@ impl Keeping {
     /// # Errors
     /// When the disk does not do it in time: nothing is to be let in then.
     pub async fn lift<R: Serialize>(&self, name: &str, record: Option<&R>, stays: Option<&R>) -> Result<(), NotDone> {
+        if self.turns.are_many() {
+            return Err(NotDone::NotLifted(NO_ANSWER.to_owned()));
+        }
         let kept = self.keep(name, record).await.map_err(NotDone::not_lifted);
         if kept.is_err() {
             // Nobody waits for it: it comes after what was not done in time.
@@ -106,8 +109,13 @@ impl Turns {
         })
     }
 
+    /// Whether so many are not done yet that no more should be begun.
+    pub fn are_many(&self) -> bool {
+        self.waiting() >= MOST_WAITING
+    }
+
     /// How many are not done yet.
-    pub fn waiting(&self) -> usize {
+    fn waiting(&self) -> usize {
         Arc::strong_count(&self.waiting) - 1
     }
 }

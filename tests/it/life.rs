@@ -338,7 +338,7 @@ async fn nobody_is_told_of_a_void_generation_but_the_issuer_it_came_from() {
     let stranger = Issuer::answering(|_| Reply::json(200, "")).await;
     let edited = place.setup_telling(&stranger, "").approval("default = \"ask\"");
     let scene = Scene::start_in(folder.clone(), &edited).await;
-    assert_eq!(json_of(&own(&scene, "GET /v1/tokens/api", "").await)["state"], "pending");
+    assert_eq!(json_of(&own(&scene, "GET /v1/tokens/api", "").await)["state"], "revoked", "as it was granted");
     scene.finish().await;
     assert_eq!(stranger.count(), 0, "nobody has approved it");
     place.told.answers(|_| Reply::json(200, ""));
