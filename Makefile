@@ -22,13 +22,13 @@ demo:
 tools:
 	scripts/tools.sh test clients bench check
 
-# The peers test drives an optimised build, as an operator would, beside real servers. It is a target of its own because
+# The peers test drives the release build, as an operator would, beside real servers. It is a target of its own because
 # it needs them installed, and a minute of load.
 test:
 	scripts/tools.sh test clients
 	$(CARGO) test --locked
-	$(CARGO) build --profile tested --locked
-	COUNTERSIGN_BIN=$(CURDIR)/target/tested/countersign $(CARGO) test --locked --test peers
+	$(CARGO) build --release --locked
+	$(CARGO) test --locked --test peers
 
 # The test compares what it measures with the page; here it writes it.
 clients:

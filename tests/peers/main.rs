@@ -7,7 +7,7 @@
 //!                      └──> oidc-provider
 //! ```
 //!
-//! `make test` installs the servers and runs this on an optimised build that is quickly made. `COUNTERSIGN_BIN` names another binary than the release build,
+//! `make test` installs the servers and runs this. `COUNTERSIGN_BIN` names another binary than the release build,
 //! `COUNTERSIGN_PEERS_SECONDS` the length of the load (60). The tests take turns: each has the machine for itself.
 
 mod admin;
