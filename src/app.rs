@@ -105,6 +105,8 @@ pub enum StartError {
     #[error(transparent)]
     Open(#[from] keep::OpenError),
     #[error(transparent)]
+    Kept(#[from] keep::NotKept),
+    #[error(transparent)]
     Alerts(#[from] alert::OpenError),
     #[error("cannot open the audit trail: {0}")]
     Audit(#[from] audit::OpenError),

@@ -16,11 +16,9 @@ use std::time::Duration;
 
 use prometheus::{IntCounterVec, IntGauge};
 use tokio::sync::OwnedMutexGuard;
-use tokio::task::JoinHandle;
-use tokio::time::timeout;
 
 use super::force::{self, KnownSource, Sources};
-use super::keep::{KEPT_WITHIN, NO_ANSWER, OpenError, Turns};
+use super::keep::{NotKept, OpenError, Turns, Write};
 use crate::access::approval::{Case, NotAllowed, State, Voter};
 use crate::access::grants::{self, SignedGrant};
 use crate::access::register::{NotDecided, Register, Step, What};
@@ -32,7 +30,7 @@ use crate::config::Config;
 use crate::metrics::Metrics;
 use crate::operator;
 use crate::seal::Label;
-use crate::store::{Record, Store, StoreError};
+use crate::store::{Record, Store};
 
 /// As the store knows requests.
 const KIND: &str = "request";
@@ -252,24 +250,23 @@ impl Desk {
     ///
     /// # Errors
     /// When it cannot be written in time, and lets something in: nothing has changed then.
-    pub(super) async fn keep(&self, mut proposal: Proposal) -> Result<(), StoreError> {
+    pub(super) async fn keep(&self, mut proposal: Proposal) -> Result<(), NotKept> {
+        if proposal.steps.is_empty() {
+            self.show(&mut proposal);
+            return Ok(());
+        }
+        let write = self.write(&proposal.register, &proposal.steps);
         let lets_in = proposal.steps.iter().any(|step| matches!(step.what, What::Approved { .. } | What::Granted));
         if lets_in {
-            let is_stuck = self.writing.are_many();
-            let written = self.write(&proposal.register, &proposal.steps).await;
-            if written.is_ok() {
-                self.show(&mut proposal);
-                return written;
+            let kept = self.writing.within_or(write, || self.write(&self.register(), &proposal.steps)).await;
+            match &kept {
+                Ok(()) => self.show(&mut proposal),
+                Err(_) => self.recorder.not_done(proposal.recorded),
             }
-            self.recorder.not_done(proposal.recorded);
-            if !is_stuck {
-                // Nobody waits for it: it comes after what was not done in time.
-                drop(self.hand_in(&self.register(), &proposal.steps));
-            }
-            return written;
+            return kept;
         }
         self.show(&mut proposal);
-        if let Err(error) = self.write(&proposal.register, &proposal.steps).await {
+        if let Err(error) = self.writing.within(write).await {
             tracing::error!(%error, "what became of access requests is not kept: a restart would not know");
         }
         Ok(())
@@ -283,28 +280,14 @@ impl Desk {
         }
     }
 
-    async fn write(&self, register: &Register, steps: &[Step]) -> Result<(), StoreError> {
-        if steps.is_empty() {
-            return Ok(());
-        }
-        let failed = |error| StoreError::Io { path: PathBuf::from("sealed"), error: std::io::Error::other(error) };
-        if self.writing.are_many() {
-            return Err(failed(NO_ANSWER.to_owned()));
-        }
-        match timeout(KEPT_WITHIN, self.hand_in(register, steps)).await {
-            Ok(written) => written.unwrap_or_else(|stopped| Err(failed(stopped.to_string()))),
-            Err(_) => Err(failed(NO_ANSWER.to_owned())),
-        }
-    }
-
     /// Has on the disk what a register says of the requests of these steps.
-    fn hand_in(&self, register: &Register, steps: &[Step]) -> JoinHandle<Result<(), StoreError>> {
+    fn write(&self, register: &Register, steps: &[Step]) -> impl Write + use<> {
         let changed: BTreeSet<RequestId> = steps.iter().map(|step| step.id).collect();
         let changed =
             changed.into_iter().map(|id| (id, register.case(id).and_then(|case| serde_json::to_vec(case).ok())));
         let changed: Vec<(RequestId, Option<Vec<u8>>)> = changed.collect();
         let (store, written) = (self.store.clone(), self.written.clone());
-        self.writing.take(move || {
+        move || {
             let mut written = written.lock().unwrap_or_else(PoisonError::into_inner);
             let (mut records, mut gone) = (Vec::new(), Vec::new());
             for (id, content) in changed {
@@ -326,7 +309,7 @@ impl Desk {
                 store.remove(Label { kind: KIND, name: &id.to_string() })?;
             }
             Ok(())
-        })
+        }
     }
 
     fn count(&self, register: &Register, steps: &[Step]) {
@@ -379,7 +362,7 @@ pub enum SettleError {
     #[error(transparent)]
     Trail(#[from] Unavailable),
     #[error(transparent)]
-    Store(#[from] StoreError),
+    Kept(#[from] NotKept),
 }
 
 /// The files of a folder, or why one cannot be read. Those that begin with a dot are the machinery of whoever put them there.

@@ -14,6 +14,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use super::force::{KnownSource, Sources};
 use super::keep::Keeping;
 use crate::access::register::Register;
+use crate::admin::NotDone;
 use crate::audit::{Event, Recorder};
 use crate::config::Config;
 use crate::store::{Record, Store, StoreError};
@@ -65,27 +66,34 @@ impl Former {
     pub async fn remember(&self, config: &Config, register: &Register) {
         let own = hashes(config);
         let needed: Hashes = config.tokens.iter().flat_map(|token| granted(register, token)).collect();
-        let gone: Vec<String> = {
+        let (is_new, gone): (bool, Vec<String>) = {
             let mut kept = self.kept();
-            kept.insert(config.digest.clone(), own.clone());
+            let is_new = kept.insert(config.digest.clone(), own.clone()).is_none();
             let serves =
                 |sources: &Hashes| sources.iter().any(|source| needed.contains(source) && !own.contains(source));
             let mut stay = 0;
-            kept.extract_if(.., |digest, sources| {
+            let gone = kept.extract_if(.., |digest, sources| {
                 let stays = *digest == config.digest || (serves(sources) && stay < MOST);
                 stay += usize::from(stays);
                 !stays
-            })
-            .map(|(digest, _)| digest)
-            .collect()
+            });
+            (is_new, gone.map(|(digest, _)| digest).collect())
         };
-        let mut outcome = self.keeping.keep(&config.digest, Some(&config.text())).await;
-        for digest in gone {
-            outcome = outcome.and(self.keeping.keep(&digest, None::<&String>).await);
-        }
-        if let Err(error) = outcome {
+        if let Err(error) = self.write(config, is_new, &gone).await {
+            // The next one tries again, and the next start takes away what is left.
+            self.kept().remove(&config.digest);
             tracing::warn!(%error, "the config is not kept: after a restart a token whose source is edited meanwhile waits");
         }
+    }
+
+    async fn write(&self, config: &Config, is_new: bool, gone: &[String]) -> Result<(), NotDone> {
+        if is_new {
+            self.keeping.keep(&config.digest, Some(&config.text())).await?;
+        }
+        for digest in gone {
+            self.keeping.keep(digest, None::<&String>).await?;
+        }
+        Ok(())
     }
 
     fn kept(&self) -> MutexGuard<'_, BTreeMap<String, Hashes>> {

@@ -26,6 +26,7 @@ use super::force::{self, InForce};
 use super::former::Former;
 use super::ghosts::Ghosts;
 use super::holds::Holds;
+use super::keep::NotKept;
 use super::precedence::Precedence;
 use super::reload::Asks;
 use super::restraint::Restraints;
@@ -51,7 +52,7 @@ use crate::proxy::{Cut, Secured, Tripwires, Wants};
 use crate::readiness::{Condition, Readiness};
 use crate::route::Table;
 use crate::secret::Fingerprinter;
-use crate::store::{Store, StoreError};
+use crate::store::Store;
 use crate::tasks::{Task, Tasks};
 use crate::token::rest::Resting;
 use crate::token::revocation::{Cause, Revoker};
@@ -168,14 +169,14 @@ pub enum ReloadError {
     #[error("the audit trail cannot be written, and no new configuration is let in without it: {0}")]
     Trail(#[from] crate::audit::Unavailable),
     #[error("what is granted cannot be kept, and nothing is let in that a restart would not know: {0}")]
-    Store(#[from] StoreError),
+    Kept(#[from] NotKept),
 }
 
 impl From<SettleError> for ReloadError {
     fn from(error: SettleError) -> Self {
         match error {
             SettleError::Trail(error) => Self::Trail(error),
-            SettleError::Store(error) => Self::Store(error),
+            SettleError::Kept(error) => Self::Kept(error),
         }
     }
 }

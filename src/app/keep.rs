@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use serde::Serialize;
 use tokio::sync::oneshot;
-use tokio::task::JoinHandle;
+use tokio::task::{JoinError, JoinHandle};
 use tokio::time::timeout;
 
 use crate::admin::NotDone;
@@ -23,12 +23,25 @@ pub enum OpenError {
 }
 
 /// How long anybody waits for the disk. What it was given by then it may have later.
-pub const KEPT_WITHIN: Duration = Duration::from_secs(1);
+const KEPT_WITHIN: Duration = Duration::from_secs(1);
 
 /// What may wait for a disk that does not answer, each on a thread of its own.
 const MOST_WAITING: usize = 8;
 
-pub const NO_ANSWER: &str = "the disk does not answer";
+/// Why something is not on the disk, as far as is known.
+#[derive(Debug, thiserror::Error)]
+pub enum NotKept {
+    /// So much waits that nothing was begun.
+    #[error("the disk does not answer")]
+    NotBegun,
+    /// It may still be done.
+    #[error("the disk does not answer")]
+    NotInTime,
+    #[error(transparent)]
+    Stopped(#[from] JoinError),
+    #[error(transparent)]
+    Store(#[from] StoreError),
+}
 
 /// Records of one kind, which are written one after the other, in the order in which they were handed in.
 pub struct Keeping {
@@ -50,14 +63,8 @@ impl Keeping {
     /// # Panics
     /// If a record cannot be written as JSON: what it says must not be forgotten for that.
     pub async fn keep(&self, name: &str, record: Option<&impl Serialize>) -> Result<(), NotDone> {
-        if self.turns.are_many() {
-            return Err(NotDone::Unkept(NO_ANSWER.to_owned()));
-        }
-        match timeout(KEPT_WITHIN, self.hand_in(name, record)).await {
-            Ok(Ok(written)) => written.map_err(|error| NotDone::Unkept(error.to_string())),
-            Ok(Err(stopped)) => Err(NotDone::Unkept(stopped.to_string())),
-            Err(_) => Err(NotDone::Unkept(NO_ANSWER.to_owned())),
-        }
+        let kept = self.turns.within(self.writing(name, record)).await;
+        kept.map_err(|error| NotDone::Unkept(error.to_string()))
     }
 
     /// The same for what lets something in: `stays` is what holds if it fails, whatever the disk does later.
@@ -65,27 +72,29 @@ impl Keeping {
     /// # Errors
     /// When the disk does not do it in time: nothing is to be let in then.
     pub async fn lift<R: Serialize>(&self, name: &str, record: Option<&R>, stays: Option<&R>) -> Result<(), NotDone> {
-        if self.turns.are_many() {
-            return Err(NotDone::NotLifted(NO_ANSWER.to_owned()));
-        }
-        let kept = self.keep(name, record).await.map_err(NotDone::not_lifted);
-        if kept.is_err() {
-            // Nobody waits for it: it comes after what was not done in time.
-            drop(self.hand_in(name, stays));
-        }
-        kept
+        let kept = self.turns.within_or(self.writing(name, record), || self.writing(name, stays)).await;
+        kept.map_err(|error| NotDone::NotLifted(error.to_string()))
     }
 
-    fn hand_in(&self, name: &str, record: Option<&impl Serialize>) -> JoinHandle<Result<(), StoreError>> {
+    fn writing<R: Serialize>(
+        &self,
+        name: &str,
+        record: Option<&R>,
+    ) -> impl FnOnce() -> Result<(), StoreError> + Send + 'static + use<R> {
         let content =
             record.map(|record| serde_json::to_vec(record).expect("records are texts and numbers under names"));
         let (store, kind, name) = (self.store.clone(), self.kind, name.to_owned());
-        self.turns.take(move || {
+        move || {
             let label = Label { kind, name: &name };
             content.map_or_else(|| store.remove(label), |content| store.write(label, 1, &content))
-        })
+        }
     }
 }
+
+/// Puts something on the disk, and blocks meanwhile.
+pub trait Write: FnOnce() -> Result<(), StoreError> + Send + 'static {}
+
+impl<W: FnOnce() -> Result<(), StoreError> + Send + 'static> Write for W {}
 
 /// Work that may block, one piece after the other.
 #[derive(Default)]
@@ -109,9 +118,29 @@ impl Turns {
         })
     }
 
-    /// Whether so many are not done yet that no more should be begun.
-    pub fn are_many(&self) -> bool {
-        self.waiting() >= MOST_WAITING
+    /// Writes something, unless too much waits already; it is waited for, and not without end.
+    ///
+    /// # Errors
+    /// When it is not done in time, or was not begun.
+    pub async fn within(&self, write: impl Write) -> Result<(), NotKept> {
+        if self.waiting() >= MOST_WAITING {
+            return Err(NotKept::NotBegun);
+        }
+        timeout(KEPT_WITHIN, self.take(write)).await.map_err(|_| NotKept::NotInTime)???;
+        Ok(())
+    }
+
+    /// The same of what does not count if it fails: then `instead` is written after it, whatever the disk does later, and nobody
+    /// waits for that.
+    ///
+    /// # Errors
+    /// As there.
+    pub async fn within_or<W: Write>(&self, write: impl Write, instead: impl FnOnce() -> W) -> Result<(), NotKept> {
+        let kept = self.within(write).await;
+        if !matches!(kept, Ok(()) | Err(NotKept::NotBegun)) {
+            drop(self.take(instead()));
+        }
+        kept
     }
 
     /// How many are not done yet.

@@ -226,7 +226,7 @@ impl Refused {
                 error @ (ReloadError::Draft(_)
                 | ReloadError::NotReady(_)
                 | ReloadError::Trail(_)
-                | ReloadError::Store(_)),
+                | ReloadError::Kept(_)),
             ) => NotReloaded::NotNow(error.to_string()),
         }
     }
@@ -237,7 +237,7 @@ impl Refused {
             // A file that comes back or is made readable is seen as a new text.
             Self::Load(_) | Self::Empty(_) | Self::Reload(ReloadError::NeedsRestart(_)) => false,
             Self::Reload(
-                ReloadError::Draft(_) | ReloadError::NotReady(_) | ReloadError::Trail(_) | ReloadError::Store(_),
+                ReloadError::Draft(_) | ReloadError::NotReady(_) | ReloadError::Trail(_) | ReloadError::Kept(_),
             ) => true,
         }
     }
