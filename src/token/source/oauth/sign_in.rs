@@ -16,6 +16,7 @@ use aws_lc_rs::digest::{SHA256, digest};
 use base64::Engine as _;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use form_urlencoded::Serializer;
+use http::Uri;
 use zeroize::Zeroizing;
 
 use super::grant::Shown;
@@ -250,10 +251,9 @@ impl Told {
     /// What of it may be shown to somebody who does as it says.
     fn prompt(self, asked: Moment) -> Result<Prompt, Failure> {
         let urls = [Some(&self.verification_uri), self.verification_uri_complete.as_ref()];
-        let is_fit = |url: &String| url.starts_with("https://") || url.starts_with("http://127.0.0.1");
         let is_code =
             self.user_code.len() <= LONGEST_CODE && self.user_code.bytes().all(|byte| matches!(byte, b' '..=b'~'));
-        if !urls.into_iter().flatten().all(is_fit)
+        if !urls.into_iter().flatten().all(|url| may_be_opened(url))
             || !is_code
             || self.user_code.is_empty()
             || self.device_code.is_empty()
@@ -271,6 +271,17 @@ impl Told {
             device_code: Zeroizing::new(self.device_code),
             polling: Polling { interval, ends },
         })
+    }
+}
+
+/// Whether a person may be sent there: under TLS, or to this machine.
+fn may_be_opened(url: &str) -> bool {
+    let Ok(url) = url.parse::<Uri>() else { return false };
+    let host = url.host().unwrap_or_default();
+    match url.scheme_str() {
+        Some("https") => !host.is_empty(),
+        Some("http") => matches!(host, "127.0.0.1" | "[::1]" | "localhost"),
+        _ => false,
     }
 }
 

@@ -65,6 +65,9 @@ async fn what_nobody_could_type_or_open_is_shown_to_nobody() {
         told("\\u001b[2J", "https://a.example"),
         told(&"A".repeat(65), "https://a.example"),
         told("A", "http://a.example"),
+        told("A", "http://127.0.0.1.a.example/d"),
+        told("A", "http://127.0.0.1@a.example/d"),
+        told("A", "https://"),
         told("A", "javascript:alert(1)"),
         "{}".to_owned(),
     ] {
