@@ -90,8 +90,7 @@ fn is_own_cookie(cookie: &[u8], name: &str) -> bool {
 /// credential.
 pub fn clear_answer(headers: &mut Fields, placement: Option<&Placement>, keeps_cookies: bool) {
     if !keeps_cookies {
-        headers.remove(SET_COOKIE);
-        headers.retain(|header, _| *header != "set-cookie2");
+        headers.retain(|header, _| *header != SET_COOKIE && *header != "set-cookie2");
     }
     if let Some(Placement::Dpop) = placement {
         // It is between the server and whoever signs.
