@@ -3,10 +3,9 @@
 
 use std::process::Command;
 
-use aws_lc_rs::digest;
-
 use crate::support::caddy::Caddy;
 use crate::support::issuer::Issuer;
+use crate::support::operators::key_line;
 use crate::support::proxy::{Proxy, ROUTE, Settings};
 use crate::support::{free_port, http, in_turn, tool};
 
@@ -63,10 +62,9 @@ fn every_answer_is_as_the_description_says() {
 
 /// One with every role.
 fn operator() -> String {
-    let digest = digest::digest(&digest::SHA256, KEY.as_bytes());
-    let hex: String = digest.as_ref().iter().map(|byte| format!("{byte:02x}")).collect();
+    let key = key_line(KEY);
     format!(
-        "[[operator]]\nname = \"alice\"\nkey = \"sha256:{hex}\"\n\
+        "[[operator]]\nname = \"alice\"\n{key}\n\
          roles = [\"viewer\", \"requester\", \"approver\", \"responder\", \"admin\"]"
     )
 }

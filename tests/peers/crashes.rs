@@ -7,13 +7,13 @@ use std::net::SocketAddr;
 use std::process::Command;
 use std::time::Duration;
 
-use aws_lc_rs::digest;
 use fastrand::Rng;
 use serde_json::{Value, json};
 use tempfile::TempDir;
 use tokio::time::Instant;
 
 use crate::support::once::Once;
+use crate::support::operators::key_line;
 use crate::support::process::Process;
 use crate::support::proxy::{binary, in_a_month};
 use crate::support::{free_port, http, in_turn, tool, wait_until};
@@ -98,8 +98,7 @@ impl Installation {
     }
 
     fn config(&self) -> String {
-        let digest = digest::digest(&digest::SHA256, KEY.as_bytes());
-        let key: String = digest.as_ref().iter().map(|byte| format!("{byte:02x}")).collect();
+        let key = key_line(KEY);
         let Self { proxy, telemetry, admin, issuer, .. } = self;
         let (token_url, expires) = (format!("http://{}/token", issuer.address), in_a_month());
         format!(
@@ -117,7 +116,7 @@ dir = "state"
 listen = "{admin}"
 [[operator]]
 name = "alice"
-key = "sha256:{key}"
+{key}
 roles = ["viewer", "approver", "responder", "admin"]
 [[token]]
 name = "api"

@@ -7,11 +7,11 @@ use std::path::Path;
 use std::process::{Command, Stdio};
 use std::time::Duration;
 
-use aws_lc_rs::digest;
 use serde_json::{Value, json};
 
 use crate::support::caddy::Caddy;
 use crate::support::issuer::Issuer;
+use crate::support::operators::key_line;
 use crate::support::proxy::{Proxy, Settings};
 use crate::support::{free_port, http, in_turn, package, wait_until};
 
@@ -22,11 +22,9 @@ fn another_verifier_accepts_our_checkpoints_and_proofs_and_none_that_were_touche
     in_turn(async {
         let (issuer, caddy) = (Issuer::start().await, Caddy::start().await);
         let admin: SocketAddr = ([127, 0, 0, 1], free_port()).into();
-        let hex: String =
-            digest::digest(&digest::SHA256, KEY.as_bytes()).as_ref().iter().map(|b| format!("{b:02x}")).collect();
-        let proxy_lines = format!(
-            "[admin]\nlisten = \"{admin}\"\n[[operator]]\nname = \"auditor\"\nkey = \"sha256:{hex}\"\nroles = [\"viewer\"]"
-        );
+        let key = key_line(KEY);
+        let proxy_lines =
+            format!("[admin]\nlisten = \"{admin}\"\n[[operator]]\nname = \"auditor\"\n{key}\nroles = [\"viewer\"]");
         let usual = Settings::between(&issuer, caddy.address, &caddy.certificates);
         let proxy = Proxy::start(&Settings { proxy_lines, ..usual }).await;
         let old = signed_beyond(admin, 0).await;
