@@ -219,7 +219,7 @@ impl Interception {
             .with_protocol_versions(&[&TLS13, &TLS12])?
             .with_no_client_auth();
         let mut config = builder.with_cert_resolver(Arc::new(OnlyAs { host: host.clone(), key: Arc::new(key) }));
-        config.alpn_protocols = vec![b"h2".to_vec(), b"http/1.1".to_vec()];
+        config.alpn_protocols = tls::Alpn::Http2OrHttp1.accepted();
         Ok(Arc::new(config))
     }
 }

@@ -53,6 +53,13 @@ impl Alpn {
             Self::Http2OrHttp1 => vec![b"h2".to_vec(), b"http/1.1".to_vec()],
         }
     }
+
+    /// What a server takes: old clients offer what they speak, and nothing else.
+    pub fn accepted(self) -> Vec<Vec<u8>> {
+        let mut accepted = self.protocols();
+        accepted.push(b"http/1.0".to_vec());
+        accepted
+    }
 }
 
 /// How a connection is protected. Made from the scheme it is for: `https` is never dialled in the clear.

@@ -101,8 +101,15 @@ fn obeyed_by(platform: Platform, entrance: Entrance, routes: &[route::Settings],
         Platform::Java => {
             note("Java reads no HTTP_PROXY, but properties");
             let (host, port) = (entrance.address().ip(), entrance.address().port());
-            let properties =
-                format!("-Dhttp.proxyHost={host} -Dhttp.proxyPort={port} -Dhttp.nonProxyHosts=localhost|127.*|[::1]");
+            let mut properties = format!("-Dhttp.proxyHost={host} -Dhttp.proxyPort={port}");
+            if lines.variables.iter().any(|(name, _)| name == "HTTPS_PROXY") {
+                lines.notes.push(
+                    "whom Java trusts is in its store: `keytool -importcert -cacerts` takes what `countersign ca export` prints"
+                        .to_owned(),
+                );
+                properties.push_str(&format!(" -Dhttps.proxyHost={host} -Dhttps.proxyPort={port}"));
+            }
+            properties.push_str(" -Dhttp.nonProxyHosts=localhost|127.*|[::1]");
             lines.variables.push(("JAVA_TOOL_OPTIONS".to_owned(), properties));
         }
         Platform::Aws => aws(entrance, routes, lines),

@@ -95,7 +95,7 @@ impl ServerSettings {
             None => builder.with_no_client_auth(),
         };
         let mut config = builder.with_cert_resolver(Arc::new(SingleCertAndKey::from(certified)));
-        config.alpn_protocols = alpn.protocols();
+        config.alpn_protocols = alpn.accepted();
         Ok(Server { config: Arc::new(config), own, verifier })
     }
 }

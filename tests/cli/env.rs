@@ -25,6 +25,18 @@ fn a_shell_takes_its_lines() {
 }
 
 #[test]
+fn java_is_told_of_tunnels_where_they_lead_somewhere() {
+    let route = "[[route]]\nname = \"open\"\nupstream = \"https://open.example\"\nallow = \"any\"\nintercept = true";
+    let place = Place::new(route);
+    let lines = place.run(&["env", "--for", "java"]).ok();
+    let expected = format!(" -Dhttps.proxyHost=127.0.0.1 -Dhttps.proxyPort={} ", place.proxy.port());
+    assert!(in_a_shell(&lines, "JAVA_TOOL_OPTIONS").contains(&expected), "{lines}");
+    assert!(lines.contains("keytool -importcert"), "{lines}");
+    let without = Place::new("").run(&["env", "--for", "java"]).ok();
+    assert!(!without.contains("-Dhttps.proxyHost") && !without.contains("keytool"), "{without}");
+}
+
+#[test]
 fn what_would_not_work_is_not_set_but_said() {
     let lines = Place::new("").run(&["env"]).ok();
     assert!(!lines.contains("export HTTPS_PROXY") && !lines.contains("export https_proxy"), "{lines}");

@@ -243,6 +243,23 @@ async fn without_being_asked_for_no_tunnel_leads_to_hosts_without_a_route() {
 }
 
 #[tokio::test]
+async fn a_client_that_offers_http_1_0_alone_is_looked_into() {
+    let (issuer, upstream) = (Issuer::start().await, Upstream::http1().await);
+    let setup = Setup::new().token("api", &issuer, "");
+    let scene = setup.route("api", &upstream, "token = \"api\"\nintercept = true").start().await;
+    scene.ready().await;
+    let authority = upstream.address.to_string();
+    let mut client = scene.client().await;
+    client.send(format!("CONNECT {authority} HTTP/1.0\r\n\r\n")).await;
+    assert_eq!(client.head().await.expect("an answer").status, 200);
+    let mut inside = client.over_tls("127.0.0.1", told(&scene, &["http/1.0"])).await.expect("a handshake");
+    inside.send(format!("GET /x HTTP/1.0\r\nHost: {authority}\r\n\r\n")).await;
+    assert_eq!(inside.answer().await.expect("an answer").status, 200);
+    assert_eq!(upstream.last().all("authorization"), ["Bearer tok-1"]);
+    scene.finish().await;
+}
+
+#[tokio::test]
 async fn a_tunnel_carries_no_more_than_it_may() {
     let open = RawUpstream::start().await;
     let scene = Setup::new().route("open", &open, "").limits("tunnel_bytes = \"1KiB\"").start().await;
