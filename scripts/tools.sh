@@ -29,7 +29,7 @@ main() {
             environment promql-venv tests/peers/promql-requirements.txt
             ;;
         clients)
-            commands curl:curl javac:openjdk-17-jdk-headless unshare:util-linux mount:mount
+            commands curl:curl git:git javac:openjdk-17-jdk-headless keytool:openjdk-17-jdk-headless unshare:util-linux mount:mount
             node_packages clients-node tests/clients
             environment clients-venv tests/clients/requirements.txt
             node_24

@@ -34,6 +34,8 @@ class Answer:
     status: int
     headers: dict
     body: bytes
+    # The version of HTTP that was spoken, where the client knows.
+    http: str | None = None
 
 
 @dataclass
@@ -109,6 +111,7 @@ def told(answer):
         "length": answer.headers.get("content-length"),
         "bytes": len(answer.body),
         "text": answer.body.decode(),
+        "http": answer.http,
     }
 
 

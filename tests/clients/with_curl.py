@@ -1,4 +1,4 @@
-"""curl, with the arguments that choose its version of HTTP: obeys http_proxy, in lower case only."""
+"""curl, with the arguments that choose its version of HTTP: obeys http_proxy, in lower case only, and HTTPS_PROXY."""
 
 import json
 import subprocess
@@ -32,7 +32,7 @@ class Client:
 
     def request(self, method, path, headers, body, follow=False):
         # The head and the body apart, so that each arrives as it was.
-        told = ["--write-out", "%{stderr}%{http_code} %{header_json}", "--output", "-"]
+        told = ["--write-out", "%{stderr}%{http_code} %{http_version} %{header_json}", "--output", "-"]
         if method == "HEAD":
             told[-1] = "/dev/null"
         how = ["--head"] if method == "HEAD" else ["--request", method]
@@ -46,8 +46,8 @@ class Client:
         sent = b"" if body is None else body if isinstance(body, bytes) else b"".join(body)
         output, said = process.communicate(sent)
         check(process.returncode, said)
-        status, head = said.decode().split(" ", 1)
-        return Answer(int(status), {name: values[-1] for name, values in json.loads(head).items()}, output)
+        status, spoken, head = said.decode().split(" ", 2)
+        return Answer(int(status), {name: values[-1] for name, values in json.loads(head).items()}, output, spoken)
 
     def follow(self, path):
         return self.request("GET", path, {}, None, follow=True)

@@ -1,4 +1,5 @@
-"""grpcio. A channel has no path prefix: the route's label goes into the authority. It sends `http_proxy` a CONNECT.
+"""grpcio. A channel has no path prefix: the route's label goes into the authority. It sends `http_proxy` a CONNECT,
+and `https_proxy` one too.
 
 Messages are bytes of the test's own; no code is generated for them.
 """
@@ -15,14 +16,17 @@ class Client:
 
     def __init__(self, place):
         self.place = place
-        self.target = place.base.removeprefix("http://")
+        self.scheme, _, self.target = place.base.partition("://")
         self.fresh()
 
     def fresh(self):
         options = [("grpc.use_local_subchannel_pool", 1), ("grpc.max_receive_message_length", -1)]
         if self.place.authority:
             options.append(("grpc.default_authority", self.place.authority))
-        self.channel = grpc.insecure_channel(self.target, options)
+        if self.scheme == "https":
+            self.channel = grpc.secure_channel(self.target, grpc.ssl_channel_credentials(), options)
+        else:
+            self.channel = grpc.insecure_channel(self.target, options)
 
     @property
     def metadata(self):

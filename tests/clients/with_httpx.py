@@ -1,4 +1,4 @@
-"""httpx over HTTP/1.1, or with the argument `2` over HTTP/2 (prior knowledge): obeys HTTP_PROXY."""
+"""httpx over HTTP/1.1, or with the argument `2` over HTTP/2 alone: obeys HTTP_PROXY and HTTPS_PROXY."""
 
 import sys
 
@@ -22,7 +22,7 @@ class Client:
     def request(self, method, path, headers, body, follow=False):
         url = self.place.base + path
         answer = self.client.request(method, url, headers=headers, content=body, follow_redirects=follow)
-        return Answer(answer.status_code, dict(answer.headers), answer.content)
+        return Answer(answer.status_code, dict(answer.headers), answer.content, answer.http_version)
 
     def follow(self, path):
         return self.request("GET", path, {}, None, follow=True)

@@ -1,4 +1,4 @@
-// net/http: its default transport obeys HTTP_PROXY. The steps are those of plan.py: lines of JSON in, lines of JSON out.
+// net/http: its default transport obeys HTTP_PROXY and HTTPS_PROXY. The steps are those of plan.py: lines of JSON in, lines of JSON out.
 package main
 
 import (
@@ -146,6 +146,7 @@ type answer struct {
 	status int
 	header http.Header
 	body   []byte
+	proto  string
 }
 
 func (c *client) request(method, path string, header http.Header, body io.Reader) (answer, error) {
@@ -155,7 +156,7 @@ func (c *client) request(method, path string, header http.Header, body io.Reader
 	}
 	defer response.Body.Close()
 	content, err := io.ReadAll(response.Body)
-	return answer{response.StatusCode, response.Header, content}, err
+	return answer{response.StatusCode, response.Header, content, response.Proto}, err
 }
 
 func (c *client) send(method, path string, header http.Header, body io.Reader) (*http.Response, error) {
@@ -179,9 +180,12 @@ func (c *client) fresh() {
 		must(err)
 		transport.Proxy = http.ProxyURL(proxy)
 	}
+	transport.Protocols = new(http.Protocols)
 	if len(os.Args) > 1 && os.Args[1] == "2" {
-		transport.Protocols = new(http.Protocols)
 		transport.Protocols.SetUnencryptedHTTP2(true)
+		transport.Protocols.SetHTTP2(true)
+	} else {
+		transport.Protocols.SetHTTP1(true)
 	}
 	c.http = &http.Client{Transport: transport}
 }
@@ -203,7 +207,7 @@ func told(a answer, err error) (said, error) {
 		return nil, err
 	}
 	length := a.header.Get("Content-Length")
-	return said{"status": a.status, "length": length, "bytes": len(a.body), "text": string(a.body)}, nil
+	return said{"status": a.status, "length": length, "bytes": len(a.body), "text": string(a.body), "http": a.proto}, nil
 }
 
 // kind says what went wrong, the same in every run.

@@ -11,7 +11,7 @@ const manifest = createRequire(import.meta.url).resolve("undici/package.json");
 run((place) => {
   const renew = () => {
     if (place.proxy) return new ProxyAgent({ uri: place.proxy, proxyTunnel: false });
-    return process.env.HTTP_PROXY === undefined ? new Agent() : new EnvHttpProxyAgent();
+    return process.env.HTTP_PROXY ?? process.env.HTTPS_PROXY ? new EnvHttpProxyAgent() : new Agent();
   };
   let dispatcher = renew();
   const send = (path, { headers, ...more }) =>

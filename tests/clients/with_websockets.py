@@ -1,4 +1,4 @@
-"""websockets: a URL of ws:// with the route's prefix. It sends HTTP_PROXY a CONNECT."""
+"""websockets: a URL of ws:// with the route's prefix. It sends HTTP_PROXY a CONNECT, and for wss:// HTTPS_PROXY."""
 
 import hashlib
 import json
@@ -15,7 +15,7 @@ class Client:
 
     def __init__(self, place):
         self.place = place
-        self.base = place.base.replace("http://", "ws://")
+        self.base = place.base.replace("http", "ws", 1)
 
     def connect(self, path):
         return connect(self.base + path, additional_headers=self.place.credentials, max_size=None)

@@ -5,7 +5,7 @@
 //!   says what it got              counts                         writes down what arrived
 //! ```
 //!
-//! Each client takes the steps of the plan in each of the ways in. Whatever it does, each request that arrives has the issuer's
+//! Each client takes the steps of the plan in each of the ways in, tunnels that are looked into among them. Whatever it does, each request that arrives has the issuer's
 //! token exactly once, and nothing of the credential that the client brought along. `make clients` writes the page anew.
 
 mod catalogue;
@@ -30,7 +30,7 @@ use crate::support::echo::{Echo, Seen};
 use crate::support::issuer::Issuer;
 use crate::support::proxy::{Proxy, route};
 use crate::support::{free_port, in_turn, package, tool};
-use catalogue::{CLIENTS, Protocol};
+use catalogue::{CLIENTS, Protocol, ROOTS, TRUST_STORE, TRUST_STORE_PASSWORD};
 use plan::sha256;
 use run::Run;
 use upstream::Upstream;
@@ -41,7 +41,8 @@ const PAGE: &str = "docs/clients.md";
 const WRITE: &str = "COUNTERSIGN_WRITE_CLIENTS";
 
 /// Of each route.
-const RULES: &str = "allow = \"any\"\ndeny = [\"* /**/denied\", \"* /peers.Plan/Denied\"]";
+const RULES: &str =
+    "allow = \"any\"\ndeny = [\"* /**/denied\", \"* /**/denied/**\", \"* /peers.Plan/Denied\"]\nintercept = true";
 
 /// How many programs run at a time, each with a listener of its own.
 const DOORS: usize = 3;
@@ -87,6 +88,7 @@ struct House {
     echo: Echo,
     grpc: Upstream,
     web_socket: Upstream,
+    git: Upstream,
     proxy: Proxy,
     /// Listeners that nobody uses.
     doors: Mutex<Vec<SocketAddr>>,
@@ -106,11 +108,15 @@ impl House {
         let echo = Echo::start(&certificates).await;
         let grpc = Upstream::start("upstream_grpc.py", &certificates, folder.path()).await;
         let web_socket = Upstream::start("upstream_websocket.py", &certificates, folder.path()).await;
+        let git = Upstream::start("upstream_git.py", &certificates, folder.path()).await;
         let mut routes = String::new();
         let mut names = Vec::new();
-        for (protocol, port) in
-            [(Protocol::Http, echo.address.port()), (Protocol::Grpc, grpc.port), (Protocol::WebSocket, web_socket.port)]
-        {
+        for (protocol, port) in [
+            (Protocol::Http, echo.address.port()),
+            (Protocol::Grpc, grpc.port),
+            (Protocol::WebSocket, web_socket.port),
+            (Protocol::Git, git.port),
+        ] {
             let authority = format!("{}:{port}", protocol.host());
             let web_socket = protocol == Protocol::WebSocket;
             let rules = format!("{RULES}\nwebsocket = {web_socket}");
@@ -120,10 +126,21 @@ impl House {
         // Relays have their ports on 127.0.0.1.
         let doors: Vec<SocketAddr> = (0..DOORS).map(|_| ([127, 0, 0, 2], free_port()).into()).collect();
         let proxy = Proxy::among_names(&issuer, &names, &routes, &doors).await;
+        trust(&proxy, folder.path());
         let large = sha256(&echo.large());
         let keys = issuer.keys().await;
         let (doors, refusals) = (Mutex::new(doors), Mutex::new(()));
-        Self { keys, echo, grpc, web_socket, proxy, doors, large, refusals, folder, _issuer: issuer }
+        Self { keys, echo, grpc, web_socket, git, proxy, doors, large, refusals, folder, _issuer: issuer }
+    }
+
+    /// Where the upstream that speaks it listens.
+    fn port(&self, protocol: Protocol) -> u16 {
+        match protocol {
+            Protocol::Http => self.echo.address.port(),
+            Protocol::Grpc => self.grpc.port,
+            Protocol::WebSocket => self.web_socket.port,
+            Protocol::Git => self.git.port,
+        }
     }
 
     /// The requests of a run that reached the upstream.
@@ -132,6 +149,7 @@ impl House {
             Protocol::Http => self.echo.seen(run),
             Protocol::Grpc => self.grpc.seen(run),
             Protocol::WebSocket => self.web_socket.seen(run),
+            Protocol::Git => self.git.seen(run),
         }
     }
 
@@ -141,6 +159,7 @@ impl House {
             Protocol::Http => self.echo.was_late(run),
             Protocol::Grpc => self.grpc.was_late(run),
             Protocol::WebSocket => self.web_socket.was_late(run),
+            Protocol::Git => self.git.was_late(run),
         }
     }
 
@@ -151,6 +170,24 @@ impl House {
             metrics.lines().find_map(|line| line.strip_prefix("countersign_refused_total{reason=\"path_denied\"} "));
         sample.map_or(0, |count| count.parse().expect("a count"))
     }
+}
+
+/// Writes down whom clients are to trust in tunnels: the system's roots and our authority, and that alone for Java.
+fn trust(proxy: &Proxy, folder: &Path) {
+    let exported = |arguments: &[&str], name: &str| {
+        let (code, certificates) = proxy.run(arguments);
+        assert_eq!(code, Some(0), "{certificates}");
+        let path = folder.join(name);
+        std::fs::write(&path, certificates).expect("write certificates");
+        path
+    };
+    exported(&["ca", "export", "--bundle"], ROOTS);
+    let authority = exported(&["ca", "export"], "authority.pem");
+    let mut keytool = Command::new(tool("keytool"));
+    keytool.args(["-importcert", "-noprompt", "-alias", "countersign", "-storepass", TRUST_STORE_PASSWORD, "-file"]);
+    keytool.arg(authority).arg("-keystore").arg(folder.join(TRUST_STORE));
+    let output = keytool.output().unwrap_or_else(|error| panic!("keytool: {error}: `make test` installs it"));
+    assert!(output.status.success(), "keytool: {}", String::from_utf8_lossy(&output.stdout));
 }
 
 /// Compiles what must be, and puts what Node.js runs beside its packages.

@@ -5,7 +5,7 @@ use std::net::SocketAddr;
 use std::path::Path;
 use std::process::Command;
 
-use super::plan::{GRPC, HTTP, Step, WEB_SOCKET};
+use super::plan::{GIT, GRPC, HTTP, Step, WEB_SOCKET};
 use crate::support::relay::Spoken;
 use crate::support::{package, tool};
 
@@ -21,6 +21,18 @@ pub struct Client {
     pub environment: &'static str,
     /// What its user writes where that is of no use.
     pub setting: Option<&'static str>,
+    /// What its user writes for `https://` URLs.
+    pub tunnel: By,
+    /// The variable by which it is told whom to trust.
+    pub roots: Option<&'static str>,
+}
+
+/// What a client is told by that it is to ask for tunnels.
+pub enum By {
+    /// `HTTPS_PROXY`, and what makes it obey that.
+    Variable(&'static str),
+    /// Something else, where that is of no use.
+    Setting(&'static str),
 }
 
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -28,6 +40,7 @@ pub enum Protocol {
     Http,
     Grpc,
     WebSocket,
+    Git,
 }
 
 pub enum Program {
@@ -39,6 +52,13 @@ pub enum Program {
     Go(&'static [&'static str]),
     Java,
 }
+
+/// What clients trust in tunnels: PEM, and as Java has it.
+pub const ROOTS: &str = "roots.pem";
+pub const TRUST_STORE: &str = "roots.p12";
+
+/// What Java's own store has.
+pub const TRUST_STORE_PASSWORD: &str = "changeit";
 
 /// How a client comes to the proxy.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -53,9 +73,14 @@ pub enum Way {
     Environment,
     /// A proxy that is set in the client.
     Setting,
+    /// `HTTPS_PROXY`, for `https://` URLs
+    Tunnel,
+    /// A proxy that is set in the client, for `https://` URLs.
+    TunnelSetting,
 }
 
 const VARIABLE: &str = "`HTTP_PROXY=http://127.0.0.1:8080`";
+const TUNNEL: &str = "`HTTPS_PROXY=http://127.0.0.1:8080`";
 const NONE: &str = "none: it would ask for a tunnel";
 const DISPATCHER: &str =
     "`setGlobalDispatcher(new ProxyAgent({ uri: \"http://127.0.0.1:8080\", proxyTunnel: false }))` of undici 7";
@@ -70,6 +95,8 @@ pub const CLIENTS: &[Client] = &[
         base: "`curl --http1.0 http://127.0.0.1:8080/api/...`",
         environment: "`http_proxy=http://127.0.0.1:8080`, in lower case",
         setting: None,
+        tunnel: By::Variable(TUNNEL),
+        roots: Some("CURL_CA_BUNDLE"),
     },
     Client {
         name: "curl, HTTP/1.1",
@@ -79,6 +106,8 @@ pub const CLIENTS: &[Client] = &[
         base: "`curl http://127.0.0.1:8080/api/...`",
         environment: "`http_proxy=http://127.0.0.1:8080`, in lower case",
         setting: None,
+        tunnel: By::Variable(TUNNEL),
+        roots: Some("CURL_CA_BUNDLE"),
     },
     Client {
         name: "curl, HTTP/2",
@@ -88,6 +117,8 @@ pub const CLIENTS: &[Client] = &[
         base: "`curl --http2-prior-knowledge http://127.0.0.1:8080/api/...`",
         environment: "`http_proxy=http://127.0.0.1:8080`, in lower case",
         setting: None,
+        tunnel: By::Variable(TUNNEL),
+        roots: Some("CURL_CA_BUNDLE"),
     },
     Client {
         name: "Python requests",
@@ -97,6 +128,8 @@ pub const CLIENTS: &[Client] = &[
         base: "`requests.get(\"http://127.0.0.1:8080/api/...\")`",
         environment: VARIABLE,
         setting: None,
+        tunnel: By::Variable(TUNNEL),
+        roots: Some("REQUESTS_CA_BUNDLE"),
     },
     Client {
         name: "Python urllib3",
@@ -106,6 +139,8 @@ pub const CLIENTS: &[Client] = &[
         base: "`PoolManager().request(\"GET\", \"http://127.0.0.1:8080/api/...\")`",
         environment: VARIABLE,
         setting: Some("`ProxyManager(\"http://127.0.0.1:8080\")`"),
+        tunnel: By::Setting("`ProxyManager(\"http://127.0.0.1:8080\")`"),
+        roots: Some("SSL_CERT_FILE"),
     },
     Client {
         name: "Python httpx, HTTP/1.1",
@@ -115,6 +150,8 @@ pub const CLIENTS: &[Client] = &[
         base: "`httpx.Client(base_url=\"http://127.0.0.1:8080/api\")`",
         environment: VARIABLE,
         setting: None,
+        tunnel: By::Variable(TUNNEL),
+        roots: Some("SSL_CERT_FILE"),
     },
     Client {
         name: "Python httpx, HTTP/2",
@@ -124,6 +161,8 @@ pub const CLIENTS: &[Client] = &[
         base: "`httpx.Client(base_url=\"http://127.0.0.1:8080/api\", http1=False, http2=True)`",
         environment: VARIABLE,
         setting: None,
+        tunnel: By::Variable(TUNNEL),
+        roots: Some("SSL_CERT_FILE"),
     },
     Client {
         name: "Python aiohttp",
@@ -133,6 +172,8 @@ pub const CLIENTS: &[Client] = &[
         base: "`ClientSession(base_url=\"http://127.0.0.1:8080/api/\")`",
         environment: "`HTTP_PROXY=http://127.0.0.1:8080` and `ClientSession(trust_env=True)`",
         setting: None,
+        tunnel: By::Variable("`HTTPS_PROXY=http://127.0.0.1:8080` and `ClientSession(trust_env=True)`"),
+        roots: Some("SSL_CERT_FILE"),
     },
     Client {
         name: "Node.js 20 fetch",
@@ -142,6 +183,8 @@ pub const CLIENTS: &[Client] = &[
         base: FETCH,
         environment: VARIABLE,
         setting: Some(DISPATCHER),
+        tunnel: By::Setting("`setGlobalDispatcher(new ProxyAgent(\"http://127.0.0.1:8080\"))` of undici 7"),
+        roots: Some("NODE_EXTRA_CA_CERTS"),
     },
     Client {
         name: "Node.js 24 fetch",
@@ -151,6 +194,8 @@ pub const CLIENTS: &[Client] = &[
         base: FETCH,
         environment: "`HTTP_PROXY=http://127.0.0.1:8080` and `NODE_USE_ENV_PROXY=1`",
         setting: Some(DISPATCHER),
+        tunnel: By::Variable("`HTTPS_PROXY=http://127.0.0.1:8080`, `NODE_USE_ENV_PROXY=1`"),
+        roots: Some("NODE_EXTRA_CA_CERTS"),
     },
     Client {
         name: "undici",
@@ -160,6 +205,8 @@ pub const CLIENTS: &[Client] = &[
         base: "`request(\"http://127.0.0.1:8080/api/...\")`",
         environment: "`HTTP_PROXY=http://127.0.0.1:8080` and `new EnvHttpProxyAgent()`",
         setting: Some(DISPATCHER),
+        tunnel: By::Variable("`HTTPS_PROXY=http://127.0.0.1:8080`, `new EnvHttpProxyAgent()`"),
+        roots: Some("NODE_EXTRA_CA_CERTS"),
     },
     Client {
         name: "got",
@@ -169,6 +216,8 @@ pub const CLIENTS: &[Client] = &[
         base: "`got.extend({ prefixUrl: \"http://127.0.0.1:8080/api\" })`",
         environment: "`HTTP_PROXY=http://127.0.0.1:8080` and, from Node.js 24 on, `NODE_USE_ENV_PROXY=1`",
         setting: None,
+        tunnel: By::Variable("`HTTPS_PROXY=http://127.0.0.1:8080`, `NODE_USE_ENV_PROXY=1`"),
+        roots: Some("NODE_EXTRA_CA_CERTS"),
     },
     Client {
         name: "axios",
@@ -178,6 +227,8 @@ pub const CLIENTS: &[Client] = &[
         base: "`axios.create({ baseURL: \"http://127.0.0.1:8080/api\" })`",
         environment: VARIABLE,
         setting: None,
+        tunnel: By::Variable(TUNNEL),
+        roots: Some("NODE_EXTRA_CA_CERTS"),
     },
     Client {
         name: "octokit",
@@ -187,6 +238,8 @@ pub const CLIENTS: &[Client] = &[
         base: "`new Octokit({ baseUrl: \"http://127.0.0.1:8080/api\" })`",
         environment: "`baseUrl: \"http://api.github.com\"`, and as for Node.js 24 fetch",
         setting: None,
+        tunnel: By::Variable("`HTTPS_PROXY=http://127.0.0.1:8080`, `NODE_USE_ENV_PROXY=1`"),
+        roots: Some("NODE_EXTRA_CA_CERTS"),
     },
     Client {
         name: "Go net/http, HTTP/1.1",
@@ -196,6 +249,8 @@ pub const CLIENTS: &[Client] = &[
         base: "`http.Get(\"http://127.0.0.1:8080/api/...\")`",
         environment: "`HTTP_PROXY=http://127.0.0.1:8080`; not for URLs of this machine, which Go never proxies",
         setting: None,
+        tunnel: By::Variable(TUNNEL),
+        roots: Some("SSL_CERT_FILE"),
     },
     Client {
         name: "Go net/http, HTTP/2",
@@ -205,6 +260,8 @@ pub const CLIENTS: &[Client] = &[
         base: "`transport.Protocols.SetUnencryptedHTTP2(true)`",
         environment: VARIABLE,
         setting: None,
+        tunnel: By::Variable(TUNNEL),
+        roots: Some("SSL_CERT_FILE"),
     },
     Client {
         name: "Java HttpClient",
@@ -214,6 +271,10 @@ pub const CLIENTS: &[Client] = &[
         base: "`URI.create(\"http://127.0.0.1:8080/api/...\")`",
         environment: VARIABLE,
         setting: Some("`java -Dhttp.proxyHost=127.0.0.1 -Dhttp.proxyPort=8080`"),
+        tunnel: By::Setting(
+            "`java -Dhttps.proxyHost=127.0.0.1 -Dhttps.proxyPort=8080 -Djavax.net.ssl.trustStore=roots.p12 -Djavax.net.ssl.trustStorePassword=changeit`",
+        ),
+        roots: None,
     },
     Client {
         name: "openai (Python)",
@@ -223,6 +284,8 @@ pub const CLIENTS: &[Client] = &[
         base: "`OPENAI_BASE_URL=http://127.0.0.1:8080/api`, `OPENAI_API_KEY=none`",
         environment: "`OPENAI_BASE_URL=http://api.openai.com/v1` and `HTTP_PROXY=http://127.0.0.1:8080`",
         setting: None,
+        tunnel: By::Variable(TUNNEL),
+        roots: Some("SSL_CERT_FILE"),
     },
     Client {
         name: "boto3, S3",
@@ -232,6 +295,8 @@ pub const CLIENTS: &[Client] = &[
         base: "`AWS_ENDPOINT_URL=http://127.0.0.1:8080/api`",
         environment: "`AWS_ENDPOINT_URL=http://...` and `HTTP_PROXY=http://127.0.0.1:8080`",
         setting: None,
+        tunnel: By::Variable(TUNNEL),
+        roots: Some("AWS_CA_BUNDLE"),
     },
     Client {
         name: "grpcio (Python)",
@@ -241,6 +306,8 @@ pub const CLIENTS: &[Client] = &[
         base: "`grpc.insecure_channel(\"127.0.0.1:8080\", [(\"grpc.default_authority\", \"api.localhost\")])`",
         environment: NONE,
         setting: None,
+        tunnel: By::Variable(TUNNEL),
+        roots: Some("GRPC_DEFAULT_SSL_ROOTS_FILE_PATH"),
     },
     Client {
         name: "websockets (Python)",
@@ -250,6 +317,19 @@ pub const CLIENTS: &[Client] = &[
         base: "`connect(\"ws://127.0.0.1:8080/api/...\")`",
         environment: NONE,
         setting: None,
+        tunnel: By::Variable(TUNNEL),
+        roots: Some("SSL_CERT_FILE"),
+    },
+    Client {
+        name: "git",
+        protocol: Protocol::Git,
+        program: Program::Python("with_git.py", &[]),
+        speaks: None,
+        base: "`git clone http://127.0.0.1:8080/api/...`",
+        environment: "`http_proxy=http://127.0.0.1:8080`, in lower case",
+        setting: None,
+        tunnel: By::Variable(TUNNEL),
+        roots: Some("GIT_SSL_CAINFO"),
     },
 ];
 
@@ -259,6 +339,7 @@ impl Protocol {
             Self::Http => HTTP,
             Self::Grpc => GRPC,
             Self::WebSocket => WEB_SOCKET,
+            Self::Git => GIT,
         }
     }
 
@@ -268,6 +349,7 @@ impl Protocol {
             Self::Http => "api.peers.test",
             Self::Grpc => "grpc.peers.test",
             Self::WebSocket => "ws.peers.test",
+            Self::Git => "git.peers.test",
         }
     }
 
@@ -277,6 +359,7 @@ impl Protocol {
             Self::Http => "api",
             Self::Grpc => "grpc",
             Self::WebSocket => "ws",
+            Self::Git => "git",
         }
     }
 }
@@ -287,9 +370,11 @@ impl Client {
         let mut ways = match self.protocol {
             // A channel has no path.
             Protocol::Grpc => vec![Way::Authority, Way::Label, Way::Environment],
-            Protocol::Http | Protocol::WebSocket => vec![Way::Prefix, Way::Label, Way::Environment],
+            Protocol::Http | Protocol::WebSocket | Protocol::Git => vec![Way::Prefix, Way::Label, Way::Environment],
         };
         ways.extend(self.setting.map(|_| Way::Setting));
+        ways.push(Way::Tunnel);
+        ways.extend(matches!(self.tunnel, By::Setting(_)).then_some(Way::TunnelSetting));
         ways
     }
 
@@ -314,22 +399,47 @@ impl Client {
             Program::Java => {
                 let mut words =
                     vec!["-XX:TieredStopAtLevel=1".to_owned(), "-cp".to_owned(), folder.display().to_string()];
-                if way == Way::Setting {
-                    words.extend([
-                        format!("-Dhttp.proxyHost={}", proxy.ip()),
-                        format!("-Dhttp.proxyPort={}", proxy.port()),
-                    ]);
-                }
+                words.extend(properties(way, proxy, folder));
                 words.push("WithHttpClient".to_owned());
                 program(tool("java").into(), words.into_iter().map(OsString::from).collect())
             }
         };
         command.env("HOME", folder).env("PYTHONDONTWRITEBYTECODE", "1");
-        if way == Way::Environment {
-            let proxy = format!("http://{proxy}");
-            command.envs([("HTTP_PROXY", &proxy), ("http_proxy", &proxy)]).env("NODE_USE_ENV_PROXY", "1");
+        let proxy = format!("http://{proxy}");
+        match way {
+            Way::Environment => {
+                command.envs([("HTTP_PROXY", &proxy), ("http_proxy", &proxy)]).env("NODE_USE_ENV_PROXY", "1");
+            }
+            Way::Tunnel => {
+                command.envs([("HTTPS_PROXY", &proxy), ("https_proxy", &proxy)]).env("NODE_USE_ENV_PROXY", "1");
+            }
+            Way::Prefix | Way::Label | Way::Authority | Way::Setting | Way::TunnelSetting => {}
+        }
+        if way.is_tunnel() {
+            command.envs(self.roots.map(|name| (name, folder.join(ROOTS))));
         }
         command
+    }
+}
+
+/// The properties by which Java is told of a proxy, and whom to trust.
+fn properties(way: Way, proxy: SocketAddr, folder: &Path) -> Vec<String> {
+    let (host, port) = (proxy.ip(), proxy.port());
+    match way {
+        Way::Setting => vec![format!("-Dhttp.proxyHost={host}"), format!("-Dhttp.proxyPort={port}")],
+        Way::TunnelSetting => vec![
+            format!("-Dhttps.proxyHost={host}"),
+            format!("-Dhttps.proxyPort={port}"),
+            format!("-Djavax.net.ssl.trustStore={}", folder.join(TRUST_STORE).display()),
+            format!("-Djavax.net.ssl.trustStorePassword={TRUST_STORE_PASSWORD}"),
+        ],
+        Way::Prefix | Way::Label | Way::Authority | Way::Environment | Way::Tunnel => Vec::new(),
+    }
+}
+
+impl Way {
+    pub fn is_tunnel(self) -> bool {
+        matches!(self, Self::Tunnel | Self::TunnelSetting)
     }
 }
 

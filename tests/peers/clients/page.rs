@@ -2,8 +2,8 @@
 
 use std::fmt::Write as _;
 
-use super::catalogue::{CLIENTS, Client, Protocol, Way};
-use super::plan::{GRPC, HTTP, Step, WEB_SOCKET};
+use super::catalogue::{By, CLIENTS, Client, Protocol, ROOTS, Way};
+use super::plan::{GIT, GRPC, HTTP, Step, WEB_SOCKET};
 
 /// A client in one of its ways.
 pub struct Measured {
@@ -32,12 +32,15 @@ impl Measured {
     fn address(&self) -> &'static str {
         match (self.client.protocol, self.way) {
             (Protocol::WebSocket, Way::Prefix) => "`ws://127.0.0.1:8080/api/...`",
+            (Protocol::Git, Way::Prefix) => "`http://127.0.0.1:8080/api/...`",
+            (Protocol::Git, Way::Label) => "`http://api.localhost:8080/...`",
             (Protocol::WebSocket, Way::Label) => "`ws://api.localhost:8080/...`",
             (_, Way::Prefix) => "`127.0.0.1:8080/api`",
             (_, Way::Label) => "`api.localhost:8080`",
             (_, Way::Authority) => "`127.0.0.1:8080`, authority `api.localhost`",
             (_, Way::Environment) => "`HTTP_PROXY`",
-            (_, Way::Setting) => "a proxy of its own setting",
+            (_, Way::Setting | Way::TunnelSetting) => "a proxy of its own setting",
+            (_, Way::Tunnel) => "`HTTPS_PROXY`",
         }
     }
 }
@@ -65,6 +68,7 @@ pub fn written(measured: &[Measured]) -> String {
         .replace("{{http}}\n", &steps(HTTP))
         .replace("{{grpc}}\n", &steps(GRPC))
         .replace("{{web_socket}}\n", &steps(WEB_SOCKET))
+        .replace("{{git}}\n", &steps(GIT))
         .replace("{{setup}}\n", &setup())
 }
 
@@ -86,7 +90,8 @@ pub fn difference(committed: &str, measured: &str) -> String {
 fn matrix(measured: &[&Measured], notes: &mut Notes) -> String {
     let mut text = String::new();
     for one in measured.iter().filter(|one| one.way == Way::Prefix) {
-        let cells = [Way::Prefix, Way::Label, Way::Environment, Way::Setting].map(|way| {
+        let ways = [Way::Prefix, Way::Label, Way::Environment, Way::Setting, Way::Tunnel, Way::TunnelSetting];
+        let cells = ways.map(|way| {
             let same = measured.iter().find(|other| other.client.name == one.client.name && other.way == way);
             same.map_or_else(String::new, |one| cell(&one.cell, notes))
         });
@@ -109,7 +114,9 @@ fn cell(cell: &Cell, notes: &mut Notes) -> String {
 fn setup() -> String {
     CLIENTS.iter().fold(String::new(), |mut text, client| {
         let proxy = client.setting.unwrap_or(client.environment);
-        let _ = writeln!(text, "| {} | {} | {proxy} |", client.name, client.base);
+        let (By::Variable(tunnel) | By::Setting(tunnel)) = client.tunnel;
+        let roots = client.roots.map_or_else(String::new, |name| format!(", `{name}={ROOTS}`"));
+        let _ = writeln!(text, "| {} | {} | {proxy} | {tunnel}{roots} |", client.name, client.base);
         text
     })
 }

@@ -2,7 +2,6 @@
 //! passed between the client and the proxy.
 
 use aws_lc_rs::digest;
-use bytes::Bytes;
 use serde::Deserialize;
 use serde_json::{Value, json};
 
@@ -28,6 +27,8 @@ pub enum Step {
     Status,
     Ping,
     Close,
+    Clone,
+    Push,
 }
 
 /// What a client of HTTP does.
@@ -53,6 +54,9 @@ pub const GRPC: &[Step] =
 /// What a client of WebSockets does.
 pub const WEB_SOCKET: &[Step] = &[Step::Message, Step::Binary, Step::Events, Step::Ping, Step::Close, Step::Denied];
 
+/// What git does.
+pub const GIT: &[Step] = &[Step::Clone, Step::Push, Step::Denied];
+
 const TEXT: &str = "zażółć gęślą jaźń";
 
 /// Of 16 KiB each.
@@ -77,6 +81,8 @@ pub struct Said {
     reason: Option<String>,
     /// The status of a call.
     code: Option<String>,
+    /// The version of HTTP that was spoken, where only the client knows.
+    pub http: Option<String>,
     /// Whether a ping was.
     answered: bool,
     /// The client has no such thing.
@@ -121,6 +127,8 @@ impl Step {
             Self::Status => "status",
             Self::Ping => "ping",
             Self::Close => "close",
+            Self::Clone => "clone",
+            Self::Push => "push",
         }
     }
 
@@ -145,6 +153,8 @@ impl Step {
             Self::Status => "status",
             Self::Ping => "ping",
             Self::Close => "close",
+            Self::Clone => "clone",
+            Self::Push => "push",
         }
     }
 
@@ -169,6 +179,8 @@ impl Step {
             Self::Status => "the status that a call ends with, its text and its trailers come through",
             Self::Ping => "a ping is answered",
             Self::Close => "the code and the reason of a close come through",
+            Self::Clone => "a clone has what was in the repository: a mebibyte",
+            Self::Push => "another clone has a mebibyte that was pushed",
         }
     }
 
@@ -177,7 +189,7 @@ impl Step {
         match self {
             Self::Json | Self::Events => json!({ "step": self.name(), "body": body() }),
             Self::Message => json!({ "step": self.name(), "text": TEXT }),
-            Self::Upload | Self::Binary | Self::Stream => json!({ "step": self.name(), "pieces": PIECES }),
+            Self::Upload | Self::Binary | Self::Stream | Self::Push => json!({ "step": self.name(), "pieces": PIECES }),
             Self::KeepAlive => json!({ "step": self.name(), "requests": REQUESTS }),
             _ => json!({ "step": self.name() }),
         }
@@ -213,7 +225,9 @@ impl Step {
             Self::KeepAlive => judge_keep_alive(observed),
             Self::Denied => judge_denied(said, observed),
             Self::Message => expect(said.text == TEXT, "another text came back"),
-            Self::Binary | Self::Stream => expect(said.sha256 == sha256(content().as_bytes()), "other bytes arrived"),
+            Self::Binary | Self::Stream | Self::Clone | Self::Push => {
+                expect(said.sha256 == sha256(content().as_bytes()), "other bytes arrived")
+            }
             Self::Status => {
                 let whole = said.code.as_deref() == Some("NOT_FOUND") && said.text == "no such thing: zażółć";
                 expect(whole && said.reason.as_deref() == Some("came"), &format!("{:?} {:?}", said.code, said.text))
@@ -230,7 +244,7 @@ impl Step {
                 said.answered()?;
                 expect(seen.has_query_value("a b"), "the query is not the one that was sent")
             }
-            Self::Json => expect(holds_json(&seen.body), "the body is not the one that was sent"),
+            Self::Json => expect(holds_json(seen.unwrapped()), "the body is not the one that was sent"),
             _ => judge_upload(seen),
         }
     }
@@ -252,6 +266,14 @@ impl Said {
 }
 
 impl Seen {
+    /// The body; SDKs of AWS send it over TLS in chunks with a checksum behind them, of which this is the first.
+    fn unwrapped(&self) -> &[u8] {
+        let length =
+            self.headers.get("x-amz-decoded-content-length").and_then(|length| length.to_str().ok()?.parse().ok());
+        let wrapped = length.zip(self.body.windows(2).position(|end| end == b"\r\n"));
+        wrapped.and_then(|(length, line): (usize, _)| self.body.get(line + 2..)?.get(..length)).unwrap_or(&self.body)
+    }
+
     fn has_query_value(&self, expected: &str) -> bool {
         let query = self.target.split_once('?').map_or("", |(_, query)| query);
         form_urlencoded::parse(query.as_bytes()).any(|(_, value)| value == expected)
@@ -280,7 +302,12 @@ fn judge_denied(said: &Said, observed: &Observed<'_>) -> Result<(), String> {
     let problem = said.r#type.as_deref().is_some_and(|kind| kind.starts_with("application/problem+json"));
     let by_http = said.status == Some(403) && problem && said.reason.as_deref() == Some("path_denied");
     let by_grpc = said.code.as_deref() == Some("PERMISSION_DENIED");
-    expect(by_http || by_grpc, &format!("{}, reason {:?}, code {:?}", said.as_status(), said.reason, said.code))?;
+    // It shows its user the status and no more.
+    let by_git = said.code.as_deref() == Some("The requested URL returned error: 403");
+    expect(
+        by_http || by_grpc || by_git,
+        &format!("{}, reason {:?}, code {:?}", said.as_status(), said.reason, said.code),
+    )?;
     expect(observed.seen.is_empty(), "a refused request reached the upstream")?;
     expect(observed.refused == 1, &format!("asks {} times for what it is refused", observed.refused))
 }
@@ -302,7 +329,7 @@ fn one(seen: &[Seen]) -> Result<&Seen, String> {
 }
 
 /// SDKs add to it.
-fn holds_json(bytes: &Bytes) -> bool {
+fn holds_json(bytes: &[u8]) -> bool {
     let Ok(Value::Object(received)) = serde_json::from_slice(bytes) else { return false };
     body().as_object().expect("an object").iter().all(|(name, value)| received.get(name) == Some(value))
 }

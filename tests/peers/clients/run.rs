@@ -25,6 +25,8 @@ pub struct Run<'h> {
     relay: Relay,
     program: Program,
     version: String,
+    /// What it says that it spoke inside of a tunnel.
+    inside: Vec<Spoken>,
     /// What the program writes of its errors.
     errors: PathBuf,
 }
@@ -36,7 +38,8 @@ impl<'h> Run<'h> {
         let command = client.command(way, relay.address, house.folder.path());
         let errors = house.folder.path().join(format!("{number}.errors"));
         let program = Program::start(&command, &errors);
-        let mut run = Self { house, client, way, number, relay, program, version: String::new(), errors };
+        let mut run =
+            Self { house, client, way, number, relay, program, version: String::new(), inside: Vec::new(), errors };
         let hello = run.program.ask(&run.place()).await;
         let version = hello.as_ref().and_then(|hello| hello["version"].as_str());
         run.version = version.unwrap_or_else(|| panic!("{} does not start:\n{}", client.name, run.errors())).to_owned();
@@ -53,9 +56,13 @@ impl<'h> Run<'h> {
             Way::Label => format!("http://{route}.localhost:{port}{folder}"),
             Way::Authority => format!("http://127.0.0.1:{port}"),
             Way::Environment | Way::Setting => format!("http://{}{folder}", protocol.host()),
+            Way::Tunnel | Way::TunnelSetting => {
+                format!("https://{}:{}{folder}", protocol.host(), self.house.port(protocol))
+            }
         };
         let authority = (self.way == Way::Authority).then(|| format!("{route}.localhost"));
-        let proxy = (self.way == Way::Setting).then(|| format!("http://{}", self.relay.address));
+        let is_set = matches!(self.way, Way::Setting | Way::TunnelSetting);
+        let proxy = is_set.then(|| format!("http://{}", self.relay.address));
         json!({ "run": self.number, "base": base, "authority": authority, "proxy": proxy, "own": OWN })
     }
 
@@ -82,8 +89,13 @@ impl<'h> Run<'h> {
             }
             failed.push((step.title().to_owned(), reason));
         }
+        let opened = self.relay.opened();
+        if self.way.is_tunnel() && opened.iter().any(|spoken| ![Spoken::Tunnel, Spoken::Nothing].contains(spoken)) {
+            failed.push(("tunnel".to_owned(), "sends the proxy `https://` URLs as they are, without TLS".to_owned()));
+        }
+        let spoken = if self.way.is_tunnel() { &self.inside } else { &opened };
         if let Some(speaks) = self.client.speaks
-            && let Some(other) = self.relay.opened().iter().find(|spoken| ![speaks, Spoken::Nothing].contains(spoken))
+            && let Some(other) = spoken.iter().find(|spoken| ![speaks, Spoken::Nothing].contains(spoken))
         {
             failed.push((speaks.to_string(), format!("speaks {other}")));
         }
@@ -99,6 +111,9 @@ impl<'h> Run<'h> {
         let said = self.program.ask(&step.line()).await.ok_or("gives no answer")?;
         let said: Said =
             serde_json::from_value(said.clone()).unwrap_or_else(|error| panic!("{}: {error}: {said}", step.name()));
+        // It knows the answer's, which is HTTP/1.1 to HTTP/1.0 too (RFC 9110, section 2.5).
+        let is_old = self.client.speaks == Some(Spoken::Http10);
+        self.inside.extend(said.http.as_deref().map(Spoken::named).filter(|_| !is_old));
         let observed = Observed {
             seen: self.seen().split_off(seen),
             connections: self.relay.opened().len() - opened,
@@ -112,13 +127,14 @@ impl<'h> Run<'h> {
     fn why_not_at_all(&self) -> Option<&'static str> {
         let opened = self.relay.opened();
         match self.way {
+            Way::Tunnel | Way::TunnelSetting if !opened.is_empty() => None,
             _ if opened.contains(&Spoken::Tunnel) => {
                 Some("asks for a tunnel (`CONNECT`), although the URL is not `https://`")
             }
             _ if !opened.is_empty() => None,
-            Way::Prefix | Way::Authority | Way::Setting => None,
+            Way::Prefix | Way::Authority | Way::Setting | Way::TunnelSetting => None,
             Way::Label => Some("does not resolve `api.localhost`"),
-            Way::Environment => Some("does not obey the variable"),
+            Way::Environment | Way::Tunnel => Some("does not obey the variable"),
         }
     }
 

@@ -27,6 +27,18 @@ pub enum Spoken {
     Nothing,
 }
 
+impl Spoken {
+    /// As clients call a version of HTTP: `HTTP/2.0`, `2`...
+    pub fn named(name: &str) -> Self {
+        match name.trim_start_matches("HTTP/") {
+            "1.0" => Self::Http10,
+            "1.1" => Self::Http11,
+            "2" | "2.0" => Self::Http2,
+            _ => Self::Nothing,
+        }
+    }
+}
+
 impl fmt::Display for Spoken {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(match self {
