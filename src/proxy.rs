@@ -534,9 +534,9 @@ impl Proxy {
         self.pool.let_go(what);
     }
 
-    /// Hands over what is known of the requests that have ended. Called now and then.
+    /// Hands over what is known of the requests that have ended, and of those that last. Called now and then.
     pub fn hand_over_uses(&self) {
-        self.observer.hand_over();
+        self.observer.hand_over(self.shared.clock.now());
     }
 
     /// Lets go of what is not used any more. Called now and then.

@@ -5,6 +5,8 @@
 //!                                                                             └▶ one entry of the stream
 //! ```
 //!
+//! An exchange that lasts is counted when it ends, as all are; its bytes are counted, and told, every ten seconds while they move.
+//!
 //! A cell belongs to one route and one client of the config; its counters are looked up once and kept, so that a request
 //! touches atomics only.
 

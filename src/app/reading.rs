@@ -76,7 +76,7 @@ mod tests {
         let observer = Rc::new(Observer::new(metrics.clone(), false));
         for _ in 0..BATCHES {
             UsageGuard::new(&observer, &Method::GET).of(&cell);
-            observer.hand_over();
+            observer.hand_over(SystemClock.now());
         }
         let seen = Arc::new(AtomicUsize::new(0));
         let clock: Arc<dyn Clock> = Arc::new(SystemClock);

@@ -247,8 +247,10 @@ mod tests {
                 reason: None,
                 request_bytes: 0,
                 response_bytes: 0,
+                fresh: [0; 2],
                 duration: Duration::ZERO,
                 complete: true,
+                is_over: true,
             };
             self.judge.add(&used).map(|(_, refusals)| refusals)
         }

@@ -408,14 +408,14 @@ impl Reader for Eyes {
     fn read(&mut self, batch: &Batch) {
         let mut state = self.watching.lock();
         let mut all = Vec::new();
-        for used in batch.uses() {
-            if used.shadowed {
+        for used in batch.news() {
+            if used.shadowed && used.is_over {
                 fill(&mut self.event, &used, used.route_token, Some(Step::Shadow));
                 all.extend(state.engine.add(&self.event));
             }
             // What policy said no to says more of whoever asked than what it let through.
             if let Some(token) = used.token.or(used.denied_token()) {
-                fill(&mut self.event, &used, Some(token), None);
+                fill(&mut self.event, &used, Some(token), (!used.is_over).then_some(Step::UnderWay));
                 all.extend(state.engine.add(&self.event));
             }
         }
@@ -443,8 +443,12 @@ fn fill(event: &mut Event, used: &Use<'_>, token: Option<&TokenName>, step: Opti
     (event.time, event.event) = (Time(used.at), step);
     event.duration = used.duration;
     event.status = used.status;
-    event.request_bytes = used.request_bytes;
-    event.response_bytes = used.response_bytes;
+    [event.request_bytes, event.response_bytes] = used.fresh;
+    if event.is_under_way() {
+        // It is of now; what it comes to is known at its end.
+        event.time = Time(used.at.saturating_add(std::mem::take(&mut event.duration)));
+        event.status = 0;
+    }
 }
 
 impl Anomalies for House {

@@ -14,7 +14,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use super::anomaly::{Anomaly, Finding};
 use super::baseline::{HOUR, OUT_OF_ORDER};
-use super::event::{Event, Time};
+use super::event::{Event, Step, Time};
 use super::host::{Host, Trouble};
 use super::profile::{Profile, Surroundings};
 use super::response::Settings;
@@ -84,13 +84,13 @@ impl Engine {
     fn take(&mut self, event: &Event, time: Time) -> Vec<Anomaly> {
         let mut all = self.passed(time);
         // What is told of no token is no use of any.
-        if event.token.is_empty() && event.event.is_none() {
+        if event.token.is_empty() && event.is_use() {
             return all;
         }
         let now = time.seconds();
         let found = match event.event {
+            None | Some(Step::UnderWay) => self.request(event, now),
             Some(step) => self.token(&event.token, now).step(step, event, now),
-            None => self.request(event, now),
         };
         if !found.is_empty() {
             all.extend(self.token(&event.token, now).tell(time, &event.token, event, found));

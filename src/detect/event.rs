@@ -13,7 +13,7 @@ pub struct Event {
     pub time: Time,
     #[serde(default)]
     pub token: String,
-    /// A step of the token's life; without it, this is a request.
+    /// A step of the token's life; without it, this is a request that has ended.
     #[serde(default)]
     pub event: Option<Step>,
     #[serde(default)]
@@ -51,6 +51,16 @@ impl Event {
         self.time.max(latest.min(Time(self.time.0.saturating_add(self.duration))))
     }
 
+    /// Whether it tells of a request, and not of the token.
+    pub fn is_use(&self) -> bool {
+        self.event.is_none() || self.is_under_way()
+    }
+
+    /// Whether the request goes on: its bytes count, and it counts when it ends.
+    pub fn is_under_way(&self) -> bool {
+        self.event == Some(Step::UnderWay)
+    }
+
     /// Policy said no to it: no host has seen it.
     pub fn is_denied(&self) -> bool {
         is_denial(&self.reason)
@@ -65,6 +75,8 @@ impl Event {
 #[derive(Deserialize, Clone, Copy, PartialEq, Eq, Debug)]
 #[serde(rename_all = "snake_case")]
 pub enum Step {
+    /// Of no life: bytes of a request that goes on, which no earlier event told.
+    UnderWay,
     Issued,
     Rotated,
     Expired,

@@ -41,7 +41,7 @@ struct Fare {
 impl Host {
     pub fn observe(&mut self, event: &Event, now: u64) -> Trouble {
         self.pass_to(now / SPAN);
-        if !event.is_denied() {
+        if !event.is_denied() && !event.is_under_way() {
             self.count(event);
         }
         // A token that is refused by itself is that token's matter.

@@ -140,8 +140,9 @@ impl Profile {
         self.add(event, now, surroundings, &mut found);
         self.hours_of_use(now, &mut found);
         self.last = now;
-        self.requests += 1;
-        self.unweighed.requests += 1;
+        let ended = u32::from(!event.is_under_way());
+        self.requests += u64::from(ended);
+        self.unweighed.requests += ended;
         let (uploaded, downloaded) = event.carried();
         self.unweighed.bytes += uploaded.saturating_add(downloaded) as f32;
         self.unweighed.in_trouble |= surroundings.trouble == Trouble::OfMany;
@@ -195,14 +196,19 @@ impl Profile {
     /// Which figures are unusual.
     pub fn weigh(&mut self, caution: f64) -> Vec<Finding> {
         let Unweighed { requests, bytes, in_trouble, is_alone } = std::mem::take(&mut self.unweighed);
-        if requests == 0 {
+        if requests == 0 && bytes == 0.0 {
             return Vec::new();
         }
         let (now, mut found) = (self.last, Vec::new());
         let caution = if in_trouble || is_alone { caution * TROUBLED } else { caution };
         self.rates(self, now, caution, &mut found);
-        let share = requests as f32 / self.requests.clamp(requests.into(), 1000.max(requests.into())) as f32;
-        self.bytes += (bytes / requests as f32 - self.bytes) * share;
+        if requests > 0 {
+            let share = requests as f32 / self.requests.clamp(requests.into(), 1000.max(requests.into())) as f32;
+            self.bytes += (bytes / requests as f32 - self.bytes) * share;
+        } else {
+            // Of a request that goes on: it is one with what is still to come.
+            self.unweighed.bytes = bytes;
+        }
         found.retain(|finding| self.tells(now, finding));
         found.iter_mut().for_each(|finding| finding.in_trouble = in_trouble);
         found
@@ -355,7 +361,7 @@ impl Profile {
         one.requests = match event.status {
             429 | 500.. if in_trouble => 0.0,
             429 | 500.. => TRIED_AGAIN,
-            _ if event.is_denied() => 0.0,
+            _ if event.is_denied() || event.is_under_way() => 0.0,
             _ => 1.0,
         };
         if event.status >= 500 {

@@ -504,7 +504,11 @@ impl Relay {
                     Poll::Ready(Some(Err(error)))
                 }
                 Poll::Ready(None) => Poll::Ready(self.end(None).map(Ok)),
-                Poll::Pending => self.idle.poll(context).map(|()| Some(Err(BodyError::Idle))),
+                Poll::Pending => {
+                    // The request may be what moves.
+                    self.usage.goes_on();
+                    self.idle.poll(context).map(|()| Some(Err(BodyError::Idle)))
+                }
             };
         }
     }

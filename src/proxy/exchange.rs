@@ -302,9 +302,12 @@ async fn answer_in_time(
     request: &Request,
     body: RequestBody,
     limit: Duration,
-    usage: &UsageGuard,
+    usage: &mut UsageGuard,
 ) -> Result<Result<Response<UpstreamBody>, SendError>, Refusal> {
-    let uploaded = || usage.upload().bytes.get();
+    let uploaded = || {
+        usage.goes_on();
+        usage.upload().bytes.get()
+    };
     while_there_is_progress(pin!(lease.send(request, body)), limit, uploaded).await.ok_or(Refusal::UpstreamTimeout)
 }
 

@@ -1,6 +1,6 @@
 //! Bytes in both directions, once client and upstream have agreed to speak something other than HTTP.
 
-use std::cell::Cell;
+use std::cell::{Cell, RefCell};
 use std::io;
 use std::pin::{Pin, pin};
 use std::rc::Rc;
@@ -91,13 +91,17 @@ impl Tunnel {
     pub async fn run(self, client: impl AsyncRead + AsyncWrite + Unpin, early: Bytes) {
         let Self { upstream, usage, idle, limits, _lease } = self;
         let Upgraded { io: upstream, ahead, place: _place } = upstream;
-        let (sent, received) = (Rc::new(Cell::new(early.len() as u64)), Rc::new(Cell::new(ahead.len() as u64)));
         let TunnelLimits { bytes: most, time: longest } =
             limits.as_ref().map_or(TunnelLimits::NONE, |(limits, _)| *limits);
         let metrics = limits.map(|(_, metrics)| metrics);
-        let mut count = Count { sent: sent.clone(), received: received.clone(), usage, metrics, outcome: "cut_off" };
-        let mut client = Counted { inner: client, read: sent.clone(), other: received.clone(), most };
-        let mut upstream = Counted { inner: upstream, read: received.clone(), other: sent.clone(), most };
+        let count = Rc::new(Count {
+            read: [Cell::new(early.len() as u64), Cell::new(ahead.len() as u64)],
+            usage: RefCell::new(usage),
+            metrics,
+            outcome: Cell::new("cut_off"),
+        });
+        let mut client = Counted { inner: client, way: SENT, count: count.clone(), most };
+        let mut upstream = Counted { inner: upstream, way: RECEIVED, count: count.clone(), most };
         let carried = pin!(async {
             upstream.write_all(&early).await?;
             upstream.flush().await?;
@@ -107,9 +111,9 @@ impl Tunnel {
         });
         let moving = while_there_is_progress(carried, idle, || count.bytes());
         let ended = tokio::time::timeout(longest, moving).await;
-        count.outcome = match ended {
+        count.outcome.set(match ended {
             Ok(Some(Ok(()))) => {
-                count.usage.complete();
+                count.usage.borrow_mut().complete();
                 "ended"
             }
             Ok(Some(Err(_))) if count.bytes() > most => "too_large",
@@ -119,35 +123,44 @@ impl Tunnel {
             }
             Ok(None) => "idle",
             Err(_) => "too_long",
-        };
+        });
     }
 }
 
-/// What a tunnel has carried, which is told when it is over, however that comes.
+/// What a tunnel has carried, which is told when it is over, however that comes, and of one that lasts meanwhile.
 struct Count {
-    sent: Rc<Cell<u64>>,
-    received: Rc<Cell<u64>>,
-    usage: UsageGuard,
+    /// From the client, and from the upstream.
+    read: [Cell<u64>; 2],
+    usage: RefCell<UsageGuard>,
     /// Of one that nobody looks into.
     metrics: Option<Metrics>,
-    outcome: &'static str,
+    outcome: Cell<&'static str>,
 }
 
+const SENT: usize = 0;
+const RECEIVED: usize = 1;
+
 impl Count {
+    fn add(&self, way: usize, bytes: usize) {
+        self.read[way].set(self.read[way].get() + bytes as u64);
+        self.usage.borrow_mut().carried(self.read[SENT].get(), self.read[RECEIVED].get());
+    }
+
     fn bytes(&self) -> u64 {
-        self.sent.get().saturating_add(self.received.get())
+        self.read.iter().fold(0, |sum, read| sum.saturating_add(read.get()))
     }
 }
 
 impl Drop for Count {
     fn drop(&mut self) {
-        let (sent, received) = (self.sent.get(), self.received.get());
-        self.usage.upload().bytes.set(sent);
-        self.usage.downloaded(usize::try_from(received).unwrap_or(usize::MAX));
-        tracing::debug!(outcome = self.outcome, sent, received, "a tunnel is over");
+        let [sent, received] = self.read.each_ref().map(Cell::get);
+        // What was said early is all that some have carried.
+        self.usage.borrow_mut().carried(sent, received);
+        let outcome = self.outcome.get();
+        tracing::debug!(outcome, sent, received, "a tunnel is over");
         if let Some(metrics) = &self.metrics {
             metrics.carried(sent, received);
-            metrics.ended(self.outcome);
+            metrics.ended(outcome);
         }
     }
 }
@@ -155,10 +168,9 @@ impl Drop for Count {
 /// A stream whose bytes are counted as they are read.
 struct Counted<S> {
     inner: S,
-    read: Rc<Cell<u64>>,
-    /// What the other stream has read.
-    other: Rc<Cell<u64>>,
-    /// By both.
+    way: usize,
+    count: Rc<Count>,
+    /// By both ways together.
     most: u64,
 }
 
@@ -170,8 +182,8 @@ impl<S: AsyncRead + Unpin> AsyncRead for Counted<S> {
     ) -> Poll<io::Result<()>> {
         let before = buffer.filled().len();
         ready!(Pin::new(&mut self.inner).poll_read(context, buffer))?;
-        self.read.set(self.read.get() + (buffer.filled().len() - before) as u64);
-        if self.read.get().saturating_add(self.other.get()) > self.most {
+        self.count.add(self.way, buffer.filled().len() - before);
+        if self.count.bytes() > self.most {
             return Poll::Ready(Err(io::Error::other("the tunnel has carried as much as it may")));
         }
         Poll::Ready(Ok(()))

@@ -1,5 +1,6 @@
 //! One request on its way through the house, and what is counted of it.
 
+use std::cell::Cell as StdCell;
 use std::num::NonZeroU32;
 use std::rc::Rc;
 use std::sync::Arc;
@@ -14,21 +15,28 @@ use super::stream::{Collector, Entry};
 use super::{Cell, METHODS, Metrics, RuleMark, Upload, class_index, method_index, outcome_index};
 use crate::clock::Moment;
 
+/// For so many seconds an exchange is short: nothing is told of it before its end, nor more often than that.
+const LASTS: u64 = 10;
+
 /// What all guards of a worker share.
 pub struct Observer {
     metrics: Metrics,
     /// Whether each request leaves a line in the log.
     access_log: bool,
     pub(super) collector: Collector,
+    /// Since boot, as of when uses were last handed over: whoever only wants to know whether it has lasted reads no clock.
+    second: StdCell<u64>,
 }
 
 impl Observer {
     pub fn new(metrics: Metrics, access_log: bool) -> Self {
-        Self { collector: Collector::new(metrics.stream.clone()), metrics, access_log }
+        let collector = Collector::new(metrics.stream.clone());
+        Self { collector, metrics, access_log, second: StdCell::new(0) }
     }
 
-    /// Hands over the requests that have ended. To be called each [`HAND_OVER`].
-    pub fn hand_over(&self) {
+    /// Hands over the requests that have ended, and what has moved of others. To be called each [`HAND_OVER`].
+    pub fn hand_over(&self, now: Moment) {
+        self.second.set(now.boot.as_secs());
         self.collector.hand_over();
     }
 }
@@ -59,6 +67,9 @@ pub struct UsageGuard {
     /// The app sent a credential of its own.
     shadowed: bool,
     downloaded: u64,
+    /// The bytes that were counted while it was under way, and when that was last looked at.
+    counted: [u64; 2],
+    looked: u64,
     complete: bool,
 }
 
@@ -83,6 +94,8 @@ impl UsageGuard {
             echoed: false,
             shadowed: false,
             downloaded: 0,
+            counted: [0; 2],
+            looked: observer.second.get(),
             complete: false,
         }
     }
@@ -197,6 +210,47 @@ impl UsageGuard {
 
     pub fn downloaded(&mut self, bytes: usize) {
         self.downloaded += bytes as u64;
+        self.goes_on();
+    }
+
+    /// As many bytes as that have passed in all, either way.
+    pub fn carried(&mut self, sent: u64, received: u64) {
+        self.upload.bytes.set(sent);
+        self.downloaded = received;
+        self.goes_on();
+    }
+
+    /// It is not over: where it has lasted, what has moved since the last time is counted and told. To be called where something
+    /// moves.
+    pub fn goes_on(&mut self) {
+        let second = self.observer.second.get();
+        if second.wrapping_sub(self.looked) >= LASTS {
+            self.looked = second;
+            self.tell_so_far();
+        }
+    }
+
+    #[cold]
+    fn tell_so_far(&mut self) {
+        let fresh = self.count_bytes();
+        if fresh != [0; 2] {
+            self.tell(self.started.elapsed(), fresh, false);
+        }
+    }
+
+    /// Counts the bytes that were not counted yet, and says how many they are.
+    fn count_bytes(&mut self) -> [u64; 2] {
+        let bytes = [self.upload.bytes.get(), self.downloaded];
+        let before = std::mem::replace(&mut self.counted, bytes);
+        let fresh = [bytes[0].saturating_sub(before[0]), bytes[1].saturating_sub(before[1])];
+        if let Some(cell) = &self.cell {
+            add(&cell.body_bytes, fresh);
+            if let Some(token) = cell.token.as_ref().filter(|_| self.attached.is_some()) {
+                add(&token.bytes, fresh);
+                token.account.add_bytes(fresh);
+            }
+        }
+        fresh
     }
 
     /// The answer's last byte was handed on.
@@ -206,27 +260,29 @@ impl UsageGuard {
     }
 
     /// Tells the stream, if the request had found its route.
-    fn tell(&mut self, elapsed: Duration) {
-        let path = self.path.take();
-        let observer = &self.observer;
-        if let Some(cell) = self.cell.take() {
-            observer.collector.add(path.as_deref().unwrap_or_default(), |path_end| Entry {
+    fn tell(&mut self, elapsed: Duration, fresh: [u64; 2], is_over: bool) {
+        let collector = &self.observer.collector;
+        let cell = if is_over { self.cell.take() } else { self.cell.clone() };
+        if let Some(cell) = cell {
+            collector.add(self.path.as_deref().unwrap_or_default(), |path_end| Entry {
                 cell,
                 started: self.started,
                 elapsed,
                 attached: self.attached.map(|(generation, moment)| (generation, moment.wall)),
                 rule: self.rule,
                 reason: self.reason,
-                bytes: [self.upload.bytes.get(), self.downloaded],
+                bytes: self.counted,
+                fresh,
                 path_end,
                 status: self.status.map_or(0, |status| status.as_u16()),
                 method: self.method as u8,
                 shadowed: self.shadowed,
                 complete: self.complete,
+                is_over,
             });
         }
-        if let Some(path) = path {
-            observer.collector.give_back(path);
+        if let Some(path) = self.path.take_if(|_| is_over) {
+            collector.give_back(path);
         }
     }
 
@@ -266,6 +322,7 @@ impl Drop for UsageGuard {
         let elapsed = self.started.elapsed();
         let method = self.method;
         let class = class_index(self.status, self.complete);
+        let fresh = self.count_bytes();
         match &self.cell {
             None => self.observer.metrics.unrouted(method, class),
             Some(cell) => {
@@ -274,21 +331,17 @@ impl Drop for UsageGuard {
                 if self.reason.is_none() {
                     cell.overhead.observe(self.overhead.as_secs_f64());
                 }
-                let bytes = [self.upload.bytes.get(), self.downloaded];
-                add(&cell.body_bytes, bytes);
                 if let (Some(token), Some((_, attached))) = (&cell.token, self.attached) {
                     token.uses[outcome_index(self.status, self.complete)].inc();
                     token.duration.observe(elapsed.as_secs_f64());
                     token.last_used.set(i64::try_from(attached.wall.as_secs()).unwrap_or(i64::MAX));
-                    add(&token.bytes, bytes);
-                    token.account.add_bytes(bytes);
                 }
             }
         }
         if self.observer.access_log {
             self.log(elapsed);
         }
-        self.tell(elapsed);
+        self.tell(elapsed, fresh, true);
     }
 }
 
@@ -346,6 +399,48 @@ mod tests {
         assert!(scrape.contains(r#"method="POST",route="github",status_class="aborted"} 1"#), "{scrape}");
         assert!(scrape.contains(r#"outcome="aborted",route="github",token="github"} 1"#));
         assert!(scrape.contains(r#"{client="",method="other",route="",status_class="aborted"} 1"#), "{scrape}");
+    }
+
+    #[test]
+    fn bytes_of_a_request_that_lasts_are_counted_while_it_runs_and_the_request_once() {
+        let (registry, observer, cell) = scene();
+        observer.second.set(100);
+        let mut guard = UsageGuard::new(&observer, &Method::GET);
+        guard.of(&cell);
+        guard.judged("/archive", None);
+        guard.attached(1, SystemClock.now());
+        let counted = || {
+            let scrape = registry.scrape();
+            let value = |name: &str| {
+                let line = scrape.lines().find(|line| line.starts_with(name));
+                line.and_then(|line| line.rsplit(' ').next()?.parse().ok()).unwrap_or(0)
+            };
+            (value("countersign_requests_total"), value(r#"countersign_token_bytes_total{direction="response""#))
+        };
+        guard.downloaded(1);
+        observer.second.set(109);
+        guard.downloaded(2);
+        assert_eq!(counted(), (0, 0), "it is short as yet");
+        observer.second.set(110);
+        guard.upload().bytes.set(5);
+        guard.downloaded(4);
+        guard.downloaded(8);
+        assert_eq!(counted(), (0, 7), "and not with each piece");
+        observer.second.set(120);
+        guard.goes_on();
+        observer.second.set(130);
+        guard.goes_on();
+        guard.answered(StatusCode::OK);
+        guard.downloaded(16);
+        drop(guard);
+        assert_eq!(counted(), (1, 31));
+        let mut told = Vec::new();
+        observer.collector.look(|batch| {
+            told = batch.news().map(|used| (used.is_over, used.fresh, used.response_bytes, used.path.len())).collect();
+            assert_eq!(batch.uses().count(), 1);
+        });
+        let path = "/archive".len();
+        assert_eq!(told, [(false, [5, 7], 7, path), (false, [0, 8], 15, path), (true, [0, 16], 31, path)]);
     }
 
     #[test]

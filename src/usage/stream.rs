@@ -1,4 +1,4 @@
-//! Requests that have ended, on their way from the workers to whoever looks at what tokens are used for.
+//! Requests that have ended, and what has moved of those that last, on their way from the workers to whoever looks at what tokens are used for.
 //!
 //! ```text
 //!  UsageGuard ─drop─▶ Collector: a Batch ──full, or each 200 ms──▶ Stream ──▶ Readers
@@ -8,8 +8,8 @@
 //!
 //! A worker writes into a batch of its own, whose memory comes back to it: a request costs neither an allocation nor a lock.
 //!
-//! Invariants: a request that found its route is told once, or counted as lost; what waits is bounded; a query never gets
-//! this far.
+//! Invariants: a request that found its route is told once when it ends, or counted as lost, however often its bytes were told
+//! before; what waits is bounded; a query never gets this far.
 
 use std::cell::RefCell;
 use std::collections::VecDeque;
@@ -40,7 +40,7 @@ const SPARE_BATCHES: usize = 4;
 const SPARE_TEXTS: usize = 256;
 const SPARE_TEXT_BYTES: usize = 4 * 1024;
 
-/// One request, as it ended.
+/// One request, as it ended, or as far as it has come.
 #[derive(Clone, Copy, Debug)]
 pub struct Use<'a> {
     /// When its token was attached, or else when it began; since the Unix epoch.
@@ -69,9 +69,13 @@ pub struct Use<'a> {
     pub reason: Option<&'static str>,
     pub request_bytes: u64,
     pub response_bytes: u64,
+    /// Of these bytes, towards the upstream and the client, the ones that no earlier word of the same request told.
+    pub fresh: [u64; 2],
     pub duration: Duration,
     /// Whether the answer came to its end.
     pub complete: bool,
+    /// Whether the request has ended: it counts once, and then.
+    pub is_over: bool,
 }
 
 /// Tells the allow rules of a route apart, also over a reload that moves them.
@@ -109,7 +113,7 @@ pub trait Reader: Send {
     fn lost(&mut self, count: u64);
 }
 
-/// Requests of one worker, in the order in which they ended.
+/// Requests of one worker, in the order in which they ended or were told.
 #[derive(Default)]
 pub struct Batch {
     entries: Vec<Entry>,
@@ -128,6 +132,7 @@ pub(super) struct Entry {
     pub rule: Option<RuleMark>,
     pub reason: Option<&'static str>,
     pub bytes: [u64; 2],
+    pub fresh: [u64; 2],
     /// Where its path ends in the batch; it begins where the one before ends.
     pub path_end: u32,
     pub status: u16,
@@ -135,10 +140,17 @@ pub(super) struct Entry {
     pub method: u8,
     pub shadowed: bool,
     pub complete: bool,
+    pub is_over: bool,
 }
 
 impl Batch {
-    pub fn uses(&self) -> impl ExactSizeIterator<Item = Use<'_>> {
+    /// The requests that have ended.
+    pub fn uses(&self) -> impl Iterator<Item = Use<'_>> {
+        self.news().filter(|used| used.is_over)
+    }
+
+    /// These, and those that are still under way.
+    pub fn news(&self) -> impl Iterator<Item = Use<'_>> {
         let path_end = |at: usize| self.entries[at].path_end as usize;
         let path = move |at: usize| &self.paths[at.checked_sub(1).map_or(0, path_end)..path_end(at)];
         self.entries.iter().enumerate().map(move |(at, entry)| self.told(entry, path(at)))
@@ -164,8 +176,10 @@ impl Batch {
             reason: entry.reason,
             request_bytes: entry.bytes[0],
             response_bytes: entry.bytes[1],
+            fresh: entry.fresh,
             duration: entry.elapsed,
             complete: entry.complete,
+            is_over: entry.is_over,
         }
     }
 
@@ -233,7 +247,7 @@ impl Stream {
     fn hand_over(&self, mut batch: Batch) -> Batch {
         let mut state = self.lock();
         if state.waiting.len() >= MOST_WAITING {
-            let count = batch.entries.len() as u64;
+            let count = batch.entries.iter().filter(|entry| entry.is_over).count() as u64;
             state.lost += count;
             self.lost.inc_by(count);
             drop(state);
@@ -290,6 +304,11 @@ impl Collector {
             let full = std::mem::take(&mut *batch);
             *batch = self.stream.hand_over(full);
         }
+    }
+
+    #[cfg(test)]
+    pub fn look(&self, look: impl FnOnce(&Batch)) {
+        look(&self.batch.borrow());
     }
 
     /// Hands over what there is. To be called now and then: a batch that does not fill up would wait for ever.

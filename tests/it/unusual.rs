@@ -1,18 +1,21 @@
 //! Unusual use of a token, live: who is told, and what becomes of the token.
 
 use std::process::Command;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
+use bytes::Bytes;
 use serde_json::{Value, json};
 use tempfile::TempDir;
+use tokio::sync::mpsc;
 
 use crate::alerts::{SECRET, brief, json as told_of, receiver, webhook};
+use crate::support::body::Payload;
 use crate::support::client::Answer;
 use crate::support::issuer::Call;
 use crate::support::operator::{APPROVER, act, json_of, own, socket};
 use crate::support::upstream::Reply;
-use crate::support::{Issuer, SOON, Scene, Setup, Upstream, trail, wait_for, wait_until};
+use crate::support::{Issuer, SOON, Scene, Setup, Upstream, soon, trail, wait_for, wait_until};
 
 /// More than eight days: what is usual is learned then.
 const LEARNED: u32 = 120;
@@ -386,4 +389,33 @@ async fn a_busy_token_that_falls_silent_is_told_without_any_use_and_operators_se
     let printed: Value = serde_json::from_str(&operator_reads(&scene, &["--json"]).await).expect("JSON");
     assert_eq!(printed, json!({ "anomalies": shown }));
     assert_eq!(operator_reads(&scene, &["--token", "other"]).await, "nothing was unusual\n");
+}
+
+#[tokio::test]
+async fn one_long_download_is_told_and_cut_before_its_end() {
+    let place = Place::new().await;
+    let (feed, fed) = mpsc::channel(1);
+    let fed = Mutex::new(Some(fed));
+    place.upstream.answers(move |seen| match seen.target.as_str() {
+        "/usual/archive" => {
+            Reply::new(200).body(Payload::Fed(fed.lock().expect("no panic").take().expect("it is asked for once")))
+        }
+        _ => Reply::ok("as usual"),
+    });
+    let setup = place.setup().detect("mode = \"respond\"\nrespond = { volume = \"quarantine\" }");
+    let scene = place.usual(&setup).await;
+    let mut thief = scene.client().await;
+    thief.send("GET /api/usual/archive HTTP/1.1\r\nHost: localhost\r\n\r\n").await;
+    let cut = wait_until("it is cut", SOON, async || {
+        scene.clock.advance(Duration::from_secs(10));
+        feed.send(Ok(Bytes::from_static(&[0; 10_000]))).await.is_err()
+    });
+    let ((taken, _), ()) = soon("the client's end", async { tokio::join!(thief.rest(), cut) }).await;
+    let told = &anomalies(&scene).await[0];
+    assert_eq!((&told["signal"], &told["response"]), (&json!("volume"), &json!("quarantine")), "{told}");
+    let said = told["evidence"]["said"].as_str().expect("a text");
+    assert!(said.contains("bytes received in a minute"), "{said}");
+    assert!(taken.len() >= 20_000, "{} bytes were let through while they were usual", taken.len());
+    scene.reaches("countersign_token_uses_total", &[("outcome", "aborted")], 1.0).await;
+    scene.finish().await;
 }

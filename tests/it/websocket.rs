@@ -1,6 +1,8 @@
 //! WebSocket on the routes that allow it: a tunnel after an answer that proves itself, and none before.
 
-use crate::support::{Issuer, RawUpstream, Scene, Setup, soon};
+use std::time::Duration;
+
+use crate::support::{Issuer, RawUpstream, SOON, Scene, Setup, soon, wait_until};
 
 const ASK: &str = "GET /api/chat HTTP/1.1\r\nHost: localhost\r\nConnection: keep-alive, Upgrade\r\nUpgrade: websocket\r\n\
                    Sec-WebSocket-Version: 13\r\nSec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n\r\n";
@@ -39,12 +41,21 @@ async fn a_tunnel_opens_after_an_answer_that_proves_itself() {
         connection.write("pong").await;
         assert_eq!(client.bytes(4).await.expect("bytes"), b"pong");
     }
+    let bytes = |direction| [("token", "api"), ("direction", direction)];
+    // A tunnel may last for days: it is seen before its end.
+    wait_until("what has passed is counted", SOON, async || {
+        scene.clock.advance(Duration::from_secs(10));
+        client.send("p").await;
+        connection.bytes(1).await;
+        scene.metric("countersign_token_bytes_total", &bytes("response")).await >= 17.0
+    })
+    .await;
+    let labels = [("route", "api"), ("status_class", "1xx")];
+    assert_eq!(scene.metric("countersign_requests_total", &labels).await, 0.0);
     connection.close().await;
     assert!(client.is_closed().await);
     drop(client);
-    let labels = [("route", "api"), ("status_class", "1xx")];
     scene.reaches("countersign_requests_total", &labels, 1.0).await;
-    let bytes = |direction| [("token", "api"), ("direction", direction)];
     scene.reaches("countersign_token_bytes_total", &bytes("request"), 17.0).await;
     scene.reaches("countersign_token_bytes_total", &bytes("response"), 17.0).await;
     scene.finish().await;

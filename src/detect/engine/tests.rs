@@ -321,3 +321,47 @@ fn what_the_issuer_changes_is_told() {
     assert_eq!(step(Step::Rotated, 0), []);
     assert_eq!(step(Step::ScopeChanged, 1)[0].signal(), Signal::IssuerChange);
 }
+
+/// What has come of a download that goes on, in each ten seconds.
+fn piece(client: &str, seconds: u64, bytes: u64) -> Event {
+    let event = Some(Step::UnderWay);
+    Event { event, status: 0, response_bytes: bytes, ..request("github", client, seconds) }
+}
+
+#[test]
+fn a_download_that_goes_on_is_told_before_its_end_and_is_one_request() {
+    let mut engine = usual();
+    let told = (1..1000).find_map(|turn| {
+        let told = engine.observe(&piece("app", NOW + turn * 10, 5_000));
+        told.first().map(|anomaly| (anomaly.signal(), anomaly.said(), turn))
+    });
+    let (signal, said, turn) = told.expect("it is told while it goes on");
+    assert_eq!(signal, Signal::Volume, "{said}");
+    assert!(turn <= 6, "within a minute: {turn}");
+    let end = Event { response_bytes: 10, ..request("github", "app", NOW + 10_000) };
+    engine.observe(&end);
+    let delete = Event { method: "DELETE".to_owned(), ..request("github", "app", NOW + 10_001) };
+    let told = engine.observe(&delete);
+    assert!(told.iter().any(|anomaly| anomaly.said().contains("first DELETE in 2881 requests")), "{told:?}");
+}
+
+#[test]
+fn whoever_takes_a_token_for_one_long_exchange_is_told_at_its_first_piece() {
+    let mut engine = usual();
+    let told = engine.observe(&piece("stranger", NOW, 10));
+    assert_eq!(told.first().map(Anomaly::signal), Some(Signal::NewClient));
+    assert_eq!(engine.observe(&piece("stranger", NOW + 10, 10)), []);
+    assert_eq!(engine.observe(&request("github", "stranger", NOW + 20)), []);
+}
+
+#[test]
+fn long_downloads_are_usual_to_whoever_always_makes_them() {
+    let mut engine = Engine::default();
+    for hour in 0..12 * 24 {
+        let from = hour * 3600;
+        for turn in 1..30 {
+            assert_eq!(engine.observe(&piece("app", from + turn * 10, 1_000_000)), [], "hour {hour}");
+        }
+        assert_eq!(engine.observe(&request("github", "app", from + 300)), []);
+    }
+}

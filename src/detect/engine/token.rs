@@ -133,7 +133,7 @@ impl Token {
         self.is_changed = true;
         self.last = now;
         self.first = self.first.min(now);
-        self.requests += 1;
+        self.requests += u64::from(!event.is_under_way());
         let profile = self.clients.get_mut(&event.client).expect("it is there by now");
         let is_young = !profile.is_experienced();
         found.extend(profile.observe(event, now, surroundings));
@@ -321,7 +321,7 @@ impl Token {
             Step::Issued | Step::Rotated => self.issued.excess(now, learned, 3.0, 10.0).map(|excess| {
                 Finding::new(Signal::Issuance, excess, format!("{} generations in a day", self.issued.count))
             }),
-            Step::Expired | Step::Revoked | Step::Unknown => None,
+            Step::UnderWay | Step::Expired | Step::Revoked | Step::Unknown => None,
         };
         found.into_iter().map(|finding| Finding { client: event.client.clone(), ..finding }).collect()
     }

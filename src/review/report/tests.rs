@@ -55,8 +55,10 @@ fn books(uses: &[Seen<'_>]) -> BTreeMap<RouteName, Book> {
             reason: None,
             request_bytes: 0,
             response_bytes: 0,
+            fresh: [0; 2],
             duration: Duration::ZERO,
             complete: true,
+            is_over: true,
         });
     }
     BTreeMap::from([(route, book)])

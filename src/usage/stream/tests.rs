@@ -74,10 +74,10 @@ fn each_request_is_told_once_in_the_order_in_which_they_ended() {
     paths.iter().for_each(|path| scene.request(path));
     drop(slow);
     assert_eq!(scene.read().paths, paths[..2 * FULL], "two batches were full");
-    scene.observer.hand_over();
+    scene.observer.hand_over(SystemClock.now());
     let rest = scene.read().paths;
     assert_eq!((&rest[..3], &*rest[3]), (&paths[2 * FULL..], "/slow"));
-    scene.observer.hand_over();
+    scene.observer.hand_over(SystemClock.now());
     assert!(scene.read().paths.is_empty(), "and not again");
 }
 
@@ -91,7 +91,7 @@ fn a_use_says_what_was_done_with_which_token() {
     refused.refused(StatusCode::FORBIDDEN, "path_denied");
     drop(refused);
     drop(UsageGuard::unread(&scene.observer));
-    scene.observer.hand_over();
+    scene.observer.hand_over(SystemClock.now());
     struct Look;
     impl Reader for Look {
         fn read(&mut self, batch: &Batch) {
