@@ -395,7 +395,7 @@ impl Proxy {
             echo::ask_plainly(&mut headers);
         }
         head::join_cookies(&mut headers);
-        usage.traced(trace::carry_on(&mut headers).as_str());
+        usage.traced(trace::carry_on(&mut headers));
         self.shared.via.sign(&mut headers, head.version);
         body.limit(idle, most);
         let uri = path_and_query(&permit, query.as_deref())?.into();

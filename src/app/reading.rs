@@ -1,6 +1,7 @@
 //! Who reads the stream of uses, on the control runtime.
 //!
-//! Invariant: however much waits to be read, everything else on the runtime gets its turn after each batch.
+//! Invariant: however much waits to be read, everything else on the runtime gets its turn after each batch, and so does a worker
+//! that has to share the core.
 
 use std::sync::{Arc, Mutex, PoisonError};
 
@@ -26,6 +27,7 @@ impl Reading {
             loop {
                 reading.stream.arrived().await;
                 while reading.read() {
+                    std::thread::yield_now();
                     tokio::task::yield_now().await;
                 }
             }

@@ -84,8 +84,7 @@ fn bounds(headers: &Fields) -> Result<(), Fault> {
     if headers.len() > FIELDS {
         return Err(Fault::Fields);
     }
-    let bytes: usize = headers.iter().map(|(name, value)| name.as_str().len() + value.len() + 4).sum();
-    if bytes > HEAD_BYTES { Err(Fault::HeadBytes) } else { Ok(()) }
+    if headers.bytes() > HEAD_BYTES { Err(Fault::HeadBytes) } else { Ok(()) }
 }
 
 /// RFC 9112, section 6.3, without its leniences.
@@ -102,32 +101,45 @@ fn framing(headers: &mut Fields, status: StatusCode, version: Version) -> Result
     if !has_length {
         return Ok(());
     }
-    let length = length(headers).ok_or(Fault::ContentLength)?;
+    let (length, is_plain) = length(headers).ok_or(Fault::ContentLength)?;
     if status == StatusCode::NO_CONTENT {
         // Many servers say 0 here, which nobody can read otherwise than they mean it.
         headers.remove(CONTENT_LENGTH);
         return if length == 0 { Ok(()) } else { Err(Fault::LengthOfNothing) };
     }
-    if !is_plain(headers) {
+    if !is_plain {
         headers.insert(CONTENT_LENGTH, HeaderValue::from(length));
     }
     Ok(())
 }
 
-/// Whether the length stands there once, without zeros in front: as nearly always.
-fn is_plain(headers: &Fields) -> bool {
-    let mut values = headers.get_all(CONTENT_LENGTH).map(HeaderValue::as_bytes);
-    values.next().is_some_and(|digits| digits == b"0" || digits[0] != b'0') && values.next().is_none()
+/// The one length of all fields that tell it (RFC 9110, section 8.6), and whether it stands there once, without zeros in front:
+/// as nearly always.
+fn length(headers: &Fields) -> Option<(u64, bool)> {
+    let mut values = headers.get_all(CONTENT_LENGTH);
+    let first = values.next()?;
+    let length = number(first)?;
+    let mut is_plain = first == "0" || first.as_bytes()[0] != b'0';
+    for other in values {
+        is_plain = false;
+        if number(other) != Some(length) {
+            return None;
+        }
+    }
+    Some((length, is_plain))
 }
 
-/// The one length of all fields that tell it (RFC 9110, section 8.6).
-fn length(headers: &Fields) -> Option<u64> {
-    let mut lengths = headers.get_all(CONTENT_LENGTH).map(|value| {
-        let text = value.to_str().ok().filter(|text| text.bytes().all(|byte| byte.is_ascii_digit()))?;
-        text.parse::<u64>().ok().filter(|length| i64::try_from(*length).is_ok())
-    });
-    let first = lengths.next()??;
-    lengths.all(|other| other == Some(first)).then_some(first)
+/// What a `Content-Length` says: digits alone, and no more than what those can count who count with a sign.
+pub fn number(value: &HeaderValue) -> Option<u64> {
+    let mut number = 0_i64;
+    for byte in value.as_bytes() {
+        let digit = byte.wrapping_sub(b'0');
+        if digit > 9 {
+            return None;
+        }
+        number = number.checked_mul(10)?.checked_add(i64::from(digit))?;
+    }
+    if value.is_empty() { None } else { u64::try_from(number).ok() }
 }
 
 #[cfg(test)]

@@ -3,9 +3,9 @@
 use http::header::{CONTENT_LENGTH, CONTENT_TYPE, COOKIE, EXPECT, ORIGIN, TE};
 use http::{HeaderName, HeaderValue, Method, Uri, Version};
 
-use super::Limits;
 use super::error::Refusal;
 use super::message::Fields;
+use super::{Limits, answer};
 
 /// A request's first line.
 pub struct Head {
@@ -28,8 +28,7 @@ pub fn judge(head: &Head, headers: &Fields, limits: &Limits) -> Result<(), Refus
     if target > limits.target_bytes {
         return Err(Refusal::TargetTooLong);
     }
-    let bytes: usize = headers.iter().map(|(name, value)| name.as_str().len() + value.len() + 4).sum();
-    if headers.len() > limits.header_count || bytes > limits.header_bytes {
+    if headers.len() > limits.header_count || headers.bytes() > limits.header_bytes {
         return Err(Refusal::HeadersTooLarge);
     }
     let method = head.method.as_str();
@@ -50,8 +49,7 @@ pub fn judge(head: &Head, headers: &Fields, limits: &Limits) -> Result<(), Refus
 
 /// Whether a length is one that every server can count: many do it with a sign (RFC 9110, section 8.6).
 fn is_of_a_length(headers: &Fields) -> bool {
-    let length = |value: &HeaderValue| value.to_str().ok()?.parse::<i64>().ok();
-    headers.get(CONTENT_LENGTH).is_none_or(|value| length(value).is_some_and(|length| length >= 0))
+    headers.get(CONTENT_LENGTH).is_none_or(|value| answer::number(value).is_some())
 }
 
 /// What h2 lets pass and HTTP/1.1 could not say.

@@ -6,7 +6,6 @@
 
 use http::header::{CONNECTION, HOST, PROXY_AUTHORIZATION};
 use http::{HeaderMap, HeaderName, HeaderValue};
-use memchr::memchr;
 
 use super::message::Fields;
 
@@ -25,7 +24,7 @@ enum Fate {
 /// Returns whether the app sent a credential of its own.
 pub fn rebuild_request(headers: &mut Fields, host: HeaderValue, placement: Option<&[HeaderName]>) -> bool {
     // What the client's `Connection` names goes first, so that it cannot name what is added later.
-    let mut shadow = headers.contains(CONNECTION) && drop_named(headers, placement);
+    let mut shadow = drop_named(headers, placement);
     headers.insert(HOST, host);
     headers.retain(|name, _| {
         let fate = fate(name, placement);
@@ -43,9 +42,7 @@ pub fn rebuild_request(headers: &mut Fields, host: HeaderValue, placement: Optio
 /// that the token went into. Returns whether the upstream announces its end.
 pub fn rebuild_response(headers: &mut Fields, placement: Option<&[HeaderName]>) -> bool {
     let mut ends = false;
-    if headers.contains(CONNECTION) {
-        drop_named(headers, None);
-    }
+    drop_named(headers, None);
     headers.retain(|name, _| {
         let hop = matches!(
             name.as_str(),
@@ -109,6 +106,10 @@ pub fn rebuild_trailers(trailers: &mut HeaderMap, placement: Option<&[HeaderName
 /// Takes out the fields that `Connection` names. Returns whether one of them was a credential.
 fn drop_named(headers: &mut Fields, placement: Option<&[HeaderName]>) -> bool {
     let mut shadow = false;
+    // As nearly always.
+    if headers.get_all(CONNECTION).all(says_what_becomes_of_it) {
+        return false;
+    }
     for name in connection_options(headers) {
         if headers.retain(|known, _| known.as_str() != name) {
             shadow |= is_credential(&name, placement);
@@ -122,8 +123,13 @@ fn connection_options(headers: &Fields) -> Vec<String> {
     headers.get_all(CONNECTION).flat_map(options).filter(|option| option != "keep-alive" && option != "close").collect()
 }
 
+/// Whether a `Connection` names no field.
+fn says_what_becomes_of_it(value: &HeaderValue) -> bool {
+    [&b"keep-alive"[..], b"close"].iter().any(|word| value.as_bytes().eq_ignore_ascii_case(word))
+}
+
 fn options(value: &HeaderValue) -> impl Iterator<Item = String> + '_ {
-    let text = if value.as_bytes().eq_ignore_ascii_case(b"keep-alive") { "" } else { value.to_str().unwrap_or("") };
+    let text = value.to_str().unwrap_or("");
     text.split(',').map(|option| option.trim().to_ascii_lowercase()).filter(|option| !option.is_empty())
 }
 
@@ -148,7 +154,7 @@ fn fate(name: &HeaderName, placement: Option<&[HeaderName]>) -> Fate {
         | "x-original-url"
         | "x-rewrite-url"
         | "x-original-method" => Fate::Drop,
-        text if is_credential(text, placement) => Fate::Credential,
+        text if is_plain_credential(text, placement) => Fate::Credential,
         text => match twin(text).map(HeaderName::try_from) {
             Some(Ok(twin)) => fate(&twin, placement),
             // A name such as `_` is nobody's twin.
@@ -161,12 +167,17 @@ fn fate(name: &HeaderName, placement: Option<&[HeaderName]>) -> Fate {
 /// as `authorization`. `None` for a plain name.
 fn twin(name: &str) -> Option<String> {
     let bytes = name.as_bytes();
-    let odd = memchr(b'_', bytes).is_some() || bytes.first() == Some(&b'-') || bytes.last() == Some(&b'-');
+    let odd = bytes.contains(&b'_') || bytes.first() == Some(&b'-') || bytes.last() == Some(&b'-');
     odd.then(|| name.replace('_', "-").trim_matches('-').to_owned())
 }
 
 /// Whether a field carries a credential: those that APIs are known to take, and the one that our token goes into.
 pub fn is_credential(name: &str, placement: Option<&[HeaderName]>) -> bool {
+    is_plain_credential(name, placement) || twin(name).is_some_and(|twin| is_credential(&twin, placement))
+}
+
+/// The same of a name under its own spelling.
+fn is_plain_credential(name: &str, placement: Option<&[HeaderName]>) -> bool {
     let known = matches!(
         name,
         "authorization"
@@ -184,9 +195,11 @@ pub fn is_credential(name: &str, placement: Option<&[HeaderName]>) -> bool {
             // The proof of a token that is bound to a key.
             | "dpop"
     );
-    known
-        || placement.into_iter().flatten().any(|own| own == name || twin(own.as_str()).is_some_and(|twin| twin == name))
-        || twin(name).is_some_and(|twin| is_credential(&twin, placement))
+    // A twin is no longer than the name that it is one of.
+    let is_own = |own: &HeaderName| {
+        own == name || (name.len() <= own.as_str().len() && twin(own.as_str()).is_some_and(|twin| twin == name))
+    };
+    known || placement.into_iter().flatten().any(is_own)
 }
 
 #[cfg(test)]

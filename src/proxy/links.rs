@@ -135,6 +135,10 @@ impl Base {
 
     /// `over_tls`: the app has come to us so.
     pub fn turn_back(&self, route: &Route, headers: &mut Fields, over_tls: bool) {
+        // As nearly always.
+        if ![LOCATION, CONTENT_LOCATION, LINK].iter().any(|name| headers.contains(name)) {
+            return;
+        }
         let Ok(host) = self.host.to_str() else { return };
         let prefix = (self.way == Way::Prefix).then_some(route.name.as_str());
         let scheme = if over_tls && self.way != Way::Proxy { Scheme::Https } else { Scheme::Http };

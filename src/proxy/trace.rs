@@ -19,8 +19,8 @@ const FLAGS: std::ops::Range<usize> = 53..55;
 #[derive(Clone, Copy, Debug)]
 pub struct TraceId([u8; 32]);
 
-impl TraceId {
-    pub fn as_str(&self) -> &str {
+impl AsRef<str> for TraceId {
+    fn as_ref(&self) -> &str {
         std::str::from_utf8(&self.0).expect("hexadecimal digits")
     }
 }
@@ -66,12 +66,22 @@ fn is_valid(value: &[u8]) -> bool {
 }
 
 fn write_hex(digits: &mut [u8], number: &[u8]) {
-    const DIGITS: &[u8; 16] = b"0123456789abcdef";
-    for (pair, byte) in digits.chunks_exact_mut(2).zip(number) {
-        pair[0] = DIGITS[usize::from(byte >> 4)];
-        pair[1] = DIGITS[usize::from(byte & 0xf)];
+    for (pair, byte) in digits.as_chunks_mut().0.iter_mut().zip(number) {
+        *pair = PAIRS[usize::from(*byte)];
     }
 }
+
+/// Each byte in hexadecimal.
+const PAIRS: [[u8; 2]; 256] = {
+    const DIGITS: &[u8; 16] = b"0123456789abcdef";
+    let mut pairs = [[0; 2]; 256];
+    let mut byte = 0;
+    while byte < pairs.len() {
+        pairs[byte] = [DIGITS[byte >> 4], DIGITS[byte & 0xf]];
+        byte += 1;
+    }
+    pairs
+};
 
 #[cfg(test)]
 mod tests {
@@ -91,7 +101,7 @@ mod tests {
         assert_eq!(headers.get_all(TRACEPARENT).count(), 1);
         let value = headers.get(TRACEPARENT).expect("one").to_str().expect("text").to_owned();
         assert!(is_valid(value.as_bytes()), "{value}");
-        assert_eq!(id.as_str(), &value[TRACE]);
+        assert_eq!(id.as_ref(), &value[TRACE]);
         (value, headers.get(TRACESTATE).map(|state| state.to_str().expect("text").to_owned()))
     }
 

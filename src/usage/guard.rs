@@ -135,9 +135,9 @@ impl UsageGuard {
     }
 
     /// The trace that the request belongs to.
-    pub fn traced(&mut self, trace: &str) {
+    pub fn traced(&mut self, trace: impl AsRef<str>) {
         if self.observer.access_log {
-            self.trace = Some(trace.into());
+            self.trace = Some(trace.as_ref().into());
         }
     }
 

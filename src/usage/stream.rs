@@ -28,15 +28,16 @@ use crate::name::{ClientName, RouteName, TokenName};
 /// How often workers hand over what they have.
 pub const HAND_OVER: Duration = Duration::from_millis(200);
 
-/// Requests and bytes of paths after which a batch is full.
-const FULL: usize = 512;
-const FULL_BYTES: usize = 64 * 1024;
+/// Requests and bytes of paths after which a batch is full. Whoever reads it may have to share a core with a worker: it is
+/// small, so that a request does not wait for long behind it.
+const FULL: usize = 64;
+const FULL_BYTES: usize = 16 * 1024;
 
 /// Batches that may wait to be read.
-const MOST_WAITING: usize = 128;
+const MOST_WAITING: usize = 1024;
 
 /// Batches and texts that are kept to be used again, and how long such a text may be.
-const SPARE_BATCHES: usize = 4;
+const SPARE_BATCHES: usize = 16;
 const SPARE_TEXTS: usize = 256;
 const SPARE_TEXT_BYTES: usize = 4 * 1024;
 
@@ -100,7 +101,8 @@ impl<'a> Use<'a> {
 
 /// Whether it is a no of policy: not that of an operator or of detection, and no failure.
 pub fn is_denial(reason: &str) -> bool {
-    DENIALS.contains(&reason)
+    // Most requests were refused for no reason.
+    !reason.is_empty() && DENIALS.contains(&reason)
 }
 
 const DENIALS: [&str; 5] = ["route_denied", "method_denied", "path_denied", "tunnel_denied", "rate_limited"];

@@ -182,12 +182,7 @@ fn request_framing(headers: &Fields, version: Version) -> Option<Framing> {
     let (mut codings, mut lengths) = (headers.get_all(TRANSFER_ENCODING), headers.get_all(CONTENT_LENGTH));
     match (codings.next(), lengths.next()) {
         (None, None) => Some(Framing::NONE),
-        (None, Some(length)) if lengths.next().is_none() => {
-            let digits = length.to_str().ok().filter(|text| text.bytes().all(|byte| byte.is_ascii_digit()))?;
-            // Many count with a sign.
-            let length = digits.parse::<i64>().ok()?;
-            Some(Framing::Length(u64::try_from(length).ok()?))
-        }
+        (None, Some(length)) if lengths.next().is_none() => answer::number(length).map(Framing::Length),
         (Some(coding), None) if codings.next().is_none() && version == Version::HTTP_11 => {
             coding.as_bytes().eq_ignore_ascii_case(b"chunked").then(Framing::chunked)
         }
@@ -204,14 +199,17 @@ fn response_framing<B>(response: &Response<B>, is_head: bool) -> Framing {
     if headers.contains(TRANSFER_ENCODING) {
         return Framing::chunked();
     }
-    match headers.get(CONTENT_LENGTH).and_then(|length| length.to_str().ok()?.parse().ok()) {
+    match headers.get(CONTENT_LENGTH).and_then(answer::number) {
         Some(length) => Framing::Length(length),
         None => Framing::UntilClose,
     }
 }
 
 fn keeps(headers: &Fields, version: Version) -> bool {
-    let mut options = headers.get_all(CONNECTION).flat_map(|value| value.as_bytes().split(|byte| *byte == b','));
-    let mut names = |option: &[u8]| options.any(|named| named.trim_ascii().eq_ignore_ascii_case(option));
+    let names = |option: &[u8]| {
+        let mut values = headers.get_all(CONNECTION).map(HeaderValue::as_bytes);
+        values
+            .any(|value| value.split(|byte| *byte == b',').any(|named| named.trim_ascii().eq_ignore_ascii_case(option)))
+    };
     if version == Version::HTTP_10 { names(b"keep-alive") } else { !names(b"close") }
 }

@@ -243,7 +243,7 @@ struct Answer {
 
 impl Answer {
     fn take(&mut self, bytes: &mut BytesMut) -> Result<Option<(Response<Framing>, bool)>, Fault> {
-        loop {
+        while !bytes.is_empty() {
             let end = self.lines.end(bytes, HEAD_BYTES).map_err(|bad| match bad {
                 BadLines::LineFeed => Fault::LineEnd,
                 BadLines::Empty => Fault::EmptyLine,
@@ -260,6 +260,7 @@ impl Answer {
                 return Err(Fault::Interim);
             }
         }
+        Ok(None)
     }
 }
 
