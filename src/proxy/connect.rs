@@ -34,7 +34,7 @@ use super::head::{self, Head};
 use super::message::{Fields, Response};
 use super::stream::Socket;
 use super::tunnel::Tunnel;
-use super::{Caller, Opened, Place, Proxy, job, phantom};
+use super::{Caller, Opened, Place, Proxy, job, phantom, places};
 use crate::authority::{Authority, Scheme};
 use crate::identity::ClientIndex;
 use crate::route::{Route, Table, Timeouts};
@@ -53,6 +53,8 @@ pub enum Onward {
 pub struct Inside {
     opened: Opened,
     config: Arc<ServerConfig>,
+    /// Of a stream: it becomes a connection beside the one that it is in.
+    place: Option<places::Place>,
 }
 
 impl Proxy {
@@ -111,7 +113,9 @@ impl Proxy {
                 tracing::error!(route = %route.name, %error, "a tunnel cannot be looked into");
                 Refusal::TunnelDenied
             })?;
-            return Ok(Judged::Inside(Inside { opened: Opened { authority, key: known.mark(), job }, config }));
+            let place = self.place_of_stream(caller, head)?;
+            let opened = Opened { authority, key: known.mark(), job };
+            return Ok(Judged::Inside(Inside { opened, config, place }));
         }
         usage.of(route.cell(client));
         route.admit(client, &head.method, "/")?;
@@ -119,6 +123,14 @@ impl Proxy {
             return Err(Refusal::Busy);
         }
         Ok(Judged::Blind(authority, client, Some(route)))
+    }
+
+    /// Where a tunnel is a stream, what is served in it is a connection like others: there is room for it before it is granted.
+    fn place_of_stream(&self, caller: &Caller, head: &Head) -> Result<Option<places::Place>, Refusal> {
+        if head.version != Version::HTTP_2 {
+            return Ok(None);
+        }
+        self.shared.places.take(caller.whom()).map(Some).map_err(|_| Refusal::Overloaded)
     }
 
     /// A tunnel that nobody looks into, to an address that has been judged.
@@ -212,8 +224,8 @@ impl Inside {
     ///
     /// # Errors
     /// When the handshake fails, or is for another host.
-    pub async fn accept(self, io: Box<dyn Socket>, early: Bytes) -> io::Result<(Ended, Opened)> {
-        Ok((Ended::accept(self.config, io, early).await?, self.opened))
+    pub async fn accept(self, io: Box<dyn Socket>, early: Bytes) -> io::Result<(Ended, Opened, Option<places::Place>)> {
+        Ok((Ended::accept(self.config, io, early).await?, self.opened, self.place))
     }
 }
 

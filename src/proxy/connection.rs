@@ -167,7 +167,7 @@ impl Desk {
         let limit = self.proxy.shared.limits.header_timeout;
         let accepting = timeout(limit, inside.accept(io, early));
         let Some(accepted) = until_cut_off(&watch, pin!(accepting)).await else { return };
-        let (ended, opened) = match accepted {
+        let (ended, opened, _place) = match accepted {
             Ok(Ok(accepted)) => accepted,
             Ok(Err(error)) => return tracing::debug!(%error, "a tunnel's handshake failed"),
             Err(_) => return tracing::debug!("a tunnel's handshake took too long"),

@@ -6,7 +6,7 @@ use rustls_pki_types::CertificateDer;
 use rustls_pki_types::pem::PemObject as _;
 
 use crate::support::body::Payload;
-use crate::support::{Client, Http2Client, Issuer, RawUpstream, Scene, Setup, Upstream};
+use crate::support::{Client, Http2Client, Issuer, RawUpstream, SOON, Scene, Setup, Upstream, wait_until};
 use crate::tunnels;
 
 fn connect(authority: &str) -> Request<Payload> {
@@ -57,6 +57,27 @@ async fn tunnels_are_looked_into_many_on_one_connection() {
     assert_eq!(tunnels[0].answer().await.expect("an answer").refusal(), (400, "host_mismatch".to_owned()));
     drop(tunnels);
     assert_eq!(client.get("/api/after").await.status, 200, "the connection goes on without them");
+    scene.finish().await;
+}
+
+#[tokio::test]
+async fn a_tunnel_that_there_is_no_room_for_is_refused_and_not_granted() {
+    let (issuer, upstream) = (Issuer::start().await, Upstream::http1().await);
+    let setup = Setup::new().token("api", &issuer, "").limits("connections = 2");
+    let scene = setup.route("api", &upstream, "token = \"api\"\nintercept = true").start().await;
+    scene.ready().await;
+    let authority = upstream.address.to_string();
+    let mut client = http2(&scene).await;
+    let (answer, stream) = client.open(connect(&authority)).await;
+    assert_eq!(answer.status().as_u16(), 200, "beside the connection itself there is room for one");
+    let refused = client.exchange(connect(&authority)).await;
+    assert_eq!(refused.reason(), (503, "overloaded".to_owned()));
+    assert_eq!(scene.metric("countersign_refused_total", &[("reason", "overloaded")]).await, 1.0);
+    drop(stream);
+    wait_until("its place is another's", SOON, async || {
+        client.open(connect(&authority)).await.0.status().as_u16() == 200
+    })
+    .await;
     scene.finish().await;
 }
 

@@ -5,8 +5,9 @@
 //!   says what it got              counts                         writes down what arrived
 //! ```
 //!
-//! Each client takes the steps of the plan in each of the ways in, tunnels that are looked into among them. Whatever it does, each request that arrives has the issuer's
-//! token exactly once, and nothing of the credential that the client brought along. `make clients` writes the page anew.
+//! Each client takes the steps of the plan in each of the ways in, tunnels that are looked into among them. Whatever it does, each
+//! request that arrives has the issuer's token exactly once, and nothing of the credential that the client brought along.
+//! `make clients` writes the page anew.
 
 mod catalogue;
 mod page;

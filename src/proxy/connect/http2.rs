@@ -5,7 +5,7 @@
 //!  CONNECT, `:protocol` websocket ─▶ the GET of HTTP/1.1 that asks so ─┴▶ 200 ─▶ the stream turns into what comes of it
 //! ```
 //!
-//! What is looked into in a stream takes the place of a connection of its own.
+//! What is looked into in a stream takes the place of a connection of its own, before it is answered.
 //!
 //! Invariant: a stream is answered 200 only where there is something that it turns into; it is judged as what it would be in
 //! HTTP/1.1.
@@ -23,7 +23,6 @@ use hyper_util::rt::TokioIo;
 use super::Onward;
 use crate::proxy::Caller;
 use crate::proxy::body::ClientBody;
-use crate::proxy::error::Refusal;
 use crate::proxy::executor::run as run_local;
 use crate::proxy::head::Head;
 use crate::proxy::message::Fields;
@@ -71,10 +70,6 @@ impl Desk {
         match onward {
             Onward::Tunnel(tunnel) => tunnel.run(stream, Bytes::new()).await,
             Onward::Inside(inside) => {
-                // What is served in a stream is a connection like others.
-                let Ok(_place) = self.proxy.shared.places.take(caller.whom()) else {
-                    return drop(self.refused_unread(Refusal::Overloaded));
-                };
                 let watch = self.seat(&caller);
                 let looked: Pin<Box<dyn Future<Output = ()>>> =
                     Box::pin(self.look_into(inside, Box::new(stream), Bytes::new(), &caller, watch));
