@@ -191,9 +191,9 @@ fn is_misplaced(keys: &Keys, fields: &Fields, target: &Target<'_>, placement: Op
         _ => holds(keys, name, value),
     };
     let is_signed = matches!(placement, Some(Placement::SigV4(_)));
-    let is_of_signature = |pair: &&str| is_signed && credentials::is_any(pair, &sign::PAIRS);
     let in_query = |query| {
-        let mut kept = credentials::kept_pairs(query, placement).filter(|pair| !is_of_signature(pair));
+        let taken_out = if is_signed { sign::pairs_of(query) } else { &[] };
+        let mut kept = credentials::kept_pairs(query, placement).filter(|pair| !credentials::is_any(pair, taken_out));
         kept.any(|pair| keys.is_in(&decoded(pair)))
     };
     fields.iter().any(in_field) || keys.is_in(&decoded(target.rest)) || target.query.is_some_and(in_query)

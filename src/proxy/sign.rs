@@ -50,8 +50,9 @@ const SHA256_HEADER: HeaderName = HeaderName::from_static(CONTENT_SHA256);
 const DATE: HeaderName = HeaderName::from_static("x-amz-date");
 const SESSION_TOKEN: HeaderName = HeaderName::from_static("x-amz-security-token");
 
-/// What a signature leaves in a query.
-pub const PAIRS: [&str; 7] = [
+/// What a signature leaves in a query, and behind that what one of an older kind does, which S3 takes too ("Signature
+/// Version 2").
+const ALL_PAIRS: [&str; 10] = [
     "X-Amz-Algorithm",
     "X-Amz-Credential",
     "X-Amz-Date",
@@ -59,10 +60,13 @@ pub const PAIRS: [&str; 7] = [
     "X-Amz-Security-Token",
     "X-Amz-Signature",
     "X-Amz-SignedHeaders",
+    "AWSAccessKeyId",
+    "Expires",
+    "Signature",
 ];
 
-/// What an older kind of signature leaves there, which S3 takes too ("Signature Version 2").
-const OLD_PAIRS: [&str; 3] = ["AWSAccessKeyId", "Expires", "Signature"];
+const PAIRS: &[&str] = ALL_PAIRS.split_at(7).0;
+const OLD_PAIRS: &[&str] = ALL_PAIRS.split_at(7).1;
 
 /// How a request is to be signed.
 pub struct Signing {
@@ -113,9 +117,8 @@ pub fn take_out<'q>(
         }
     }
     headers.remove(DATE);
-    let has = |query: &str, names: &[&str]| names.iter().all(|name| credentials::value_of(query, name).is_some());
-    let is_signed = |query: &&str| has(query, &["X-Amz-Signature"]) || has(query, &OLD_PAIRS);
-    let Some(signed) = query.filter(is_signed) else {
+    let signed = query.map(|query| (query, pairs_of(query))).filter(|(_, pairs)| !pairs.is_empty());
+    let Some((signed, pairs)) = signed else {
         return Ok(Own {
             signing: Some(Box::new(Signing::new(Form::Header, payload))),
             query: query.map(Cow::Borrowed),
@@ -130,9 +133,18 @@ pub fn take_out<'q>(
     let seconds = credentials::value_of(signed, "X-Amz-Expires").and_then(|seconds| seconds.parse().ok());
     let lasts = seconds.map_or(LONGEST, Duration::from_secs).clamp(Duration::from_secs(1), LONGEST);
     let signing = Signing::new(Form::Query { lasts }, payload);
-    let old = if has(signed, &OLD_PAIRS) { &OLD_PAIRS[..] } else { &[] };
-    let query = credentials::without_any(signed, &[&PAIRS, old].concat()).map(Cow::Owned);
+    let query = credentials::without_any(signed, pairs).map(Cow::Owned);
     Ok(Own { signing: Some(Box::new(signing)), query, shadow })
+}
+
+/// The names of the pairs of a query that are its own signature, and go with that; none where it is not signed.
+pub fn pairs_of(query: &str) -> &'static [&'static str] {
+    let has = |names: &[&str]| names.iter().all(|name| credentials::value_of(query, name).is_some());
+    match (has(OLD_PAIRS), has(&["X-Amz-Signature"])) {
+        (true, _) => &ALL_PAIRS,
+        (false, true) => PAIRS,
+        (false, false) => &[],
+    }
 }
 
 const UNKNOWN_PAYLOAD: Refusal =
@@ -279,7 +291,7 @@ impl Signing {
         let headers = covered(&request.fields)?;
         // A signature of an earlier attempt has run out of time, or was made with other keys.
         let query = match (self.form, request.uri.query()) {
-            (Form::Query { .. }, Some(query)) => credentials::without_any(query, &PAIRS).map(Zeroizing::new),
+            (Form::Query { .. }, Some(query)) => credentials::without_any(query, PAIRS).map(Zeroizing::new),
             (_, query) => query.map(|query| Zeroizing::new(query.to_owned())),
         };
         let signable = Signable {

@@ -104,12 +104,21 @@ async fn a_phantom_key_may_be_the_id_that_the_client_signs_with() {
     let seen = sent(&scene, &upstream, &format!("GET /api/bucket/key?{query}"), "", b"").await;
     S3.verify_query(&seen, "UNSIGNED-PAYLOAD");
     assert!(!seen.target.contains(PHANTOM), "{}", seen.target);
+    let old = format!("GET /api/bucket/key?AWSAccessKeyId={PHANTOM}&Expires=1&Signature=x");
+    let seen = sent(&scene, &upstream, &old, "", b"").await;
+    S3.verify_query(&seen, "UNSIGNED-PAYLOAD");
+    assert!(!seen.target.contains(PHANTOM), "{}", seen.target);
     assert_eq!(scene.metric("countersign_tripwires_total", &[]).await, 0.0);
     assert_eq!(scene.metric("countersign_shadow_credentials_total", &[]).await, 0.0);
     let bare = scene.exchange("GET /api/x HTTP/1.1\r\nHost: localhost\r\n\r\n").await;
     assert_eq!(bare.refusal(), (407, "client_auth_required".to_owned()));
-    let elsewhere = format!("GET /api/x?key={PHANTOM} HTTP/1.1\r\nHost: localhost\r\n\r\n");
-    assert_eq!(scene.exchange(elsewhere).await.refusal(), (403, "client_unknown".to_owned()));
+    let before = upstream.count();
+    // What is part of no signature is taken out by none.
+    for pair in [format!("key={PHANTOM}"), format!("X-Amz-Credential={PHANTOM}"), format!("AWSAccessKeyId={PHANTOM}")] {
+        let elsewhere = format!("GET /api/x?{pair} HTTP/1.1\r\nHost: localhost\r\n\r\n");
+        assert_eq!(scene.exchange(elsewhere).await.refusal(), (403, "client_unknown".to_owned()), "{pair}");
+    }
+    assert_eq!(upstream.count(), before);
     scene.finish().await;
 }
 
