@@ -42,4 +42,6 @@ pub struct Terms {
     pub further_scopes: BTreeSet<String>,
     /// The settings of its source, hashed.
     pub source: String,
+    /// Of the source that it is to move to.
+    pub next_source: Option<String>,
 }

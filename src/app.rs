@@ -222,6 +222,7 @@ impl App {
                 barrier: barrier.clone(),
                 keeping: Arc::new(Keeping::new(store.clone(), tasks.clone())),
                 resting: Resting::new(store.clone(), tasks.clone(), &metrics, config.keep_generations)?,
+                moves: house::moves(&store, &tasks, &recorder)?,
                 store,
                 wants: wants.clone(),
                 tripwires: tripwires.clone(),

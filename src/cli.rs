@@ -401,9 +401,13 @@ fn build(config: &Config) -> Vec<String> {
         Err(error) => return vec![format!("vault: {error}")],
     };
     let vault = vault.as_ref();
-    let tokens = config.tokens.iter().filter_map(|token| {
-        let built = source::build(&token.source, &fetcher, vault, clock.clone(), None);
-        built.err().map(|error| format!("token {}: {error}", token.name))
+    let sources = config
+        .tokens
+        .iter()
+        .flat_map(|token| std::iter::once(&token.source).chain(&token.next_source).map(|source| (&token.name, source)));
+    let tokens = sources.filter_map(|(name, source)| {
+        let built = source::build(source, &fetcher, vault, clock.clone(), None);
+        built.err().map(|error| format!("token {name}: {error}"))
     });
     let routes = config.routes.iter().filter_map(|route| {
         let built = Upstream::new(&route.upstream, &route.tls.without_identity());

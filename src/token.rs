@@ -19,6 +19,7 @@ mod gate;
 pub mod lifecycle;
 mod look;
 mod metrics;
+pub mod moved;
 mod placement;
 pub mod probe;
 pub mod rest;
@@ -52,11 +53,12 @@ use crate::name::TokenName;
 use crate::secret::{Fingerprinter, Secret};
 use crate::tasks::{Task, Tasks};
 use lifecycle::Plan;
+use moved::Moves;
 use probe::{Probe, Probed};
 use rest::{Rest, Rested};
 use revocation::Revoker;
 use source::Source;
-use supervisor::Supervisor;
+use supervisor::{Supervisor, Supplies, Supply};
 
 /// What every token's supervisor needs of the rest of the house.
 #[derive(Clone)]
@@ -70,8 +72,44 @@ pub struct Parts {
     pub rest: Rest,
     /// What the config says of the token's source, hashed.
     pub source_reference: String,
+    /// Which tokens have left their source for the next one.
+    pub moves: Arc<Moves>,
+    /// The one that this is to move to.
+    pub next: Option<Next>,
     /// Tries its generations before they go live.
     pub probe: Option<Arc<Probe>>,
+}
+
+/// A source that a token is to move to.
+#[derive(Clone)]
+pub struct Next {
+    pub source: Arc<dyn Source>,
+    /// As [`Parts::source_reference`].
+    pub reference: String,
+    /// Where the generations rest that it gives.
+    pub rest: Rest,
+}
+
+/// How far a move is.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Move {
+    /// The source in use is the token's first one.
+    Waiting,
+    /// What the next source gave is live, and may be left again.
+    Standing,
+    Moved,
+}
+
+impl Move {
+    pub const ALL: [Self; 3] = [Self::Waiting, Self::Standing, Self::Moved];
+
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Waiting => "waiting",
+            Self::Standing => "standing",
+            Self::Moved => "moved",
+        }
+    }
 }
 
 /// A token whose life can begin; nothing has been asked of its issuer yet.
@@ -117,26 +155,18 @@ impl Prepared {
         let (slot, reader) = slot::slot();
         let (control, commands) = control::channel();
         let (gate, at_gate) = watch::channel(Turn::first(Gate::Open));
-        let pace = source.pace();
-        let mut rotation = settings.rotation;
-        if !source.mints() {
-            // What is found somewhere cannot be had anew by us, however old it gets.
-            rotation.max_life = Duration::MAX;
-            rotation.shorten = false;
-            rotation.mode = Mode::Overlap;
-        }
+        let is_probed = parts.probe.is_some();
+        let supply = |source: Arc<dyn Source>, reference, rest| {
+            let plan = plan(&settings, &*source, is_probed);
+            Supply { source, reference, rest, plan }
+        };
+        let own = supply(source, parts.source_reference.clone(), parts.rest.clone());
+        let next = parts.next.clone().map(|Next { source, reference, rest }| supply(source, reference, rest));
+        let supplies = Supplies::new(settings.name.clone(), own, next, parts.moves.clone());
         let supervisor = Supervisor {
-            plan: Plan {
-                rotation,
-                grant_ends: settings.grant_ends,
-                pace: pace.between_calls,
-                recheck: pace.recheck,
-                required: settings.required,
-                is_probed: parts.probe.is_some(),
-            },
-            metrics: parts.metrics.of(&settings, source.kind()),
+            metrics: parts.metrics.of(&settings, supplies.in_use().source.kind(), supplies.next().is_some()),
             settings,
-            source,
+            supplies,
             slot,
             parts,
             commands: Mutex::new(commands),
@@ -152,6 +182,7 @@ impl Prepared {
             warm: Default::default(),
             former: Default::default(),
             void: Default::default(),
+            has_ended: false,
         };
         Self { reader, control, gate, supervisor, is_retired: false }
     }
@@ -169,7 +200,7 @@ impl Prepared {
     /// Its grant was ended before its time.
     #[must_use]
     pub fn retired(mut self) -> Self {
-        self.supervisor.plan.grant_ends = Duration::ZERO;
+        self.supervisor.has_ended = true;
         self.is_retired = true;
         self
     }
@@ -189,6 +220,7 @@ impl Prepared {
     pub fn begin(self, tasks: &Tasks) -> Token {
         let Self { reader, control, gate, supervisor, is_retired } = self;
         supervisor.metrics.begin();
+        supervisor.supplies.keep_move();
         let supervisor = Arc::new(supervisor);
         let (running, crashed) = (supervisor.clone(), supervisor.clone());
         let name = format!("token {}", supervisor.settings.name);
@@ -249,6 +281,7 @@ impl Token {
     /// The token is gone from the config: no series of its metrics is left that would look like a live one.
     pub fn forget(&self) {
         self.supervisor.metrics.forget();
+        self.supervisor.supplies.forget_move();
     }
 
     /// How it stands now.
@@ -271,19 +304,32 @@ impl Token {
         self.supervisor.granted.lock().unwrap_or_else(PoisonError::into_inner).clone()
     }
 
-    /// The kind of its source, as the config has it.
+    /// The kind of the source that is in use, as the config has it.
     pub fn source_kind(&self) -> &'static str {
-        self.supervisor.source.kind()
+        self.source().kind()
     }
 
     /// Who gives its generations, and is told which are void.
     pub fn source(&self) -> Arc<dyn Source> {
-        self.supervisor.source.clone()
+        self.supervisor.supplies.in_use().source.clone()
     }
 
-    /// The same source, as requests and records know it.
-    pub fn source_reference(&self) -> &str {
-        &self.supervisor.parts.source_reference
+    /// The kind of the source that it is to move to, and how far that is.
+    pub fn moves_to(&self) -> Option<(&'static str, Move)> {
+        let supplies = &self.supervisor.supplies;
+        let next = supplies.next()?;
+        let step = match supplies.has_moved() {
+            true => Move::Moved,
+            false if Arc::ptr_eq(next, &supplies.in_use()) => Move::Standing,
+            false => Move::Waiting,
+        };
+        Some((next.source.kind(), step))
+    }
+
+    /// The one of its sources that records know by this, in use or not.
+    pub fn source_known_by(&self, reference: &str) -> Option<Arc<dyn Source>> {
+        let supply = self.supervisor.supplies.all().find(|supply| supply.reference == reference)?;
+        Some(supply.source.clone())
     }
 
     /// Whether this voids a generation of ours that its issuer may still take for good.
@@ -293,7 +339,27 @@ impl Token {
 
     /// The public halves of the keys that this token is signed with, as JSON Web Keys; none for most sources.
     pub fn public_keys(&self) -> Vec<serde_json::Value> {
-        self.supervisor.source.public_keys()
+        self.supervisor.supplies.all().flat_map(|supply| supply.source.public_keys()).collect()
+    }
+}
+
+/// How a token lives on what a source gives.
+fn plan(settings: &Settings, source: &dyn Source, is_probed: bool) -> Plan {
+    let pace = source.pace();
+    let mut rotation = settings.rotation;
+    if !source.mints() {
+        // What is found somewhere cannot be had anew by us, however old it gets.
+        rotation.max_life = Duration::MAX;
+        rotation.shorten = false;
+        rotation.mode = Mode::Overlap;
+    }
+    Plan {
+        rotation,
+        grant_ends: settings.grant_ends,
+        pace: pace.between_calls,
+        recheck: pace.recheck,
+        required: settings.required,
+        is_probed,
     }
 }
 
@@ -322,6 +388,8 @@ pub struct Settings {
     /// It is retired when no client has had a version of its routes for so long.
     pub retire_after: Option<Duration>,
     pub source: source::Settings,
+    /// The source that it is to move to.
+    pub next_source: Option<source::Settings>,
 }
 
 /// `rotation = { ... }`

@@ -485,6 +485,9 @@ impl Observed {
             Effect::Quarantine | Effect::Revoke | Effect::Resume { .. } | Effect::Reprovision => {
                 panic!("nobody takes anything out of use")
             }
+            Effect::CallNext | Effect::NotMoved { .. } | Effect::Moved { .. } => {
+                panic!("there is no source to move to")
+            }
             Effect::Sooner { .. } => {}
         }
     }

@@ -21,6 +21,9 @@ const FORM: u32 = 1;
 #[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
 pub struct Request {
     pub hosts: BTreeSet<String>,
+    /// The source that the token is to move to.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub next_source: Option<Source>,
     /// What sets apart two requests that ask for the same: only those that were submitted have it.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub nonce: Option<String>,
@@ -240,7 +243,12 @@ impl Request {
     /// its routes let pass does not, nor where its generations come from.
     pub fn terms(&self) -> Digest {
         let source = Source { kind: String::new(), settings: String::new(), is_static: false };
-        Self { routes: BTreeMap::new(), source, ..self.clone() }.digest()
+        Self { routes: BTreeMap::new(), source, next_source: None, ..self.clone() }.digest()
+    }
+
+    /// All that its generations come from, now or later.
+    pub fn sources(&self) -> impl Iterator<Item = &Source> {
+        std::iter::once(&self.source).chain(&self.next_source)
     }
 
     /// Whether it asks for time on top of a token that the config defines.
@@ -335,6 +343,7 @@ pub(super) mod tests {
         };
         Request {
             hosts: ["api.example.com".to_owned()].into(),
+            next_source: None,
             nonce: None,
             owner: "team@example.com".into(),
             reason: "reads releases".into(),
@@ -379,6 +388,7 @@ pub(super) mod tests {
             ("for", of(|r| r.until = Until::For(Duration::from_secs(60)))),
             ("source kind", of(|r| r.source.kind = "file".into())),
             ("source", of(|r| r.source.settings = "cd".into())),
+            ("next source", of(|r| r.next_source = Some(r.source.clone()))),
             ("any", of(|r| reach(r).allow = Allow::Any)),
             ("allow", of(|r| reach(r).allow = Allow::These(vec!["* /**".into()]))),
             ("clients", of(|r| reach(r).clients = Some(["app".to_owned()].into()))),
@@ -415,7 +425,7 @@ pub(super) mod tests {
             .filter(|(_, edited)| edited.terms() == standing().terms())
             .map(|(what, _)| what)
             .collect();
-        let of_the_source = ["source kind", "source"];
+        let of_the_source = ["source kind", "source", "next source"];
         let of_routes =
             ["any", "allow", "clients", "deny", "cookies", "minting", "observe", "opaque", "upstream", "no route"];
         assert_eq!(the_same, [&of_the_source[..], &of_routes].concat());

@@ -73,8 +73,8 @@ impl Risk {
             scopes(request),
             open_routes(request),
             unenforced_routes(request),
-            request.source.is_static.then(|| {
-                factor(2, format!("its source ({}) gives values that we cannot have replaced", request.source.kind))
+            request.sources().find(|source| source.is_static).map(|source| {
+                factor(2, format!("its source ({}) gives values that we cannot have replaced", source.kind))
             }),
             lifetime(request.until, background.now),
             many_hosts(request),

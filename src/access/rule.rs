@@ -143,7 +143,7 @@ impl Rule {
         let lasts = request.end(now).map(|end| end.saturating_sub(now));
         one(&self.tokens, request.token.as_str())
             && one(&self.owners, &request.owner)
-            && one(&self.sources, &request.source.kind)
+            && request.sources().all(|source| one(&self.sources, &source.kind))
             && request.scopes.iter().all(|scope| one(&self.scopes, scope))
             && request.hosts.iter().all(|host| one(&self.hosts, host))
             && self.max_ttl.is_none_or(|most| lasts.is_some_and(|lasts| lasts <= most))

@@ -111,6 +111,7 @@ impl Wish {
         }
         Ok(Request {
             hosts: standing.hosts.clone(),
+            next_source: standing.next_source.clone(),
             nonce: Some(nonce),
             owner: standing.owner.clone(),
             reason: self.reason,

@@ -9,7 +9,7 @@ use super::endpoint::{self, Call, Endpoint, Field, Shape};
 use crate::clock::Moment;
 use crate::operator::Role;
 use crate::text;
-use crate::token::{Order, Restraint, State, Token};
+use crate::token::{Move, Order, Restraint, State, Token};
 
 const SINCE: Field = Field {
     name: "since",
@@ -179,6 +179,7 @@ fn view(token: &Token, now: Moment) -> Value {
         "hosts": settings.hosts.iter().map(ToString::to_string).collect::<Vec<_>>(),
         "required": settings.required,
         "source": token.source_kind(),
+        "next_source": token.moves_to().map(|(kind, step)| json!({ "source": kind, "state": step.as_str() })),
         "placement": settings.placement.label(),
         "grant_ends": grant_ends.to_rfc3339(),
         "generation": generation,
@@ -202,6 +203,12 @@ fn schema() -> Value {
         },
         "additionalProperties": false,
     });
+    let next_source = json!({
+        "type": "object",
+        "required": ["source", "state"],
+        "properties": { "source": { "type": "string" }, "state": { "enum": Move::ALL.map(Move::as_str) } },
+        "additionalProperties": false,
+    });
     let properties = json!({
         "name": { "type": "string" },
         "state": { "enum": State::ALL.map(State::as_str) },
@@ -211,6 +218,7 @@ fn schema() -> Value {
         "hosts": texts(),
         "required": { "type": "boolean" },
         "source": { "type": "string" },
+        "next_source": { "anyOf": [next_source, { "type": "null" }] },
         "placement": { "type": "string" },
         "grant_ends": time(),
         "generation": { "anyOf": [generation, { "type": "null" }] },

@@ -180,7 +180,7 @@ impl Desk {
         let mut sources = self.sources.lock().unwrap_or_else(PoisonError::into_inner);
         for token in &config.tokens {
             if let Some(terms) = config.terms.get(&token.name) {
-                sources.insert(terms.source.clone(), KnownSource::of(token));
+                sources.extend(KnownSource::all_of(token, terms));
             }
         }
         drop(sources);
@@ -474,6 +474,7 @@ fn asked(case: &Case) -> Event {
             Until::At(_) | Until::Permanent => None,
         },
         source: request.source.kind.clone(),
+        next_source: request.next_source.as_ref().map(|next| next.kind.clone()),
         request: case.digest.id().to_string(),
         digest: case.digest.to_string(),
         requester: requester(&request.requester),

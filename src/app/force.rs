@@ -15,6 +15,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
+use crate::access::Terms;
 use crate::access::approval::{Case, Ending, State};
 use crate::access::register::{Entitlement, Register};
 use crate::access::request::{Allow, Digest, Reach, Request, RequestId, Requester, Source, Until};
@@ -101,8 +102,18 @@ pub struct KnownSource {
 }
 
 impl KnownSource {
-    pub fn of(token: &token::Settings) -> Self {
-        Self { settings: token.source.clone(), scopes: token.scopes.clone() }
+    /// Those that a token has, by what requests know them by.
+    pub fn all_of(token: &token::Settings, terms: &Terms) -> impl Iterator<Item = (String, Self)> {
+        let known = |settings: &source::Settings| Self { settings: settings.clone(), scopes: token.scopes.clone() };
+        let next = terms.next_source.clone().zip(token.next_source.as_ref().map(known));
+        std::iter::once((terms.source.clone(), known(&token.source))).chain(next)
+    }
+
+    /// As it would be had a token these scopes.
+    fn asking_for(&self, scopes: &[String]) -> source::Settings {
+        let mut settings = self.settings.clone();
+        follow(&mut settings, &self.scopes, scopes);
+        settings
     }
 }
 
@@ -116,20 +127,21 @@ fn request(config: &Config, token: &token::Settings) -> Request {
     let routes = config.routes.iter().filter(|route| route.token.as_ref() == Some(&token.name));
     Request {
         hosts: token.hosts.iter().map(ToString::to_string).collect(),
+        next_source: token.next_source.as_ref().zip(terms.next_source).map(|(next, hash)| reference(next, hash)),
         nonce: None,
         owner: token.owner.clone(),
         reason: token.reason.clone(),
         requester: Requester::ConfigFile,
         routes: routes.map(|route| (route.name.clone(), reach(route))).collect(),
         scopes: token.scopes.iter().cloned().collect(),
-        source: Source {
-            kind: token.source.kind().to_owned(),
-            settings: terms.source,
-            is_static: token.source.is_static(),
-        },
+        source: reference(&token.source, terms.source),
         token: token.name.clone(),
         until: if token.grant_ends == NEVER { Until::Permanent } else { Until::At(token.grant_ends) },
     }
+}
+
+fn reference(source: &source::Settings, settings: String) -> Source {
+    Source { kind: source.kind().to_owned(), settings, is_static: source.is_static() }
 }
 
 fn reach(route: &route::Settings) -> Reach {
@@ -168,7 +180,8 @@ fn further_scopes(config: &Config, token: &TokenName) -> BTreeSet<String> {
 
 /// Whether its issuer is asked for them by name.
 fn scopes_can_differ(token: &token::Settings) -> bool {
-    token.source.clone().asked_scopes().is_some_and(|asked| *asked == token.scopes)
+    let sources = std::iter::once(&token.source).chain(&token.next_source);
+    sources.cloned().all(|mut source| source.asked_scopes().is_some_and(|asked| *asked == token.scopes))
 }
 
 /// What is wrong with a rule that is to be added to a route.
@@ -208,6 +221,7 @@ pub fn in_force(config: &Config, register: &Register, sources: &Sources, on_top:
         basis.shape(settings, sources);
         if let (Some(old), Some(terms)) = (basis.held_to(), force.config.terms.get_mut(&token.name)) {
             terms.source.clone_from(&old.source.settings);
+            terms.next_source = old.next_source.as_ref().map(|next| next.settings.clone());
         }
         let shut = barrier(&entitlement, || request(config, token).digest().id());
         let has_ended = basis.has_ended();
@@ -252,10 +266,12 @@ struct Basis<'r> {
 impl<'r> Basis<'r> {
     /// An old grant counts as long as its source is known.
     fn of(entitlement: &mut Entitlement<'r>, config: &Config, token: &token::Settings, sources: &Sources) -> Self {
-        let own = config.terms.get(&token.name).map(|terms| &terms.source);
+        let own = config.terms.get(&token.name);
         let is_known = |case: &&Case| {
-            let source = &case.request.source.settings;
-            own == Some(source) || sources.contains_key(source)
+            case.request.sources().all(|Source { settings, .. }| {
+                let is_own = |own: &Terms| own.source == *settings || own.next_source.as_ref() == Some(settings);
+                own.is_some_and(is_own) || sources.contains_key(settings)
+            })
         };
         let granted = entitlement.standing.filter(is_known);
         if granted.is_none() {
@@ -296,6 +312,8 @@ impl<'r> Basis<'r> {
                 settings.source.clone_from(source);
                 settings.scopes.clone_from(scopes);
             }
+            let next = old.next_source.as_ref().and_then(|next| sources.get(&next.settings));
+            settings.next_source = next.map(|next| next.asking_for(&settings.scopes));
             set_scopes(settings, &old.scopes);
         }
         if let Some(granted) = self.granted {
@@ -332,12 +350,19 @@ fn set_scopes(settings: &mut token::Settings, scopes: &BTreeSet<String>) {
         return;
     }
     let scopes: Vec<String> = scopes.iter().cloned().collect();
-    if let Some(asked) = settings.source.asked_scopes()
-        && *asked == settings.scopes
-    {
-        asked.clone_from(&scopes);
+    for source in std::iter::once(&mut settings.source).chain(&mut settings.next_source) {
+        follow(source, &settings.scopes, &scopes);
     }
     settings.scopes = scopes;
+}
+
+/// Has a source that asks for its token's scopes ask for other ones.
+fn follow(source: &mut source::Settings, before: &[String], scopes: &[String]) {
+    if let Some(asked) = source.asked_scopes()
+        && *asked == before
+    {
+        *asked = scopes.to_vec();
+    }
 }
 
 /// What a grant says of a route, if it is about the route as it is now; no more than the config lets pass, where that is

@@ -53,7 +53,9 @@ impl Former {
             let before = before.and_then(|text| config.read_again(&text).ok());
             for token in before.iter().flat_map(|before| &before.tokens) {
                 if let Some(terms) = before.as_ref().and_then(|before| before.terms.get(&token.name)) {
-                    sources.entry(terms.source.clone()).or_insert_with(|| KnownSource::of(token));
+                    for (reference, source) in KnownSource::all_of(token, terms) {
+                        sources.entry(reference).or_insert(source);
+                    }
                 }
             }
             kept.insert(name, before.as_ref().map(hashes).unwrap_or_default());
@@ -102,12 +104,12 @@ impl Former {
 }
 
 fn hashes(config: &Config) -> Hashes {
-    config.terms.values().map(|terms| terms.source.clone()).collect()
+    config.terms.values().flat_map(|terms| std::iter::once(&terms.source).chain(&terms.next_source)).cloned().collect()
 }
 
 /// The sources that a token's grants name.
 fn granted(register: &Register, token: &Settings) -> Vec<String> {
     let entitlement = register.entitlement(&token.name);
     let grants = entitlement.standing.into_iter().chain(entitlement.submitted);
-    grants.map(|case| case.request.source.settings.clone()).collect()
+    grants.flat_map(|case| case.request.sources()).map(|source| source.settings.clone()).collect()
 }

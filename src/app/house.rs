@@ -54,6 +54,7 @@ use crate::route::Table;
 use crate::secret::Fingerprinter;
 use crate::store::Store;
 use crate::tasks::{Task, Tasks};
+use crate::token::moved::Moves;
 use crate::token::rest::Resting;
 use crate::token::revocation::{Cause, Revoker};
 use crate::token::source::Keeping;
@@ -61,6 +62,7 @@ use crate::token::{self, Order, Restraint, RotateError, Token};
 use crate::usage;
 use crate::vault::Vault;
 pub use draft::DraftError;
+pub(super) use draft::moves;
 use draft::{Draft, Kitchen, begin, keep_authorities};
 use fixed::Fixed;
 use requests::Aside;
@@ -79,6 +81,8 @@ pub(super) struct Ground {
     pub store: Arc<Store>,
     pub keeping: Arc<Keeping>,
     pub resting: Arc<Resting>,
+    /// Which tokens have left their source for the next one.
+    pub moves: Arc<Moves>,
     /// What refused requests lacked.
     pub wants: Arc<Wants>,
     /// Phantom keys where they cannot be.
@@ -249,10 +253,7 @@ impl House {
         former.remember(config, &desk.register()).await;
         warm::take_up(&mut prepared, &ground, &revoker)?;
         let tokens: Tokens = begin(prepared, &ground.tasks).collect();
-        revoker.resume(|name, reference| {
-            let token = tokens.get(name).filter(|token| token.source_reference() == reference);
-            token.map(|token| token.source())
-        })?;
+        revoker.resume(|name, reference| tokens.get(name).and_then(|token| token.source_known_by(reference)))?;
         let house = Arc::new(Self {
             token_metrics,
             tables: Arc::new(ArcSwap::from_pointee(table)),

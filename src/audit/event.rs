@@ -85,6 +85,24 @@ pub enum Event {
         #[serde(serialize_with = "time")]
         expires: Duration,
     },
+    /// What the source that a token is to move to gave has stood: it is the token's from now on.
+    TokenMoved {
+        token: TokenName,
+        generation: u64,
+        /// The kinds of both.
+        from: &'static str,
+        source: &'static str,
+    },
+    /// A token was not moved to its next source, or not for long: the one that it had is in use.
+    TokenMoveFailed {
+        token: TokenName,
+        source: &'static str,
+        to: &'static str,
+        reason: &'static str,
+        #[serde(serialize_with = "capped")]
+        detail: String,
+        attempt: u32,
+    },
     /// An issuer could not be asked, or gave no token.
     TokenFailed {
         token: TokenName,
@@ -400,6 +418,8 @@ pub struct Requested {
     #[serde(skip_serializing_if = "Option::is_none")]
     pub for_seconds: Option<u64>,
     pub source: String,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub next_source: Option<String>,
     pub request: String,
     pub digest: String,
     pub requester: String,
@@ -427,6 +447,8 @@ impl Event {
             Self::TokenRolledBack { .. } => "token_rolled_back",
             Self::TokenResumed { .. } => "token_resumed",
             Self::TokenProlonged { .. } => "token_prolonged",
+            Self::TokenMoved { .. } => "token_moved",
+            Self::TokenMoveFailed { .. } => "token_move_failed",
             Self::TokenFailed { .. } => "token_failed",
             Self::TokenProbeRefused { .. } => "token_probe_refused",
             Self::TokenRejected { .. } => "token_rejected",

@@ -91,9 +91,9 @@ impl Login {
             let said = format!("there is no token {}\n  help: the tokens are: {}", self.token, known.join(", "));
             return Err(Failed { code: USAGE, said });
         };
-        match &token.source {
-            Source::RefreshToken(settings) => Ok(settings),
-            other => {
+        match (&token.source, &token.next_source) {
+            (Source::RefreshToken(settings), _) | (_, Some(Source::RefreshToken(settings))) => Ok(settings),
+            (other, _) => {
                 let (name, kind) = (&self.token, other.kind());
                 let help = "a sign-in is for a source of the kind `refresh_token`";
                 Err(Failed::config(format!(

@@ -246,6 +246,10 @@ fn page(shown: &Value) -> String {
         "source",
         format!("{}{lives}, settings {}", text(&request["source"]["kind"]), text(&request["source"]["settings"])),
     );
+    let next = &request["next_source"];
+    if next.is_object() {
+        say("next source", format!("{}, settings {}", text(&next["kind"]), text(&next["settings"])));
+    }
     say("asked", text(&shown["asked"]));
     for (route, reach) in request["routes"].as_object().into_iter().flatten() {
         let allow = if reach["allow"] == "any" { "any".to_owned() } else { text(&reach["allow"]["these"]) };

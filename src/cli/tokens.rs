@@ -119,6 +119,10 @@ fn page(token: &Value) -> String {
     for name in ["name", "state", "owner", "reason", "scopes", "hosts", "source", "placement"] {
         say(name, &token[name]);
     }
+    let next = &token["next_source"];
+    if next.is_object() {
+        say("next source", &format!("{} ({})", text(&next["source"]), text(&next["state"])).into());
+    }
     say("grant ends", &token["grant_ends"]);
     let generation = &token["generation"];
     say("generation", &generation["number"]);

@@ -18,6 +18,7 @@ use crate::token::source::exec::Format;
 use crate::token::source::oauth::{Auth, Client};
 
 mod files;
+mod moves;
 mod vault;
 
 const GOOD: &str = include_str!("tests/good.toml");

@@ -62,13 +62,23 @@ pub fn read(mut section: Section<'_>, context: &Context<'_>) -> Token {
     let detect = detect::of_token(section.table("detect", "`detect`"), context);
     super::preset::read(&mut section);
     let source = section.table("source", "`source`");
-    let terms = Terms { permanent, further_scopes, source: reference_of(&source) };
-    let mut source = source::read(source, scopes.as_deref(), context);
-    if let Some(Source::VaultDynamic(dynamic)) = &mut source {
-        dynamic.max_life = rotation.max_life;
-    }
-    if let (Some(placement), Some(source)) = (&placement, &source) {
-        judge_fit(placement, source, &label, placement_at, context);
+    let next = section.table("next_source", "`source`");
+    let next_source = next.is_present().then(|| reference_of(&next));
+    let terms = Terms { permanent, further_scopes, source: reference_of(&source), next_source };
+    let read = |source| {
+        let mut source = source::read(source, scopes.as_deref(), context);
+        if let Some(Source::VaultDynamic(dynamic)) = &mut source {
+            dynamic.max_life = rotation.max_life;
+        }
+        if let (Some(placement), Some(source)) = (&placement, &source) {
+            judge_fit(placement, source, &label, placement_at.clone(), context);
+        }
+        source
+    };
+    let source = read(source);
+    let next_source = if next.is_present() { read(next) } else { None };
+    if section.has("next_source") {
+        judge_move(&section, &rotation, probe.is_some(), source.as_ref().zip(next_source.as_ref()));
     }
     let placement = placement.map(|placement| match &source {
         Some(source) if source.is_bound() => Placement::Dpop,
@@ -95,10 +105,43 @@ pub fn read(mut section: Section<'_>, context: &Context<'_>) -> Token {
             retire_unused,
             retire_after,
             source: source?,
+            next_source,
         })
     };
     let settings = settings();
     Token { name, hosts, terms, detect, retires_with_version: retire_after.is_some(), signs, settings }
+}
+
+/// A source is left for another that is verified, and can be left again.
+fn judge_move(section: &Section<'_>, rotation: &Rotation, is_probed: bool, both: Option<(&Source, &Source)>) {
+    let refuse = |message: &str, help: &str| section.refuse("next_source", message, help);
+    if rotation.mode == Mode::Exclusive {
+        refuse(
+            "with `mode = \"exclusive\"` there is nothing to go back to from `next_source`",
+            "remove `next_source`, or `mode`",
+        );
+    } else if !is_probed {
+        refuse(
+            "`next_source` is verified before `source` is left, and there is no `probe`",
+            "add `rotation = { probe = \"https://...\" }`",
+        );
+    }
+    if rotation.overlap.is_zero() {
+        refuse("with `overlap = \"0s\"` nothing goes back to `source`", "remove `overlap`, or write a longer one");
+    }
+    let Some((source, next)) = both else { return };
+    if source == next {
+        refuse("`next_source` is the same as `source`", "remove it");
+    }
+    if source.is_bound() != next.is_bound() {
+        refuse(
+            "`next_source` and `source` have to agree about `dpop`: requests carry a proof, or none",
+            "write it in both, or in none",
+        );
+    }
+    if matches!((source, next), (Source::RefreshToken(_), Source::RefreshToken(_))) {
+        refuse("one refresh token is kept for a token, and `source` has one", "write another kind of source");
+    }
 }
 
 /// Keys of AWS sign and are sent nowhere; nothing else signs.

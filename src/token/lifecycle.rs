@@ -21,6 +21,7 @@
 
 mod former;
 mod inputs;
+mod moving;
 mod offer;
 mod prolonging;
 mod rejection;
@@ -36,6 +37,7 @@ use crate::backoff::Backoff;
 use crate::clock::Moment;
 use former::Former;
 pub use inputs::{Cause, Effect, Fault, Input};
+use moving::Moving;
 pub use offer::Offer;
 use rejection::Rejections;
 pub use resumed::Before;
@@ -133,6 +135,7 @@ pub struct Lifecycle {
     rejections: Rejections,
     shortening: Shortening,
     former: Option<Former>,
+    moving: Option<Moving>,
     /// Roll-backs since a rotation that was not rolled back.
     rolled_back: u32,
     last_number: u64,
@@ -159,6 +162,7 @@ impl Lifecycle {
             rejections: Rejections::default(),
             shortening: Shortening::default(),
             former: None,
+            moving: None,
             rolled_back: 0,
             last_number,
             last_started: None,
@@ -225,8 +229,9 @@ impl Lifecycle {
             Call::Trial(trial) => trial.again(),
             Call::InFlight { .. } => None,
         };
-        if let Some(due) = due {
-            wake = wake.earlier(due);
+        let until = self.stands_until().filter(|_| matches!(self.phase, Phase::Active(_)));
+        for moment in due.into_iter().chain(until) {
+            wake = wake.earlier(moment);
         }
         Some(wake)
     }
@@ -246,6 +251,7 @@ impl Lifecycle {
         match input {
             Input::Answered(outcome) if self.stale => {
                 self.stale = false;
+                self.leave_off();
                 self.call_next(self.paced(now));
                 effects.extend(outcome.is_ok().then_some(Effect::Discard));
             }
@@ -272,6 +278,7 @@ impl Lifecycle {
         {
             self.run_out(live, now, random, &mut effects);
         }
+        self.settle_move(now, &mut effects);
         self.try_again(now, &mut effects);
         if let Call::Due(due) = self.call
             && due.reached(now)
@@ -280,14 +287,14 @@ impl Lifecycle {
             self.call = Call::InFlight { started: now };
             self.last_started = Some(now);
             self.wanted = None;
-            effects.push(Effect::Call);
+            effects.push(if self.begin_move(now) { Effect::CallNext } else { Effect::Call });
         }
         effects
     }
 
     fn answered(&mut self, offer: Offer, now: Moment, random: f64, effects: &mut Vec<Effect>) {
         let Call::InFlight { started } = self.call else { return };
-        let refused = |reason| Fault { reason, class: Class::Transient { retry_after: None } };
+        let refused = Fault::passing;
         let judged = match (self.phase, offer.unchanged) {
             // What was revoked does not come back, whoever gives it.
             _ if offer.void => Err(refused(Reason::Revoked)),
@@ -297,6 +304,8 @@ impl Lifecycle {
             }
             // It came too late.
             _ if offer.longer.is_some() => Err(refused(Reason::Expired)),
+            // Another source may give for a shorter time, and what is live already.
+            _ if self.asks_next() => self.judge(offer, now, random).ok_or(refused(Reason::Lifetime)),
             (Phase::Active(live), true) => {
                 self.succeeded();
                 self.call_next(self.recheck(offer, live, now));
@@ -336,6 +345,7 @@ impl Lifecycle {
     ) {
         let replaces = (self.last_number > 0).then_some(self.last_number);
         self.keep_former(cause, now);
+        self.stand(now);
         self.rejections.replaced(cause == Cause::Rejected, PATIENT, now, random);
         if cause == Cause::Due && matches!(self.phase, Phase::Active(_)) {
             self.shortening.lived();
@@ -357,12 +367,16 @@ impl Lifecycle {
     fn run_out(&mut self, live: Live, now: Moment, random: f64, effects: &mut Vec<Effect>) {
         if let Call::Trial(trial) = self.call
             && !trial.live.usable_until.reached(now)
+            && !self.asks_next()
         {
             return self.go_live(trial, now, random, effects);
         }
         self.phase = Phase::Expired(live);
         self.shortening.failed();
         effects.push(Effect::Expire { number: live.number });
+        if let Call::Trial(_) = self.call {
+            self.move_failed(Fault::passing(Reason::ProbeUnanswered), now, random, effects);
+        }
     }
 
     fn quarantine(&mut self, now: Moment, effects: &mut Vec<Effect>) {
@@ -434,6 +448,9 @@ impl Lifecycle {
     }
 
     fn failed(&mut self, fault: Fault, started: Moment, now: Moment, random: f64, effects: &mut Vec<Effect>) {
+        if self.move_failed(fault, now, random, effects) {
+            return;
+        }
         self.failures = self.failures.saturating_add(1);
         self.shortening.failed();
         let mut delay = PATIENT.delay(self.failures, random);

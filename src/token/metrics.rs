@@ -1,5 +1,6 @@
 //! The metrics of tokens. Their labels are token names, owners and kinds from the config.
 
+use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 
 use prometheus::{HistogramVec, IntCounterVec, IntGaugeVec};
@@ -28,6 +29,7 @@ pub struct Metrics {
     holds: HistogramVec,
     probes: IntCounterVec,
     restarts: IntCounterVec,
+    moves: IntCounterVec,
 }
 
 impl Metrics {
@@ -92,6 +94,11 @@ impl Metrics {
                 "Generations that were tried against the token's API, by outcome: passed, refused, unanswered.",
                 &["token", "outcome"],
             )?,
+            moves: registry.counters(
+                "source_moves_total",
+                "Attempts to move a token to its next source, by outcome: success, failure, rolled_back.",
+                &["token", "outcome"],
+            )?,
             restarts: registry.counters(
                 "token_supervisor_restarts_total",
                 "Times that the token's supervisor failed and was started again.",
@@ -101,11 +108,14 @@ impl Metrics {
     }
 
     /// The metrics of one token. Nothing is shown before [`TokenMetrics::begin`].
-    pub(super) fn of(&self, settings: &Settings, source: &'static str) -> TokenMetrics {
+    pub(super) fn of(&self, settings: &Settings, source: &'static str, moves: bool) -> TokenMetrics {
         TokenMetrics {
             families: self.clone(),
             name: settings.name.clone(),
-            info: [settings.owner.clone(), source.to_owned(), settings.placement.label().to_owned()],
+            owner: settings.owner.clone(),
+            placement: settings.placement.label().to_owned(),
+            source: Mutex::new(source),
+            moves,
             grant_ends: settings.grant_ends,
         }
     }
@@ -115,7 +125,12 @@ impl Metrics {
 pub(super) struct TokenMetrics {
     families: Metrics,
     name: TokenName,
-    info: [String; 3],
+    owner: String,
+    placement: String,
+    /// The kind of the source in use.
+    source: Mutex<&'static str>,
+    /// Whether there is a source to move to.
+    moves: bool,
     grant_ends: Duration,
 }
 
@@ -123,8 +138,7 @@ impl TokenMetrics {
     /// The token's life begins; one of the same name may have been there before it.
     pub(super) fn begin(&self) {
         let name = self.name.as_str();
-        let [owner, source, placement] = &self.info;
-        self.families.info.with_label_values(&[name, owner, source, placement]).set(1);
+        self.families.info.with_label_values(&self.info()).set(1);
         if self.grant_ends == NEVER {
             // One of the same name may have had an end.
             let _ = self.families.grant_expiry.remove_label_values(&[name]);
@@ -136,6 +150,9 @@ impl TokenMetrics {
         }
         for outcome in ["success", "failure", "rolled_back"] {
             self.families.rotations.with_label_values(&[name, outcome]);
+            if self.moves {
+                self.families.moves.with_label_values(&[name, outcome]);
+            }
         }
         for verdict in Verdict::ALL {
             self.families.probes.with_label_values(&[name, verdict.as_str()]);
@@ -173,15 +190,30 @@ impl TokenMetrics {
 
     /// Another token takes the name: what it shows under the same labels stays.
     pub(super) fn superseded_by(&self, other: &Self) {
-        if self.info != other.info {
+        if self.info() != other.info() {
             self.forget_info();
         }
     }
 
     fn forget_info(&self) {
-        let [owner, source, placement] = &self.info;
         // A family that never had the series says so; there is nothing to do about it.
-        let _ = self.families.info.remove_label_values(&[self.name.as_str(), owner, source, placement]);
+        let _ = self.families.info.remove_label_values(&self.info());
+    }
+
+    fn info(&self) -> [&str; 4] {
+        let source = *self.source.lock().unwrap_or_else(PoisonError::into_inner);
+        [self.name.as_str(), &self.owner, source, &self.placement]
+    }
+
+    /// Another source is in use.
+    pub(super) fn comes_from(&self, source: &'static str) {
+        self.forget_info();
+        *self.source.lock().unwrap_or_else(PoisonError::into_inner) = source;
+        self.families.info.with_label_values(&self.info()).set(1);
+    }
+
+    pub(super) fn moved(&self, outcome: &str) {
+        self.families.moves.with_label_values(&[self.name.as_str(), outcome]).inc();
     }
 
     pub(super) fn forget(&self) {

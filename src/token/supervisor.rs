@@ -5,10 +5,12 @@
 
 mod asking;
 mod exclusive;
+mod moving;
 mod outstanding;
 mod prolonging;
 mod restraint;
 mod rollback;
+mod supply;
 mod warm;
 
 use std::future::Future;
@@ -28,13 +30,14 @@ use super::placement::Placed;
 use super::probe::Probed;
 use super::revocation;
 use super::slot::{Generation, Slot, Standing, Verdict};
-use super::source::{Class, IssuerChange, Reason, Source};
+use super::source::{Class, IssuerChange, Reason};
 use super::{Parts, Settings};
 use crate::audit::Event;
 use crate::clock::Moment;
 use crate::secret::{Fingerprint, Mark, Secret};
 use asking::{Answer, Asking, Given};
 use outstanding::Outstanding;
+pub(super) use supply::{Supplies, Supply};
 use warm::Warm;
 
 /// The longest sleep: a machine that was suspended is noticed within it.
@@ -42,8 +45,7 @@ const LONGEST_SLEEP: Duration = Duration::from_secs(5);
 
 pub(super) struct Supervisor {
     pub(super) settings: Arc<Settings>,
-    pub(super) plan: Plan,
-    pub(super) source: Arc<dyn Source>,
+    pub(super) supplies: Supplies,
     pub(super) slot: Slot,
     pub(super) parts: Parts,
     pub(super) metrics: TokenMetrics,
@@ -72,6 +74,8 @@ pub(super) struct Supervisor {
     pub(super) former: StdMutex<Option<Outstanding>>,
     /// Values that were revoked, to be recognised when the source gives one again.
     pub(super) void: StdMutex<Vec<Mark>>,
+    /// Its grant has been ended before its time.
+    pub(super) has_ended: bool,
 }
 
 type Probing<'a> = Pin<Box<dyn Future<Output = Probed> + Send + 'a>>;
@@ -129,13 +133,18 @@ impl Supervisor {
         let now = self.parts.clock.now();
         let last_number = self.last_number.load(Ordering::Relaxed);
         let restraint = *lock(&self.restraint);
+        let plan = self.planned(self.supplies.begin().plan);
         let life = match restraint {
             Some(restraint) => {
                 self.leave_cold();
                 self.slot.withdraw(Some(Standing::Restrained(restraint)));
-                Lifecycle::restrained(restraint, self.plan, last_number, now)
+                Lifecycle::restrained(restraint, plan, last_number, now)
             }
-            None => self.resumed(now).unwrap_or_else(|| Lifecycle::new(self.plan, last_number, now)),
+            None => self.resumed(now).unwrap_or_else(|| Lifecycle::new(plan, last_number, now)),
+        };
+        let life = match self.supplies.to_move_to() {
+            Some(next) => life.moving_to(self.planned(next.plan)),
+            None => life,
         };
         self.metrics.state(life.phase());
         let used = false;
@@ -166,7 +175,8 @@ impl Supervisor {
             let (asking, probing) = (run.asking.is_some(), run.probing.is_some());
             // What is told once is heard when it can be followed.
             let heeds_changes = !asking && !probing && !run.life.is_restrained();
-            let changed = self.source.changed();
+            let in_use = self.supplies.in_use();
+            let changed = in_use.source.changed();
             let heeds_demand = run.life.heeds_demand(now);
             input = tokio::select! {
                 answer = under_way(&mut run.asking), if asking => self.received(answer, &mut run),
@@ -194,6 +204,12 @@ impl Supervisor {
                 () = tokio::time::sleep(sleep) => Input::Timer,
             };
         }
+    }
+
+    /// As the grant has it now.
+    fn planned(&self, plan: Plan) -> Plan {
+        let grant_ends = if self.has_ended { Duration::ZERO } else { plan.grant_ends };
+        Plan { grant_ends, ..plan }
     }
 
     /// Lets the machine judge an input, and carries out what follows.
@@ -261,6 +277,7 @@ impl Supervisor {
                 self.metrics.state(run.life.phase());
                 // One that was to follow may have put its own there.
                 self.lay_down();
+                self.supplies.keep_move();
                 ControlFlow::Continue(Input::Timer)
             }
             Some(Command::RollBack(refusals)) => {
@@ -296,7 +313,7 @@ impl Supervisor {
         match self.slot.live() {
             Some(live) if live.verdict.is_rejected() => {
                 tracing::info!(token = %self.settings.name, generation = live.number, "an upstream answered 401");
-                self.parts.rest.scrub();
+                self.supplies.scrub();
                 Input::Rejected { generation: live.number }
             }
             _ => Input::Timer,
@@ -321,7 +338,7 @@ impl Supervisor {
                 let longer = Some(generation);
                 return Input::Answered(Ok(Offer { expires: Some(until), unchanged: true, void: false, longer }));
             }
-            Ok(Given::Anew(issued)) => self.candidate(issued),
+            Ok(Given::Anew(issued, supply)) => self.candidate(issued, supply),
             Err(failure) => Err(failure),
         };
         self.metrics.answered(if answer.is_ok() { "success" } else { "failure" });
@@ -340,7 +357,7 @@ impl Supervisor {
     }
 
     fn tell_issuer_changes(&self) {
-        for IssuerChange { issuer, what, before, after } in self.source.issuer_changes() {
+        for IssuerChange { issuer, what, before, after } in self.supplies.issuer_changes() {
             let token = self.settings.name.clone();
             tracing::warn!(%token, issuer, what, before, after, "the issuer tells something else of itself than before");
             self.parts.recorder.note(Event::IssuerMetadataChanged { token, issuer, what, before, after });
@@ -367,8 +384,14 @@ impl Supervisor {
         match effect {
             Effect::Call => {
                 run.asked_at = now;
-                run.asking = Some(Asking::begin(self, run.life.may_prolong()));
+                run.asking = Some(Asking::begin(self, self.supplies.in_use(), run.life.may_prolong()));
             }
+            Effect::CallNext => {
+                run.asked_at = now;
+                run.asking = self.supplies.to_move_to().map(|next| Asking::begin(self, next, false));
+            }
+            Effect::NotMoved { fault, attempt, again } => self.not_moved(fault, attempt, again, run, now),
+            Effect::Moved { number } => self.moved(number),
             Effect::Probe { number } => self.probe(number, run),
             Effect::Publish { live, replaces, cause } => self.publish(live, replaces, cause, run, now),
             Effect::RollBack { live, replaces, .. } => self.roll_back(live, replaces, run, now),
@@ -387,7 +410,7 @@ impl Supervisor {
             }
             Effect::Expire { number } => {
                 self.slot.withdraw(None);
-                self.parts.rest.scrub();
+                self.supplies.scrub();
                 tracing::warn!(token = %self.settings.name, generation = number, "the generation expired before its successor came");
                 self.parts.recorder.note(Event::TokenExpired { token: self.settings.name.clone(), generation: number });
             }
@@ -441,10 +464,11 @@ impl Supervisor {
         let replaced = self.slot.live();
         self.put_in_slot(&live, &new.secret, value, fingerprint, run.life.is_unproven());
         *lock(&self.last_mark) = Some(new.mark);
-        let new = Outstanding { number, expires: self.good_until(live.expires), ..new };
+        let new = Outstanding { number, expires: self.good_until(&new.supply, live.expires), ..new };
+        self.use_from_now_on(&new.supply);
+        let source = new.supply.source.kind();
         self.outstanding(new, replaced.as_ref(), run.life.former(now), now);
         self.lay_down();
-        let source = self.source.kind();
         let (token, generation) = (name.clone(), number);
         self.parts.recorder.note(match replaces {
             None => Event::TokenIssued { token, generation, fingerprint, expires, source, version },

@@ -77,7 +77,7 @@ impl Scene {
         let tasks = Tasks::new();
         let resting = rest::Resting::new(store.clone(), tasks.clone(), &registry, true).expect("a new registry");
         let origin = rest::Origin { source: "ab".to_owned(), terms: String::new() };
-        let revoker = Revoker::new(&registry, clock.clone(), recorder.clone(), store, tasks.clone());
+        let revoker = Revoker::new(&registry, clock.clone(), recorder.clone(), store.clone(), tasks.clone());
         let (revoker, tellings) = revoker.expect("a new registry");
         let telling = tasks.essential("revocations", revoker.clone().run(tellings));
         let parts = Parts {
@@ -88,6 +88,8 @@ impl Scene {
             metrics: Metrics::register(&registry).expect("a new registry"),
             rest: resting.of(&settings.name, origin),
             source_reference: "ab".to_owned(),
+            moves: moved::Moves::open(store, tasks.clone()).expect("a store").0,
+            next: None,
             probe: None,
         };
         let prepared = Prepared::new(settings, source, parts, None, None);
@@ -139,6 +141,7 @@ fn settings_of_a_token() -> Settings {
         probe: None,
         retire_unused: None,
         retire_after: None,
+        next_source: None,
         source: source::Settings::Env { name: "UNUSED".into() },
     }
 }

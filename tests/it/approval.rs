@@ -466,6 +466,31 @@ async fn an_edited_token_goes_on_as_it_was_granted_until_the_edit_is_decided() {
 }
 
 #[tokio::test]
+async fn a_next_source_is_asked_for_and_nothing_is_moved_before_that_is_granted() {
+    let (place, next) = (Place::new().await, Issuer::named("new", 3600).await);
+    let probe = format!("rotation = {{ probe = \"https://{}/x/health\" }}", place.upstream.address);
+    let url = next.url();
+    let source = format!(
+        r#"{{ kind = "client_credentials", token_url = "{url}", client_id = "api", client_secret = "file:client-secret" }}"#
+    );
+    let scene = place.with(&probe).start().await;
+    approve(&scene, "alice", &pending(&scene).await).await;
+    wait_until("it works", SOON, async || scene.get("/api/x/1").await.status == 200).await;
+    scene.reload(&place.with(&format!("{probe}\nnext_source = {source}"))).await.expect("a good config");
+    assert_eq!(scene.rotate("api").await.expect("a generation"), 2);
+    assert_eq!((scene.get("/api/x/1").await.status, next.count()), (200, 0));
+    assert_eq!(place.upstream.last().all("authorization"), ["Bearer tok-2"]);
+    let id = pending(&scene).await;
+    let asked = requests(&scene).await.into_iter().find(|request| request["id"] == id.as_str()).expect("it is there");
+    assert_eq!(asked["next_source"], "client_credentials");
+    approve(&scene, "alice", &id).await;
+    wait_until("it is moved", SOON, async || scene.rotate("api").await.is_ok() && next.count() == 1).await;
+    assert_eq!(scene.get("/api/x/1").await.status, 200);
+    assert_eq!(place.upstream.last().all("authorization"), ["Bearer new-1"]);
+    scene.finish().await;
+}
+
+#[tokio::test]
 async fn an_edited_source_waits_over_restarts_while_the_old_one_goes_on() {
     let place = Place::new().await;
     let folder = Arc::new(TempDir::new().expect("a folder"));

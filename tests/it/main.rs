@@ -32,6 +32,7 @@ mod jobs;
 mod keys;
 mod life;
 mod limits;
+mod moves;
 mod outage;
 mod phantom;
 mod placements;

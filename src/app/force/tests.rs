@@ -214,7 +214,7 @@ impl World {
             |request: &Request, is_granted| definition(self.config, &request.token)?.beyond(request, is_granted);
         self.register.judge_again(&self.policy, beyond, self.now);
         for token in &self.config.tokens {
-            self.sources.insert(self.config.terms[&token.name].source.clone(), KnownSource::of(token));
+            self.sources.extend(KnownSource::all_of(token, &self.config.terms[&token.name]));
         }
         self.follow();
         for (id, case) in self.register.cases().filter(|(_, case)| case.state == State::Pending) {

@@ -7,7 +7,7 @@ use super::{Ground, Tokens};
 use crate::alert;
 use crate::app::force::{self, InForce};
 use crate::app::restraint::Restraints;
-use crate::audit::OnFailure;
+use crate::audit::{Event, OnFailure, Recorder};
 use crate::dial::{Dialer, Tunnel, tunnel};
 use crate::fetch::{Fetcher, RemoteError};
 use crate::identity::job::{Jobs, Office};
@@ -15,12 +15,14 @@ use crate::identity::{Clients, KeyError};
 use crate::interception::{self, Hosts, Interception, InterceptionError};
 use crate::name::{RouteName, TokenName};
 use crate::route::{self, Ingredients, RouteToken, Table, TableError};
+use crate::store::{Store, StoreError};
 use crate::tasks::Tasks;
+use crate::token::moved::Moves;
 use crate::token::probe::Probe;
 use crate::token::rest::Origin;
 use crate::token::revocation::Revoker;
 use crate::token::source::{self, BuildError, Keep};
-use crate::token::{self, Gate, Parts, Prepared, SlotReader, Token};
+use crate::token::{self, Gate, Next, Parts, Prepared, SlotReader, Token};
 use crate::vault::Vault;
 
 pub(super) struct Draft {
@@ -90,18 +92,25 @@ impl Kitchen<'_> {
                 continue;
             }
             let keep = Keep { keeping: self.ground.keeping.clone(), token: settings.name.clone() };
-            let source =
-                source::build(&settings.source, self.fetcher, self.vault, self.ground.clock.clone(), Some(keep))
-                    .map_err(|error| DraftError::Source(settings.name.clone(), error))?;
+            let build = |source| {
+                let clock = self.ground.clock.clone();
+                source::build(source, self.fetcher, self.vault, clock, Some(keep.clone()))
+                    .map_err(|error| DraftError::Source(settings.name.clone(), error))
+            };
+            let source = build(&settings.source)?;
+            let next = settings.next_source.as_ref().map(build).transpose()?;
             let probe = settings.probe.as_ref().map(|probe| {
                 let built = Probe::new(probe, settings.placement.clone(), self.fetcher.clone());
                 built.map(Arc::new).map_err(|error| DraftError::Probe(settings.name.clone(), error))
             });
             let terms = config.terms.get(&settings.name);
-            let origin = Origin {
-                source: terms.map(|terms| terms.source.clone()).unwrap_or_default(),
-                terms: grants.get(&settings.name).map(ToString::to_string).unwrap_or_default(),
+            let grant = grants.get(&settings.name).map(ToString::to_string).unwrap_or_default();
+            let rest = |source: &str| {
+                let origin = Origin { source: source.to_owned(), terms: grant.clone() };
+                self.ground.resting.of(&settings.name, origin)
             };
+            let reference = terms.map(|terms| terms.source.clone()).unwrap_or_default();
+            let next_reference = terms.and_then(|terms| terms.next_source.clone()).unwrap_or_default();
             let parts = Parts {
                 probe: probe.transpose()?,
                 clock: self.ground.clock.clone(),
@@ -109,8 +118,14 @@ impl Kitchen<'_> {
                 fingerprinter: self.ground.fingerprinter.clone(),
                 metrics: self.metrics.clone(),
                 revoker: self.revoker.clone(),
-                source_reference: origin.source.clone(),
-                rest: self.ground.resting.of(&settings.name, origin),
+                rest: rest(&reference),
+                source_reference: reference,
+                moves: self.ground.moves.clone(),
+                next: next.map(|source| Next {
+                    source: source.into(),
+                    rest: rest(&next_reference),
+                    reference: next_reference,
+                }),
             };
             let gate = gates.get(&settings.name).copied().unwrap_or(Gate::Open);
             let restraint = self.restraints.of(&settings.name);
@@ -177,6 +192,17 @@ impl Kitchen<'_> {
             }
         }
     }
+}
+
+/// Which tokens have moved to their next source, as a former run left it. Blocks.
+pub(in crate::app) fn moves(store: &Arc<Store>, tasks: &Tasks, recorder: &Recorder) -> Result<Arc<Moves>, StoreError> {
+    let (moves, refused) = Moves::open(store.clone(), tasks.clone())?;
+    for refused in refused {
+        let (file, reason) = (refused.path.display().to_string(), refused.why.to_string());
+        tracing::error!(file, reason, "whether a token has moved is not known: it begins with its own source");
+        recorder.note(Event::StateRejected { file, reason });
+    }
+    Ok(moves)
 }
 
 /// What apps are to trust is on the disk before anybody is answered with it. Blocks.

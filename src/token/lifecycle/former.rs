@@ -10,14 +10,16 @@ use crate::backoff::Backoff;
 use crate::clock::Moment;
 use crate::token::Mode;
 
-/// Between a roll-back and the next rotation.
-const SPACING: Backoff = Backoff { first: Duration::from_secs(60), most: Duration::from_secs(3600) };
+/// Between a roll-back and the next rotation, and between attempts to move to another source.
+pub(super) const SPACING: Backoff = Backoff { first: Duration::from_secs(60), most: Duration::from_secs(3600) };
 
 /// What could come back.
 #[derive(Clone, Copy, PartialEq, Debug)]
 pub(super) struct Former {
     live: Live,
     until: Moment,
+    /// It is of the source that is being left.
+    is_left: bool,
 }
 
 impl Lifecycle {
@@ -35,8 +37,9 @@ impl Lifecycle {
         if self.former.is_some() {
             self.rolled_back = 0;
         }
+        let is_left = self.asks_next();
         self.former = match self.phase {
-            Phase::Active(live) => Some(Former { live, until: now.after(self.plan.rotation.overlap) }),
+            Phase::Active(live) => Some(Former { live, until: now.after(self.plan.rotation.overlap), is_left }),
             _ => None,
         };
     }
@@ -57,7 +60,7 @@ impl Lifecycle {
     /// Upstreams refuse the live generation.
     pub(super) fn roll_back(&mut self, generation: u64, now: Moment, random: f64, effects: &mut Vec<Effect>) {
         let (Phase::Active(refused), Some(restores)) = (self.phase, self.former(now)) else { return };
-        let Some(Former { live, .. }) = self.former.take_if(|_| refused.number == generation) else { return };
+        let Some(Former { live, is_left, .. }) = self.former.take_if(|_| refused.number == generation) else { return };
         self.rolled_back = self.rolled_back.saturating_add(1);
         let wait = SPACING.delay(self.rolled_back, random).min(live.usable_until.remaining(now) / 2);
         let refresh_at = now.after(wait);
@@ -69,6 +72,9 @@ impl Lifecycle {
             self.call_next(self.paced(refresh_at));
         }
         effects.push(Effect::RollBack { live: restored, replaces: generation, restores });
+        if is_left {
+            self.moved_back(now, random, effects);
+        }
     }
 }
 

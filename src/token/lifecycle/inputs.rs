@@ -12,6 +12,13 @@ pub struct Fault {
     pub class: Class,
 }
 
+impl Fault {
+    /// One that may pass by itself.
+    pub(super) fn passing(reason: Reason) -> Self {
+        Self { reason, class: Class::Transient { retry_after: None } }
+    }
+}
+
 #[derive(Clone, Copy, PartialEq, Debug)]
 pub enum Input {
     /// Time has passed.
@@ -49,6 +56,8 @@ pub enum Input {
 pub enum Effect {
     /// Ask the issuer; the answer comes back as [`Input::Answered`].
     Call,
+    /// Ask the source to move to; the answer comes back in the same way.
+    CallNext,
     /// Try the offered value, or the same again; the answer comes back as [`Input::Probed`].
     Probe {
         number: u64,
@@ -77,6 +86,17 @@ pub enum Effect {
         fault: Fault,
         attempt: u32,
         retry_at: Moment,
+    },
+    /// The source to move to gave nothing, or nothing that is good: the one in use stays, or is in use again.
+    NotMoved {
+        /// `None`: upstreams refused what it gave.
+        fault: Option<Fault>,
+        attempt: u32,
+        again: Moment,
+    },
+    /// What it gave has stood, so that its source is the token's from now on; the live generation is of it.
+    Moved {
+        number: u64,
     },
     /// Requests ask for a generation, so the next attempt comes sooner.
     Sooner {

@@ -400,9 +400,14 @@ fn a_thousand_tokens_of_one_end_are_not_replaced_at_once() {
 
 proptest! {
     #[test]
-    fn whatever_happens_the_invariants_hold(is_probed: bool, steps in proptest::collection::vec(inputs(), 1..200)) {
+    fn whatever_happens_the_invariants_hold(
+        is_probed: bool,
+        moves: bool,
+        steps in proptest::collection::vec(inputs(), 1..200),
+    ) {
         let plan = Plan { grant_ends: START.wall + secs(4_000), is_probed, ..plan() };
-        let mut machine = Lifecycle::new(plan, 0, START);
+        let machine = Lifecycle::new(plan, 0, START);
+        let mut machine = if moves { machine.moving_to(plan) } else { machine };
         let (mut now, mut in_flight, mut last_call, mut last_number) = (START, false, None, 0);
         // Whether an upstream has accepted the token since a 401 had it replaced.
         let mut proven = true;
@@ -435,7 +440,9 @@ proptest! {
             }
             for effect in &effects {
                 match *effect {
-                    Effect::Call => {
+                    Effect::Call | Effect::CallNext => {
+                        let is_live = matches!(machine.phase(), Phase::Active(_));
+                        prop_assert!(is_live || *effect == Effect::Call, "left a source that nothing is live of");
                         prop_assert!(!restrained, "asked for what nobody may use");
                         prop_assert!(!in_flight, "two calls in flight");
                         prop_assert!(!on_trial, "asked while a generation is being tried");
@@ -480,6 +487,13 @@ proptest! {
                             prop_assert_eq!(old, new, "a failure changed the live generation");
                         }
                     }
+                    Effect::NotMoved { fault, .. } => {
+                        on_trial &= fault.is_none();
+                        if let (Phase::Active(old), Phase::Active(new), Some(_)) = (before, machine.phase(), fault) {
+                            prop_assert_eq!(old, new, "a failed move changed the live generation");
+                        }
+                    }
+                    Effect::Moved { number } => prop_assert_eq!((number, restrained), (last_number, false)),
                     Effect::Resume { live } => {
                         prop_assert!(!restrained && live.number > revoked, "a revoked one came back");
                     }

@@ -12,7 +12,7 @@
 use super::{Call, Cause, Effect, Fault, Lifecycle, Live, PATIENT, Phase};
 use crate::clock::Moment;
 use crate::token::probe::{TIME_LIMIT, Verdict};
-use crate::token::source::{Class, Reason};
+use crate::token::source::Reason;
 
 /// What is tried, and how far that is.
 #[derive(Clone, Copy, PartialEq, Debug)]
@@ -43,7 +43,11 @@ impl Lifecycle {
         let Call::Trial(trial @ Trial { again: None, .. }) = self.call else { return };
         match verdict {
             Verdict::Passed => self.go_live(trial, now, random, effects),
-            Verdict::Refused => self.failed(refusal(Reason::Probe), trial.started, now, random, effects),
+            Verdict::Refused => self.failed(Fault::passing(Reason::Probe), trial.started, now, random, effects),
+            // The source in use is not left for what nobody has verified.
+            Verdict::Unanswered if self.asks_next() => {
+                self.failed(Fault::passing(Reason::ProbeUnanswered), trial.started, now, random, effects);
+            }
             Verdict::Unanswered => {
                 let unanswered = trial.unanswered.saturating_add(1);
                 let again = now.after(PATIENT.delay(unanswered, random));
@@ -52,7 +56,7 @@ impl Lifecycle {
                 match self.phase {
                     Phase::Active(live) if in_time(live) => {
                         self.call = Call::Trial(Trial { unanswered, again: Some(again), ..trial });
-                        let fault = refusal(Reason::ProbeUnanswered);
+                        let fault = Fault::passing(Reason::ProbeUnanswered);
                         effects.push(Effect::Failed { fault, attempt: unanswered, retry_at: again });
                     }
                     _ => self.go_live(trial, now, random, effects),
@@ -88,6 +92,7 @@ impl Lifecycle {
     /// Nobody may use what is being tried.
     pub(super) fn end_trial(&mut self, now: Moment, effects: &mut Vec<Effect>) {
         if let Call::Trial(_) = self.call {
+            self.leave_off();
             self.call_next(self.paced(now));
             effects.push(Effect::Discard);
         }
@@ -95,17 +100,13 @@ impl Lifecycle {
 
     pub(super) fn go_live(&mut self, trial: Trial, now: Moment, random: f64, effects: &mut Vec<Effect>) {
         if trial.live.usable_until.reached(now) {
-            self.failed(refusal(Reason::Lifetime), trial.started, now, random, effects);
+            self.failed(Fault::passing(Reason::Lifetime), trial.started, now, random, effects);
         } else {
             // A roll-back may have taken its number.
             let live = Live { number: self.last_number + 1, ..trial.live };
             self.publish(live, trial.cause, trial.started, now, random, effects);
         }
     }
-}
-
-fn refusal(reason: Reason) -> Fault {
-    Fault { reason, class: Class::Transient { retry_after: None } }
 }
 
 #[cfg(test)]

@@ -15,7 +15,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
-use super::{Candidate, Run, Supervisor, lock};
+use super::{Candidate, Run, Supervisor, Supply, lock};
 use crate::clock::Moment;
 use crate::secret::Secret;
 use crate::tasks::Unfinished;
@@ -34,7 +34,7 @@ pub(super) enum Given {
     /// The generation of this number ends later now.
     Longer { generation: u64, until: Moment },
     /// Another one.
-    Anew(Issued),
+    Anew(Issued, Arc<Supply>),
 }
 
 /// How far asking is, and whether anybody still wants to know.
@@ -54,6 +54,7 @@ impl Progress {
 /// The call that is under way. Whoever drops it does not wait for its answer any more: what that brings is void.
 pub(super) struct Asking {
     supervisor: Arc<Supervisor>,
+    supply: Arc<Supply>,
     progress: Arc<Progress>,
     call: Option<Pin<Box<dyn Future<Output = Answer> + Send>>>,
     /// Where an answer that nobody waits for has to be looked at.
@@ -61,11 +62,11 @@ pub(super) struct Asking {
 }
 
 impl Asking {
-    pub(super) fn begin(supervisor: &Arc<Supervisor>, may_prolong: bool) -> Self {
+    pub(super) fn begin(supervisor: &Arc<Supervisor>, supply: Arc<Supply>, may_prolong: bool) -> Self {
         let progress = Arc::<Progress>::default();
-        let call = supervisor.clone().ask(may_prolong, progress.clone());
-        let unfinished = supervisor.source.revokes().then(|| supervisor.parts.revoker.unfinished());
-        Self { supervisor: supervisor.clone(), progress, call: Some(Box::pin(call)), unfinished }
+        let call = supervisor.clone().ask(supply.clone(), may_prolong, progress.clone());
+        let unfinished = supply.source.revokes().then(|| supervisor.parts.revoker.unfinished());
+        Self { supervisor: supervisor.clone(), supply, progress, call: Some(Box::pin(call)), unfinished }
     }
 }
 
@@ -87,12 +88,12 @@ impl Drop for Asking {
             return;
         }
         self.progress.abandoned.store(true, Ordering::Relaxed);
-        let abandoned = self.supervisor.clone();
+        let (abandoned, supply) = (self.supervisor.clone(), self.supply.clone());
         tracing::info!(token = %abandoned.settings.name, "nobody waits for the issuer's answer any more: what it brings is void");
         let late = async move {
-            let Ok(Given::Anew(issued)) = call.await else { return None };
+            let Ok(Given::Anew(issued, _)) = call.await else { return None };
             let now = abandoned.parts.clock.now();
-            let late = abandoned.given(issued.secret, issued.void_by, issued.expires);
+            let late = abandoned.given(&supply, issued.secret, issued.void_by, issued.expires);
             abandoned.is_new(&late).then(|| abandoned.telling(late, Cause::Discarded, now, None))
         };
         self.supervisor.parts.revoker.tell_later(late, unfinished);
@@ -100,13 +101,13 @@ impl Drop for Asking {
 }
 
 impl Supervisor {
-    async fn ask(self: Arc<Self>, may_prolong: bool, progress: Arc<Progress>) -> Answer {
+    async fn ask(self: Arc<Self>, supply: Arc<Supply>, may_prolong: bool, progress: Arc<Progress>) -> Answer {
         if may_prolong && let Some(longer) = self.prolong().await? {
             return Ok(longer);
         }
-        match self.plan.rotation.mode {
-            Mode::Overlap => self.obtain(&progress).await,
-            Mode::Exclusive => self.obtain_alone(&progress).await,
+        match supply.plan.rotation.mode {
+            Mode::Overlap => supply.obtain(&progress).await,
+            Mode::Exclusive => self.obtain_alone(&supply, &progress).await,
         }
     }
 
@@ -116,15 +117,10 @@ impl Supervisor {
         let known = lock(&self.issued).iter().find(|known| Some(known.number) == live).cloned();
         let Some(known) = known else { return Ok(None) };
         // Until there is an answer its issuer may take it for as long as it likes: whoever voids it meanwhile has to know.
-        self.ends(known.number, self.unsaid().later(known.expires));
-        let until = in_time(self.source.prolong(&known.void_by)).await?;
+        self.ends(known.number, self.unsaid(&known.supply).later(known.expires));
+        let until = in_time(known.supply.source.prolong(&known.void_by)).await?;
         self.ends(known.number, until.unwrap_or(known.expires));
         Ok(until.map(|until| Given::Longer { generation: known.number, until }))
-    }
-
-    pub(super) async fn obtain(&self, progress: &Progress) -> Answer {
-        progress.obtaining.store(true, Ordering::Relaxed);
-        in_time(self.source.obtain()).await.map(Given::Anew)
     }
 
     /// Nobody waits for an answer any more, and nobody uses what has come.
@@ -134,20 +130,20 @@ impl Supervisor {
     }
 
     /// As it stands in its placement, bound to the key that its source has, if it has one.
-    pub(super) fn placed(&self, secret: &Secret) -> Result<Placed, Unfit> {
+    pub(super) fn placed(&self, secret: &Secret, supply: &Supply) -> Result<Placed, Unfit> {
         let placement = &self.settings.placement;
-        match self.source.proof_key() {
+        match supply.source.proof_key() {
             Some(key) => placement.bind(secret, key),
             None => placement.carry(secret),
         }
     }
 
     /// A value that cannot stand in its placement is no answer, whatever source it came from.
-    pub(super) fn candidate(&self, issued: Issued) -> Result<Candidate, Failure> {
+    pub(super) fn candidate(&self, issued: Issued, supply: Arc<Supply>) -> Result<Candidate, Failure> {
         let Issued { secret, expires, assumed, granted, void_by, version } = issued;
         let now = self.parts.clock.now();
-        let value = self.placed(&secret);
-        let new = self.given(secret, void_by, expires);
+        let value = self.placed(&secret, &supply);
+        let new = self.given(&supply, secret, void_by, expires);
         match value {
             Ok(value) => Ok(Candidate { new, value, expires, assumed, granted, version }),
             Err(error) => {
@@ -155,6 +151,13 @@ impl Supervisor {
                 Err(Failure::transient(Reason::TokenCharset, error.to_string()))
             }
         }
+    }
+}
+
+impl Supply {
+    pub(super) async fn obtain(self: &Arc<Self>, progress: &Progress) -> Answer {
+        progress.obtaining.store(true, Ordering::Relaxed);
+        in_time(self.source.obtain()).await.map(|issued| Given::Anew(issued, self.clone()))
     }
 }
 

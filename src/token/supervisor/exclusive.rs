@@ -9,10 +9,11 @@
 //! the call ends that.
 
 use std::pin::pin;
+use std::sync::Arc;
 use std::time::Duration;
 
-use super::Supervisor;
 use super::asking::{Answer, Progress};
+use super::{Supervisor, Supply};
 use crate::token::Carried;
 use crate::token::slot::Standing;
 
@@ -27,8 +28,8 @@ const LOOK: Duration = Duration::from_millis(1);
 
 impl Supervisor {
     /// Asks the issuer when nobody uses what it is going to make void.
-    pub(super) async fn obtain_alone(&self, progress: &Progress) -> Answer {
-        let Some(live) = self.slot.live() else { return self.obtain(progress).await };
+    pub(super) async fn obtain_alone(&self, supply: &Arc<Supply>, progress: &Progress) -> Answer {
+        let Some(live) = self.slot.live() else { return supply.obtain(progress).await };
         let (generation, carried) = (live.number, Carried::new(&live));
         drop(live);
         let held_at = self.parts.clock.now();
@@ -41,7 +42,7 @@ impl Supervisor {
             }
             tokio::time::sleep(LOOK).await;
         }
-        let mut asking = pin!(self.obtain(progress));
+        let mut asking = pin!(supply.obtain(progress));
         let answer = tokio::time::timeout(HELD_WITHIN.saturating_sub(held()), &mut asking).await;
         self.metrics.held(held());
         if let Ok(answer) = answer {

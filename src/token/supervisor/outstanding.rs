@@ -7,7 +7,7 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
 
-use super::{Candidate, Run, Supervisor, lock};
+use super::{Candidate, Run, Supervisor, Supply, lock};
 use crate::clock::Moment;
 use crate::secret::{Fingerprint, Mark, Secret};
 use crate::token::revocation::{self, Hold, Telling};
@@ -24,13 +24,20 @@ const LASTING: Duration = Duration::from_secs(10 * 365 * 24 * 3600);
 
 impl Supervisor {
     /// What an issuer has just given, under the number that it would have.
-    pub(super) fn given(&self, secret: Secret, void_by: Option<Secret>, expires: Option<Moment>) -> Outstanding {
+    pub(super) fn given(
+        &self,
+        supply: &Arc<Supply>,
+        secret: Secret,
+        void_by: Option<Secret>,
+        expires: Option<Moment>,
+    ) -> Outstanding {
         let number = self.last_number.load(Ordering::Relaxed) + 1;
         let (fingerprint, mark) = (self.parts.fingerprinter.of(&secret), self.parts.fingerprinter.mark(&secret));
         let secret = Arc::new(secret);
         let void_by = void_by.map_or_else(|| secret.clone(), Arc::new);
-        let expires = expires.map_or_else(|| self.unsaid(), |expires| self.good_until(expires));
-        Outstanding { number, mark, secret, void_by, fingerprint, expires, hold: Hold::default() }
+        let expires = expires.map_or_else(|| self.unsaid(supply), |expires| self.good_until(supply, expires));
+        let (supply, hold) = (supply.clone(), Hold::default());
+        Outstanding { number, mark, secret, void_by, fingerprint, expires, supply, hold }
     }
 
     /// Remembers what is being tried: whoever ends the token's life meanwhile has it voided too.
@@ -50,9 +57,9 @@ impl Supervisor {
         former: Option<u64>,
         now: Moment,
     ) {
-        let mark = new.mark;
+        let (mark, mode) = (new.mark, new.supply.plan.rotation.mode);
         let before = std::mem::replace(&mut *lock(&self.issued), vec![new]);
-        let not_before = match self.plan.rotation.mode {
+        let not_before = match mode {
             Mode::Overlap => now.after(self.settings.rotation.overlap),
             // Its issuer should know already.
             Mode::Exclusive => now,
@@ -69,13 +76,13 @@ impl Supervisor {
     }
 
     /// Where nobody says when a generation ends.
-    pub(super) fn unsaid(&self) -> Moment {
-        self.good_until(self.parts.clock.now().after(UNSAID))
+    pub(super) fn unsaid(&self, supply: &Supply) -> Moment {
+        self.good_until(supply, self.parts.clock.now().after(UNSAID))
     }
 
     /// Until when a generation is good at its issuer that is used here until it expires.
-    pub(super) fn good_until(&self, expires: Moment) -> Moment {
-        if self.source.lasts() { self.parts.clock.now().after(LASTING) } else { expires }
+    pub(super) fn good_until(&self, supply: &Supply, expires: Moment) -> Moment {
+        if supply.source.lasts() { self.parts.clock.now().after(LASTING) } else { expires }
     }
 
     /// At its issuer the generation of this number ends then, as far as is known.
@@ -104,7 +111,7 @@ impl Supervisor {
                 now
             }
         };
-        self.parts.rest.scrub();
+        self.supplies.scrub();
         lock(&self.warm).take();
         lock(&self.former).take();
         for outstanding in std::mem::take(&mut *lock(&self.issued)) {
@@ -149,7 +156,7 @@ impl Supervisor {
         not_before: Moment,
         carried: Option<Carried>,
     ) {
-        if self.source.revokes() {
+        if outstanding.supply.source.revokes() {
             self.parts.revoker.tell(self.telling(outstanding, cause, not_before, carried));
         }
     }
@@ -161,15 +168,15 @@ impl Supervisor {
         not_before: Moment,
         carried: Option<Carried>,
     ) -> Telling {
-        let Outstanding { number, void_by, fingerprint, expires, hold, .. } = outstanding;
+        let Outstanding { number, void_by, fingerprint, expires, supply, hold, .. } = outstanding;
         Telling {
             token: self.settings.name.clone(),
             generation: number,
             fingerprint,
             value: void_by,
             expires,
-            source: self.source.clone(),
-            source_reference: self.parts.source_reference.clone(),
+            source: supply.source.clone(),
+            source_reference: supply.reference.clone(),
             cause,
             not_before,
             carried,
@@ -189,6 +196,8 @@ pub(in crate::token) struct Outstanding {
     pub(super) void_by: Arc<Secret>,
     pub(super) fingerprint: Fingerprint,
     pub(super) expires: Moment,
+    /// Who gave it, and is told.
+    pub(super) supply: Arc<Supply>,
     /// Of what its issuer is to be told.
     pub(super) hold: Hold,
 }

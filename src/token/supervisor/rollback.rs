@@ -12,16 +12,17 @@ use crate::token::revocation::{Cause, Hold};
 impl Supervisor {
     /// Whether the former generation may come back: nobody has told its issuer that it is void, and nobody will.
     pub(super) fn take_back_former(&self) -> bool {
-        lock(&self.former).as_ref().is_some_and(|former| !self.source.revokes() || former.hold.take_back())
+        lock(&self.former).as_ref().is_some_and(|former| !former.supply.source.revokes() || former.hold.take_back())
     }
 
     pub(super) fn roll_back(&self, live: Live, replaces: u64, run: &Run<'_>, now: Moment) {
         let Some(former) = lock(&self.former).take() else { return };
-        let Ok(value) = self.placed(&former.secret) else { return };
+        let Ok(value) = self.placed(&former.secret, &former.supply) else { return };
         let (fingerprint, restores) = (former.fingerprint, former.number);
         self.put_in_slot(&live, &former.secret, value, fingerprint, run.life.is_unproven());
         *lock(&self.last_mark) = Some(former.mark);
-        let expires = self.good_until(live.expires);
+        self.use_from_now_on(&former.supply);
+        let expires = self.good_until(&former.supply, live.expires);
         let restored = Outstanding { number: live.number, expires, hold: Hold::default(), ..former };
         // What is being tried is no part of this.
         let on_trial = run.candidate.as_ref().map(|candidate| candidate.new.mark);

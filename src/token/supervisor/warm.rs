@@ -4,7 +4,7 @@
 
 use std::sync::atomic::Ordering;
 
-use super::{Outstanding, Supervisor, lock};
+use super::{Outstanding, Supervisor, Supply, lock};
 use crate::audit::Event;
 use crate::clock::Moment;
 use crate::token::lifecycle::{Before, Lifecycle};
@@ -22,22 +22,22 @@ pub(in crate::token) struct Warm {
 impl Supervisor {
     /// Goes on with what was live before a restart. What may not be used is given back.
     pub(in crate::token) fn take_up(&self, rested: Rested) -> Option<Rested> {
-        let now = self.parts.clock.now();
+        let (now, supply) = (self.parts.clock.now(), self.supplies.in_use());
         let secret = rested.secret();
         let (Ok(value), Some((issued, expires))) =
-            (self.settings.placement.carry(&secret), self.parts.rest.times(&rested, now))
+            (self.settings.placement.carry(&secret), supply.rest.times(&rested, now))
         else {
             return Some(rested);
         };
         let before = Before { number: rested.number, issued, expires };
-        let is_good = Lifecycle::resumed(self.plan, before, now, 0.0).is_some();
-        let may_be_used = lock(&self.restraint).is_none() && self.source.outlives_us();
-        if !is_good || !may_be_used || !self.parts.rest.take_over(&rested) {
+        let is_good = Lifecycle::resumed(supply.plan, before, now, 0.0).is_some();
+        let may_be_used = lock(&self.restraint).is_none() && supply.source.outlives_us();
+        if !is_good || !may_be_used || !supply.rest.take_over(&rested) {
             return Some(rested);
         }
         *lock(&self.granted) = rested.granted().map(Into::into);
         self.last_number.store(rested.number.saturating_sub(1), Ordering::Relaxed);
-        let known = self.given(secret, Some(rested.void_by()), Some(expires));
+        let known = self.given(&supply, secret, Some(rested.void_by()), Some(expires));
         self.last_number.store(rested.number, Ordering::Relaxed);
         lock(&self.issued).push(known.clone());
         *lock(&self.warm) = Some(Warm { before, value, known });
@@ -47,7 +47,7 @@ impl Supervisor {
     /// The life that goes on with it, now that it may.
     pub(super) fn resumed(&self, now: Moment) -> Option<Lifecycle> {
         let Warm { before, value, known } = lock(&self.warm).take()?;
-        let (life, live) = Lifecycle::resumed(self.plan, before, now, fastrand::f64())?;
+        let (life, live) = Lifecycle::resumed(known.supply.plan, before, now, fastrand::f64())?;
         self.put_in_slot(&live, &known.secret, value, known.fingerprint, false);
         *lock(&self.last_mark) = Some(known.mark);
         self.metrics.live(live.number, live.issued, live.expires);
@@ -73,11 +73,13 @@ impl Supervisor {
     pub(super) fn lay_down(&self) {
         let Some(live) = self.slot.live() else { return };
         let known = lock(&self.issued).iter().find(|known| known.number == live.number).cloned();
-        let rest = &self.parts.rest;
-        let may_rest = rest.is_on() && self.source.outlives_us() && live.expires.wall < self.plan.grant_ends;
-        let Some(known) = known.filter(|_| may_rest) else { return rest.scrub() };
+        let may_rest = |known: &Outstanding| {
+            let Supply { source, rest, plan, .. } = &*known.supply;
+            rest.is_on() && source.outlives_us() && live.expires.wall < plan.grant_ends
+        };
+        let Some(known) = known.filter(may_rest) else { return self.supplies.scrub() };
         let granted = lock(&self.granted).clone();
-        rest.put(&Laid {
+        known.supply.rest.put(&Laid {
             number: live.number,
             secret: &known.secret,
             void_by: &known.void_by,
@@ -85,7 +87,7 @@ impl Supervisor {
             expires: live.expires,
             good_until: known.expires,
             granted: granted.as_deref(),
-            revokes: self.source.revokes(),
+            revokes: known.supply.source.revokes(),
         });
     }
 }
