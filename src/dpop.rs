@@ -15,11 +15,12 @@ use arc_swap::ArcSwap;
 use aws_lc_rs::rand;
 use aws_lc_rs::signature::{ECDSA_P256_SHA256_FIXED_SIGNING, EcdsaKeyPair};
 use base64::Engine as _;
-use base64::engine::general_purpose::URL_SAFE_NO_PAD;
+use base64::engine::general_purpose::{STANDARD, URL_SAFE_NO_PAD};
 use http::{HeaderMap, HeaderName, HeaderValue};
 use jsonwebtoken::jwk::{Jwk, ThumbprintHash};
 use jsonwebtoken::{Algorithm, EncodingKey, Header};
 use serde::Serialize;
+use zeroize::Zeroizing;
 
 use crate::authority::Endpoint;
 use crate::clock::Moment;
@@ -42,6 +43,8 @@ const MOST_PLACES: usize = 64;
 pub struct Key {
     signer: EncodingKey,
     header: Header,
+    /// As it is kept for a next run, where it was made here: PKCS#8, base64.
+    made: Option<Secret>,
     /// By scheme and authority.
     nonces: ArcSwap<BTreeMap<String, String>>,
 }
@@ -73,7 +76,7 @@ struct Claims<'a> {
 }
 
 impl Key {
-    /// A key that lives as long as this.
+    /// A key that nobody has had before.
     ///
     /// # Panics
     /// When the operating system has no randomness to give.
@@ -81,7 +84,25 @@ impl Key {
         let pair =
             EcdsaKeyPair::generate(&ECDSA_P256_SHA256_FIXED_SIGNING).expect("the operating system gives randomness");
         let der = pair.to_pkcs8v1().expect("a key that was made can be written");
-        Self::of(EncodingKey::from_ec_der(der.as_ref())).expect("what was made for ES256 signs so")
+        Self::of_document(der.as_ref()).expect("what was made for ES256 signs so")
+    }
+
+    /// One that a former run [made](Self::made), as that has [kept](Self::kept) it.
+    ///
+    /// # Errors
+    /// When the text is another thing than that.
+    pub fn made_before(kept: &str) -> Result<Self, NotAKey> {
+        Self::of_document(&Zeroizing::new(STANDARD.decode(kept).map_err(|_| NotAKey)?))
+    }
+
+    fn of_document(der: &[u8]) -> Result<Self, NotAKey> {
+        let made = Some(Secret::new(STANDARD.encode(der)));
+        Ok(Self { made, ..Self::of(EncodingKey::from_ec_der(der))? })
+    }
+
+    /// For a next run to go on with; `None` of a key that lies somewhere else.
+    pub fn kept(&self) -> Option<&Secret> {
+        self.made.as_ref()
     }
 
     /// # Errors
@@ -95,7 +116,7 @@ impl Key {
         // Only what makes the key: a proof is sent with each request.
         public.common = Default::default();
         let header = Header { typ: Some("dpop+jwt".to_owned()), jwk: Some(public), ..Header::new(Algorithm::ES256) };
-        let key = Self { signer, header, nonces: ArcSwap::default() };
+        let key = Self { signer, header, made: None, nonces: ArcSwap::default() };
         // Another curve shows when it signs.
         key.signed(&Claims { jti: String::new(), htm: "", htu: "", iat: 0, ath: None, nonce: None }).ok_or(NotAKey)?;
         Ok(key)
@@ -167,6 +188,10 @@ impl Bound {
     /// Whether the server of an upstream has said what it wants to read.
     pub fn knows(&self, upstream: &Endpoint) -> bool {
         self.key.nonces.load().contains_key(&place(upstream))
+    }
+
+    pub fn key(&self) -> &Arc<Key> {
+        &self.key
     }
 
     /// As [`Key::heard`].
@@ -258,5 +283,17 @@ mod tests {
             assert!(Key::read(other.serialize_pem().as_bytes()).is_err());
         }
         assert!(Key::read(b"no key").is_err());
+        assert!(Key::read(pair.serialize_pem().as_bytes()).expect("a key").kept().is_none(), "it lies somewhere else");
+    }
+
+    #[test]
+    fn a_key_that_was_made_is_the_same_one_in_a_next_run() {
+        let made = Key::made();
+        let kept = made.kept().expect("it can be kept").expose_to_issuer().expect("it is text");
+        let again = Key::made_before(kept).expect("it is one");
+        assert!(again.is(&made) && again.kept().is_some_and(|again| again.same_as(&Secret::new(kept))));
+        for bad in ["", "no base64!", "AAAA"] {
+            assert!(Key::made_before(bad).is_err(), "{bad}");
+        }
     }
 }

@@ -155,14 +155,14 @@ impl Placement {
         }))
     }
 
-    /// As [`Placement::carry`], of a token that is bound to a key.
+    /// As [`Placement::carry`], of a token that is bound to a key, if there is one.
     ///
     /// # Errors
     /// As there.
-    pub fn bind(&self, token: &Secret, key: Arc<Key>) -> Result<Placed, Unfit> {
-        match self {
-            Self::Dpop => Ok(Placed::Bound(Arc::new(Bound::new(token, key)?))),
-            other => other.carry(token),
+    pub fn bind(&self, token: &Secret, key: Option<Arc<Key>>) -> Result<Placed, Unfit> {
+        match (self, key) {
+            (Self::Dpop, Some(key)) => Ok(Placed::Bound(Arc::new(Bound::new(token, key)?))),
+            (other, _) => other.carry(token),
         }
     }
 }

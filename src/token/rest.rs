@@ -21,6 +21,7 @@ use tokio::time::timeout;
 use zeroize::{Zeroize as _, Zeroizing};
 
 use crate::clock::Moment;
+use crate::dpop::{Key, NotAKey};
 use crate::metrics::{Error as MetricsError, Metrics as Registry};
 use crate::name::TokenName;
 use crate::seal::Label;
@@ -97,6 +98,8 @@ pub(super) struct Laid<'a> {
     pub granted: Option<&'a [String]>,
     /// Whether its issuer can be told that it is void.
     pub revokes: bool,
+    /// What it is bound to, if it is.
+    pub key: Option<&'a Key>,
 }
 
 /// A generation of a former run.
@@ -125,12 +128,16 @@ struct Written {
     boot_id: Option<String>,
     granted: Option<Vec<String>>,
     revokes: bool,
+    /// What it is bound to: see [`Key::kept`]. Wiped, too.
+    #[serde(default)]
+    key: Option<String>,
 }
 
 impl Drop for Written {
     fn drop(&mut self) {
         self.value.zeroize();
         self.void_by.zeroize();
+        self.key.zeroize();
     }
 }
 
@@ -286,6 +293,13 @@ impl Rest {
         let (Ok(value), Ok(void_by)) = (laid.secret.expose_to_issuer(), laid.void_by.expose_to_issuer()) else {
             return self.scrub();
         };
+        let key = match laid.key.map(|key| key.kept().map(Secret::expose_to_issuer)) {
+            None => None,
+            Some(Some(Ok(key))) => Some(key.to_owned()),
+            // Without its key it is worth nothing.
+            Some(Some(Err(_)) | None) => return self.scrub(),
+        };
+        let of_key = key.as_ref().map_or(0, String::len);
         let written = Written {
             origin: self.origin.clone(),
             value: value.to_owned(),
@@ -296,10 +310,12 @@ impl Rest {
             boot_id: self.resting.boot.clone(),
             granted: laid.granted.map(<[String]>::to_vec),
             revokes: laid.revokes,
+            key,
         };
         let scopes: usize = laid.granted.unwrap_or_default().iter().map(|scope| 2 * scope.len() + 4).sum();
         // In one piece from the start: growing would leave copies behind.
-        let mut content = Zeroizing::new(Vec::with_capacity(2 * (value.len() + void_by.len()) + scopes + 1024));
+        let mut content =
+            Zeroizing::new(Vec::with_capacity(2 * (value.len() + void_by.len() + of_key) + scopes + 1024));
         if serde_json::to_writer(&mut *content, &written).is_err() {
             return self.scrub();
         }
@@ -353,6 +369,12 @@ impl Rested {
     /// What its issuer is told when it is void.
     pub(super) fn void_by(&self) -> Secret {
         Secret::new(self.written.void_by.as_bytes())
+    }
+
+    /// What it is bound to, if it is.
+    pub(super) fn key(&self) -> Result<Option<Arc<Key>>, NotAKey> {
+        let key = self.written.key.as_deref().map(Key::made_before).transpose()?;
+        Ok(key.map(Arc::new))
     }
 
     pub(super) fn granted(&self) -> Option<&[String]> {

@@ -193,6 +193,9 @@ pub trait Source: Send + Sync {
         None
     }
 
+    /// What it gave before a restart is bound to this key, and what it gives next will be.
+    fn go_on_with(&self, _key: Arc<Key>) {}
+
     /// What its issuer has come to tell otherwise of itself, since this was last asked.
     fn issuer_changes(&self) -> Vec<IssuerChange> {
         Vec::new()

@@ -1,10 +1,13 @@
 //! Tokens that are bound to a key (RFC 9449): what the issuer and the upstream are shown.
 
+use std::sync::Arc;
+
 use base64::Engine as _;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use jsonwebtoken::jwk::{Jwk, ThumbprintHash};
 use jsonwebtoken::{Algorithm, DecodingKey, Validation, decode, decode_header};
 use serde_json::{Value, json};
+use tempfile::TempDir;
 
 use crate::support::issuer::Reply as Issued;
 use crate::support::upstream::{Reply, Seen};
@@ -115,6 +118,55 @@ async fn a_server_that_wants_a_nonce_is_shown_it_and_the_token_is_not_taken_for_
     assert_eq!(scene.exchange(request("GET")).await.status, 401);
     assert_eq!((upstream.count(), repeated(&scene).await), (7, 2.0));
     scene.finish().await;
+}
+
+#[tokio::test]
+async fn a_restart_goes_on_with_the_generation_and_the_key_that_it_is_bound_to() {
+    let (issuer, upstream) = (issuer().await, Upstream::http1().await);
+    let folder = Arc::new(TempDir::new().expect("a temporary folder"));
+    std::fs::write(folder.path().join("client-secret"), "secret").expect("written");
+    let mut names = Vec::new();
+    for _ in 0..3 {
+        let scene = Scene::start_in(folder.clone(), &setup(&issuer, &upstream, "")).await;
+        assert_eq!(scene.exchange(request("GET")).await.status, 200);
+        scene.finish().await;
+        let seen = upstream.last();
+        assert_eq!(seen.all("authorization"), ["DPoP tok-1"]);
+        let (claims, key) = read(seen.header("dpop").expect("a proof"));
+        assert_eq!(claims["htm"], "GET");
+        names.push(key.thumbprint(ThumbprintHash::SHA256).expect("a name"));
+    }
+    assert!(names.iter().all(|name| *name == names[0]), "one key");
+    assert_eq!(issuer.count(), 2, "the issuer was asked by the first run alone, once more for its nonce");
+    // What follows is bound to the same key.
+    let scene = Scene::start_in(folder.clone(), &setup(&issuer, &upstream, "")).await;
+    scene.rotate("api").await.expect("a generation");
+    assert_eq!(scene.exchange(request("GET")).await.status, 200);
+    scene.finish().await;
+    let (_, key) = read(upstream.last().header("dpop").expect("a proof"));
+    assert_eq!(key.thumbprint(ThumbprintHash::SHA256).expect("a name"), names[0]);
+    let record = std::fs::read(folder.path().join("state/sealed/generation-api.sealed")).expect("it rests");
+    assert!(!record.windows(4).any(|bytes| bytes == b"\"key"), "it is sealed");
+}
+
+#[tokio::test]
+async fn what_is_bound_to_a_key_that_the_config_names_does_not_rest() {
+    let (issuer, upstream) = (issuer().await, Upstream::http1().await);
+    let folder = Arc::new(TempDir::new().expect("a temporary folder"));
+    std::fs::write(folder.path().join("client-secret"), "secret").expect("written");
+    let pem = rcgen::KeyPair::generate().expect("a key").serialize_pem();
+    std::fs::write(folder.path().join("dpop.pem"), pem).expect("written");
+    let source = setup(&issuer, &upstream, "").text();
+    let source = source.lines().find_map(|line| line.strip_prefix("source = ")).expect("a source");
+    let named = source.replace("dpop = true", "dpop = \"file:dpop.pem\"");
+    for generation in ["DPoP tok-1", "DPoP tok-2"] {
+        let setup = Setup::new().token_from("api", &named, "").route("api", &upstream, "token = \"api\"");
+        let scene = Scene::start_in(folder.clone(), &setup).await;
+        assert_eq!(scene.exchange(request("GET")).await.status, 200);
+        scene.finish().await;
+        assert_eq!(upstream.last().all("authorization"), [generation]);
+    }
+    assert!(!folder.path().join("state/sealed/generation-api.sealed").exists());
 }
 
 #[tokio::test]

@@ -50,6 +50,7 @@ fn put(rest: &Rest, number: u64, value: &str, life: Duration) {
         good_until: issued.after(life),
         granted: Some(&["read".to_owned()]),
         revokes: true,
+        key: None,
     });
 }
 

@@ -293,13 +293,17 @@ impl Source for OAuth {
         Box::pin(self.tell_void(value))
     }
 
-    /// Not without the key that it is bound to.
+    /// A key that lies somewhere else may be another one by then.
     fn outlives_us(&self) -> bool {
-        self.settings.dpop.is_none()
+        self.settings.dpop.as_ref().is_none_or(|binding| *binding == Binding::Made)
     }
 
     fn proof_key(&self) -> Option<Arc<Key>> {
         self.key.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    fn go_on_with(&self, key: Arc<Key>) {
+        *self.key.lock().unwrap_or_else(PoisonError::into_inner) = Some(key);
     }
 
     fn issuer_changes(&self) -> Vec<IssuerChange> {

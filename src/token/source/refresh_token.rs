@@ -227,6 +227,10 @@ impl Source for RefreshToken {
         self.exchange.oauth.proof_key()
     }
 
+    fn go_on_with(&self, key: Arc<Key>) {
+        self.exchange.oauth.go_on_with(key);
+    }
+
     fn issuer_changes(&self) -> Vec<IssuerChange> {
         self.exchange.oauth.issuer_changes()
     }

@@ -131,11 +131,7 @@ impl Supervisor {
 
     /// As it stands in its placement, bound to the key that its source has, if it has one.
     pub(super) fn placed(&self, secret: &Secret, supply: &Supply) -> Result<Placed, Unfit> {
-        let placement = &self.settings.placement;
-        match supply.source.proof_key() {
-            Some(key) => placement.bind(secret, key),
-            None => placement.carry(secret),
-        }
+        self.settings.placement.bind(secret, supply.source.proof_key())
     }
 
     /// A value that cannot stand in its placement is no answer, whatever source it came from.

@@ -23,10 +23,9 @@ impl Supervisor {
     /// Goes on with what was live before a restart. What may not be used is given back.
     pub(in crate::token) fn take_up(&self, rested: Rested) -> Option<Rested> {
         let (now, supply) = (self.parts.clock.now(), self.supplies.in_use());
-        let secret = rested.secret();
-        let (Ok(value), Some((issued, expires))) =
-            (self.settings.placement.carry(&secret), supply.rest.times(&rested, now))
-        else {
+        let (secret, key) = (rested.secret(), rested.key());
+        let value = key.ok().and_then(|key| self.settings.placement.bind(&secret, key).ok());
+        let Some((value, (issued, expires))) = value.zip(supply.rest.times(&rested, now)) else {
             return Some(rested);
         };
         let before = Before { number: rested.number, issued, expires };
@@ -34,6 +33,9 @@ impl Supervisor {
         let may_be_used = lock(&self.restraint).is_none() && supply.source.outlives_us();
         if !is_good || !may_be_used || !supply.rest.take_over(&rested) {
             return Some(rested);
+        }
+        if let Some(key) = value.bound().map(|bound| bound.key().clone()) {
+            supply.source.go_on_with(key);
         }
         *lock(&self.granted) = rested.granted().map(Into::into);
         self.last_number.store(rested.number.saturating_sub(1), Ordering::Relaxed);
@@ -79,6 +81,7 @@ impl Supervisor {
         };
         let Some(known) = known.filter(may_rest) else { return self.supplies.scrub() };
         let granted = lock(&self.granted).clone();
+        let key = live.value.bound().map(|bound| &**bound.key());
         known.supply.rest.put(&Laid {
             number: live.number,
             secret: &known.secret,
@@ -88,6 +91,7 @@ impl Supervisor {
             good_until: known.expires,
             granted: granted.as_deref(),
             revokes: known.supply.source.revokes(),
+            key,
         });
     }
 }

@@ -15,7 +15,7 @@ use crate::token::source::{Failure, Reason};
 /// `dpop` of a source: the key that its tokens are bound to.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub enum Binding {
-    /// One that is made, and gone with the process.
+    /// One that is made, and lies nowhere but beside what is bound to it.
     Made,
     /// A private key for ES256, PEM.
     Kept(Reference),
