@@ -11,6 +11,10 @@ from measure.machine import built, command, free_port, pinned
 from measure.proxies import Countersign, signed, token
 from measure.servers import Failed, Server
 
+# What is rotated each five seconds is not used up within three of them: 200 requests a second of each connection.
+CONNECTIONS = 50
+PACE = 200
+
 # A token that we sign is rotated five times a second at most, however short its life and early its rotation.
 FAST_TOKENS = 20
 
@@ -48,7 +52,10 @@ class Jealous(Server):
 
 
 def exclusive(ground, requests):
-    """One token, each of whose generations makes the one before void, rotated every five seconds: nobody sees a 401."""
+    """One token, each of whose generations makes the one before void, rotated every five seconds: nobody sees a 401.
+
+    The requests come at a pace, so that there are as many rotations as seconds by five, however fast the machine is.
+    """
     with Jealous(ground, life=10) as jealous:
         proxy = Countersign(ground, "plain")
         secret = ground.folder / "jealous-secret"
@@ -63,7 +70,7 @@ def exclusive(ground, requests):
         with proxy:
             visit(proxy, connect(proxy, 1), ["/r0/"])
             rotated, start = proxy.metric("rotations_total", outcome="success"), time.monotonic()
-            answered, failed = load(proxy, requests, ["/r0/"])
+            answered, failed = load(proxy, requests, ["/r0/"], [f"-c{CONNECTIONS}", f"--rps={PACE}"])
             seconds = time.monotonic() - start
             rotations = proxy.metric("rotations_total", outcome="success") - rotated
         counts = jealous.counts()
@@ -80,6 +87,7 @@ def exclusive(ground, requests):
         "every request is answered well": answered == requests and failed == 0,
         "none with a token that is void": counts["refused"] == 0,
         "rotated every five seconds": rotations >= 0.8 * seconds / 5 - 1,
+        "asked at the pace": answered / seconds >= 0.9 * CONNECTIONS * PACE,
     }
     return figures, bars
 
@@ -143,11 +151,11 @@ def entries(proxy, judge, tokens, lifetime, rotation):
     return "".join(made)
 
 
-def load(proxy, requests, paths):
+def load(proxy, requests, paths, pace=("-c64",)):
     """How many were answered well, and how many were not."""
     uris = proxy.folder / "uris"
     uris.write_text("".join(f"http://127.0.0.1:{proxy.port}{path}\n" for path in paths))
-    words = [command("h2load"), "--h1", "-t1", "-c64", f"-n{requests}", "-i", str(uris)]
+    words = [command("h2load"), "--h1", "-t1", *pace, f"-n{requests}", "-i", str(uris)]
     printed = subprocess.run(pinned(proxy.ground.load_core, words), capture_output=True, text=True, check=False).stdout
     counts = re.search(r"(\d+) succeeded, (\d+) failed, (\d+) errored, (\d+) timeout", printed)
     if counts is None:
