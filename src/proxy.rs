@@ -37,6 +37,7 @@ mod pool;
 mod progress;
 mod pulse;
 mod replay;
+mod rounds;
 mod secured;
 mod sign;
 mod stream;
@@ -105,6 +106,7 @@ use h1::{Buffers, Upgraded};
 use links::Base;
 use message::{Request, Response};
 use pool::{Lease, Pool};
+use rounds::Rounds;
 use secured::Arrival;
 use tunnel::Tunnel;
 use watch::Late;
@@ -253,6 +255,7 @@ pub struct Proxy {
     seen: RefCell<Rc<Seen>>,
     observer: Rc<Observer>,
     pool: Pool,
+    rounds: Rounds,
     request_ids: RequestIds,
     /// For bodies that are hashed before they are sent.
     room: sign::Room,
@@ -297,6 +300,7 @@ impl Proxy {
             seen: RefCell::new(Rc::new(Seen(shared.tables.load_full()))),
             observer: Rc::new(Observer::new(shared.usage.clone(), shared.access_log)),
             pool: Pool::new(shared.metrics.pool.clone(), shared.places.clone(), buffers),
+            rounds: Rounds::default(),
             request_ids: RequestIds::new(),
             room: sign::Room::new(),
             shared,
@@ -539,8 +543,9 @@ impl Proxy {
         self.observer.hand_over(self.shared.clock.now());
     }
 
-    /// Lets go of what is not used any more. Called now and then.
+    /// Lets go of what is not used any more, and wakes what has waited for too long. Called each [`rounds::ROUND`].
     pub fn sweep(&self) {
+        self.rounds.turn();
         self.table();
         self.pool.sweep();
     }
@@ -592,13 +597,4 @@ fn path_and_query(permit: &Permit<'_>, query: Option<&str>) -> Result<PathAndQue
         Some(query) => PathAndQuery::try_from(format!("{}?{query}", permit.path())),
     };
     target.map_err(|_| Refusal::QueryAmbiguous)
-}
-
-impl From<NotAdmitted> for Refusal {
-    fn from(not: NotAdmitted) -> Self {
-        match not {
-            NotAdmitted::Path(error) => error.into(),
-            NotAdmitted::Denied(denied) => denied.into(),
-        }
-    }
 }

@@ -28,7 +28,7 @@ use crate::name::{ClientName, RouteName, TokenName};
 pub use guard::{Observer, UsageGuard};
 pub use ledger::{Account, Key, Ledger};
 pub use rollup::RollUps;
-pub use stream::{Batch, HAND_OVER, Reader, RuleMark, Stream, Use, is_denial};
+pub use stream::{HAND_OVER, News, Reader, RuleMark, Stream, Use, is_denial};
 pub use upload::{Upload, UploadFailure};
 
 const METHODS: [&str; 8] = ["GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS", "other"];

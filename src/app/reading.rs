@@ -57,12 +57,12 @@ mod tests {
     use crate::clock::SystemClock;
     use crate::metrics::Metrics as Registry;
     use crate::name::ClientName;
-    use crate::usage::{Batch, Metrics, Observer, UsageGuard};
+    use crate::usage::{Metrics, News, Observer, UsageGuard};
 
     struct Count(Arc<AtomicUsize>);
 
     impl Reader for Count {
-        fn read(&mut self, _: &Batch) {
+        fn read(&mut self, _: &News<'_>) {
             self.0.fetch_add(1, Ordering::Relaxed);
         }
 

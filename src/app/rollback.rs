@@ -24,7 +24,7 @@ use tokio::sync::mpsc;
 use super::house::House;
 use crate::name::{ClientName, TokenName};
 use crate::token::Refusals;
-use crate::usage::{Batch, Reader, Use};
+use crate::usage::{News, Reader, Use};
 
 const LEAST: u64 = 5;
 const LEAST_OF_ONE: u64 = 10;
@@ -63,9 +63,15 @@ struct Eyes {
 }
 
 impl Reader for Eyes {
-    fn read(&mut self, batch: &Batch) {
-        for used in batch.uses() {
-            if let Some(verdict) = self.judge.add(&used) {
+    fn read(&mut self, news: &News<'_>) {
+        let mut uses = news.uses().peekable();
+        while let Some(used) = uses.next() {
+            let mut count = 1;
+            // Nearly all answers are good, and where there are many, many are alike.
+            while is_good(used) && uses.next_if(|next| is_good(next) && next.is_alike(used)).is_some() {
+                count += 1;
+            }
+            if let Some(verdict) = self.judge.add(used, count) {
                 // Full: see `MOST_WAITING`.
                 let _ = self.told.try_send(verdict);
             }
@@ -83,9 +89,9 @@ struct Answers {
 }
 
 impl Answers {
-    fn add(&mut self, is_refusal: bool) {
-        self.all += 1;
-        self.refused += u64::from(is_refusal);
+    fn add(&mut self, count: u64, is_refusal: bool) {
+        self.all += count;
+        self.refused += if is_refusal { count } else { 0 };
     }
 
     fn without(self, some: Self) -> Self {
@@ -150,6 +156,16 @@ impl Known {
     }
 }
 
+/// Whether it is an upstream's no to what was attached.
+fn is_refusal(used: &Use<'_>) -> bool {
+    used.reason.is_none() && matches!(used.status, 401 | 403)
+}
+
+/// Whether it is an upstream's yes to what was attached, whatever it says of the rest.
+fn is_good(used: &Use<'_>) -> bool {
+    used.reason.is_none() && (100..500).contains(&used.status) && !matches!(used.status, 401 | 403 | 429)
+}
+
 #[derive(Default)]
 struct Judge {
     tokens: HashMap<TokenName, Known, RandomState>,
@@ -157,15 +173,14 @@ struct Judge {
 }
 
 impl Judge {
-    /// Takes one use; what it says of its generation, if upstreams refuse that.
-    fn add(&mut self, used: &Use<'_>) -> Option<(TokenName, Refusals)> {
-        let judges = used.reason.is_none() && (100..500).contains(&used.status) && used.status != 429;
-        if !judges {
+    /// Takes so many uses that are alike; what they say of their generation, if upstreams refuse that.
+    fn add(&mut self, used: &Use<'_>, count: u64) -> Option<(TokenName, Refusals)> {
+        let is_refusal = is_refusal(used);
+        if !is_refusal && !is_good(used) {
             return None;
         }
-        let is_refusal = matches!(used.status, 401 | 403);
         let Some((token, generation)) = used.token.zip(used.generation) else {
-            at(&mut self.hosts, used.host, Answers::default()).add(is_refusal);
+            at(&mut self.hosts, used.host, Answers::default()).add(count, is_refusal);
             return None;
         };
         if !self.tokens.contains_key(token) {
@@ -177,14 +192,14 @@ impl Judge {
         }
         let all = at(&mut self.hosts, used.host, Answers::default());
         let since = at(&mut known.hosts, used.host, Since { then: *all, ..Since::default() });
-        all.add(is_refusal);
-        since.own.add(is_refusal);
+        all.add(count, is_refusal);
+        since.own.add(count, is_refusal);
         let others = all.without(since.then).without(since.own);
         if generation < known.generation {
             // It was sent before the new one was live.
             return None;
         }
-        known.now.add(is_refusal);
+        known.now.add(count, is_refusal);
         if !known.clients.contains(used.client) {
             known.clients.insert(used.client.clone());
         }
@@ -210,10 +225,16 @@ fn at<'h, V>(hosts: &'h mut Hosts<V>, host: &str, first: V) -> &'h mut V {
 
 #[cfg(test)]
 mod tests {
+    use std::rc::Rc;
     use std::time::Duration;
 
+    use http::{Method, StatusCode};
+
     use super::*;
+    use crate::clock::{Clock as _, SystemClock};
+    use crate::metrics::Metrics as Registry;
     use crate::name::RouteName;
+    use crate::usage::{self, Observer, UsageGuard};
 
     /// The judge, and names to speak to it with.
     struct World {
@@ -252,7 +273,7 @@ mod tests {
                 complete: true,
                 is_over: true,
             };
-            self.judge.add(&used).map(|(_, refusals)| refusals)
+            self.judge.add(&used, 1).map(|(_, refusals)| refusals)
         }
 
         /// So many answers of this kind; whether the last one brings a roll-back about.
@@ -279,6 +300,32 @@ mod tests {
             let refusals = world.answer(Some(("t", 2)), "two", status).expect("a roll-back");
             assert_eq!(refusals, Refusals { generation: 2, refused: 5, answered: 5, clients: 2 });
         }
+    }
+
+    #[test]
+    fn many_that_are_alike_count_as_many() {
+        let metrics = usage::Metrics::register(&Registry::new().expect("metrics")).expect("metrics");
+        let (route, token) = ("api".parse().expect("a name"), "t".parse().expect("a name"));
+        let observer = Rc::new(Observer::new(metrics.clone(), false));
+        let cells = ["one", "two"].map(|client| {
+            let client = client.parse().expect("a name");
+            Arc::new(metrics.cell(&route, "api.example.com", &client, Some(&token)))
+        });
+        let answer = |client: usize, generation, status| {
+            let mut guard = UsageGuard::new(&observer, &Method::GET);
+            guard.of(&cells[client]);
+            guard.attached(generation, SystemClock.now());
+            guard.answered(status);
+            guard.complete();
+        };
+        (0..20).for_each(|number| answer(number / 10, 1, StatusCode::OK));
+        answer(1, 2, StatusCode::OK);
+        (0..5).for_each(|number| answer(number % 2, 2, StatusCode::FORBIDDEN));
+        observer.hand_over(SystemClock.now());
+        let (eyes, mut verdicts) = eyes();
+        assert!(metrics.stream().read(&SystemClock, &mut [eyes]));
+        let (_, refusals) = verdicts.try_recv().expect("a roll-back");
+        assert_eq!(refusals, Refusals { generation: 2, refused: 5, answered: 6, clients: 2 });
     }
 
     #[test]

@@ -6,7 +6,7 @@ use std::time::Duration;
 use crate::audit::{self, Event, Recorder};
 use crate::clock::Clock;
 use crate::tasks::{Task, Tasks};
-use crate::usage::{Batch, Ledger, Reader, RollUps, Use};
+use crate::usage::{Ledger, News, Reader, RollUps, Use};
 
 /// Twice a second, so that with what it takes to write, a crash loses at most a second.
 const LOOK: Duration = Duration::from_millis(500);
@@ -88,8 +88,8 @@ impl Used {
 struct Each(Recorder);
 
 impl Reader for Each {
-    fn read(&mut self, batch: &Batch) {
-        self.0.hand_over(batch.uses().map(|used| (used.at, Event::Request(record(&used)))).collect());
+    fn read(&mut self, news: &News<'_>) {
+        self.0.hand_over(news.uses().map(|used| (used.at, Event::Request(record(used)))).collect());
     }
 
     fn lost(&mut self, count: u64) {

@@ -38,7 +38,7 @@ use crate::metrics::Metrics;
 use crate::name::{ClientName, TokenName};
 use crate::store::Store;
 use crate::token::{self, Order, Token};
-use crate::usage::{Batch, Reader, Use};
+use crate::usage::{News, Reader, Use};
 use alarm::Alarms;
 use replacing::Replacing;
 
@@ -405,17 +405,17 @@ struct Eyes {
 }
 
 impl Reader for Eyes {
-    fn read(&mut self, batch: &Batch) {
+    fn read(&mut self, news: &News<'_>) {
         let mut state = self.watching.lock();
         let mut all = Vec::new();
-        for used in batch.news() {
+        for used in news.iter() {
             if used.shadowed && used.is_over {
-                fill(&mut self.event, &used, used.route_token, Some(Step::Shadow));
+                fill(&mut self.event, used, used.route_token, Some(Step::Shadow));
                 all.extend(state.engine.add(&self.event));
             }
             // What policy said no to says more of whoever asked than what it let through.
             if let Some(token) = used.token.or(used.denied_token()) {
-                fill(&mut self.event, &used, Some(token), (!used.is_over).then_some(Step::UnderWay));
+                fill(&mut self.event, used, Some(token), (!used.is_over).then_some(Step::UnderWay));
                 all.extend(state.engine.add(&self.event));
             }
         }

@@ -148,7 +148,7 @@ impl Desk {
             Onward::Tunnel(tunnel) => {
                 let _busy = watch.busy();
                 // Apart, as what follows is.
-                until_cut_off(&watch, Box::pin(tunnel.run(io, early)).as_mut()).await;
+                until_cut_off(&watch, Box::pin(tunnel.run(&self.proxy.rounds, io, early)).as_mut()).await;
             }
             // Apart, so that a connection that is none of these does not keep room for it.
             Onward::Inside(inside) => Box::pin(self.look_into(inside, io, early, &caller, watch)).await,

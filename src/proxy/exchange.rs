@@ -23,6 +23,7 @@ use super::message::{Request, Response};
 use super::pool::{Lease, Lost, SendError};
 use super::progress::while_there_is_progress;
 use super::replay::Spare;
+use super::rounds::Rounds;
 use super::sign::Signing;
 use super::websocket::Handshake;
 use super::{Proxy, inject};
@@ -96,7 +97,8 @@ impl Proxy {
             let keep = may_repeat && may_be_repeated(&request, &lease, route.token.is_some());
             let spare = if keep { Spare::of(&mut body) } else { None };
             usage.waits();
-            let sent = answer_in_time(&mut lease, &request, body, route.timeouts.response, usage).await;
+            let limit = route.timeouts.response;
+            let sent = answer_in_time(&self.rounds, &mut lease, &request, body, limit, usage).await;
             usage.resumes();
             match sent? {
                 Ok(response) if response.status == StatusCode::SWITCHING_PROTOCOLS => {
@@ -221,7 +223,8 @@ impl Proxy {
             needles = Some(usable.generation().needles.clone());
         }
         usage.waits();
-        let sent = answer_in_time(&mut lease, &request, body, route.timeouts.response, usage).await;
+        let limit = route.timeouts.response;
+        let sent = answer_in_time(&self.rounds, &mut lease, &request, body, limit, usage).await;
         usage.resumes();
         let sent = sent?;
         if sent.is_err() {
@@ -298,6 +301,7 @@ fn after_loss(spare: Spare, request: &Request, lost: &Lost, lease: &Lease, usage
 
 /// Waits for the answer's head. While the request's body makes progress the upstream is not late.
 async fn answer_in_time(
+    rounds: &Rounds,
     lease: &mut Lease,
     request: &Request,
     body: RequestBody,
@@ -308,7 +312,8 @@ async fn answer_in_time(
         usage.goes_on();
         usage.upload().bytes.get()
     };
-    while_there_is_progress(pin!(lease.send(request, body)), limit, uploaded).await.ok_or(Refusal::UpstreamTimeout)
+    let sending = pin!(lease.send(request, body));
+    while_there_is_progress(rounds, sending, limit, uploaded).await.ok_or(Refusal::UpstreamTimeout)
 }
 
 /// Puts the request into the form that the connection's protocol wants.

@@ -3,11 +3,14 @@
 use std::pin::Pin;
 use std::time::Duration;
 
+use super::rounds::Rounds;
+
 /// How often it is looked for, at least.
 const LOOK: Duration = Duration::from_secs(10);
 
-/// Waits for `work`; `None` when `progress` has stood still for as long as `idle`.
+/// Waits for `work`; `None` when `progress` has stood still for as long as `idle`, or some rounds more.
 pub async fn while_there_is_progress<T>(
+    rounds: &Rounds,
     mut work: Pin<&mut impl Future<Output = T>>,
     idle: Duration,
     mut progress: impl FnMut() -> u64,
@@ -15,7 +18,7 @@ pub async fn while_there_is_progress<T>(
     let (mut seen, mut still) = (progress(), Duration::ZERO);
     loop {
         let look = LOOK.min(idle.saturating_sub(still));
-        if let Ok(done) = tokio::time::timeout(look, &mut work).await {
+        if let Some(done) = rounds.within(look, work.as_mut()).await {
             return Some(done);
         }
         let now = progress();
@@ -32,7 +35,24 @@ mod tests {
     use std::cell::Cell;
     use std::pin::pin;
 
+    use super::super::rounds::ROUND;
     use super::*;
+
+    /// Waits while the rounds go on, and says how long in seconds.
+    async fn waited(waiting: impl AsyncFnOnce(&Rounds)) -> u64 {
+        let (rounds, before) = (Rounds::default(), tokio::time::Instant::now());
+        let turns = async {
+            let mut interval = tokio::time::interval(ROUND);
+            loop {
+                interval.tick().await;
+                rounds.turn();
+            }
+        };
+        tokio::select! {
+            () = waiting(&rounds) => before.elapsed().as_secs(),
+            () = turns => unreachable!("they have no end"),
+        }
+    }
 
     #[tokio::test(start_paused = true)]
     async fn work_lasts_as_long_as_anything_moves() {
@@ -44,9 +64,12 @@ mod tests {
             }
             std::future::pending::<()>().await;
         };
-        let before = tokio::time::Instant::now();
-        assert!(while_there_is_progress(pin!(work), Duration::from_secs(10), || said.get()).await.is_none());
-        assert!((40..=60).contains(&before.elapsed().as_secs()), "{:?}", before.elapsed());
+        let waited = waited(async |rounds| {
+            let idle = Duration::from_secs(10);
+            assert!(while_there_is_progress(rounds, pin!(work), idle, || said.get()).await.is_none());
+        });
+        let waited = waited.await;
+        assert!((40..=66).contains(&waited), "{waited}");
     }
 
     #[tokio::test(start_paused = true)]
@@ -56,9 +79,12 @@ mod tests {
             looks.set(looks.get() + 1);
             7
         };
-        let before = tokio::time::Instant::now();
-        let never = pin!(std::future::pending::<()>());
-        assert!(while_there_is_progress(never, Duration::from_secs(34), progress).await.is_none());
-        assert_eq!((before.elapsed().as_secs(), looks.get()), (34, 5));
+        let waited = waited(async |rounds| {
+            let never = pin!(std::future::pending::<()>());
+            assert!(while_there_is_progress(rounds, never, Duration::from_secs(34), progress).await.is_none());
+        });
+        let waited = waited.await;
+        assert!((34..=37).contains(&waited), "{waited}");
+        assert_eq!(looks.get(), 5);
     }
 }

@@ -14,6 +14,7 @@ use tokio::io::{AsyncRead, AsyncWrite, AsyncWriteExt, ReadBuf, copy_bidirectiona
 use super::h1::Upgraded;
 use super::pool::Lease;
 use super::progress::while_there_is_progress;
+use super::rounds::Rounds;
 use crate::metrics::{Error as MetricsError, Metrics as Registry};
 use crate::usage::UsageGuard;
 
@@ -88,7 +89,7 @@ impl Tunnel {
 
     /// Carries bytes until both sides have ended, or neither says anything for too long. `early` is what the client said
     /// before it heard that the protocol had changed.
-    pub async fn run(self, client: impl AsyncRead + AsyncWrite + Unpin, early: Bytes) {
+    pub async fn run(self, rounds: &Rounds, client: impl AsyncRead + AsyncWrite + Unpin, early: Bytes) {
         let Self { upstream, usage, idle, limits, _lease } = self;
         let Upgraded { io: upstream, ahead, place: _place } = upstream;
         let TunnelLimits { bytes: most, time: longest } =
@@ -109,7 +110,7 @@ impl Tunnel {
             client.flush().await?;
             copy_bidirectional(&mut client, &mut upstream).await.map(drop)
         });
-        let moving = while_there_is_progress(carried, idle, || count.bytes());
+        let moving = while_there_is_progress(rounds, carried, idle, || count.bytes());
         let ended = tokio::time::timeout(longest, moving).await;
         count.outcome.set(match ended {
             Ok(Some(Ok(()))) => {

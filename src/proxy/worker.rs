@@ -23,6 +23,7 @@ use super::h1::Buffers;
 use super::listener::{Accepted, Listener, Shared as SharedListener};
 use super::places::{Full, Outside, Place, Whom};
 use super::pulse::Pulses;
+use super::rounds::ROUND;
 use super::secured::{Arrival, Secured};
 use super::stream::Socket;
 use super::watch::{Late, Watch};
@@ -33,7 +34,7 @@ use crate::tasks::{Failed, Tasks};
 use crate::usage::HAND_OVER;
 
 /// How often a worker looks for what rests too long.
-const LOOK: Duration = Duration::from_secs(1);
+const LOOK: Duration = ROUND;
 
 /// How long accepting pauses when the process has no file descriptor left.
 const PAUSE: Duration = Duration::from_millis(50);

@@ -17,7 +17,7 @@ use super::book::Book;
 use crate::name::{RouteName, TokenName};
 use crate::seal::Label;
 use crate::store::{Refused, Store, StoreError};
-use crate::usage::{Batch, Reader, Use};
+use crate::usage::{News, Reader, Use};
 
 /// As the store knows them.
 const KIND: &str = "book";
@@ -51,14 +51,20 @@ struct Kept {
 pub struct Pen(pub Arc<Books>);
 
 impl Reader for Pen {
-    fn read(&mut self, batch: &Batch) {
+    fn read(&mut self, news: &News<'_>) {
         let mut books = self.0.lock();
-        for used in batch.uses() {
+        let mut uses = news.uses().peekable();
+        while let Some(used) = uses.next() {
             let Some(token) = used.token else { continue };
-            let is_news = match books.get_mut(token).and_then(|routes| routes.get_mut(used.route)) {
-                Some(kept) => kept.note(&used),
-                None => books.entry(token.clone()).or_default().entry(used.route.clone()).or_default().note(&used),
-            };
+            if !books.get(token).is_some_and(|routes| routes.contains_key(used.route)) {
+                books.entry(token.clone()).or_default().entry(used.route.clone()).or_default();
+            }
+            let kept = books.get_mut(token).and_then(|routes| routes.get_mut(used.route)).expect("it is there by now");
+            let mut is_news = kept.note(used);
+            // Where much is used, much of it goes into one book.
+            while let Some(next) = uses.next_if(|next| next.is_alike(used)) {
+                is_news |= kept.note(next);
+            }
             self.0.news.fetch_add(u64::from(is_news), Ordering::Relaxed);
         }
     }

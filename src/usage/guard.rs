@@ -436,8 +436,9 @@ mod tests {
         assert_eq!(counted(), (1, 31));
         let mut told = Vec::new();
         observer.collector.look(|batch| {
-            told = batch.news().map(|used| (used.is_over, used.fresh, used.response_bytes, used.path.len())).collect();
-            assert_eq!(batch.uses().count(), 1);
+            let news = batch.news();
+            told = news.iter().map(|used| (used.is_over, used.fresh, used.response_bytes, used.path.len())).collect();
+            assert_eq!(news.uses().count(), 1);
         });
         let path = "/archive".len();
         assert_eq!(told, [(false, [5, 7], 7, path), (false, [0, 8], 15, path), (true, [0, 16], 31, path)]);

@@ -93,6 +93,12 @@ impl RuleMark {
 }
 
 impl<'a> Use<'a> {
+    /// Whether both are of one route and client, and of one generation of the token.
+    pub fn is_alike(&self, other: &Self) -> bool {
+        // Names are those of the cell that counted it.
+        std::ptr::eq(self.route, other.route) && self.generation == other.generation
+    }
+
     /// The token that it would have carried, where policy said no to that.
     pub fn denied_token(&self) -> Option<&'a TokenName> {
         self.route_token.filter(|_| self.token.is_none() && self.reason.is_some_and(is_denial))
@@ -109,15 +115,30 @@ const DENIALS: [&str; 5] = ["route_denied", "method_denied", "path_denied", "tun
 
 /// Whoever looks at what is used.
 pub trait Reader: Send {
-    fn read(&mut self, batch: &Batch);
+    fn read(&mut self, news: &News<'_>);
 
     /// So many requests were lost on their way.
     fn lost(&mut self, count: u64);
 }
 
-/// Requests of one worker, in the order in which they ended or were told.
+/// Some uses of one worker, in the order in which they ended or were told.
+pub struct News<'a>(Vec<Use<'a>>);
+
+impl<'a> News<'a> {
+    /// The requests that have ended.
+    pub fn uses(&self) -> impl Iterator<Item = &Use<'a>> {
+        self.iter().filter(|used| used.is_over)
+    }
+
+    /// These, and those that are still under way.
+    pub fn iter(&self) -> impl Iterator<Item = &Use<'a>> {
+        self.0.iter()
+    }
+}
+
+/// Them on their way.
 #[derive(Default)]
-pub struct Batch {
+pub(super) struct Batch {
     entries: Vec<Entry>,
     paths: String,
     /// When it was taken, by both ways to tell the time.
@@ -146,16 +167,14 @@ pub(super) struct Entry {
 }
 
 impl Batch {
-    /// The requests that have ended.
-    pub fn uses(&self) -> impl Iterator<Item = Use<'_>> {
-        self.news().filter(|used| used.is_over)
-    }
-
-    /// These, and those that are still under way.
-    pub fn news(&self) -> impl Iterator<Item = Use<'_>> {
-        let path_end = |at: usize| self.entries[at].path_end as usize;
-        let path = move |at: usize| &self.paths[at.checked_sub(1).map_or(0, path_end)..path_end(at)];
-        self.entries.iter().enumerate().map(move |(at, entry)| self.told(entry, path(at)))
+    pub fn news(&self) -> News<'_> {
+        let mut begins = 0;
+        let told = self.entries.iter().map(|entry| {
+            let ends = entry.path_end as usize;
+            let path = &self.paths[std::mem::replace(&mut begins, ends)..ends];
+            self.told(entry, path)
+        });
+        News(told.collect())
     }
 
     fn told<'a>(&'a self, entry: &'a Entry, path: &'a str) -> Use<'a> {
@@ -225,7 +244,9 @@ impl Stream {
     pub fn read(&self, clock: &dyn Clock, readers: &mut [Box<dyn Reader>]) -> bool {
         let Some(mut batch) = self.take(readers) else { return false };
         batch.taken = Some((Instant::now(), clock.now()));
-        readers.iter_mut().for_each(|reader| reader.read(&batch));
+        let news = batch.news();
+        readers.iter_mut().for_each(|reader| reader.read(&news));
+        drop(news);
         batch.clear();
         let mut state = self.lock();
         if state.spare.len() < SPARE_BATCHES {

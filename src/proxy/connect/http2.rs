@@ -68,7 +68,7 @@ impl Desk {
             Err(error) => return tracing::debug!(%error, "a stream has gone before it turned into a tunnel"),
         };
         match onward {
-            Onward::Tunnel(tunnel) => tunnel.run(stream, Bytes::new()).await,
+            Onward::Tunnel(tunnel) => tunnel.run(&self.proxy.rounds, stream, Bytes::new()).await,
             Onward::Inside(inside) => {
                 let watch = self.seat(&caller);
                 let looked: Pin<Box<dyn Future<Output = ()>>> =

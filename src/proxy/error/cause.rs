@@ -9,6 +9,7 @@ use crate::policy::Denied;
 use crate::policy::hold::Held;
 use crate::policy::rule::Denied as RuleDenied;
 use crate::proxy::pool::NoConnection;
+use crate::route::NotAdmitted;
 use crate::tls;
 use crate::token::{Absent, Restraint};
 use crate::usage::UploadFailure;
@@ -20,6 +21,15 @@ impl From<UploadFailure> for Refusal {
             UploadFailure::Malformed => Self::BodyMalformed,
             UploadFailure::Idle => Self::BodyTimeout,
             UploadFailure::TooLarge => Self::BodyTooLarge,
+        }
+    }
+}
+
+impl From<NotAdmitted> for Refusal {
+    fn from(not: NotAdmitted) -> Self {
+        match not {
+            NotAdmitted::Path(error) => error.into(),
+            NotAdmitted::Denied(denied) => denied.into(),
         }
     }
 }

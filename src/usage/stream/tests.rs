@@ -57,8 +57,8 @@ struct Seen {
 struct Notes(Arc<Mutex<Seen>>);
 
 impl Reader for Notes {
-    fn read(&mut self, batch: &Batch) {
-        self.0.lock().expect("no panic").paths.extend(batch.uses().map(|used| used.path.to_owned()));
+    fn read(&mut self, news: &News<'_>) {
+        self.0.lock().expect("no panic").paths.extend(news.uses().map(|used| used.path.to_owned()));
     }
 
     fn lost(&mut self, count: u64) {
@@ -94,8 +94,8 @@ fn a_use_says_what_was_done_with_which_token() {
     scene.observer.hand_over(SystemClock.now());
     struct Look;
     impl Reader for Look {
-        fn read(&mut self, batch: &Batch) {
-            let uses: Vec<Use<'_>> = batch.uses().collect();
+        fn read(&mut self, news: &News<'_>) {
+            let uses: Vec<&Use<'_>> = news.uses().collect();
             let [used, gone, refused] = uses[..] else { panic!("what found no route is not told: {uses:?}") };
             assert_eq!((used.token.map(TokenName::as_str), used.generation), (Some("github"), Some(7)));
             assert_eq!((used.route.as_str(), used.host, used.client.as_str()), ("github", "api.github.com", "local"));
