@@ -128,6 +128,7 @@ fn each_preset_refuses_what_mints_and_nothing_else() {
                 "POST /v1/realtime/client_secrets",
                 "POST /v1/organization/admin_api_keys",
                 "POST /v1/organization/projects/p/service_accounts",
+                "POST /v1/organization/projects/p/service_accounts/a/api_keys",
             ],
             &["POST /v1/chat/completions", "POST /v1/responses", "GET /v1/models"],
         ),
