@@ -1,9 +1,13 @@
 //! Text that others wrote, made fit for a log line or an error: an issuer's `error_description`, a certificate's names. And
 //! durations, as people write them.
 
+mod piece;
+
 use std::time::Duration;
 
 use zeroize::Zeroizing;
+
+pub use piece::Piece;
 
 /// `text` without what could forge a second line, move a terminal's cursor or turn the direction of writing, and at most
 /// `most` characters of it.

@@ -1,14 +1,10 @@
 //! A text with places for what a request says.
 
+use crate::text::Piece;
+
 /// `{method}\n{path}\n{timestamp}\n{body_sha256}`. Braces around anything else are an error: none is needed.
 #[derive(Clone, PartialEq, Eq, Debug)]
-pub struct Template(Vec<Piece>);
-
-#[derive(Clone, PartialEq, Eq, Debug)]
-enum Piece {
-    Text(String),
-    Place(Place),
-}
+pub struct Template(Vec<Piece<Place>>);
 
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Place {
@@ -92,8 +88,7 @@ impl Template {
         let (mut pieces, mut rest) = (Vec::new(), text);
         while let Some((before, after)) = rest.split_once('{') {
             let (word, after) = after.split_once('}').ok_or(NoTemplate::Place)?;
-            let place = PLACES.into_iter().find(|(name, _)| *name == word).ok_or(NoTemplate::Place)?.1;
-            pieces.extend([Piece::Text(before.to_owned()), Piece::Place(place)]);
+            pieces.extend(Piece::pair(before.to_owned(), word, &PLACES).ok_or(NoTemplate::Place)?);
             rest = after;
         }
         if rest.contains('}') || pieces.iter().any(|piece| matches!(piece, Piece::Text(text) if text.contains('}'))) {
@@ -108,17 +103,10 @@ impl Template {
     }
 
     pub fn places(&self) -> impl Iterator<Item = Place> + '_ {
-        self.0.iter().filter_map(|piece| match piece {
-            Piece::Place(place) => Some(*place),
-            Piece::Text(_) => None,
-        })
+        self.0.iter().filter_map(Piece::place)
     }
 
     pub fn filled(&self, fill: impl Fn(Place) -> Vec<u8>) -> Vec<u8> {
-        let bytes = |piece: &Piece| match piece {
-            Piece::Text(text) => text.as_bytes().to_vec(),
-            Piece::Place(place) => fill(*place),
-        };
-        self.0.iter().flat_map(bytes).collect()
+        self.0.iter().flat_map(|piece| piece.filled(&fill)).collect()
     }
 }

@@ -13,15 +13,10 @@ use std::fmt;
 use std::time::Duration;
 
 use crate::clock::Moment;
+use crate::text::Piece;
 
 #[derive(Clone, PartialEq, Eq, Debug)]
-pub struct Template(Vec<Piece>);
-
-#[derive(Clone, PartialEq, Eq, Debug)]
-enum Piece {
-    Text(String),
-    Place(Place),
-}
+pub struct Template(Vec<Piece<Place>>);
 
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 enum Place {
@@ -70,8 +65,8 @@ impl Template {
                 rest = &after[1..];
                 continue;
             };
-            let place = PLACES.into_iter().find(|(name, _)| *name == word).ok_or(TemplateError::Unknown)?.1;
-            pieces.extend([Piece::Text(std::mem::take(&mut own)), Piece::Place(place)]);
+            let pair = Piece::pair(std::mem::take(&mut own), word, &PLACES);
+            pieces.extend(pair.ok_or(TemplateError::Unknown)?);
             rest = &after[word.len() + 2..];
         }
         own.push_str(rest);
@@ -106,11 +101,7 @@ impl Template {
     }
 
     fn filled(&self, filling: &Filling<'_>, write: impl Fn(&str) -> String) -> String {
-        let piece = |piece: &Piece| match piece {
-            Piece::Text(text) => text.clone(),
-            Piece::Place(place) => write(&place.filled(filling)),
-        };
-        self.0.iter().map(piece).collect()
+        self.0.iter().map(|piece| piece.filled(|place| write(&place.filled(filling)))).collect::<String>()
     }
 }
 
