@@ -335,7 +335,8 @@ impl Proxy {
             Ok(Answer { response, lease, route, needles, scrubber, trailers, .. }) => {
                 let trailers = trailers.then(|| Trailers::of(route, needles));
                 let idle = route.timeouts.idle;
-                let relayed = |body| ResponseBody::Relayed(Relay::new(body, lease, usage, idle, scrubber, trailers));
+                let relay = |body| Box::new(Relay::new(body, lease, usage, idle, scrubber, trailers));
+                let relayed = |body| ResponseBody::Relayed(relay(body));
                 (response.map(relayed), None)
             }
             Err(refusal) => (self.refuse(refusal, usage, place, &head, grpc), None),

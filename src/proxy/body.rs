@@ -347,21 +347,21 @@ impl UpstreamBody {
     }
 }
 
-/// An answer's body on its way to the client.
+/// An answer's body on its way to the client. What it needs stands elsewhere: an answer is moved several times until it is written.
 pub enum ResponseBody {
     /// An answer of our own; `None`: it ends with its head.
     Own {
         text: Option<Bytes>,
-        usage: UsageGuard,
+        usage: Box<UsageGuard>,
     },
-    Relayed(Relay),
+    Relayed(Box<Relay>),
     /// None: the protocol changes, and its bytes take another way.
     Switched,
 }
 
 impl ResponseBody {
     pub fn own(text: Bytes, usage: UsageGuard) -> Self {
-        Self::Own { text: Some(text).filter(|text| !text.is_empty()), usage }
+        Self::Own { text: Some(text).filter(|text| !text.is_empty()), usage: Box::new(usage) }
     }
 
     /// Whether it is our own.

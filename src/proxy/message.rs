@@ -8,13 +8,8 @@ use std::borrow::Borrow;
 use http::{HeaderMap, HeaderName, HeaderValue, Method, StatusCode, Uri, Version};
 
 /// The fields of a head, in the order in which they came.
-#[derive(Clone, Default, Debug)]
-pub struct Fields {
-    lines: Vec<(HeaderName, HeaderValue)>,
-    /// The marks of all names that are there, and of some that were. Most names that are asked for are not there, which this
-    /// tells without a look at the lines.
-    marks: u64,
-}
+#[derive(Clone, Default, PartialEq, Eq, Debug)]
+pub struct Fields(Vec<(HeaderName, HeaderValue)>);
 
 impl Fields {
     pub fn new() -> Self {
@@ -22,21 +17,21 @@ impl Fields {
     }
 
     pub fn with_capacity(fields: usize) -> Self {
-        Self { lines: Vec::with_capacity(fields), marks: 0 }
+        Self(Vec::with_capacity(fields))
     }
 
     /// Values, each with the name of its field.
     pub fn len(&self) -> usize {
-        self.lines.len()
+        self.0.len()
     }
 
     pub fn is_empty(&self) -> bool {
-        self.lines.is_empty()
+        self.0.is_empty()
     }
 
     /// What they take as lines of HTTP/1.1.
     pub fn bytes(&self) -> usize {
-        self.lines.iter().map(|(name, value)| name.as_str().len() + value.len() + 4).sum()
+        self.0.iter().map(|(name, value)| name.as_str().len() + value.len() + 4).sum()
     }
 
     pub fn contains(&self, name: impl Borrow<HeaderName>) -> bool {
@@ -46,10 +41,7 @@ impl Fields {
     /// The first value of a field.
     pub fn get(&self, name: impl Borrow<HeaderName>) -> Option<&HeaderValue> {
         let name = name.borrow();
-        if !self.may_have(name) {
-            return None;
-        }
-        self.lines.iter().find(|(known, _)| known == name).map(|(_, value)| value)
+        self.0.iter().find(|(known, _)| known == name).map(|(_, value)| value)
     }
 
     pub fn get_mut(&mut self, name: impl Borrow<HeaderName>) -> Option<&mut HeaderValue> {
@@ -64,36 +56,30 @@ impl Fields {
 
     /// Every value of a field.
     pub fn get_all<N: Borrow<HeaderName>>(&self, name: N) -> impl Iterator<Item = &HeaderValue> + use<'_, N> {
-        let lines = if self.may_have(name.borrow()) { &self.lines[..] } else { &[] };
-        lines.iter().filter(move |(known, _)| known == name.borrow()).map(|(_, value)| value)
+        self.0.iter().filter(move |(known, _)| known == name.borrow()).map(|(_, value)| value)
     }
 
     pub fn get_all_mut<N: Borrow<HeaderName>>(
         &mut self,
         name: N,
     ) -> impl Iterator<Item = &mut HeaderValue> + use<'_, N> {
-        let lines = if self.may_have(name.borrow()) { &mut self.lines[..] } else { &mut [] };
-        lines.iter_mut().filter(move |(known, _)| known == name.borrow()).map(|(_, value)| value)
+        self.0.iter_mut().filter(move |(known, _)| known == name.borrow()).map(|(_, value)| value)
     }
 
     /// Adds a value to those that are there.
     pub fn append(&mut self, name: HeaderName, value: HeaderValue) {
-        self.marks |= mark(&name);
-        self.lines.push((name, value));
+        self.0.push((name, value));
     }
 
     /// Puts a value in the place of those that are there.
     pub fn insert(&mut self, name: HeaderName, value: HeaderValue) {
-        if !self.may_have(&name) {
-            return self.append(name, value);
-        }
-        let Some(first) = self.lines.iter().position(|(known, _)| *known == name) else {
+        let Some(first) = self.0.iter().position(|(known, _)| *known == name) else {
             return self.append(name, value);
         };
-        self.lines[first].1 = value;
-        if self.lines[first + 1..].iter().any(|(known, _)| *known == name) {
+        self.0[first].1 = value;
+        if self.0[first + 1..].iter().any(|(known, _)| *known == name) {
             let mut left = first + 1;
-            self.lines.retain(|(known, _)| {
+            self.0.retain(|(known, _)| {
                 let keep = left > 0 || *known != name;
                 left = left.saturating_sub(1);
                 keep
@@ -104,53 +90,32 @@ impl Fields {
     /// Takes a field out. Whether it was there.
     pub fn remove(&mut self, name: impl Borrow<HeaderName>) -> bool {
         let name = name.borrow();
-        self.may_have(name) && self.retain(|known, _| known != name)
+        self.contains(name) && self.retain(|known, _| known != name)
     }
 
     /// Takes out what the predicate does not want. Whether there was anything.
     pub fn retain(&mut self, mut keep: impl FnMut(&HeaderName, &HeaderValue) -> bool) -> bool {
-        let before = self.lines.len();
-        self.lines.retain(|(name, value)| keep(name, value));
-        self.lines.len() < before
+        let before = self.0.len();
+        self.0.retain(|(name, value)| keep(name, value));
+        self.0.len() < before
     }
 
     pub fn iter(&self) -> impl Iterator<Item = (&HeaderName, &HeaderValue)> {
-        self.lines.iter().map(|(name, value)| (name, value))
+        self.0.iter().map(|(name, value)| (name, value))
     }
 
     pub fn names(&self) -> impl Iterator<Item = &HeaderName> {
-        self.lines.iter().map(|(name, _)| name)
+        self.0.iter().map(|(name, _)| name)
     }
 
     pub fn values(&self) -> impl Iterator<Item = &HeaderValue> {
-        self.lines.iter().map(|(_, value)| value)
+        self.0.iter().map(|(_, value)| value)
     }
 
     pub fn values_mut(&mut self) -> impl Iterator<Item = &mut HeaderValue> {
-        self.lines.iter_mut().map(|(_, value)| value)
-    }
-
-    fn may_have(&self, name: &HeaderName) -> bool {
-        self.marks & mark(name) != 0
+        self.0.iter_mut().map(|(_, value)| value)
     }
 }
-
-/// One bit of 64, by length and by both ends. The factors are such that none of the names that nearly every message has is taken
-/// for one that nearly every message is asked for in vain.
-fn mark(name: &HeaderName) -> u64 {
-    let text = name.as_str().as_bytes();
-    let (first, last) = (text.first().copied().unwrap_or(0), text.last().copied().unwrap_or(0));
-    1 << ((text.len() * 23 + usize::from(first) * 12 + usize::from(last)) % 64)
-}
-
-/// What has been there before does not count.
-impl PartialEq for Fields {
-    fn eq(&self, other: &Self) -> bool {
-        self.lines == other.lines
-    }
-}
-
-impl Eq for Fields {}
 
 #[cfg(test)]
 impl Fields {
@@ -159,10 +124,7 @@ impl Fields {
         let line = |(name, value): &(&str, &str)| {
             (HeaderName::try_from(*name).expect("a name"), HeaderValue::from_bytes(value.as_bytes()).expect("a value"))
         };
-        lines.iter().map(line).fold(Self::new(), |mut fields, (name, value)| {
-            fields.append(name, value);
-            fields
-        })
+        Self(lines.iter().map(line).collect())
     }
 
     /// The first value of a field, as text; nothing where there is none.
@@ -184,9 +146,7 @@ impl From<HeaderMap> for Fields {
         for (next, value) in map {
             // The values of one field come one after the other, the first of them with its name.
             name = next.or(name);
-            if let Some(name) = name.clone() {
-                fields.append(name, value);
-            }
+            fields.0.extend(name.clone().map(|name| (name, value)));
         }
         fields
     }
@@ -195,7 +155,7 @@ impl From<HeaderMap> for Fields {
 impl From<Fields> for HeaderMap {
     fn from(fields: Fields) -> Self {
         let mut map = Self::with_capacity(fields.len());
-        for (name, value) in fields.lines {
+        for (name, value) in fields.0 {
             map.append(name, value);
         }
         map

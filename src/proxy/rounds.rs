@@ -1,7 +1,7 @@
 //! A worker's coarse clock: what waits for long is not worth a timer of its own, with its place in the runtime's wheel, for each
 //! request.
 //!
-//! Invariant: whoever waits is woken in the first round that begins when its time is over, and holds a place no longer than it
+//! Invariant: whoever waits is woken when as many rounds have begun as its time has seconds, and holds a place no longer than it
 //! waits.
 
 use std::cell::{Cell, RefCell};
@@ -17,7 +17,7 @@ use slab::Slab;
 pub const ROUND: Duration = Duration::from_secs(1);
 
 /// What lasts less than this has a timer of its own: a round more or less would be too much of it.
-const SHORT: Duration = Duration::from_secs(5);
+pub const SHORT: Duration = Duration::from_secs(5);
 
 /// See the module.
 #[derive(Clone, Default)]
@@ -46,14 +46,14 @@ impl Rounds {
         }
     }
 
-    /// What comes of `work` within that time, or a round more; `None` when nothing has.
+    /// What comes of `work` within that time; `None` when nothing has. Of what is not [`SHORT`], up to a [`ROUND`] is missing: the
+    /// one that runs may be nearly over.
     pub async fn within<T>(&self, time: Duration, work: Pin<&mut impl Future<Output = T>>) -> Option<T> {
         if time < SHORT {
             // Apart, so that whoever waits for long does not keep room for a timer.
             return Box::pin(tokio::time::timeout(time, work)).await.ok();
         }
-        // The round that runs is nearly over, for all that is known.
-        let rounds = time.as_secs() + u64::from(time.subsec_nanos() > 0) + 1;
+        let rounds = time.as_secs() + u64::from(time.subsec_nanos() > 0);
         Within { work, rounds: &self.0, due: self.0.begun.get() + rounds, place: None }.await
     }
 }
@@ -119,15 +119,15 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn what_takes_too_long_is_given_up_in_the_round_after_its_time() {
+    async fn what_takes_too_long_is_given_up_when_its_rounds_have_begun() {
         LocalSet::new()
             .run_until(async {
                 let rounds = Rounds::default();
                 let (_never, work) = oneshot::channel();
                 let waiting = waits(&rounds, Duration::from_millis(6500), work);
                 tokio::task::yield_now().await;
-                turn(&rounds, 7).await;
-                assert!(!waiting.is_finished(), "the first of them may have begun at once");
+                turn(&rounds, 6).await;
+                assert!(!waiting.is_finished());
                 turn(&rounds, 1).await;
                 assert_eq!(waiting.await.expect("no panic"), None);
                 assert!(rounds.0.waiting.borrow().is_empty());

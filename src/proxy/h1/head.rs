@@ -206,6 +206,11 @@ fn response_framing<B>(response: &Response<B>, is_head: bool) -> Framing {
 }
 
 fn keeps(headers: &Fields, version: Version) -> bool {
+    // As nearly always.
+    let mut values = headers.get_all(CONNECTION);
+    if version == Version::HTTP_11 && values.all(|value| value == "keep-alive") {
+        return true;
+    }
     let names = |option: &[u8]| {
         let mut values = headers.get_all(CONNECTION).map(HeaderValue::as_bytes);
         values
