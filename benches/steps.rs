@@ -111,7 +111,7 @@ fn accounts(bench: &mut Criterion) {
     });
     bench.bench_function("clock: both", |b| b.iter(|| SystemClock.now()));
     let clients = Clients::new(Vec::new(), 0);
-    let peer = Peer { uid: Some(0), gid: None };
+    let peer = Peer { uid: Some(0), ..Peer::default() };
     bench.bench_function("identity: by uid", |b| b.iter(|| clients.identify(black_box(&peer), Proof::default())));
 }
 

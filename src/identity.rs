@@ -7,6 +7,7 @@
 //! somebody else is not passed over; whoever proves to be a job, or shows a certificate, is known as that, or not at all.
 
 mod certificate;
+mod cgroup;
 pub mod job;
 mod key;
 mod mint;
@@ -20,6 +21,7 @@ use job::Job;
 use semver::Version;
 
 pub use certificate::{Certificate, Named, NoSpiffeId, SpiffeId};
+pub use cgroup::Cgroup;
 pub use key::{KeyError, Keys};
 pub use mint::{Format, FormatError};
 pub use peer::{Inspector, Peer};
@@ -31,6 +33,8 @@ pub struct Settings {
     pub uid: Option<u32>,
     /// Known on unix sockets only.
     pub gid: Option<u32>,
+    /// Known on unix sockets only.
+    pub cgroup: Option<Cgroup>,
     /// Where its phantom key is.
     pub key: Option<Reference>,
     /// A job that proves itself so.
@@ -138,6 +142,11 @@ impl Clients {
         }
     }
 
+    /// Whether one of them is known by its control group.
+    pub fn have_cgroups(&self) -> bool {
+        self.list.iter().any(|client| client.cgroup.is_some())
+    }
+
     /// What jobs prove themselves by.
     pub fn jobs(&self) -> impl Iterator<Item = &job::Settings> {
         self.list.iter().filter_map(|client| client.jwt.as_ref())
@@ -146,8 +155,7 @@ impl Clients {
     /// The only client that the connection is for, whatever else it would have to show. `None` where there are several:
     /// nobody is to answer for what another did.
     pub fn like(&self, peer: &Peer, certificate: Option<&Certificate>) -> Option<ClientIndex> {
-        let is_told = |client: &Settings| client.uid.is_some() || client.gid.is_some() || client.certificate.is_some();
-        let told = |client: &Settings| is_told(client) && client.fits(peer, certificate);
+        let told = |client: &Settings| client.is_told() && client.fits(peer, certificate);
         let mut like = self.list.iter().enumerate().filter(|(_, client)| told(client));
         match (like.next(), like.next()) {
             (Some((at, _)), None) => Some(ClientIndex(at)),
@@ -185,19 +193,29 @@ impl Clients {
 impl Settings {
     /// Of which nothing is said but its name: nobody is this client.
     pub fn named(name: ClientName) -> Self {
-        Self { name, uid: None, gid: None, key: None, jwt: None, certificate: None, version: None }
+        Self { name, uid: None, gid: None, cgroup: None, key: None, jwt: None, certificate: None, version: None }
     }
 
     /// Whether it is known on a connection from another machine without a certificate.
     pub fn may_lack_certificate(&self) -> bool {
-        let is_of_this_machine = self.uid.is_some() || self.gid.is_some();
-        !is_of_this_machine && self.certificate.is_none() && (self.key.is_some() || self.jwt.is_some())
+        !self.is_of_this_machine() && self.certificate.is_none() && (self.key.is_some() || self.jwt.is_some())
+    }
+
+    fn is_of_this_machine(&self) -> bool {
+        self.uid.is_some() || self.gid.is_some() || self.cgroup.is_some()
+    }
+
+    /// Whether a connection tells it, whatever is sent there.
+    fn is_told(&self) -> bool {
+        self.is_of_this_machine() || self.certificate.is_some()
     }
 
     /// Whether the connection says nothing against it.
     fn fits(&self, peer: &Peer, certificate: Option<&Certificate>) -> bool {
         let holds = |wanted: Option<u32>, seen: Option<u32>| wanted.is_none() || wanted == seen;
-        holds(self.uid, peer.uid) && holds(self.gid, peer.gid) && self.is_named(certificate)
+        let is_in = |wanted: &Cgroup| peer.cgroup.as_deref().is_some_and(|group| wanted.holds(group));
+        let is_there = self.cgroup.as_ref().is_none_or(is_in);
+        holds(self.uid, peer.uid) && holds(self.gid, peer.gid) && is_there && self.is_named(certificate)
     }
 
     /// Whether it is the one that the certificate names, or none where none was shown.
@@ -220,8 +238,7 @@ impl Settings {
 
     /// A client without any mark would be everybody.
     fn says_something(&self) -> bool {
-        let is_told = self.uid.is_some() || self.gid.is_some() || self.certificate.is_some();
-        is_told || self.key.is_some() || self.jwt.is_some()
+        self.is_told() || self.key.is_some() || self.jwt.is_some()
     }
 }
 
@@ -243,7 +260,7 @@ mod tests {
 
     #[test]
     fn nobody_answers_for_another_of_the_same_user() {
-        let peer = Peer { uid: Some(1), gid: Some(5) };
+        let peer = Peer { uid: Some(1), gid: Some(5), ..Peer::default() };
         let like = |clients: Vec<Settings>| {
             let clients = Clients::new(clients, 0);
             clients.like(&peer, None).map(|index| clients.name(index).to_string())
@@ -258,7 +275,10 @@ mod tests {
     fn what_is_given_must_all_hold() {
         let clients = Clients::new(vec![client("a", Some(1), Some(5)), client("b", Some(2), None)], 0);
         let known = |uid, gid| {
-            clients.identify(&Peer { uid, gid }, Proof::default()).ok().map(|index| clients.name(index).to_string())
+            clients
+                .identify(&Peer { uid, gid, ..Peer::default() }, Proof::default())
+                .ok()
+                .map(|index| clients.name(index).to_string())
         };
         assert_eq!(known(Some(1), Some(5)).as_deref(), Some("a"));
         assert_eq!(known(Some(2), Some(9)).as_deref(), Some("b"));
@@ -269,11 +289,30 @@ mod tests {
     }
 
     #[test]
+    fn a_process_is_known_by_its_group_where_the_kernel_tells_it() {
+        let of_group = |name: &str, group: &str| Settings {
+            cgroup: Some(group.parse().expect("a cgroup")),
+            ..client(name, Some(1), None)
+        };
+        let clients = Clients::new(vec![of_group("a", "/apps/a"), of_group("b", "/apps/b")], 0);
+        let known = |group: Option<&str>| {
+            let peer = Peer { uid: Some(1), cgroup: group.map(Into::into), ..Peer::default() };
+            let found = clients.identify(&peer, Proof::default()).ok();
+            found.map(|index| clients.name(index).to_string())
+        };
+        assert_eq!(known(Some("/apps/a")).as_deref(), Some("a"));
+        assert_eq!(known(Some("/apps/b/worker")).as_deref(), Some("b"));
+        assert_eq!(known(Some("/apps")), None);
+        assert_eq!(known(None), None, "it cannot be proved");
+        assert!(clients.have_cgroups() && !clients.may_lack_certificate());
+    }
+
+    #[test]
     fn a_key_is_good_for_its_own_client_alone() {
         let (a, b, c) = (client("a", Some(1), None), client("b", Some(2), None), client("c", None, None));
         let clients = Clients::new(vec![with_key(a), b, with_key(c)], 0);
         let [a, b, c] = [0, 1, 2].map(ClientIndex);
-        let peer = |uid| Peer { uid: Some(uid), gid: None };
+        let peer = |uid| Peer { uid: Some(uid), ..Peer::default() };
         assert_eq!(clients.identify(&peer(1), with(a)), Ok(a));
         assert_eq!(clients.identify(&peer(2), with(a)), Err(Unknown::KeyOf(a)), "another user has it");
         assert_eq!(clients.identify(&Peer::default(), with(a)), Err(Unknown::KeyOf(a)));
@@ -289,15 +328,15 @@ mod tests {
     #[test]
     fn without_clients_our_own_user_is_the_one_client() {
         let clients = Clients::new(Vec::new(), 1000);
-        assert!(clients.identify(&Peer { uid: Some(1000), gid: None }, Proof::default()).is_ok());
-        assert!(clients.identify(&Peer { uid: Some(1001), gid: None }, Proof::default()).is_err());
+        assert!(clients.identify(&Peer { uid: Some(1000), ..Peer::default() }, Proof::default()).is_ok());
+        assert!(clients.identify(&Peer { uid: Some(1001), ..Peer::default() }, Proof::default()).is_err());
         assert!(clients.identify(&Peer::default(), Proof::default()).is_err());
     }
 
     #[test]
     fn a_client_without_any_mark_is_nobody() {
         let clients = Clients::new(vec![client("all", None, None)], 0);
-        assert!(clients.identify(&Peer { uid: Some(0), gid: Some(0) }, Proof::default()).is_err());
+        assert!(clients.identify(&Peer { uid: Some(0), gid: Some(0), ..Peer::default() }, Proof::default()).is_err());
     }
 
     #[test]
@@ -318,7 +357,7 @@ mod tests {
             let proof = Proof { key, certificate: shown, ..Proof::default() };
             clients.identify(peer, proof).map(|index| clients.name(index).to_string())
         };
-        let (nobody, own) = (Peer::default(), Peer { uid: Some(1), gid: None });
+        let (nobody, own) = (Peer::default(), Peer { uid: Some(1), ..Peer::default() });
         let shown = Certificate::with(Some(a), &[]);
         assert_eq!(known(&nobody, Some(&shown), None).as_deref(), Ok("a"));
         assert_eq!(known(&own, Some(&shown), None).as_deref(), Ok("a"), "not as the client of its user");

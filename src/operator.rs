@@ -278,7 +278,7 @@ mod tests {
     }
 
     fn by_uid(uid: u32) -> Proof<'static> {
-        Proof { peer: Peer { uid: Some(uid), gid: None }, ..Proof::default() }
+        Proof { peer: Peer { uid: Some(uid), ..Peer::default() }, ..Proof::default() }
     }
 
     fn by_key(key: &str) -> Proof<'static> {

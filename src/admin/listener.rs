@@ -144,7 +144,7 @@ impl Door {
 
 /// Who is behind a connection, as far as the kernel tells.
 fn source(accepted: &Accepted, inspector: &mut Inspector) -> Source {
-    let (peer, _) = accepted.peer(inspector);
+    let (peer, _) = accepted.peer(inspector, false);
     match (peer.uid, accepted) {
         (Some(uid), _) => Source::User(uid),
         (None, Accepted::Tcp(_, from)) => Source::Address(from.ip().to_canonical()),

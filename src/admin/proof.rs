@@ -40,7 +40,7 @@ impl Caller {
             }
         }
         let key = bearer.map(KeyDigest::of);
-        let proof = Proof { peer: self.peer, key, certificate: self.certificate.as_ref() };
+        let proof = Proof { peer: self.peer.clone(), key, certificate: self.certificate.as_ref() };
         admin.house.operators().identify(&proof)
     }
 }

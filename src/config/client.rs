@@ -8,7 +8,7 @@ use toml::Spanned;
 use super::reader::Section;
 use super::route::rules_of_client;
 use super::{Context, job, version};
-use crate::identity::{Named, Settings, SpiffeId};
+use crate::identity::{Cgroup, Named, Settings, SpiffeId};
 use crate::name::ClientName;
 use crate::policy::ClientPolicy;
 use crate::policy::limit::Rate;
@@ -32,6 +32,8 @@ pub fn read(mut section: Section<'_>, context: &Context<'_>) -> Option<(Spanned<
     if name.as_ref().is_some_and(|name| *name.get_ref() == ClientName::implicit()) {
         section.refuse("name", "`local` is the client that is there when the file names none", "choose another name");
     }
+    let has_cgroup = section.has("cgroup");
+    let cgroup = section.parsed("cgroup", str::parse::<Cgroup>).map(Spanned::into_inner);
     let key = section.reference_at_rest("key", context.base);
     let is_job = section.has("jwt");
     let jwt = job::read(section.table("jwt", "`jwt`"), context);
@@ -54,11 +56,11 @@ pub fn read(mut section: Section<'_>, context: &Context<'_>) -> Option<(Spanned<
     let rate = section.parsed("rate", str::parse::<Rate>).map(Spanned::into_inner);
     section.finish();
     let certificate = Named::new(spiffe, dns);
-    if is_job && jwt.is_none() || is_named && certificate.is_none() {
+    if is_job && jwt.is_none() || is_named && certificate.is_none() || has_cgroup && cgroup.is_none() {
         return None;
     }
     let name = name?;
-    let settings = Settings { name: name.get_ref().clone(), uid, gid, key, jwt, certificate, version };
+    let settings = Settings { name: name.get_ref().clone(), uid, gid, cgroup, key, jwt, certificate, version };
     Some((Spanned::new(name.span(), settings), ClientPolicy { rules, rate }))
 }
 
@@ -118,19 +120,28 @@ fn overlap(one: &Settings, other: &Settings) -> bool {
         (Some(one), Some(other)) => one.overlaps(other),
         (None, Some(_)) | (Some(_), None) => false,
     };
-    let may_be_one = may_agree(one.uid, other.uid) && may_agree(one.gid, other.gid);
+    let may_be_in_both = match (&one.cgroup, &other.cgroup) {
+        (Some(one), Some(other)) => one.overlaps(other),
+        (None, _) | (_, None) => true,
+    };
+    let may_be_one = may_be_in_both && may_agree(one.uid, other.uid) && may_agree(one.gid, other.gid);
     let may_be_one = may_be_one && may_be_one_job && may_be_named_one;
     one.name != other.name && may_be_one && !told_by_key
 }
 
-/// The group of a process is known on unix sockets only.
+/// The groups of a process are known on unix sockets only.
 pub fn check_groups(clients: &[Spanned<Settings>], listen: &[Spanned<Address>], context: &Context<'_>) {
     if listen.iter().any(|address| matches!(address.get_ref(), Address::Unix(_))) {
         return;
     }
-    for client in clients.iter().filter(|client| client.get_ref().gid.is_some()) {
-        let message =
-            format!("client `{}` can never call: its `gid` is told on unix sockets only", client.get_ref().name);
+    for client in clients {
+        let Settings { name, gid, cgroup, .. } = client.get_ref();
+        let key = match (gid, cgroup) {
+            (Some(_), _) => "gid",
+            (None, Some(_)) => "cgroup",
+            (None, None) => continue,
+        };
+        let message = format!("client `{name}` can never call: its `{key}` is told on unix sockets only");
         context.report.warning(client.span(), message, "add a \"unix:\" address to `listen` in [proxy]");
     }
 }

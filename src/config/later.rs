@@ -8,7 +8,7 @@ pub const ROOT: &str = "the file";
 pub const HELP: &str = "remove it: what it asks for would not be done";
 
 /// Keys by the title of their section.
-const KEYS: &[(&str, &[&str])] = &[("[[client]]", &["cgroup"]), ("[[token]]", &["version"]), ("`source`", &["login"])];
+const KEYS: &[(&str, &[&str])] = &[("[[token]]", &["version"]), ("`source`", &["login"])];
 
 /// Kinds of sources.
 pub const SOURCES: [&str; 0] = [];

@@ -1,10 +1,12 @@
 //! What the kernel knows of the process at the other end of a connection: `SO_PEERCRED` on unix sockets, socket
-//! diagnostics (`NETLINK_SOCK_DIAG`) for TCP on the loopback interface.
+//! diagnostics (`NETLINK_SOCK_DIAG`) for TCP on the loopback interface. Where a client is known by its control group, that of
+//! the process that connected to a unix socket.
 //!
 //! A connection is asked about once, when it is accepted: the owner of an established socket does not change.
 
 use std::io;
 use std::net::{IpAddr, SocketAddr};
+use std::sync::Arc;
 
 use netlink_packet_core::{NLM_F_REQUEST, NetlinkHeader, NetlinkMessage, NetlinkPayload};
 use netlink_packet_sock_diag::SockDiagMessage;
@@ -14,22 +16,31 @@ use netlink_sys::protocols::NETLINK_SOCK_DIAG;
 use netlink_sys::{Socket, SocketAddr as NetlinkAddr};
 use tokio::net::UnixStream;
 
+use super::cgroup;
+
 /// The kernel's number for `TCP_ESTABLISHED`.
 const ESTABLISHED: u8 = 1;
 
 /// The process at the other end, as the kernel names it.
-#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+#[derive(Clone, PartialEq, Eq, Debug, Default)]
 pub struct Peer {
     pub uid: Option<u32>,
     pub gid: Option<u32>,
+    /// Where it has been [asked for](Self::with_cgroup).
+    pub cgroup: Option<Arc<str>>,
 }
 
 impl Peer {
     pub fn of_unix(stream: &UnixStream) -> Self {
         match stream.peer_cred() {
-            Ok(credentials) => Self { uid: Some(credentials.uid()), gid: Some(credentials.gid()) },
+            Ok(credentials) => Self { uid: Some(credentials.uid()), gid: Some(credentials.gid()), cgroup: None },
             Err(_) => Self::default(),
         }
+    }
+
+    /// With its control group, too, which takes a few small reads of what the kernel has in memory.
+    pub fn with_cgroup(self, stream: &UnixStream) -> Self {
+        Self { cgroup: cgroup::of_peer(stream), ..self }
     }
 }
 
@@ -54,7 +65,7 @@ impl Inspector {
         self.0 = self.0.take().or_else(|| open().ok());
         let Some(socket) = &self.0 else { return Peer::default() };
         match ask(socket, client, ours) {
-            Ok(uid) => Peer { uid, gid: None },
+            Ok(uid) => Peer { uid, ..Peer::default() },
             Err(error) => {
                 tracing::warn!(%error, "the kernel could not be asked who calls");
                 // An answer that comes late must not be taken for the next one's.

@@ -174,8 +174,8 @@ impl Desk {
         };
         // What has come so far was no request: now it rests.
         drop(watch.busy());
-        let Caller { peer, port, ref tls, .. } = *caller;
-        let caller = Caller { peer, port, inside: Some(opened), tls: tls.clone() };
+        let Caller { peer, port, tls, .. } = caller;
+        let caller = Caller { peer: peer.clone(), port: *port, inside: Some(opened), tls: tls.clone() };
         let served: Pin<Box<dyn Future<Output = ()>>> = Box::pin(self.speak(ended, caller, watch));
         served.await;
     }

@@ -157,13 +157,14 @@ impl Accepted {
         }
     }
 
-    /// Who is at the other end, and which of our ports it came to.
-    pub fn peer(&self, inspector: &mut Inspector) -> (Peer, Option<u16>) {
+    /// Who is at the other end, with its control group if that matters, and which of our ports it came to.
+    pub fn peer(&self, inspector: &mut Inspector, with_cgroup: bool) -> (Peer, Option<u16>) {
         match self {
             Self::Tcp(stream, from) => match stream.local_addr() {
                 Ok(ours) => (inspector.tcp(*from, ours), Some(ours.port())),
                 Err(_) => (Peer::default(), None),
             },
+            Self::Unix(stream) if with_cgroup => (Peer::of_unix(stream).with_cgroup(stream), None),
             Self::Unix(stream) => (Peer::of_unix(stream), None),
         }
     }

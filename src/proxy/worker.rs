@@ -229,7 +229,8 @@ async fn accept(desk: Rc<Desk>, listener: SharedListener, secured: Option<Arc<Se
 impl Desk {
     /// Serves a connection, if there is room for it.
     fn take(self: Rc<Self>, accepted: Accepted, secured: Option<&Arc<Secured>>, gauge: IntGauge) {
-        let (peer, port) = accepted.peer(&mut self.inspector.borrow_mut());
+        let with_cgroup = self.proxy.table().0.clients.have_cgroups();
+        let (peer, port) = accepted.peer(&mut self.inspector.borrow_mut(), with_cgroup);
         let tls = secured.map(|secured| Rc::new(Arrival::new(secured.clone(), accepted.from(), accepted.at())));
         let caller = Caller { peer, port, inside: None, tls };
         match accepted {

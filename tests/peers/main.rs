@@ -15,6 +15,7 @@ mod alerts;
 mod attack;
 mod aws;
 mod calls;
+mod cgroups;
 mod clients;
 mod crashes;
 mod github;
