@@ -20,6 +20,7 @@ mod host;
 mod memory;
 mod ongoing;
 mod profile;
+mod rarity;
 
 pub use anomaly::Anomaly;
 pub use engine::Engine;

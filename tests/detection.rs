@@ -8,8 +8,9 @@ mod world;
 
 use std::collections::BTreeMap;
 
+use countersign::detect::anomaly::Signal;
 use countersign::detect::{Anomaly, Engine};
-use world::{APPS, ATTACKS, App, Attack, DAYS, live};
+use world::{APPS, ATTACKS, App, Attack, DAYS, live, quiet};
 
 /// They were not looked at while the detector was made. Each plays one in so many of all attacks on all apps.
 const JUDGING_SEEDS: [u64; 3] = [7000, 7100, 7200];
@@ -17,6 +18,7 @@ const SHARES: usize = 6;
 
 const MINUTE: u64 = 60;
 const DAY: u64 = 86_400;
+const MONTH: u64 = 30 * DAY;
 
 /// What came of the lives of some tokens.
 #[derive(Default)]
@@ -106,4 +108,56 @@ fn the_same_seed_is_the_same_life() {
     assert_eq!(lives[0].events, lives[1].events);
     assert!(lives[0].events.is_sorted_by_key(|event| event.time));
     assert_ne!(live(App::Office, Attack::Burst, 6).events, lives[0].events);
+}
+
+/// Months of quiet tokens, and the highest score of each signal in each of them.
+#[derive(Default)]
+struct Quiet {
+    months: u32,
+    highest: BTreeMap<(u32, Signal), f64>,
+}
+
+impl Quiet {
+    fn play(&mut self, app: App, seed: u64) {
+        let (life, mut engine) = (quiet(app, seed), Engine::default());
+        let start = life[0].time.seconds();
+        for anomaly in life.iter().flat_map(|event| engine.observe(event)) {
+            let month = (anomaly.time.seconds() - start) / MONTH;
+            for finding in &anomaly.findings {
+                let highest = self.highest.entry((self.months + month as u32, finding.signal)).or_default();
+                *highest = highest.max(finding.score);
+            }
+        }
+        self.months += (DAYS * DAY / MONTH) as u32;
+    }
+
+    /// Of the months of these signals, the share that brought such a score or a higher one.
+    fn share(&self, signals: &[Signal], score: f64) -> f64 {
+        let high = |((_, signal), highest): &(&(u32, Signal), &f64)| signals.contains(signal) && **highest >= score;
+        self.highest.iter().filter(high).count() as f64 / (f64::from(self.months) * signals.len() as f64)
+    }
+}
+
+#[test]
+fn a_score_is_the_share_of_quiet_months_without_one_as_high() {
+    let mut all = Quiet::default();
+    let (seeds, shares) = judging_seeds();
+    for seed in seeds {
+        let lives = if shares == 1 { 10 } else { 2 };
+        for (app, number) in APPS.into_iter().flat_map(|app| (0..lives).map(move |number| (app, number))) {
+            all.play(app, seed * 100 + 50 + number);
+        }
+    }
+    let much = [Signal::Burst, Signal::FanOut, Signal::Volume];
+    for score in [0.8, 0.9, 0.95, 0.97, 0.99] {
+        let said = 1.0 - score;
+        let each = Signal::ALL.map(|signal| (signal, all.share(&[signal], score)));
+        let measured = all.share(&much, score);
+        let told = each.iter().filter(|(_, share)| *share > 0.0);
+        println!("{score}: {said:.3} said, {measured:.3} of how much, {:?}", told.collect::<Vec<_>>());
+        assert!(measured <= said * 1.5 + 0.01, "{score}: {measured}");
+        assert!(each.iter().all(|(_, share)| *share <= said * 2.0 + 0.01), "{score}: {each:?}");
+        // Above, there are too few to tell.
+        assert!(![0.9, 0.95].contains(&score) || measured >= said / 3.0, "{score}: {measured}");
+    }
 }

@@ -131,7 +131,7 @@ impl Watching {
             )?,
             score: metrics.ratios(
                 "anomaly_score",
-                "The score of the token's last anomaly, from 0.5 to 1, for an hour.",
+                "The score of the token's last anomaly, for an hour: the chance that thirty quiet days bring none as strong.",
                 &["token"],
             )?,
         };

@@ -1,12 +1,13 @@
 //! What is said of unusual use, and how signals of one cause become one anomaly.
 
 use std::cmp::Ordering;
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeSet;
 
 use serde_json::{Map, Value, json};
 
 use super::event::Time;
 use super::memory::{Kept, kept};
+use super::rarity;
 pub use crate::alert::Severity;
 
 /// In what way use is unusual.
@@ -107,7 +108,9 @@ pub struct Finding {
     pub signal: Signal,
     /// Whose use it is; empty where it is nobody's.
     pub client: String,
-    /// From 0.5, where it is told, to 1.
+    /// What was found over what it takes to be told: from 1 to 12.
+    pub strength: f64,
+    /// The chance that thirty quiet days of its token bring nothing of its signal that is as strong.
     pub score: f64,
     /// What a person reads.
     pub said: String,
@@ -119,19 +122,19 @@ pub struct Finding {
 }
 
 impl Finding {
-    /// `excess` is what was found over what it takes to be told: at least 1.
-    pub fn new(signal: Signal, excess: f64, said: String) -> Self {
-        let score = 1.0 - 0.5_f64.powf(excess.clamp(1.0, 12.0));
-        Self { signal, client: String::new(), score, said, is_fact: false, in_trouble: false }
+    /// `strength` is what was found over what it takes to be told: at least 1. Nothing is known of its token.
+    pub fn new(signal: Signal, strength: f64, said: String) -> Self {
+        Self::unjudged(signal, strength, said, false)
     }
 
-    pub fn fact(signal: Signal, excess: f64, said: String) -> Self {
-        Self { is_fact: true, ..Self::new(signal, excess, said) }
+    pub fn fact(signal: Signal, strength: f64, said: String) -> Self {
+        Self::unjudged(signal, strength, said, true)
     }
 
-    /// What was found over what it takes to be told.
-    pub fn excess(&self) -> f64 {
-        -(1.0 - self.score).log2()
+    fn unjudged(signal: Signal, strength: f64, said: String, is_fact: bool) -> Self {
+        let strength = strength.clamp(1.0, 12.0);
+        let finding = Self { signal, client: String::new(), strength, score: 0.0, said, is_fact, in_trouble: false };
+        Self { score: rarity::unknown(&finding), ..finding }
     }
 
     /// Whether it says nothing that the other does not say.
@@ -145,12 +148,12 @@ impl Finding {
     }
 
     pub fn gravity(&self, other: &Self) -> Ordering {
-        self.severity().cmp(&other.severity()).then(self.score.total_cmp(&other.score))
+        self.severity().cmp(&other.severity()).then(self.strength.total_cmp(&other.strength))
     }
 
     /// A strong signal is graver than one that has only just crossed.
     pub fn severity(&self) -> Severity {
-        if self.score >= STRONG { self.signal.severity().raised() } else { self.signal.severity() }
+        if self.strength >= STRONG { self.signal.severity().raised() } else { self.signal.severity() }
     }
 }
 
@@ -181,14 +184,9 @@ impl Anomaly {
         if client == self.client { Self { severity: self.severity, ..own } } else { own }
     }
 
+    /// That of its rarest finding: what else agrees with it makes it graver, and is seldom independent of it.
     pub fn score(&self) -> f64 {
-        let mut strongest: BTreeMap<Kind, f64> = BTreeMap::new();
-        for finding in &self.findings {
-            let score = strongest.entry(finding.signal.kind()).or_default();
-            *score = score.max(finding.score);
-        }
-        // The chance that not all of them are chance, of what may happen each by itself.
-        1.0 - strongest.values().map(|score| 1.0 - score).product::<f64>()
+        self.findings.iter().map(|finding| finding.score).fold(0.0, f64::max)
     }
 
     /// As it is written.
@@ -246,7 +244,7 @@ impl Kept for Severity {
     }
 }
 
-kept!(Finding { signal, client, score, said, is_fact, in_trouble });
+kept!(Finding { signal, client, strength, score, said, is_fact, in_trouble });
 
 /// Signals that agree, and not for the same reason, are graver than each alone.
 pub fn joint_severity<'f>(findings: impl IntoIterator<Item = &'f Finding>) -> Severity {
@@ -259,5 +257,6 @@ pub fn joint_severity<'f>(findings: impl IntoIterator<Item = &'f Finding>) -> Se
     if signals.len() >= MANY && kinds.len() > 1 { gravest.raised() } else { gravest }
 }
 
-const STRONG: f64 = 0.97;
+/// So many times what it takes to be told is strong.
+const STRONG: f64 = 5.0;
 const MANY: usize = 3;

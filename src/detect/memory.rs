@@ -10,7 +10,7 @@
 //! Invariant: what was written by this version is read as it was; of all else it is said that it is not.
 
 /// The first byte of a record.
-pub const VERSION: u8 = 3;
+pub const VERSION: u8 = 4;
 
 /// What is written, and read again.
 pub trait Kept: Sized {

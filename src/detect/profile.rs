@@ -178,7 +178,7 @@ impl Profile {
         let hour = hours(self.last);
         for finding in found.iter().filter(|finding| !finding.is_fact) {
             let told = &mut self.told[finding.signal as usize];
-            let heard = Told { hour, excess: finding.excess() as f32 };
+            let heard = Told { hour, excess: finding.strength as f32 };
             // What somebody approved of is over when its own time is.
             if !told.covers(&heard) {
                 *told = heard;
@@ -431,7 +431,7 @@ impl Profile {
 
     /// Whether a finding is news: it was not told of late, or was much weaker.
     fn tells(&mut self, now: u64, finding: &Finding) -> bool {
-        let found = Told { hour: hours(now), excess: finding.excess() as f32 };
+        let found = Told { hour: hours(now), excess: finding.strength as f32 };
         let told = &mut self.told[finding.signal as usize];
         let is_news = !told.covers(&found);
         if is_news {

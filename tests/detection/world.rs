@@ -121,7 +121,13 @@ pub struct Life {
     pub misuse: (u64, u64),
 }
 
-pub fn live(app: App, attack: Attack, seed: u64) -> Life {
+/// The same without misuse.
+pub fn quiet(app: App, seed: u64) -> Vec<Event> {
+    live(app, None, seed).events
+}
+
+pub fn live(app: App, attack: impl Into<Option<Attack>>, seed: u64) -> Life {
+    let attack = attack.into();
     let mut life = Living {
         random: Rng::with_seed(seed),
         app,
@@ -131,7 +137,7 @@ pub fn live(app: App, attack: Attack, seed: u64) -> Life {
         errors: 0.005,
         ahead: None,
     };
-    let last = if attack == Attack::Dormant { 30 } else { DAYS };
+    let last = if attack == Some(Attack::Dormant) { 30 } else { DAYS };
     let outages = [(); 2].map(|()| life.random.u64(10..DAYS) * DAY + life.random.u64(0..DAY));
     let lasts = life.random.u64(1200..5400);
     for day in 0..last {
@@ -147,7 +153,7 @@ pub fn live(app: App, attack: Attack, seed: u64) -> Life {
         }
     }
     life.retries();
-    let misuse = life.attack(attack);
+    let misuse = attack.map_or((0, 0), |attack| life.attack(attack));
     life.events.sort_by_key(|event| event.time);
     if let Some(event) = life.ahead.take() {
         let at = life.events.partition_point(|other| other.time < event.time);

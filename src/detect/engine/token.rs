@@ -17,6 +17,7 @@ use crate::detect::event::{Event, Step, Time};
 use crate::detect::memory::{Kept, VERSION, kept};
 use crate::detect::ongoing::Ongoing;
 use crate::detect::profile::{Profile, Surroundings};
+use crate::detect::rarity::Rarity;
 
 pub struct Token {
     first: u64,
@@ -34,6 +35,7 @@ pub struct Token {
     pub shadows: BTreeMap<String, u64>,
     pub open: Option<Open>,
     pub ongoing: Ongoing,
+    rarity: Rarity,
     /// How many times as much as usual it takes for a figure to be unusual.
     pub caution: f64,
     /// Whether it is other than what was last kept, and when that was asked for.
@@ -64,6 +66,7 @@ impl Token {
             shadows: BTreeMap::new(),
             open: None,
             ongoing: Ongoing::default(),
+            rarity: Rarity::new(now),
             caution: 1.0,
             is_changed: false,
             kept: now,
@@ -94,6 +97,7 @@ impl Token {
         }
         self.open.as_ref().map(Open::kept).put(&mut page);
         self.ongoing.put(&mut page);
+        self.rarity.put(&mut page);
         let mut shadows: Vec<(String, u64)> = self.shadows.iter().map(|(name, told)| (name.clone(), *told)).collect();
         shadows.sort_by_key(|(_, told)| std::cmp::Reverse(*told));
         shadows.truncate(MOST_KEPT);
@@ -113,8 +117,9 @@ impl Token {
         let client = |_| Some((String::take(&mut left)?, Profile::take(&mut left)?));
         let clients = (0..count).map(client).collect::<Option<BTreeMap<_, _>>>()?;
         let (open, ongoing) = <(Option<Open>, Ongoing)>::take(&mut left)?;
+        let rarity = Rarity::take(&mut left)?;
         let shadows = Vec::take(&mut left)?.into_iter().collect();
-        let own = Self { open, ongoing, shadows, ..Self::new(first) };
+        let own = Self { open, ongoing, rarity, shadows, ..Self::new(first) };
         let token = Self { last, requests, clients, whole, known, new_clients, issued, refused, ..own };
         left.is_empty().then_some(token)
     }
@@ -190,7 +195,8 @@ impl Token {
         let mut found = Vec::new();
         for (name, profile) in &mut self.clients {
             if let Some(finding) = profile.silence(now) {
-                let finding = Finding { client: name.clone(), ..finding };
+                let mut finding = Finding { client: name.clone(), ..finding };
+                self.rarity.judge(&mut finding, now);
                 self.ongoing.told(&finding, &Event::default(), now, None);
                 found.push(finding);
             } else if profile.is_silent() {
@@ -219,7 +225,7 @@ impl Token {
     }
 
     /// What was found at an event, or when figures were weighed, is told where it is news.
-    pub fn tell(&mut self, time: Time, token: &str, event: &Event, found: Vec<Finding>) -> Option<Anomaly> {
+    pub fn tell(&mut self, time: Time, token: &str, event: &Event, mut found: Vec<Finding>) -> Option<Anomaly> {
         if found.is_empty() {
             return None;
         }
@@ -229,7 +235,8 @@ impl Token {
             // What is over is not told once more with what begins.
             open.findings.retain(|finding| !self.ongoing.is_over(&finding.client, now));
         }
-        for finding in &found {
+        for finding in &mut found {
+            self.rarity.judge(finding, now);
             let of_one = self.clients.get(&finding.client);
             let before = if finding.client.is_empty() { self.whole.as_deref() } else { of_one };
             self.ongoing.told(finding, event, now, before);
