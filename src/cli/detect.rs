@@ -20,6 +20,9 @@ pub enum Command {
         /// Rows of `timestamp,value`; `-` is standard input
         #[arg(long, value_name = "FILE")]
         series: PathBuf,
+        /// Print how rare each size of a row is, in powers of ten, before its score
+        #[arg(long)]
+        sizes: bool,
     },
     /// Print what would have been told of recorded use, as JSON lines
     Backtest {
@@ -37,7 +40,7 @@ pub enum Command {
 
 pub fn detect(command: &Command) -> ExitCode {
     match command {
-        Command::Score { series } => ended(score::score(series)),
+        Command::Score { series, sizes } => ended(score::score(series, *sizes)),
         Command::Backtest { events, config: None, summary } => ended(backtest::backtest(events, None, *summary)),
         Command::Backtest { events, config, summary } => {
             with_config(&ConfigOption { config: config.clone() }, |_, config| {

@@ -62,16 +62,29 @@ impl Default for Detector {
 impl Detector {
     /// The score of the next value, from 0 to 1. `seconds` counts from any midnight: of the time, only that of day counts.
     pub fn score(&mut self, seconds: f64, value: f64) -> f64 {
+        let rarities = self.rarities(seconds, value);
+        self.heard(&rarities)
+    }
+
+    /// How rare each size of the next value is, in powers of ten and in the order of [`NAMES`]; zero while there is too little to
+    /// tell. What is said of the value follows from these and from those before: [`Self::heard`].
+    pub fn rarities(&mut self, seconds: f64, value: f64) -> [f64; SIGNALS] {
         let value = if value.is_finite() { value.clamp(-LARGEST, LARGEST) } else { self.last };
         if self.rows == 0 {
             [self.last, self.fast, self.slow] = [value; 3];
         }
-        let warm = self.rows >= WARM_UP;
-        let rarest = self.signals(seconds, value).into_iter().zip(&mut self.ranks).fold(0.0, |rarest, (size, rank)| {
-            let rarity = rank.rarity(size);
-            if warm { rarity.max(rarest) } else { rarest }
-        });
+        let (warm, mut rarities) = (self.rows >= WARM_UP, self.signals(seconds, value));
+        for (rarity, rank) in rarities.iter_mut().zip(&mut self.ranks) {
+            let ranked = rank.rarity(*rarity);
+            *rarity = if warm { ranked } else { 0.0 };
+        }
         self.rows = self.rows.saturating_add(1);
+        rarities
+    }
+
+    /// The score of the value that these were told of last.
+    pub fn heard(&mut self, rarities: &[f64; SIGNALS]) -> f64 {
+        let rarest = rarities.iter().copied().fold(0.0, f64::max);
         let rarity = self.envelope.passed(rarest - AGE * (f64::from(self.rows) / ROWS_OF_NO_AGE).log10());
         rarity / (rarity + ALARMING_RARITY)
     }
@@ -145,7 +158,29 @@ impl Envelope {
     }
 }
 
-const SIGNALS: usize = 18;
+const SIGNALS: usize = NAMES.len();
+
+/// What the sizes are of; a number is that of rows.
+pub const NAMES: [&str; 18] = [
+    "above",
+    "below",
+    "jump",
+    "bend",
+    "off_beat",
+    "unexplained_3",
+    "unexplained_10",
+    "range_12",
+    "range_40",
+    "range_160",
+    "highest",
+    "lowest",
+    "level_20",
+    "level_40",
+    "level_80",
+    "roughness_12",
+    "roughness_30",
+    "roughness_80",
+];
 
 /// Rows before anything is called unusual.
 const WARM_UP: u32 = 50;

@@ -26,6 +26,24 @@ fn each_row_of_a_series_gets_a_score_that_tells_the_unusual_ones() {
 }
 
 #[test]
+fn a_score_follows_from_how_rare_the_sizes_of_a_row_are() {
+    let place = Place::empty();
+    place.write("series.csv", &series(1000));
+    let plain = place.run(&["detect", "score", "--series", "series.csv"]).ok();
+    let sizes = place.run(&["detect", "score", "--series", "series.csv", "--sizes"]).ok();
+    let cells = |line: &str| line.split(',').map(ToOwned::to_owned).collect::<Vec<_>>();
+    let names = cells(sizes.lines().next().expect("a header"));
+    assert_eq!((names.len(), names[2].as_str(), names[20].as_str()), (21, "above", "anomaly_score"));
+    for (plain, sizes) in plain.lines().zip(sizes.lines()) {
+        let (plain, sizes) = (cells(plain), cells(sizes));
+        assert_eq!((&plain[..2], &plain[2]), (&sizes[..2], &sizes[20]));
+    }
+    let unusual = cells(sizes.lines().nth(901).expect("a row"));
+    let above: f64 = unusual[2].parse().expect("a number");
+    assert!(above > 2.9, "five hundred lies far above fifty: {above}");
+}
+
+#[test]
 fn times_that_are_doubled_missing_or_written_otherwise_are_no_trouble() {
     let place = Place::empty();
     let text = "timestamp,value\r\n2026-11-01 00:00:00,1\r\n2026-11-01 00:00:00,2\n2026-10-31T23:00:00Z,-3e2\n\n\

@@ -7,19 +7,21 @@ use std::process::ExitCode;
 use anyhow::{Context as _, bail};
 
 use super::{gone, open};
-use crate::detect::series::Detector;
+use crate::detect::series::{Detector, NAMES};
 
-pub fn score(path: &Path) -> anyhow::Result<ExitCode> {
+/// With `sizes`, how rare each size of a row is goes before its score.
+pub fn score(path: &Path, sizes: bool) -> anyhow::Result<ExitCode> {
     let input = open(path)?;
     let mut output = BufWriter::new(stdout().lock());
-    match rows(input, &mut output).with_context(|| path.display().to_string()).and_then(|()| Ok(output.flush()?)) {
+    match rows(input, sizes, &mut output).with_context(|| path.display().to_string()).and_then(|()| Ok(output.flush()?))
+    {
         Ok(()) => Ok(ExitCode::SUCCESS),
         Err(error) if gone(&error) => Ok(ExitCode::SUCCESS),
         Err(error) => Err(error),
     }
 }
 
-fn rows(mut input: impl BufRead, output: &mut impl Write) -> anyhow::Result<()> {
+fn rows(mut input: impl BufRead, sizes: bool, output: &mut impl Write) -> anyhow::Result<()> {
     let mut detector = Detector::default();
     let mut line = String::new();
     for number in 1_u64.. {
@@ -32,10 +34,15 @@ fn rows(mut input: impl BufRead, output: &mut impl Write) -> anyhow::Result<()> 
             if text != HEADER {
                 bail!("line 1: it is not the header `{HEADER}`");
             }
-            writeln!(output, "{HEADER},anomaly_score")?;
+            write!(output, "{HEADER}")?;
+            NAMES.iter().take_while(|_| sizes).try_for_each(|name| write!(output, ",{name}"))?;
+            writeln!(output, ",anomaly_score")?;
         } else if !text.is_empty() {
             let row = Row::parse(text).with_context(|| format!("line {number}"))?;
-            writeln!(output, "{text},{:.6}", detector.score(row.seconds, row.value))?;
+            let rarities = detector.rarities(row.seconds, row.value);
+            write!(output, "{text}")?;
+            rarities.iter().take_while(|_| sizes).try_for_each(|rarity| write!(output, ",{rarity:.6}"))?;
+            writeln!(output, ",{:.6}", detector.heard(&rarities))?;
         }
     }
     Ok(())
