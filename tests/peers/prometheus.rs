@@ -12,7 +12,7 @@ use crate::support::caddy::Caddy;
 use crate::support::issuer::Issuer;
 use crate::support::prometheus::{Alertmanager, JOB, Prometheus};
 use crate::support::proxy::{Proxy, ROUTE, Settings};
-use crate::support::{http, in_turn, package, wait_until};
+use crate::support::{free_port, http, in_turn, package, wait_until};
 
 const SOON: Duration = Duration::from_secs(60);
 
@@ -25,9 +25,12 @@ fn every_query_that_is_shipped_finds_what_the_proxy_exports_and_an_alert_arrives
         let (mut issuer, caddy) = (Issuer::start().await, Caddy::start().await);
         let alertmanager = Alertmanager::start().await;
         let usual = Settings::between(&issuer, caddy.address, &caddy.certificates);
+        let own = [&caddy.certificates.certificate, &caddy.certificates.key].map(|file| file.display());
+        let tls = format!("tls = {{ cert = \"file:{}\", key = \"file:{}\" }}", own[0], own[1]);
+        let sections = "[audit]\nexport = [\"file:exported\"]\n[review]\nevery = \"30d\"\n[[alert]]\nkind = \"log\"";
         let proxy = Proxy::start(&Settings {
-            proxy_lines: "[audit]\nexport = [\"file:exported\"]\n[review]\nevery = \"30d\"\n[[alert]]\nkind = \"log\""
-                .to_owned(),
+            proxy_lines: format!("{tls}\n{sections}"),
+            listeners: vec![format!("tls:127.0.0.1:{}", free_port())],
             token_lines: "retire_unused = \"30d\"",
             route_lines: "mode = \"observe\"",
             source: issuer.opaque_source(),
