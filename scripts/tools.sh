@@ -35,10 +35,12 @@ main() {
             node_24
             ;;
         bench)
-            commands nginx:nginx haproxy:haproxy wrk:wrk h2load:nghttp2-client valgrind:valgrind curl:curl \
-                taskset:util-linux openssl:openssl python3:python3 cmake:cmake pkg-config:pkg-config
+            commands nginx:nginx haproxy:haproxy wrk:wrk h2load:nghttp2-client valgrind:valgrind curl:curl socat:socat \
+                taskset:util-linux unshare:util-linux mount:mount openssl:openssl python3:python3 cmake:cmake \
+                pkg-config:pkg-config
             headers openssl:libssl-dev
             envoy
+            environment mitmproxy benches/mitmproxy-requirements.txt
             pingora
             ;;
         check) cargo_deny ;;

@@ -4,9 +4,10 @@ import json
 import re
 import socket
 import subprocess
+import sys
 
 from measure.machine import OUTPUT, built, command, pinned
-from measure.servers import Failed
+from measure.servers import WEBSOCKET, Failed
 
 BUILT = OUTPUT / "release"
 
@@ -31,6 +32,20 @@ def h2load(proxy, options, path="/"):
     if counts.get("failed") != 0 or counts.get("errored") != 0 or others:
         raise Failed(f"{proxy.name}: {printed[-600:]}")
     return counts["succeeded"]
+
+
+def grpc(proxy, calls):
+    """Unary calls that were answered, each with a short message."""
+    message = proxy.folder / "message"
+    message.write_bytes(b"\0\0\0\0\x05hello")
+    fields = ["-H", "content-type: application/grpc", "-H", "te: trailers"]
+    return h2load(proxy, ["-c4", "-m16", f"-n{calls}", f"-d{message}", *fields], "/grpc")
+
+
+def websocket(proxy, connections, messages):
+    """Messages that were said and heard again."""
+    words = [sys.executable, str(WEBSOCKET), "clients", str(proxy.port), f"{proxy.base}/", str(connections), str(messages)]
+    return int(run(proxy, words))
 
 
 def rate(proxy, per_second, seconds, path="/", connections=64):

@@ -17,8 +17,9 @@ TOKEN = "eyJhbGciOiJIUzI1NiJ9.eyJzdWIiOiJiZW5jaCJ9.c2lnbmF0dXJlLWhlcmU"
 class Proxy(Server):
     """A proxy before one of the origin's ports; `way` is the port's name."""
 
-    # What stands before the path that the origin sees.
+    # What stands before the path that the origin sees, and what comes back of an origin that says what it was shown.
     base = ""
+    shown = f"Bearer {TOKEN}"
 
     def __init__(self, name, ground, way):
         super().__init__(name, ground.folder, ground.proxy_core, free_port())
@@ -31,10 +32,12 @@ class Proxy(Server):
 
     def check(self):
         """That it does the work which is measured."""
-        protocol = ["--http2-prior-knowledge"] if self.h2 else ["--http1.1"]
-        words = [command("curl"), "--silent", "--show-error", "--max-time", "30", *protocol, self.url("/echo")]
+        self.ask_origin("--http2-prior-knowledge" if self.h2 else "--http1.1")
+
+    def ask_origin(self, *options):
+        words = [command("curl"), "--silent", "--show-error", "--max-time", "30", *options, self.url("/echo")]
         asked = subprocess.run(words, capture_output=True, text=True, check=False)
-        if asked.returncode != 0 or asked.stdout != f"Bearer {TOKEN}":
+        if asked.returncode != 0 or asked.stdout != self.shown:
             raise Failed(f"{self.name} does not attach the token: {asked.stdout[:200]} {asked.stderr[:200]}")
 
 
@@ -57,11 +60,16 @@ class Nginx(Proxy):
   server {{ listen 127.0.0.1:{self.port} backlog=4096{" http2" if self.h2 else ""};
     location / {{
       proxy_pass {"https" if self.tls else "http"}://origin;
-      proxy_http_version 1.1; proxy_set_header Connection ""; proxy_set_header Host localhost;
+      proxy_http_version 1.1; proxy_set_header Host localhost; {self.upgrading()}
       proxy_set_header Authorization "Bearer {TOKEN}";{verified if self.tls else ""}
     }}
   }}""",
         )
+
+    def upgrading(self):
+        if self.way == "websocket":
+            return "proxy_set_header Upgrade $http_upgrade; proxy_set_header Connection upgrade;"
+        return 'proxy_set_header Connection "";'
 
     def version(self):
         return said([command("nginx"), "-v"], r"nginx/(\S+)")
@@ -149,11 +157,15 @@ class Envoy(Proxy):
                 {"name": "envoy.filters.http.router", "typed_config": router},
             ],
         }
-        filters = [
-            {"filters": [{"name": "envoy.filters.network.http_connection_manager", "typed_config": connections}]}
-        ]
-        listener = {"name": "front", "address": socket_address(self.port), "filter_chains": filters}
+        if self.way == "websocket":
+            connections["upgrade_configs"] = [{"upgrade_type": "websocket"}]
+        listener = self.listener("front", self.port, connections)
         return {"static_resources": {"secrets": [token], "listeners": [listener], "clusters": [self.cluster(kind)]}}
+
+    @staticmethod
+    def listener(name, port, connections, **secured):
+        filters = [{"name": "envoy.filters.network.http_connection_manager", "typed_config": connections}]
+        return {"name": name, "address": socket_address(port), "filter_chains": [{"filters": filters, **secured}]}
 
     def cluster(self, kind):
         protocol = {"http2_protocol_options": {}} if self.h2 else {"http_protocol_options": {}}
@@ -211,17 +223,108 @@ class Pingora(Proxy):
         return re.search(r'name = "pingora"\nversion = "(.*)"', lock).group(1)
 
 
+class Intercepting(Proxy):
+    """One that clients are given as `HTTPS_PROXY`: it ends their TLS, as a host that it finds under this name."""
+
+    HOST = "origin.bench.test"
+    # What a load may ask of it in a second, in all and in rounds of new tunnels.
+    most_per_second = 15000
+    rounds_per_second = 8
+
+    @property
+    def authority(self):
+        return f"{self.HOST}:{self.upstream_port}"
+
+    def url(self, path="/"):
+        return f"https://{self.authority}{path}"
+
+    def among_hosts(self, words):
+        """The program where the host is known; everybody else's names stay as they are."""
+        hosts = self.folder / "hosts"
+        hosts.write_text(f"127.0.0.1 localhost {self.HOST}\n", encoding="utf-8")
+        script = f"mount --bind {hosts} /etc/hosts && exec \"$@\""
+        return [command("unshare"), "--mount", command("sh"), "-c", script, "sh", *words]
+
+    def check(self):
+        protocol = "--http2" if self.h2 else "--http1.1"
+        self.ask_origin(protocol, "--insecure", "--proxy", f"http://127.0.0.1:{self.port}")
+
+
+class EnvoyIntercepting(Intercepting, Envoy):
+    """A listener that ends `CONNECT`, and behind it one that ends TLS, with the certificate of the origin."""
+
+    def __init__(self, ground, way):
+        Envoy.__init__(self, ground, way)
+        self.inner_port = free_port()
+
+    def settings(self):
+        kind = "type.googleapis.com/envoy.extensions."
+        found = super().settings()
+        resources = found["static_resources"]
+        inner = resources["listeners"][0]
+        connections = inner["filter_chains"][0]["filters"][0]["typed_config"]
+        pair = {"certificate_chain": "server.pem", "private_key": "server.key"}
+        certificate = {part: {"filename": f"{self.folder}/{name}"} for part, name in pair.items()}
+        tls = {"alpn_protocols": ["h2", "http/1.1"], "tls_certificates": [certificate]}
+        context = {
+            "@type": kind + "transport_sockets.tls.v3.DownstreamTlsContext",
+            "common_tls_context": tls,
+        }
+        secured = {"transport_socket": {"name": "envoy.transport_sockets.tls", "typed_config": context}}
+        upgrade = [{"upgrade_type": "CONNECT", "connect_config": {}}]
+        route = {"match": {"connect_matcher": {}}, "route": {"cluster": "inner", "upgrade_configs": upgrade}}
+        router = [connections["http_filters"][-1]]
+        tunnels = {
+            **connections,
+            "route_config": {"virtual_hosts": [{"name": "all", "domains": ["*"], "routes": [route]}]},
+            "http_filters": router,
+            "upgrade_configs": [{"upgrade_type": "CONNECT"}],
+            # As socat asks.
+            "http_protocol_options": {"accept_http_10": True},
+        }
+        resources["listeners"] = [
+            self.listener("tunnels", self.port, tunnels),
+            self.listener("inner", self.inner_port, connections, **secured),
+        ]
+        endpoint = {"endpoint": {"address": socket_address(self.inner_port)}}
+        endpoints = {"cluster_name": "inner", "endpoints": [{"lb_endpoints": [endpoint]}]}
+        resources["clusters"].append({"name": "inner", "type": "STATIC", "load_assignment": endpoints})
+        return found
+
+
+class Mitmproxy(Intercepting):
+    most_per_second = 400
+    rounds_per_second = 1
+
+    def __init__(self, ground, way):
+        super().__init__("mitmproxy", ground, way)
+
+    def command(self):
+        program = built(ROOT / ".tools/mitmproxy/bin/mitmdump", "scripts/tools.sh bench")
+        options = [
+            f"confdir={self.folder}/mitmproxy",
+            f"ssl_verify_upstream_trusted_ca={self.folder}/ca.pem",
+            f"modify_headers=:~q:Authorization:Bearer {TOKEN}",
+        ]
+        words = ["--quiet", "--listen-host", "127.0.0.1", "--listen-port", str(self.port)]
+        return self.among_hosts([program, *words, *(word for option in options for word in ("--set", option))])
+
+    def version(self):
+        program = built(ROOT / ".tools/mitmproxy/bin/mitmdump", "scripts/tools.sh bench")
+        return said([program, "--version"], r"Mitmproxy: (\S+)")
+
+
 class Countersign(Proxy):
     """Everything that is on by default stays on, but the line in the log for each request.
 
-    `entries` are the tokens and routes: one of each unless told. `proxy` are more lines of `[proxy]`.
+    `entries` are the tokens and routes: one of each unless told. `proxy` are more lines of `[proxy]`, `lines` of each route.
     """
 
     base = "/bench"
 
-    def __init__(self, ground, way, entries=None, proxy=""):
+    def __init__(self, ground, way, entries=None, proxy="", lines=""):
         super().__init__("countersign", ground, way)
-        self.entries, self.proxy = entries, proxy
+        self.entries, self.proxy, self.lines = entries, proxy, lines
         self.telemetry = free_port()
         self.config = self.folder / "countersign.toml"
         self.starts = 0
@@ -263,6 +366,7 @@ name = "{name}"
 upstream = "{"https" if self.tls else "http"}://{authority}"
 token = "{name}"
 allow = ["* /**"]
+{self.lines}
 {tls}"""
 
     def ready(self):
@@ -296,6 +400,16 @@ allow = ["* /**"]
         return said([str(self.ground.binary), "version"], r"countersign (\S+)")
 
 
+class CountersignIntercepting(Intercepting, Countersign):
+    def __init__(self, ground, way):
+        Countersign.__init__(self, ground, way, lines="intercept = true")
+        source = 'kind = "env", name = "BENCH_TOKEN"'
+        self.entries = token("bench", source, host=self.HOST) + self.route("bench", self.authority)
+
+    def command(self):
+        return self.among_hosts(Countersign.command(self))
+
+
 def token(name, source, rotation="", host="127.0.0.1"):
     expires = time.strftime("%Y-%m-%d", time.gmtime(time.time() + 30 * 86400))
     return f"""[[token]]
@@ -321,6 +435,7 @@ def signed(ground, subject, lifetime):
 
 # By name.
 PROXIES = {"nginx": Nginx, "haproxy": Haproxy, "envoy": Envoy, "pingora": Pingora, "countersign": Countersign}
+INTERCEPTING = {"mitmproxy": Mitmproxy, "envoy": EnvoyIntercepting, "countersign": CountersignIntercepting}
 
 
 def socket_address(port):

@@ -11,8 +11,8 @@ import time
 
 from measure import loads
 from measure.machine import free_ports
-from measure.proxies import PROXIES, Countersign, signed, token
-from measure.servers import Failed, ManyOrigins, say
+from measure.proxies import INTERCEPTING, PROXIES, TOKEN, Countersign, signed, token
+from measure.servers import Echo, Failed, ManyOrigins, Tunnels, say
 
 OURS = "countersign"
 
@@ -82,6 +82,51 @@ class Row:
         return {"cpu_us": (proxy.cpu() - before) / requests, "per_second": requests / seconds}
 
 
+class Grpc(Row):
+    """The same for unary calls of gRPC: messages of five bytes, and trailers."""
+
+    figures = ["cpu_us"]
+
+    def load(self, proxy, seconds):
+        return loads.grpc(proxy, seconds * 20000)
+
+
+class WebSocket(Row):
+    """CPU for each message of 64 bytes that is said and heard again."""
+
+    figures = ["cpu_us"]
+
+    def measure(self, ground, name, seconds, patience):
+        with Echo(ground) as echo:
+            ground.origin.ports[self.way] = echo.port
+            with self.proxy(ground, name) as proxy:
+                self.warm(proxy)
+                measured = lambda: self.figures_of(proxy, seconds)  # noqa: E731
+                figures = patience.least_disturbed([echo.pid, proxy.pid], measured)
+                return {"version": proxy.version(), **figures}
+
+    def proxy(self, ground, name):
+        return Countersign(ground, self.way, lines="websocket = true") if name == OURS else super().proxy(ground, name)
+
+    def load(self, proxy, seconds):
+        return loads.websocket(proxy, self.connections, seconds * 8000)
+
+
+class Scrubbed(Row):
+    """The same of ours alone: where the token's bytes are looked for in the whole of each answer, beside where they are not."""
+
+    OFF = "scrub = false"
+
+    def contenders(self):
+        return [self.OFF, OURS]
+
+    def proxy(self, ground, name):
+        proxy = Countersign(ground, self.way, lines=self.OFF if name == self.OFF else "scrub = true")
+        if name != self.OFF:
+            proxy.shown = "Bearer " + "[redacted]".ljust(len(TOKEN), "*")
+        return proxy
+
+
 class Http2(Row):
     """The same, over HTTP/2: four connections with sixteen streams each."""
 
@@ -90,6 +135,39 @@ class Http2(Row):
     def load(self, proxy, seconds):
         # By number and not by time: h2load gives up what is under way when its time is over.
         return loads.h2load(proxy, ["-c4", "-m16", f"-n{seconds * 40000}"], self.path)
+
+
+class Intercepted(Row):
+    """The same in tunnels that the proxy looks into: it ends the client's TLS, and speaks TLS to the origin. The tunnels are
+    open before the measurement begins."""
+
+    figures = ["cpu_us"]
+
+    def proxy(self, ground, name):
+        return INTERCEPTING[name](ground, self.way)
+
+    def warm(self, proxy):
+        """Each run opens tunnels of its own: a short one would warm up nothing that a long one uses."""
+
+    def load(self, proxy, seconds):
+        streams = ["-m16"] if proxy.h2 else ["--h1"]
+        with Tunnels(proxy) as tunnels:
+            through = f"--connect-to=127.0.0.1:{tunnels.port}"
+            requests = proxy.most_per_second * seconds
+            return loads.h2load(proxy, [*streams, f"-c{self.connections}", f"-n{requests}", through], self.path)
+
+
+class Handshakes(Intercepted):
+    """CPU for each tunnel that is opened, with the handshake and one request in it."""
+
+    def load(self, proxy, seconds):
+        requests = 0
+        streams = [] if proxy.h2 else ["--h1"]
+        with Tunnels(proxy) as tunnels:
+            words = [*streams, f"-c{self.connections}", f"-n{self.connections}", f"--connect-to=127.0.0.1:{tunnels.port}"]
+            for _ in range(seconds * proxy.rounds_per_second):
+                requests += loads.h2load(proxy, words, self.path)
+        return requests
 
 
 class Latency(Row):
@@ -289,6 +367,25 @@ ROWS = [
     Row("64k", "64 KiB from TLS", "tls", Limit(CPU, 0.95, "haproxy"), path="/64k", connections=16),
     Row("10m-tls", "10 MiB from TLS", "tls", Limit(CPU, 1.05, "envoy"), path="/10m", connections=4),
     Row("10m-plain", "10 MiB from plain", "plain", Limit(CPU, 0.70, "haproxy"), path="/10m", connections=4),
+    Intercepted(
+        "intercept-h1", "HTTP/1.1 in tunnels that are looked into, small", "tls", also=["envoy", "mitmproxy"],
+        connections=32,
+    ),
+    Intercepted(
+        "intercept-h2", "HTTP/2 in tunnels that are looked into, small", "h2", also=["envoy", "mitmproxy"],
+        connections=4,
+    ),
+    Handshakes(
+        "intercept-new", "HTTP/1.1, a tunnel and its handshake for each request", "tls", also=["envoy", "mitmproxy"],
+        connections=32,
+    ),
+    WebSocket(
+        "websocket", "WebSocket over TLS, a message of 64 bytes and its echo", "websocket", also=["nginx", "envoy"],
+        connections=32,
+    ),
+    Grpc("grpc", "gRPC over TLS, a unary call", "h2", also=["haproxy", "envoy"]),
+    Scrubbed("scrub-64k", "64 KiB from TLS, `scrub = true`", "tls", path="/64k", connections=16),
+    Scrubbed("scrub-10m", "10 MiB from TLS, `scrub = true`", "tls", path="/10m", connections=4),
     Memory(
         "memory", "resident memory: at rest, with 1,000 used connections", "tls",
         Limit("idle_mb", 12), Limit("used_mb", 28),

@@ -13,6 +13,7 @@ from pathlib import Path
 
 from measure.machine import command, cores, cpu_microseconds, free_port, pinned, resident_megabytes
 
+WEBSOCKET = Path(__file__).with_name("websocket.py")
 ANSWER = '{"object":"ok","id":"0123456789abcdef","data":[1,2,3,4]}'
 
 
@@ -112,6 +113,8 @@ class Origin(Server):
     root {self.folder}/www;
     location = / {{ return 200 '{ANSWER}\\n'; }}
     location = /echo {{ return 200 "$http_authorization"; }}
+    # What a unary call of gRPC looks like from outside: a message that is posted, a message, trailers.
+    location = /grpc {{ default_type application/grpc; add_trailer grpc-status 0 always; error_page 405 =200 $uri; }}
     # Passed on, which it is when the whole body has come.
     location = /upload {{ proxy_pass http://127.0.0.1:{self.ports["plain"]}/; }}
   }}"""
@@ -121,6 +124,7 @@ class Origin(Server):
         www.mkdir(exist_ok=True)
         for name, size in {"64k": 1 << 16, "1m": 1 << 20, "10m": 10 << 20}.items():
             (www / name).write_bytes(os.urandom(size))
+        (www / "grpc").write_bytes(b"\0\0\0\0\x05hello")
         return nginx(
             self,
             f"""
@@ -130,6 +134,31 @@ class Origin(Server):
   ssl_protocols TLSv1.3;
   {"".join(servers)}""",
         )
+
+
+class Echo(Server):
+    """An origin of WebSockets, over TLS."""
+
+    def __init__(self, ground):
+        super().__init__("echo", ground.folder, ground.load_core, free_port())
+
+    def command(self):
+        own = [f"{self.folder}/server.pem", f"{self.folder}/server.key"]
+        return [sys.executable, str(WEBSOCKET), "origin", str(self.port), *own]
+
+
+class Tunnels(Server):
+    """Opens a tunnel through a proxy for each connection, as an app does that is given it as `HTTPS_PROXY`: load generators do
+    not."""
+
+    def __init__(self, proxy):
+        super().__init__("tunnels", proxy.folder, proxy.ground.load_core, free_port())
+        self.proxy = proxy
+
+    def command(self):
+        listen = f"TCP-LISTEN:{self.port},bind=127.0.0.1,fork,reuseaddr,nodelay,backlog=512"
+        host, port = self.proxy.authority.split(":")
+        return [command("socat"), listen, f"PROXY:127.0.0.1:{host}:{port},proxyport={self.proxy.port},nodelay"]
 
 
 class ManyOrigins(Server):
@@ -226,7 +255,7 @@ def make_certificates(folder):
         "req", "-x509", *curve, "-keyout", "ca.key", "-out", "ca.pem", "-days", "30", "-subj", "/CN=bench authority"
     )
     many = ",".join(f"IP:127.0.0.{number + 1}" for number in range(ManyOrigins.ADDRESSES * ManyOrigins.PARTS))
-    for name, names in {"server": "DNS:localhost,IP:127.0.0.1", "many": many}.items():
+    for name, names in {"server": "DNS:localhost,DNS:origin.bench.test,IP:127.0.0.1", "many": many}.items():
         openssl("req", *curve, "-keyout", f"{name}.key", "-out", f"{name}.csr", "-subj", "/CN=localhost")
         (folder / f"{name}.ext").write_text(f"subjectAltName={names}\nbasicConstraints=critical,CA:FALSE\n")
         openssl(
