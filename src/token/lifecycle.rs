@@ -415,8 +415,7 @@ impl Lifecycle {
                 self.phase = Phase::Provisioning;
                 self.failures = 0;
                 if let Call::Due(_) = self.call {
-                    let due = self.paced(now);
-                    self.call_next(self.not_before.map_or(due, |told| due.later(told)));
+                    self.call_next(self.paced(now));
                 }
                 effects.push(Effect::Reprovision);
             }
@@ -429,8 +428,9 @@ impl Lifecycle {
         self.last_started.map_or(due, |started| started.after(self.plan.pace).later(due))
     }
 
+    /// Calls at that moment, or as soon after it as the issuer wants.
     fn call_next(&mut self, due: Moment) {
-        self.call = Call::Due(due);
+        self.call = Call::Due(self.not_before.map_or(due, |not_before| due.later(not_before)));
         self.cause = Cause::Due;
     }
 

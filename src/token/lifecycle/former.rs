@@ -81,9 +81,10 @@ impl Lifecycle {
 #[cfg(test)]
 mod tests {
     use super::super::tests::{DOWN, START, active, offer, plan, secs};
-    use super::super::{Cause, Input, Plan};
+    use super::super::{Cause, Fault, Input, Plan};
     use super::*;
     use crate::token::probe::Verdict;
+    use crate::token::source::Class;
 
     /// A life whose second generation has just taken the place of the first.
     fn rotated() -> (Lifecycle, Moment) {
@@ -115,6 +116,17 @@ mod tests {
         assert_eq!(restored.expires, START.after(secs(3600)));
         assert_eq!(machine.wake_at().map(|wake| wake.boot), Some(now.after(secs(60)).boot), "another one comes later");
         assert_eq!(roll_back(&mut machine, 3, now), None, "it has been back once");
+    }
+
+    #[test]
+    fn a_roll_back_does_not_bring_the_issuer_a_call_before_it_wants_one() {
+        let (mut machine, now) = rotated();
+        let now = now.after(secs(1));
+        assert_eq!(machine.step(Input::Rotate, now, 0.0), [Effect::Call]);
+        let class = Class::Transient { retry_after: Some(secs(300)) };
+        machine.step(Input::Answered(Err(Fault { class, ..DOWN })), now, 0.0);
+        assert_eq!(roll_back(&mut machine, 2, now.after(secs(1))), Some((3, 1)));
+        assert_eq!(machine.wake_at().map(|wake| wake.boot), Some(now.after(secs(300)).boot));
     }
 
     #[test]

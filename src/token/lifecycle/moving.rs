@@ -106,7 +106,7 @@ impl Lifecycle {
         };
         let (attempt, again) = self.go_back(told, now, random);
         let due = self.paced(due);
-        self.call_next(self.not_before.map_or(due, |not_before| due.later(not_before)));
+        self.call_next(due);
         effects.push(Effect::NotMoved { fault: Some(fault), attempt, again });
         true
     }
