@@ -203,15 +203,21 @@ async fn a_restart_before_it_has_stood_goes_back_and_the_old_issuer_still_hears_
     let place = Place::new().await;
     let scene = place.start().await;
     used(&scene, 20).await;
+    // How often it was asked is not what this is about.
+    let before = place.carried(&scene).await;
     scene.rotate("api").await.expect("a generation");
     assert_eq!(place.carried(&scene).await, "Bearer new-1");
     scene.finish().await;
     let scene = place.start().await;
-    assert_eq!((place.carried(&scene).await.as_str(), step(&scene).await), ("Bearer old-2", "waiting".into()));
+    let after = place.carried(&scene).await;
+    assert!(after.starts_with("Bearer old-") && after != before, "{before}, {after}");
+    assert_eq!(step(&scene).await, "waiting");
     wait_until("each is told of its own", SOON, async || {
-        (void(&place.old), void(&place.new)) == (vec!["old-1".to_owned()], vec!["new-1".to_owned()])
+        let is_told = void(&place.old).iter().any(|token| before.ends_with(token.as_str()));
+        is_told && void(&place.new) == ["new-1"]
     })
     .await;
+    assert!(void(&place.old).iter().all(|token| token.starts_with("old-")), "neither hears of the other's");
     scene.finish().await;
 }
 
