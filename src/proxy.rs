@@ -544,7 +544,7 @@ impl Proxy {
         self.observer.hand_over(self.shared.clock.now());
     }
 
-    /// Lets go of what is not used any more, and wakes what has waited for too long. Called each [`rounds::ROUND`].
+    /// Lets go of what is not used any more, and wakes what has waited for too long. Called once a second.
     pub fn sweep(&self) {
         self.rounds.turn();
         self.table();

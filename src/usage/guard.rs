@@ -34,7 +34,7 @@ impl Observer {
         Self { collector, metrics, access_log, second: StdCell::new(0) }
     }
 
-    /// Hands over the requests that have ended, and what has moved of others. To be called each [`HAND_OVER`].
+    /// Hands over the requests that have ended, and what has moved of others. To be called each [`super::HAND_OVER`].
     pub fn hand_over(&self, now: Moment) {
         self.second.set(now.boot.as_secs());
         self.collector.hand_over();
