@@ -374,9 +374,13 @@ impl Lifecycle {
         self.phase = Phase::Expired(live);
         self.shortening.failed();
         effects.push(Effect::Expire { number: live.number });
-        if let Call::Trial(_) = self.call {
-            self.move_failed(Fault::passing(Reason::ProbeUnanswered), now, random, effects);
-        }
+        // Nothing of the next source follows it in time.
+        let late = match self.call {
+            Call::Trial(_) => Reason::ProbeUnanswered,
+            Call::Due(_) => Reason::Expired,
+            Call::InFlight { .. } => return,
+        };
+        self.move_failed(Fault::passing(late), now, random, effects);
     }
 
     fn quarantine(&mut self, now: Moment, effects: &mut Vec<Effect>) {

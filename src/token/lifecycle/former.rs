@@ -68,13 +68,17 @@ impl Lifecycle {
         self.last_number = restored.number;
         self.spent = false;
         self.phase = Phase::Active(restored);
+        let not_moved = is_left.then(|| self.go_back(None, now, random));
+        if is_left {
+            // What the next source gives from now on is wanted no more.
+            self.stale = matches!(self.call, Call::InFlight { .. });
+            self.end_trial(now, effects);
+        }
         if let Call::Due(_) = self.call {
             self.call_next(self.paced(refresh_at));
         }
         effects.push(Effect::RollBack { live: restored, replaces: generation, restores });
-        if is_left {
-            self.moved_back(now, random, effects);
-        }
+        effects.extend(not_moved);
     }
 }
 

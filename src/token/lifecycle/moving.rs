@@ -8,7 +8,8 @@
 //! ```
 //!
 //! Invariants: nothing of the next source is live that has not passed its probe; a step that fails leaves the source in use as it
-//! was, whose next call is as due as it was before; steps that fail are spaced.
+//! was, whose next call is as due as it was before; steps that fail are spaced; what one issuer has said of its calls holds for its
+//! own alone.
 
 use super::{Cause, Effect, Fault, Lifecycle, Phase, Plan};
 use crate::clock::Moment;
@@ -29,21 +30,28 @@ enum Step {
 /// A source that is to be moved to.
 #[derive(Clone, Copy, PartialEq, Debug)]
 pub(super) struct Moving {
-    /// Of the source that is not asked now.
-    plan: Plan,
+    other: Other,
     step: Step,
     failures: u32,
     /// When a step is tried again, if nobody asks for it sooner.
     again: Option<Moment>,
-    /// Not before this moment, whoever asks: the issuer's Retry-After.
-    told: Option<Moment>,
+}
+
+/// Of the source that is not asked now, what the machine has of the one that is.
+#[derive(Clone, Copy, PartialEq, Debug)]
+struct Other {
+    plan: Plan,
+    failures: u32,
+    not_before: Option<Moment>,
+    needs_login: bool,
 }
 
 impl Lifecycle {
     /// With a source to move to, which lives by this plan.
     #[must_use]
     pub fn moving_to(mut self, plan: Plan) -> Self {
-        self.moving = Some(Moving { plan, step: Step::Waiting, failures: 0, again: None, told: None });
+        let other = Other { plan, failures: 0, not_before: None, needs_login: false };
+        self.moving = Some(Moving { other, step: Step::Waiting, failures: 0, again: None });
         self
     }
 
@@ -67,7 +75,7 @@ impl Lifecycle {
         let is_asked = self.cause == Cause::Asked;
         let is_wanted = is_asked || self.cause == Cause::Due;
         let may_be = |moment: Option<Moment>| moment.is_none_or(|moment| moment.reached(now));
-        let is_time = may_be(moving.told) && (is_asked || may_be(moving.again));
+        let is_time = may_be(moving.other.not_before) && (is_asked || may_be(moving.again));
         let begins = moving.step == Step::Waiting && is_wanted && is_time && matches!(self.phase, Phase::Active(_));
         if begins {
             self.take_step(Step::Asking);
@@ -96,7 +104,7 @@ impl Lifecycle {
         if !self.asks_next() && !is_without {
             return false;
         }
-        let told = match fault.class {
+        self.not_before = match fault.class {
             Class::Transient { retry_after } => retry_after.map(|wait| now.after(wait)),
             Class::Refused | Class::Reauthenticate => None,
         };
@@ -104,17 +112,10 @@ impl Lifecycle {
             Phase::Active(live) => live.refresh_at,
             _ => now,
         };
-        let (attempt, again) = self.go_back(told, now, random);
-        let due = self.paced(due);
-        self.call_next(due);
-        effects.push(Effect::NotMoved { fault: Some(fault), attempt, again });
+        let not_moved = self.go_back(Some(fault), now, random);
+        self.call_next(self.paced(due));
+        effects.push(not_moved);
         true
-    }
-
-    /// Upstreams refuse what the next source gave.
-    pub(super) fn moved_back(&mut self, now: Moment, random: f64, effects: &mut Vec<Effect>) {
-        let (attempt, again) = self.go_back(None, now, random);
-        effects.push(Effect::NotMoved { fault: None, attempt, again });
     }
 
     /// The next source is the token's own from now on, if it has stood.
@@ -128,21 +129,27 @@ impl Lifecycle {
         }
     }
 
-    fn go_back(&mut self, told: Option<Moment>, now: Moment, random: f64) -> (u32, Moment) {
+    /// The source that the token had is asked again. `None`: upstreams refuse what the next one gave.
+    pub(super) fn go_back(&mut self, fault: Option<Fault>, now: Moment, random: f64) -> Effect {
         self.take_step(Step::Waiting);
-        let Some(moving) = &mut self.moving else { return (0, now) };
+        let Some(moving) = &mut self.moving else { return Effect::NotMoved { fault, attempt: 0, again: now } };
         moving.failures = moving.failures.saturating_add(1);
         let again = now.after(super::former::SPACING.delay(moving.failures, random));
-        (moving.again, moving.told) = (Some(again), told);
-        (moving.failures, told.map_or(again, |told| again.later(told)))
+        moving.again = Some(again);
+        let again = moving.other.not_before.map_or(again, |not_before| again.later(not_before));
+        Effect::NotMoved { fault, attempt: moving.failures, again }
     }
 
-    /// The plan is always that of the source which is asked.
+    /// What the machine has of a source is always that of the one which is asked.
     fn take_step(&mut self, step: Step) {
         let Some(moving) = &mut self.moving else { return };
         let of_next = |step: Step| step != Step::Waiting;
         if of_next(moving.step) != of_next(step) {
-            std::mem::swap(&mut self.plan, &mut moving.plan);
+            let Other { plan, failures, not_before, needs_login } = &mut moving.other;
+            std::mem::swap(&mut self.plan, plan);
+            std::mem::swap(&mut self.failures, failures);
+            std::mem::swap(&mut self.not_before, not_before);
+            std::mem::swap(&mut self.needs_login, needs_login);
         }
         moving.step = step;
     }
@@ -270,11 +277,55 @@ mod tests {
         };
         assert_eq!((live(&machine).number, machine.plan), (3, plans().0));
         let due = machine.wake_at().expect("wakes");
-        assert_eq!(
-            machine.step(Input::Timer, due, 0.0).len(),
-            1,
-            "it goes on, by the old source or by another attempt"
-        );
+        assert_eq!(due.boot, now.after(secs(60)).boot);
+        assert_eq!(machine.step(Input::Timer, due, 0.0), [Effect::CallNext], "the spacing has passed by then");
+    }
+
+    #[test]
+    fn what_the_next_issuer_wants_of_its_callers_does_not_keep_the_old_one_from_being_asked() {
+        let busy = Fault { class: Class::Transient { retry_after: Some(secs(3000)) }, ..DOWN };
+        let rotated = |machine: &mut Lifecycle, now| {
+            assert_eq!(machine.step(Input::Rotate, now, 0.0), [Effect::Call]);
+            machine.step(Input::Answered(Err(busy)), now, 0.0);
+        };
+        // Upstreams refuse what it gave.
+        let (mut machine, now) = standing();
+        let now = now.after(secs(8));
+        rotated(&mut machine, now);
+        machine.step(Input::RollBack { generation: 2 }, now, 0.0);
+        let due = machine.wake_at().expect("wakes");
+        assert_eq!(due.boot, now.after(secs(60)).boot);
+        assert_eq!(machine.step(Input::Timer, due, 0.0), [Effect::Call], "the other one wants to be left alone");
+        // It runs out.
+        let (mut machine, now) = asking();
+        machine.step(offer(now, 20), now, 0.0);
+        machine.step(Input::Probed(Verdict::Passed), now, 0.0);
+        let ended = live(&machine).usable_until;
+        rotated(&mut machine, now.after(secs(8)));
+        let effects = machine.step(Input::Timer, ended, 0.0);
+        let [Effect::Expire { number: 2 }, Effect::NotMoved { fault: Some(fault), .. }, Effect::Call] = effects[..]
+        else {
+            panic!("{effects:?}")
+        };
+        assert_eq!((fault.reason, machine.plan), (Reason::Expired, plans().0));
+    }
+
+    #[test]
+    fn what_the_next_source_gives_after_a_roll_back_is_wanted_no_more() {
+        for is_tried in [false, true] {
+            let (mut machine, now) = standing();
+            let now = now.after(secs(8));
+            assert_eq!(machine.step(Input::Rotate, now, 0.0), [Effect::Call]);
+            if is_tried {
+                machine.step(offer(now, 600), now, 0.0);
+            }
+            let effects = machine.step(Input::RollBack { generation: 2 }, now, 0.0);
+            assert_eq!(effects.contains(&Effect::Discard), is_tried, "{effects:?}");
+            let late = if is_tried { Input::Probed(Verdict::Passed) } else { offer(now, 600) };
+            let effects = machine.step(late, now, 0.0);
+            assert_eq!(effects, if is_tried { vec![] } else { vec![Effect::Discard] });
+            assert_eq!((live(&machine).number, machine.plan), (3, plans().0));
+        }
     }
 
     #[test]
