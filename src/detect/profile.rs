@@ -62,7 +62,10 @@ pub struct Profile {
 /// What has come since figures were last weighed.
 #[derive(Clone, Copy, Default)]
 struct Unweighed {
+    /// Whether anything has come.
+    waits: bool,
     requests: u32,
+    /// Those of a request that goes on wait for its end, to be weighed with it.
     bytes: f32,
     in_trouble: bool,
     is_alone: bool,
@@ -142,6 +145,7 @@ impl Profile {
         self.last = now;
         let ended = u32::from(!event.is_under_way());
         self.requests += u64::from(ended);
+        self.unweighed.waits = true;
         self.unweighed.requests += ended;
         let (uploaded, downloaded) = event.carried();
         self.unweighed.bytes += uploaded.saturating_add(downloaded) as f32;
@@ -190,13 +194,13 @@ impl Profile {
 
     /// Whether there are requests whose figures were not weighed.
     pub fn is_unweighed(&self) -> bool {
-        self.unweighed.requests > 0
+        self.unweighed.waits
     }
 
     /// Which figures are unusual.
     pub fn weigh(&mut self, caution: f64) -> Vec<Finding> {
-        let Unweighed { requests, bytes, in_trouble, is_alone } = std::mem::take(&mut self.unweighed);
-        if requests == 0 && bytes == 0.0 {
+        let Unweighed { waits, requests, bytes, in_trouble, is_alone } = std::mem::take(&mut self.unweighed);
+        if !waits {
             return Vec::new();
         }
         let (now, mut found) = (self.last, Vec::new());
@@ -206,7 +210,6 @@ impl Profile {
             let share = requests as f32 / self.requests.clamp(requests.into(), 1000.max(requests.into())) as f32;
             self.bytes += (bytes / requests as f32 - self.bytes) * share;
         } else {
-            // Of a request that goes on: it is one with what is still to come.
             self.unweighed.bytes = bytes;
         }
         found.retain(|finding| self.tells(now, finding));
@@ -549,7 +552,7 @@ kept!(Profile {
     unweighed
 });
 kept!(Told { hour, excess });
-kept!(Unweighed { requests, bytes, in_trouble, is_alone });
+kept!(Unweighed { waits, requests, bytes, in_trouble, is_alone });
 
 #[cfg(test)]
 mod tests;

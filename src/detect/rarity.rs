@@ -64,8 +64,10 @@ impl Rarity {
     /// Ends the days before this one.
     fn pass_to(&mut self, day: u32) {
         let passed = day.saturating_sub(self.day);
-        // Where a clock was ahead, its days have counted already.
-        self.day = day;
+        // What comes late is of the day before, which has counted; where a clock was ahead, so have its days.
+        if passed > 0 || self.day - day > 1 {
+            self.day = day;
+        }
         if passed == 0 {
             return;
         }
@@ -171,6 +173,19 @@ mod tests {
         let after = [&mut rarity, &mut once].map(|rarity| score(rarity, burst(1.4), 51));
         assert_eq!(after[0].to_bits(), after[1].to_bits());
         assert!(after[0] < scores[0]);
+    }
+
+    #[test]
+    fn a_midnight_is_one_however_late_some_of_what_came_before_it_is_told() {
+        let [mut late, mut in_order] = [(); 2].map(|()| Rarity::new(0));
+        for day in [50, 51, 50, 51, 50, 51] {
+            score(&mut late, burst(1.4), day);
+        }
+        for day in [50, 51] {
+            score(&mut in_order, burst(1.4), day);
+        }
+        let after = [&mut late, &mut in_order].map(|rarity| score(rarity, burst(1.4), 52));
+        assert_eq!(after[0].to_bits(), after[1].to_bits());
     }
 
     #[test]
