@@ -60,6 +60,7 @@ impl ClientIndex {
 pub struct Clients {
     list: Vec<Settings>,
     keys: Option<Arc<Keys>>,
+    have_cgroups: bool,
 }
 
 /// What a connection and its request prove, beside what the kernel says.
@@ -92,9 +93,10 @@ impl Clients {
     pub fn new(clients: Vec<Settings>, own_uid: u32) -> Self {
         if clients.is_empty() {
             let own = Settings { uid: Some(own_uid), ..Settings::named(ClientName::implicit()) };
-            return Self { list: vec![own], keys: None };
+            return Self { list: vec![own], keys: None, have_cgroups: false };
         }
-        Self { list: clients, keys: None }
+        let have_cgroups = clients.iter().any(|client| client.cgroup.is_some());
+        Self { list: clients, keys: None, have_cgroups }
     }
 
     /// Reads their keys. Blocks for as long as small local files take.
@@ -144,7 +146,7 @@ impl Clients {
 
     /// Whether one of them is known by its control group.
     pub fn have_cgroups(&self) -> bool {
-        self.list.iter().any(|client| client.cgroup.is_some())
+        self.have_cgroups
     }
 
     /// What jobs prove themselves by.

@@ -12,7 +12,7 @@ use std::fmt;
 use std::fs::read_to_string;
 use std::os::fd::{AsFd, AsRawFd as _, OwnedFd};
 use std::str::FromStr;
-use std::sync::Arc;
+use std::sync::{Arc, Once};
 
 use nix::errno::Errno;
 use nix::sys::socket::{getsockopt, sockopt::PeerPidfd};
@@ -63,14 +63,20 @@ impl fmt::Display for Cgroup {
     }
 }
 
+/// That the kernel is too old has been said.
+static TOLD: Once = Once::new();
+
 /// The group of the process that made the connection at the other end of this socket; `None` when that cannot be proved.
 pub fn of_peer(stream: &impl AsFd) -> Option<Arc<str>> {
     let process = match getsockopt(stream, PeerPidfd) {
         Ok(process) => process,
         Err(Errno::ENOPROTOOPT) => {
-            tracing::warn!(
-                "no client has a `cgroup`: the kernel tells no socket's process (SO_PEERPIDFD, from Linux 6.5 on)"
-            );
+            // For each connection it would drown the rest of the log.
+            TOLD.call_once(|| {
+                tracing::warn!(
+                    "no client has a `cgroup`: the kernel tells no socket's process (SO_PEERPIDFD, from Linux 6.5 on)"
+                );
+            });
             return None;
         }
         // It has ended.
