@@ -173,7 +173,7 @@ fn twin(name: &str) -> Option<String> {
 
 /// Whether a field carries a credential: those that APIs are known to take, and the one that our token goes into.
 pub fn is_credential(name: &str, placement: Option<&[HeaderName]>) -> bool {
-    is_plain_credential(name, placement) || twin(name).is_some_and(|twin| is_credential(&twin, placement))
+    is_plain_credential(name, placement) || twin(name).is_some_and(|twin| is_plain_credential(&twin, placement))
 }
 
 /// The same of a name under its own spelling.
