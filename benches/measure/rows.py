@@ -101,8 +101,7 @@ class WebSocket(Row):
             ground.origin.ports[self.way] = echo.port
             with self.proxy(ground, name) as proxy:
                 self.warm(proxy)
-                measured = lambda: self.figures_of(proxy, seconds)  # noqa: E731
-                figures = patience.least_disturbed([echo.pid, proxy.pid], measured)
+                figures = patience.least_disturbed([echo.pid, proxy.pid], lambda: self.figures_of(proxy, seconds))
                 return {"version": proxy.version(), **figures}
 
     def proxy(self, ground, name):

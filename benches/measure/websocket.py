@@ -30,13 +30,12 @@ class Origin(asyncio.Protocol):
             head, end, rest = self.buffer.partition(b"\r\n\r\n")
             if not end:
                 return
-            fields = dict(line.lower().split(b": ", 1) for line in head.split(b"\r\n")[1:])
-            lines = dict(line.split(b": ", 1) for line in head.split(b"\r\n")[1:])
-            if not fields.get(b"authorization", b"").startswith(b"bearer "):
+            lines = (line.split(b": ", 1) for line in head.split(b"\r\n")[1:])
+            fields = {name.lower(): value for name, value in lines}
+            if not fields.get(b"authorization", b"").startswith(b"Bearer "):
                 self.transport.close()
                 return
-            key = next(value for name, value in lines.items() if name.lower() == b"sec-websocket-key")
-            accept = base64.b64encode(hashlib.sha1(key + MAGIC).digest())
+            accept = base64.b64encode(hashlib.sha1(fields[b"sec-websocket-key"] + MAGIC).digest())
             switched = b"HTTP/1.1 101 Switching Protocols\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n"
             self.transport.write(switched + b"Sec-WebSocket-Accept: " + accept + b"\r\n\r\n")
             self.buffer, self.open = rest, True
